@@ -1,0 +1,107 @@
+"""``python -m runtime predict|selftest|info BUNDLE``: the predictor at a device's prompt.
+
+Exit code 0: done; 1: refused or failed, with one line on stderr; 2: wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from .errors import PredictorError
+from .results import AttributePrediction, Prediction
+
+if TYPE_CHECKING:
+    from .predictor import Predictor
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb and return the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        from .predictor import Predictor  # here: its absence of onnxruntime is an error like any
+
+        with Predictor(
+            arguments.bundle, arguments.device, arguments.variant, arguments.threads
+        ) as predictor:
+            arguments.verb(predictor, arguments)
+    except PredictorError as exc:
+        print(f"error: {' '.join(str(exc).split())}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("bundle", metavar="BUNDLE", help="path of a bundle.zip")
+    common.add_argument("--device", default="auto", help="auto (the default), cpu or cuda")
+    common.add_argument("--variant", default="auto", help="a variant's id; default: auto")
+    common.add_argument("--threads", type=int, help="default: all cores this process may use")
+    common.add_argument("--json", action="store_true", help="print JSON")
+
+    parser = argparse.ArgumentParser(prog=f"python -m {__package__}", description="Run a bundle.")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    predict = verbs.add_parser("predict", parents=[common], help="read images (needs Pillow)")
+    predict.add_argument("images", metavar="IMAGE", nargs="+", help="path of an image file")
+    predict.add_argument("--top", type=int, default=3, help="candidates to print; default: 3")
+    predict.set_defaults(verb=_predict)
+    selftest = verbs.add_parser("selftest", parents=[common], help="run the golden samples")
+    selftest.set_defaults(verb=_selftest)
+    info = verbs.add_parser("info", parents=[common], help="what would run where, and why")
+    info.set_defaults(verb=_info)
+    return parser
+
+
+def _predict(predictor: Predictor, arguments: argparse.Namespace) -> None:
+    answers = zip(arguments.images, predictor.predict(arguments.images), strict=True)
+    if arguments.json:
+        _print_json([{"image": image, **_as_dict(answer, arguments)} for image, answer in answers])
+        return
+    for image, answer in answers:
+        print(f"{image}: {_as_text(answer, arguments.top)}")
+
+
+def _as_dict(
+    answer: Prediction | AttributePrediction, arguments: argparse.Namespace
+) -> dict[str, object]:
+    if isinstance(answer, Prediction):
+        return answer.to_dict(arguments.top)
+    return answer.to_dict()
+
+
+def _as_text(answer: Prediction | AttributePrediction, top: int) -> str:
+    if isinstance(answer, Prediction):
+        return ", ".join(f"{row.label} {row.probability:.1%}" for row in answer.top(top))
+    present = [f"{row.name} {row.probability:.1%}" for row in answer.attributes if row.present]
+    return ", ".join(present) or "no attribute"
+
+
+def _selftest(predictor: Predictor, arguments: argparse.Namespace) -> None:
+    report = predictor.selftest()
+    if arguments.json:
+        _print_json(report.to_dict())
+        return
+    print(
+        f"passed: {report.images} images preprocessed to the same bytes; {report.samples} samples "
+        f"through {report.variant} on {report.provider} differ by at most "
+        f"{report.max_difference:.3g} (allowed: {report.tolerance:.3g})"
+    )
+
+
+def _info(predictor: Predictor, arguments: argparse.Namespace) -> None:
+    about = {"model": predictor.spec.name, **predictor.info.to_dict()}
+    if arguments.json:
+        _print_json({**about, "spec": predictor.spec.to_dict()})
+        return
+    for key, value in about.items():
+        print(f"{key:13} {value}")
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, indent=2))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

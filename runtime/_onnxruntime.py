@@ -1,0 +1,50 @@
+"""The one place that imports onnxruntime, so that its absence is explained in one place."""
+
+from __future__ import annotations
+
+from .errors import RuntimeMissing
+
+WHEELS = ("onnxruntime", "onnxruntime-gpu")
+_INSTALL = (
+    "Install edgeproof[cpu] (the wheel onnxruntime) for any CPU or edgeproof[gpu] (the wheel "
+    "onnxruntime-gpu) for an NVIDIA GPU, never both."
+)
+
+
+def installed_wheels() -> list[str]:
+    """Which of the wheels that own the module ``onnxruntime`` are installed."""
+    from importlib import metadata  # here: it takes longer to import than the whole runtime
+
+    installed = []
+    for name in WHEELS:
+        try:
+            metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            continue
+        installed.append(name)
+    return installed
+
+
+def mixture_note() -> str:
+    """A sentence about two wheels installed over each other, or nothing."""
+    if len(installed_wheels()) < 2:
+        return ""
+    return (
+        f"The wheels {' and '.join(WHEELS)} are both installed and own the same files. "
+        f"Run: pip uninstall -y {' '.join(WHEELS)}. {_INSTALL}"
+    )
+
+
+try:
+    import onnxruntime
+except ImportError as exc:
+    raise RuntimeMissing(mixture_note() or f"cannot import onnxruntime: {exc}. {_INSTALL}") from exc
+
+if not hasattr(onnxruntime, "InferenceSession"):  # what uninstalling one of two wheels leaves
+    raise RuntimeMissing(
+        mixture_note()
+        or "the module onnxruntime is an empty shell, as after uninstalling one of two wheels. "
+        f"Run: pip uninstall -y {' '.join(WHEELS)}. {_INSTALL}"
+    )
+
+__all__ = ["WHEELS", "installed_wheels", "mixture_note", "onnxruntime"]

@@ -1,0 +1,84 @@
+"""What this process may use of its CPU: how many cores, and which instruction sets.
+
+Knows nothing of models or sessions.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+
+import numpy as np
+
+
+def usable_threads(root: str = "/") -> int:
+    """Cores that affinity and cgroup quota leave to this process, at least 1.
+
+    A quota is rounded down: with a thread more than cores are granted, every call is throttled.
+    ``root`` is where ``proc`` and ``sys`` are mounted.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    return max(1, math.floor(min(cores, _quota_cores(root))))
+
+
+def cpu_target(root: str = "/") -> str:
+    """The row of a manifest's ``defaults`` that fits this CPU; "cpu" when none is special."""
+    machine = platform.machine().lower()
+    if machine in ("aarch64", "arm64"):
+        return "arm64"
+    if machine in ("x86_64", "amd64"):
+        features = _features(root)
+        if features & {"avx512_vnni", "avx_vnni", "avx512vnni"}:
+            return "x86_64-vnni"
+        if "avx2" in features:
+            return "x86_64-avx2"
+    return "cpu"
+
+
+def _features(root: str) -> set[str]:
+    """Instruction sets in lower case: Linux's own list, or numpy's where there is none."""
+    for line in _read(f"{root}proc/cpuinfo").splitlines():
+        if line.startswith("flags"):
+            return set(line.partition(":")[2].split())
+    core = getattr(np, "_core", None) or np.core  # numpy 1 has no _core
+    detected: dict[str, bool] = getattr(core._multiarray_umath, "__cpu_features__", {})
+    return {name.lower() for name, found in detected.items() if found}
+
+
+def _quota_cores(root: str) -> float:
+    """Cores that the CPU quotas of this process's cgroups grant; infinite without a quota."""
+    cores = math.inf
+    for line in _read(f"{root}proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        mount = f"{root}sys/fs/cgroup/cpu" if controllers else f"{root}sys/fs/cgroup"
+        parts = path.strip("/").split("/")
+        # A parent's quota binds too. In a container the path may be the host's: then only the
+        # mount itself exists.
+        for depth in range(len(parts) + 1):
+            cores = min(cores, _folder_cores("/".join([mount, *parts[:depth]])))
+    return cores
+
+
+def _folder_cores(folder: str) -> float:
+    """The quota of one cgroup folder: version 2 keeps it in one file, version 1 in two."""
+    limit = _read(f"{folder}/cpu.max").split() or [
+        *_read(f"{folder}/cpu.cfs_quota_us").split(),
+        *_read(f"{folder}/cpu.cfs_period_us").split(),
+    ]
+    if len(limit) != 2 or limit[0] in ("max", "-1"):
+        return math.inf
+    return int(limit[0]) / int(limit[1])
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:  # noqa: PTH123 - pathlib: 5 ms
+            return file.read()
+    except OSError:
+        return ""

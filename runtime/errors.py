@@ -1,0 +1,49 @@
+"""Everything that the runtime raises on purpose; each message says what was found, what was
+expected and what to do.
+
+PredictorError
+├── InputError          an image, a batch or an option that the model does not take
+├── DeviceError         the device that was asked for cannot be had; says what is missing
+├── RuntimeMissing      no onnxruntime is installed, or a broken mixture of two wheels
+├── BundleError         the bundle cannot be trusted or understood
+│   ├── BundleFormatError     no zip, truncated, no manifest, a newer schema, an unlisted member
+│   ├── BundleIntegrityError  a member's size or hash is not what the manifest says
+│   └── VariantError          the variant that was asked for is not in the bundle
+└── SelftestError       the golden samples do not come out as they were recorded
+"""
+
+
+class PredictorError(Exception):
+    """Base of all errors of this package."""
+
+
+class InputError(PredictorError, ValueError):
+    """An image, a batch or an option has a shape, type or value that the model does not take."""
+
+
+class DeviceError(PredictorError):
+    """The device that was asked for is not usable here; the message names what is missing."""
+
+
+class RuntimeMissing(PredictorError, ImportError):
+    """onnxruntime is not installed, or two of its wheels overwrote each other's files."""
+
+
+class BundleError(PredictorError):
+    """The bundle cannot be trusted or understood."""
+
+
+class BundleFormatError(BundleError):
+    """Not a bundle, a truncated one, one of a newer schema, or one with unlisted members."""
+
+
+class BundleIntegrityError(BundleError):
+    """A member's bytes are not those that the manifest lists."""
+
+
+class VariantError(BundleError):
+    """The bundle has no variant of the name that was asked for."""
+
+
+class SelftestError(PredictorError):
+    """A golden sample did not come out as it was recorded."""

@@ -1,0 +1,229 @@
+"""Anything that shows an image to the form that a graph takes. Two entrances:
+
+- ``as_image``: one image of any size to uint8 [H, W, C], C in {1, 3}, for ``preprocess.onnx``.
+- ``as_batch``: the model's own pixels to uint8 [N, h, w, c]. Adds axes, changes no pixel but for
+  alpha.
+
+Resizing and colour conversion belong to ``preprocess.onnx``, so that every language does them
+alike. Pillow is used to decode files and only if it is installed.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL import Image
+
+    Pixels = NDArray[np.uint8]
+
+_WHITE = 255
+_MAX_16_BIT = 65535
+_16_TO_8_BIT = 257  # 65535 / 255
+_ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
+
+
+def as_image(image: object, color: str = "rgb") -> Pixels:
+    """One image as uint8 [H, W, C], rows first; C is 1 (grey) or 3 (red, green, blue).
+
+    Takes an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] (alpha is laid over white) whose
+    colours come in the order of ``color`` ("rgb" or "bgr"), or a path, the bytes of an image
+    file or a Pillow image, which know their colours. Raises InputError.
+    """
+    if color not in ("rgb", "bgr"):
+        raise InputError(f"color={color!r}; expected 'rgb' or 'bgr'.")
+    if isinstance(image, np.ndarray):
+        return _checked(image, color)
+    if color != "rgb":
+        raise InputError(
+            f"color={color!r} describes arrays, but the image is a {type(image).__name__}, which "
+            "knows its own colours. Leave color out."
+        )
+    return _checked(_decoded(image), color)
+
+
+def as_batch(images: object, shape: tuple[int, int, int]) -> Pixels:
+    """The model's pixels as uint8 [N, h, w, c], where ``shape`` is (h, w, c).
+
+    Takes [N, h, w, c] and one image [h, w, c]; for grey models also [N, h, w] and [h, w]; for
+    colour models also one image with alpha, [h, w, 4]. Where a shape can be read as one image
+    and as many, it is one. Raises InputError.
+    """
+    if not isinstance(images, np.ndarray) or isinstance(images, np.ma.MaskedArray):
+        raise InputError(
+            f"input 'images' is a {type(images).__name__}; expected {_expected(shape)}. "
+            "Stack arrays with np.stack; give files and images of any size to predict()."
+        )
+    if images.dtype != np.uint8:
+        raise InputError(
+            f"input 'images' has dtype {images.dtype}; expected {_expected(shape)}. "
+            + _dtype_advice(images)
+        )
+    height, width, channels = shape
+    batch: Pixels | None = None
+    if images.shape[1:] == shape:  # (N, h, w, c)
+        batch = images
+    elif images.shape == shape:  # (h, w, c)
+        batch = images[np.newaxis]
+    elif channels == 1 and images.shape == (height, width):  # (h, w)
+        batch = images[np.newaxis, :, :, np.newaxis]
+    elif channels == 1 and images.shape[1:] == (height, width):  # (N, h, w)
+        batch = images[:, :, :, np.newaxis]
+    elif channels == 3 and images.shape == (height, width, 4):  # one image with alpha
+        batch = _over_white(images)[np.newaxis]
+    if batch is None:
+        raise InputError(
+            f"input 'images' has shape {images.shape}; expected {_expected(shape)}. "
+            + _shape_advice(images.shape, shape)
+        )
+    if len(batch) == 0:
+        raise InputError(
+            f"input 'images' has shape {images.shape}, an empty batch; "
+            f"expected {_expected(shape)}, N at least 1."
+        )
+    return np.asarray(batch)  # of a subclass only the plain array
+
+
+def _checked(array: NDArray[Any], color: str) -> Pixels:
+    """Refuse what is no image; lay alpha over white; put the colours in the order rgb."""
+    expected = "uint8, rows first, of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
+    if isinstance(array, np.ma.MaskedArray) or array.dtype != np.uint8:
+        raise InputError(
+            f"the image is an array of {array.dtype}; expected {expected}. " + _dtype_advice(array)
+        )
+    if array.ndim == 2:
+        array = array[:, :, np.newaxis]
+    if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape:
+        advice = "Give several images as a list."
+        if array.ndim == 3 and array.shape[0] in (1, 3, 4):
+            advice = "Transpose with x.transpose(1, 2, 0)."
+        raise InputError(f"the image has shape {array.shape}; expected {expected}. {advice}")
+    if array.shape[2] == 4:
+        array = _over_white(array)
+    if color == "bgr":
+        array = array[:, :, ::-1]
+    return np.ascontiguousarray(array)
+
+
+def _over_white(rgba: NDArray[Any]) -> Pixels:
+    """[h, w, 4] to [h, w, 3] in integers, rounded to nearest; opaque pixels keep their bytes."""
+    alpha = rgba[:, :, 3:].astype(np.uint16)
+    mixed = rgba[:, :, :3] * alpha + _WHITE * (_WHITE - alpha)  # at most 65025: fits 16 bits
+    return ((mixed + _WHITE // 2) // _WHITE).astype(np.uint8)
+
+
+def _decoded(image: object) -> NDArray[Any]:
+    """The pixels of a path, of the bytes of an image file or of a Pillow image."""
+    pillow = sys.modules.get("PIL.Image")
+    if pillow is not None and isinstance(image, pillow.Image):
+        return _decode(lambda: image, "the Pillow image")
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        data = bytes(image)
+        return _decode(lambda: _pillow().open(io.BytesIO(data)), "the bytes of the image")
+    if isinstance(image, (str, os.PathLike)):
+        path = os.fspath(image)
+        return _decode(lambda: _pillow().open(path), f"the image {path!r}")
+    raise InputError(
+        f"the image is a {type(image).__name__}; expected a numpy array, a path, the bytes of an "
+        "image file or a Pillow image."
+    )
+
+
+def _pillow() -> Any:
+    try:
+        from PIL import Image
+    except ImportError as exc:
+        raise InputError(
+            "image files need Pillow, which is not installed. Run pip install pillow, or give the "
+            "decoded image as an array."
+        ) from exc
+    return Image
+
+
+def _decode(open_image: Any, what: str) -> NDArray[Any]:
+    """The upright pixels of a Pillow image; every failure in it becomes an InputError."""
+    try:
+        image = open_image()
+        _refuse_bomb(image, what)
+        return _pixels(image)
+    except InputError:
+        raise
+    except Exception as exc:  # Pillow's decoders raise nearly every type there is
+        raise InputError(
+            f"{what} cannot be decoded ({type(exc).__name__}: {exc}); expected a complete image "
+            "file of a format that Pillow reads."
+        ) from exc
+
+
+def _refuse_bomb(image: Image.Image, what: str) -> None:
+    """Refuse, before any pixel is decoded, what is larger than Pillow's own limit."""
+    limit = _pillow().MAX_IMAGE_PIXELS  # an app that trusts its files may raise it
+    if limit is not None and image.width * image.height > limit:
+        raise InputError(
+            f"{what} has {image.width}x{image.height} pixels; expected at most {limit}. If the "
+            "file can be trusted, raise PIL.Image.MAX_IMAGE_PIXELS."
+        )
+
+
+def _pixels(image: Image.Image) -> NDArray[Any]:
+    """uint8 [H, W], [H, W, 3] or [H, W, 4] of any mode, turned upright by its EXIF orientation."""
+    from PIL import ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "F":
+        raise InputError(
+            "the image has floating-point pixels (mode F), whose white is unknown; "
+            "convert it to 8 bits."
+        )
+    if image.mode.startswith("I"):
+        return _from_16_bit(np.asarray(image))
+    if image.mode in _ALPHA_MODES or "transparency" in image.info:
+        return np.asarray(image.convert("RGBA"))
+    return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
+
+
+def _from_16_bit(values: NDArray[Any]) -> Pixels:
+    """16-bit grey to 8 bits, rounded; Pillow's own conversion would cut everything to white."""
+    if values.size and (values.min() < 0 or values.max() > _MAX_16_BIT):
+        raise InputError(
+            f"the image has values from {values.min()} to {values.max()}; "
+            f"expected 0 to {_MAX_16_BIT}. Convert it to 8 bits."
+        )
+    return ((values.astype(np.uint32) + _16_TO_8_BIT // 2) // _16_TO_8_BIT).astype(np.uint8)
+
+
+def _expected(shape: tuple[int, int, int]) -> str:
+    return f"({', '.join(map(str, ('N', *shape)))}), uint8, rows first"
+
+
+def _dtype_advice(array: NDArray[Any]) -> str:
+    if isinstance(array, np.ma.MaskedArray):
+        return "A mask has no meaning here: fill it with x.filled(255)."
+    if array.dtype.kind == "f":
+        return (
+            "Normalisation is inside the model: give the pixels as decoded, or, if they are "
+            "between 0 and 1, (x * 255).round().astype('uint8')."
+        )
+    if array.dtype == np.uint16:
+        return "Scale to 8 bits with (x // 257).astype('uint8')."
+    return "If the values are 0 to 255, convert with x.astype('uint8')."
+
+
+def _shape_advice(found: tuple[int, ...], shape: tuple[int, int, int]) -> str:
+    height, width, channels = shape
+    if found[1:] == (channels, height, width):
+        return "Transpose with x.transpose(0, 2, 3, 1)."
+    if found == (channels, height, width):
+        return "Transpose with x.transpose(1, 2, 0)."
+    if len(found) == 2 and found[1] == math.prod(shape):
+        return f"Reshape with x.reshape(-1, {height}, {width}, {channels})."
+    return "Images of another size or colour go through predict()."

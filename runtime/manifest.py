@@ -1,0 +1,206 @@
+"""The table of contents of a bundle, as values. Parsing refuses what this runtime does not
+understand; hashing and reading members is ``bundle.py``'s."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, cast
+
+from .errors import BundleFormatError, VariantError
+from .spec import ModelSpec
+
+SCHEMA_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+MANIFEST_HASH_NAME = "manifest.sha256"  # hex digest of manifest.json; the bundle's id
+PREPROCESS_NAME = "preprocess.onnx"
+MEASUREMENTS_NAME = "measurements.json"
+GOLDEN_NAME = "golden.npz"
+MODEL_CARD_NAME = "MODEL_CARD.md"
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One member of the zip: what its bytes must be."""
+
+    sha256: str  # lower-case hex
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One form of the model; every variant takes the same pixels and has the same labels."""
+
+    id: str  # begins with its precision: "fp32", "fp16", "int8-u8s8-rr"
+    file: str  # member name, "variants/<id>.onnx"
+    precision: str  # one of PRECISIONS
+    portable: bool  # bit-identical quantized tensors on every target; never true of fp16
+    golden_tolerance: float  # largest |probability difference| that selftest accepts
+    thresholds: tuple[float, ...] | None = None  # multi-label: one for each label
+
+
+@dataclass(frozen=True)
+class Default:
+    """The variant for one kind of device, with the number that decided it."""
+
+    target: str  # "x86_64-avx2", "x86_64-vnni", "arm64", "cuda", "wasm", or "cpu" for any other
+    variant: str  # a variant's id
+    reason: str  # what was measured, or the words "not measured here"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All that a bundle says of itself.
+
+    ``provenance`` is for people and tools, the runtime reads only ``data.synthetic`` of it:
+    recipe, data (name, sha256, synthetic, redistributable, licence), seed, code and library
+    versions.
+    """
+
+    model_version: str
+    spec: ModelSpec
+    files: dict[str, FileEntry]  # every member but the manifest, its hash and its signature
+    variants: tuple[Variant, ...]
+    defaults: tuple[Default, ...]
+    devices: tuple[str, ...] = ("cuda", "cpu")  # the order in which device="auto" tries
+    provenance: dict[str, Any] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def synthetic(self) -> bool:
+        """True when the model was trained on generated images."""
+        data = self.provenance.get("data")
+        return bool(data.get("synthetic")) if isinstance(data, dict) else False
+
+    def variant(self, variant_id: str) -> Variant:
+        """The variant of that id; raises VariantError naming those that exist."""
+        for variant in self.variants:
+            if variant.id == variant_id:
+                return variant
+        known = ", ".join(v.id for v in self.variants)
+        raise VariantError(f"the bundle has no variant {variant_id!r}; it has: {known}.")
+
+    def default_for(self, target: str) -> Default:
+        """The default of a target, or the "cpu" one where that target has no row."""
+        rows = {row.target: row for row in self.defaults}
+        return rows.get(target, rows["cpu"])
+
+    def to_json(self) -> str:
+        """The exact text of ``manifest.json``: sorted keys, two blanks of indentation."""
+        data = {**asdict(self), "spec": self.spec.to_dict()}
+        return json.dumps(data, sort_keys=True, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: bytes | str) -> Manifest:
+        """Read what :meth:`to_json` wrote; raises BundleFormatError for anything else."""
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as exc:
+            raise BundleFormatError(f"{MANIFEST_NAME} is not JSON: {exc}.") from exc
+        if not isinstance(data, dict):
+            raise BundleFormatError(f"{MANIFEST_NAME} is not a JSON object.")
+        version = data.get("schema_version")
+        if type(version) is not int or version > SCHEMA_VERSION or version < 1:
+            raise BundleFormatError(
+                f"{MANIFEST_NAME} has schema_version {version!r}; this runtime reads up to "
+                f"{SCHEMA_VERSION}. Install a newer runtime or rebuild the bundle."
+            )
+        try:
+            manifest = cls(
+                model_version=_text(data["model_version"], "model_version"),
+                spec=ModelSpec.from_dict(data["spec"]),
+                files={
+                    _text(name, "file name"): FileEntry(
+                        _text(entry["sha256"], "sha256"), _count(entry["size_bytes"])
+                    )
+                    for name, entry in data["files"].items()
+                },
+                variants=tuple(_variant(row) for row in data["variants"]),
+                defaults=tuple(
+                    Default(
+                        _text(row["target"], "target"),
+                        _text(row["variant"], "variant"),
+                        _text(row["reason"], "reason"),
+                    )
+                    for row in data["defaults"]
+                ),
+                devices=tuple(_text(device, "device") for device in data["devices"]),
+                provenance=_object(data["provenance"]),
+                schema_version=version,
+            )
+        except (KeyError, TypeError, AttributeError, ValueError) as exc:
+            raise BundleFormatError(
+                f"{MANIFEST_NAME} is not of schema {version}: "
+                f"{type(exc).__name__} at {exc}. Rebuild the bundle."
+            ) from exc
+        manifest.check()
+        return manifest
+
+    def check(self) -> None:
+        """Raise BundleFormatError unless the parts of the manifest agree with each other."""
+        problems = []
+        ids = [variant.id for variant in self.variants]
+        if not ids or len(set(ids)) != len(ids):
+            problems.append(f"variants {ids} are none or not distinct")
+        for variant in self.variants:
+            if variant.precision not in PRECISIONS or not variant.id.startswith(variant.precision):
+                problems.append(f"variant {variant.id!r} has precision {variant.precision!r}")
+            if variant.file not in self.files:
+                problems.append(f"variant {variant.id!r} has no file {variant.file!r}")
+            wanted = len(self.spec.labels) if self.spec.task == "multi-label" else None
+            found = None if variant.thresholds is None else len(variant.thresholds)
+            if found != wanted:
+                problems.append(f"variant {variant.id!r} has {found} thresholds, needs {wanted}")
+        problems += [
+            f"the default of {row.target!r} is the unknown variant {row.variant!r}"
+            for row in self.defaults
+            if row.variant not in ids
+        ]
+        if "cpu" not in {row.target for row in self.defaults}:
+            problems.append("there is no default for 'cpu'")
+        if "cpu" not in self.devices:
+            problems.append(f"devices {list(self.devices)} lack 'cpu'")
+        problems += [f"no {name}" for name in (PREPROCESS_NAME,) if name not in self.files]
+        if problems:
+            raise BundleFormatError(f"{MANIFEST_NAME}: " + "; ".join(problems) + ".")
+
+
+def _text(value: object, what: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{what} {value!r}")
+    return value
+
+
+def _object(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"provenance {value!r}")
+    return value
+
+
+def _count(value: object) -> int:
+    if type(value) is not int or value < 0:
+        raise TypeError(f"size_bytes {value!r}")
+    return value
+
+
+def _number(value: object, what: str) -> float:
+    if type(value) not in (int, float) or not 0 <= cast("float", value) <= 1:
+        raise TypeError(f"{what} {value!r}")
+    return float(cast("float", value))
+
+
+def _variant(row: dict[str, Any]) -> Variant:
+    thresholds = row["thresholds"]
+    if type(row["portable"]) is not bool:
+        raise TypeError(f"portable {row['portable']!r}")
+    return Variant(
+        id=_text(row["id"], "id"),
+        file=_text(row["file"], "file"),
+        precision=_text(row["precision"], "precision"),
+        portable=row["portable"],
+        golden_tolerance=_number(row["golden_tolerance"], "golden_tolerance"),
+        thresholds=None
+        if thresholds is None
+        else tuple(_number(value, "threshold") for value in thresholds),
+    )

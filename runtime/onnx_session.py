@@ -1,0 +1,152 @@
+"""One onnxruntime session: its options, the errors of loading made plain, and the check that the
+graph is the one that the spec describes. Knows nothing of bundles, and of devices only the name
+of a provider."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ._onnxruntime import onnxruntime
+from .errors import BundleFormatError
+from .spec import (
+    INPUT_NAME,
+    METADATA_KEY,
+    OUTPUT_NAME,
+    PREPROCESS_INPUT,
+    PREPROCESS_OUTPUT,
+    ModelSpec,
+)
+
+Session = Any  # onnxruntime.InferenceSession, which has no types
+
+CPU_PROVIDER = "CPUExecutionProvider"
+_OPTIONS = {
+    # A thread that spins while it waits for work burns the app's core, or its cgroup's quota.
+    "session.intra_op.allow_spinning": "0",
+    "session.inter_op.allow_spinning": "0",
+}
+_SEVERITY_ERROR = 3  # warnings about a graph are for its maker, not for the app's stderr
+# What onnxruntime says of a model that it cannot load, and what to do about it.
+_LOAD_ERRORS = (
+    (
+        r"model IR version: (\d+), max supported IR version: (\d+)",
+        "it is written in ONNX IR version {0}; this onnxruntime reads up to {1}. {upgrade}",
+    ),
+    (
+        r"Opset (\d+) is under development.*till opset (\d+)",
+        "it uses opset {0}; this onnxruntime knows up to {1}. {upgrade}",
+    ),
+    (
+        r"Could not find an implementation for (\w+)",
+        "this onnxruntime has no kernel for its operator {0}. {upgrade}",
+    ),
+    (
+        r"[Pp]rotobuf parsing failed|No graph was found|ModelProto does not have a graph",
+        "it is no ONNX model, or a truncated one. Build the bundle again.",
+    ),
+)
+_UPGRADE = "Install a newer onnxruntime, or export with opset 18 and IR version 8."
+_LFS_POINTER = b"version https://git-lfs"
+
+
+def create(model: bytes, provider: str, threads: int) -> Session:
+    """A session on ``provider`` alone (and the CPU provider, which every other one leans on).
+
+    Raises BundleFormatError for bytes that no device could load, and whatever onnxruntime raises
+    for the rest. Whether the session runs on ``provider`` must be asked of the session.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1  # used by parallel execution only, which is off
+    options.log_severity_level = _SEVERITY_ERROR
+    for key, value in _OPTIONS.items():
+        options.add_session_config_entry(key, value)
+    providers = [provider] if provider == CPU_PROVIDER else [provider, CPU_PROVIDER]
+    try:
+        # enable_fallback=0: without it a failing provider is replaced in silence, even in run()
+        return onnxruntime.InferenceSession(
+            model, sess_options=options, providers=providers, enable_fallback=0
+        )
+    except Exception as exc:  # onnxruntime's exceptions have no common base but this
+        if reason := _load_error(str(exc), model):
+            raise BundleFormatError(f"the model cannot be loaded: {reason}") from exc
+        raise
+
+
+def create_on_cpu(model: bytes, threads: int) -> Session:
+    """A session on the CPU; whatever goes wrong is the model's fault: BundleFormatError."""
+    try:
+        return create(model, CPU_PROVIDER, threads)
+    except BundleFormatError:
+        raise
+    except Exception as exc:
+        raise BundleFormatError(
+            f"the model cannot be loaded by onnxruntime {onnxruntime.__version__}: {exc}"
+        ) from exc
+
+
+def check_model(session: Session, spec: ModelSpec) -> None:
+    """Raise BundleFormatError unless the graph takes and gives what ``spec`` says."""
+    _check_ends(
+        session,
+        (INPUT_NAME, "tensor(uint8)", (None, *spec.shape)),
+        (OUTPUT_NAME, "tensor(float)", (None, len(spec.labels))),
+    )
+    stamp = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    if stamp is None:
+        raise BundleFormatError(
+            f"the model has no metadata {METADATA_KEY!r}; expected its spec. Export it again."
+        )
+    if ModelSpec.from_json(stamp) != spec:
+        raise BundleFormatError(
+            f"the model is stamped with another spec ({stamp}) than expected "
+            f"({spec.to_json()}). Build the bundle again."
+        )
+
+
+def check_preprocess(session: Session, spec: ModelSpec) -> None:
+    """Raise BundleFormatError unless the graph turns an image of any size into pixels."""
+    _check_ends(
+        session,
+        (PREPROCESS_INPUT, "tensor(uint8)", (None, None, None)),
+        (PREPROCESS_OUTPUT, "tensor(uint8)", spec.shape),
+    )
+
+
+_End = tuple[str, str, tuple["int | None", ...]]  # name, type, shape; None: must not be fixed
+
+
+def _check_ends(session: Session, expected_input: _End, expected_output: _End) -> None:
+    for what, nodes, expected in (
+        ("input", session.get_inputs(), expected_input),
+        ("output", session.get_outputs(), expected_output),
+    ):
+        found = [(node.name, node.type, tuple(node.shape)) for node in nodes]
+        if len(found) != 1 or not _fits(found[0], expected):
+            raise BundleFormatError(
+                f"the graph has the {what}s {found}; expected one, {expected} (None: any size). "
+                "Export it again."
+            )
+
+
+def _fits(found: tuple[str, str, tuple[Any, ...]], expected: _End) -> bool:
+    """A dimension that must be free is no number; one that is known is that number or unknown."""
+    return (
+        found[:2] == expected[:2]
+        and len(found[2]) == len(expected[2])
+        and all(
+            not isinstance(size, int) or size == wanted
+            for size, wanted in zip(found[2], expected[2], strict=True)
+        )
+    )
+
+
+def _load_error(text: str, model: bytes) -> str | None:
+    """What is wrong with a model and what to do, if the model is to blame."""
+    if model.startswith(_LFS_POINTER):
+        return "it is the pointer of a Git LFS file. Run git lfs pull."
+    for pattern, message in _LOAD_ERRORS:
+        if found := re.search(pattern, text, re.DOTALL):
+            return message.format(*found.groups(), upgrade=_UPGRADE)
+    return None

@@ -1,0 +1,120 @@
+"""From the parts of a model to a session on a device: which variant, which device, and the proof
+that both are what was asked for. Imported at the first use, since its imports (zipfile, logging)
+take longer than all the rest of the runtime."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from . import onnx_session
+from .bundle import ModelParts
+from .cpu import cpu_target, usable_threads
+from .errors import BundleError, DeviceError, InputError, SelftestError
+from .golden import Golden
+from .manifest import GOLDEN_NAME, PREPROCESS_NAME, Manifest, Variant
+from .onnx_session import Session
+from .providers import Device, choose, open_session
+from .results import PredictorInfo
+from .spec import INPUT_NAME, OUTPUT_NAME
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A variant that runs on a device, and what is to be said of it."""
+
+    session: Session
+    variant: Variant
+    info: PredictorInfo
+
+
+def open_model(parts: ModelParts, device: str, variant: str, threads: int | None) -> OpenedModel:
+    """Open one variant on one device; raises DeviceError, VariantError and other BundleErrors."""
+    count = _thread_count(threads)
+
+    def attempt(row: Device) -> OpenedModel:
+        target = cpu_target() if row.name == "cpu" else row.name
+        chosen, why = _variant(parts.manifest, variant, target)
+        session = open_session(parts.read(chosen.file), row, count)
+        onnx_session.check_model(session, parts.manifest.spec)
+        if row.name != "cpu" and parts.id is not None:
+            _prove(session, row, parts, chosen)
+        info = PredictorInfo(
+            device=row.name,
+            provider=session.get_providers()[0],
+            variant=chosen.id,
+            target=target,
+            threads=session.get_session_options().intra_op_num_threads,
+            reason=f"variant: {why}",
+            model_version=parts.manifest.model_version if parts.id else None,
+            bundle_id=parts.id,
+            synthetic=parts.manifest.synthetic,
+        )
+        return OpenedModel(session, chosen, info)
+
+    opened, reason = choose(device, parts.manifest.devices, attempt)
+    _log.info("opened %s on %s", opened.variant.id, opened.info.provider)
+    info = replace(opened.info, reason=f"device: {reason} {opened.info.reason}")
+    return replace(opened, info=info)
+
+
+def open_preprocess(parts: ModelParts) -> Session:
+    """The graph from an image to pixels: on every device on one thread of the CPU, where its
+    integer arithmetic gives the same bytes everywhere."""
+    session = onnx_session.create_on_cpu(parts.read(PREPROCESS_NAME), threads=1)
+    onnx_session.check_preprocess(session, parts.manifest.spec)
+    return session
+
+
+def read_golden(parts: ModelParts) -> Golden:
+    """The recorded samples; raises SelftestError where there are none."""
+    if GOLDEN_NAME not in parts.manifest.files:
+        raise SelftestError(
+            f"there is no {GOLDEN_NAME} to test against; a bundle of this project has one."
+        )
+    return Golden.from_npz(parts.read(GOLDEN_NAME), parts.manifest.spec)
+
+
+def infer(session: Session, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Probabilities [N, labels] of pixels [N, h, w, c]."""
+    probabilities: NDArray[np.float32] = session.run([OUTPUT_NAME], {INPUT_NAME: pixels})[0]
+    return probabilities
+
+
+def _thread_count(threads: int | None) -> int:
+    if threads is None:
+        return usable_threads()
+    if type(threads) is not int or threads < 1:
+        raise InputError(
+            f"threads={threads!r}; expected a whole number of at least 1, or None for all cores "
+            "that affinity and cgroup quota leave."
+        )
+    return threads
+
+
+def _variant(manifest: Manifest, wanted: str, target: str) -> tuple[Variant, str]:
+    if wanted != "auto":
+        return manifest.variant(wanted), f"{wanted} was asked for."
+    default = manifest.default_for(target)
+    return (
+        manifest.variant(default.variant),
+        f"{default.variant} is the default of {default.target}: {default.reason}",
+    )
+
+
+def _prove(session: Session, device: Device, parts: ModelParts, variant: Variant) -> None:
+    """A device besides the CPU counts as taken only after the golden samples pass on it."""
+    try:
+        golden = read_golden(parts)
+        golden.check_probabilities(variant, infer(session, golden.pixels))
+    except BundleError:
+        raise
+    except Exception as exc:  # whatever the device's libraries raise, the device is not usable
+        raise DeviceError(f"{device.name} fails the golden samples: {exc}") from exc

@@ -1,0 +1,196 @@
+"""Which device, and why. onnxruntime itself replaces a provider that does not work by the CPU,
+says so on the C++ side's stderr at best, and goes on; here that is an error with its cause.
+
+``DEVICES`` is the one table: a further provider is one more row. Knows nothing of bundles.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import io
+import logging
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from . import onnx_session
+from ._onnxruntime import mixture_note, onnxruntime
+from .errors import BundleFormatError, DeviceError
+from .onnx_session import CPU_PROVIDER, Session
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Device:
+    """One row of the table."""
+
+    name: str  # what device= takes
+    provider: str  # onnxruntime's name
+    extra: str  # what to install for it
+    wheel: str  # the wheel that the extra brings
+    libraries: str  # how to get the libraries that the provider itself needs
+    driver: str | None = None  # the library that only the device's driver brings
+
+
+DEVICES = {
+    row.name: row
+    for row in (
+        Device("cpu", CPU_PROVIDER, "edgeproof[cpu]", "onnxruntime", ""),
+        Device(
+            "cuda",
+            "CUDAExecutionProvider",
+            "edgeproof[gpu]",
+            "onnxruntime-gpu",
+            "pip install 'onnxruntime-gpu[cuda,cudnn]'",
+            "libcuda.so.1",
+        ),
+    )
+}
+
+# What CUDA says through onnxruntime, what it means and what to do.
+_CAUSES = (
+    (
+        r"CUDA failure 100\b|no CUDA-capable device",
+        "the driver finds no CUDA device. Check nvidia-smi and CUDA_VISIBLE_DEVICES",
+    ),
+    (
+        r"CUDA failure 35\b|driver version is insufficient",
+        "the NVIDIA driver is older than the CUDA libraries. Update the driver",
+    ),
+    (
+        r"CUDA failure 2\b|out of memory|Failed to allocate memory",
+        "the device's memory is full. Free some, or take a smaller model",
+    ),
+    (r"CUDA failure \d+: [^;]*[^; ]", "{0}"),
+)
+_MISSING_LIBRARY = re.compile(r"([\w.+-]+\.so[.\d]*): cannot open shared object")
+_MAX_CAUSE_LENGTH = 300  # characters: C++ signatures fill the rest
+_stderr_lock = threading.Lock()  # descriptor 2 belongs to the whole process
+
+
+def choose(device: str, order: Sequence[str], attempt: Callable[[Device], _T]) -> tuple[_T, str]:
+    """What ``attempt`` returned for the device that was taken, and why it was taken.
+
+    "auto" tries the devices of ``order``, skipping those where ``attempt`` raises DeviceError;
+    any other name is that device or its DeviceError.
+    """
+    if device != "auto":
+        return attempt(_known(device)), f"{device} was asked for."
+    passed_over = []
+    for name in order:
+        try:
+            taken = attempt(_known(name))
+        except DeviceError as exc:  # noqa: PERF203 - a handful of devices
+            _log.info("%s passed over: %s", name, exc)
+            passed_over.append(f"{name} was passed over: {exc}")
+        else:
+            return taken, " ".join([f"{name} is the first that works.", *passed_over])
+    raise DeviceError(f"no device works of {list(order)}. " + " ".join(passed_over))
+
+
+def open_session(model: bytes, device: Device, threads: int) -> Session:
+    """A session that truly runs on ``device``; raises DeviceError, or BundleFormatError for a
+    model that no device could load.
+
+    While another device than the CPU is tried, descriptor 2 and ``sys.stdout`` of the whole
+    process are redirected, since what its libraries print is the only place where they say why
+    they failed.
+    """
+    if device.provider == CPU_PROVIDER:
+        return onnx_session.create_on_cpu(model, threads)
+    available = onnxruntime.get_available_providers()
+    if device.provider not in available:
+        raise DeviceError(
+            f"{device.name} is not in the installed onnxruntime {onnxruntime.__version__} (it has "
+            f"{', '.join(available)}). "
+            + (
+                mixture_note()
+                or f"Run pip uninstall -y onnxruntime, then install {device.extra} "
+                f"(the wheel {device.wheel})."
+            )
+        )
+    failure = ""
+    with _captured() as printed:
+        try:
+            if hasattr(onnxruntime, "preload_dlls"):
+                onnxruntime.preload_dlls()  # finds the CUDA libraries that pip installed
+            session = onnx_session.create(model, device.provider, threads)
+        except BundleFormatError:
+            raise
+        except Exception as exc:  # onnxruntime's exceptions have no common base but this
+            failure = str(exc)
+    if not failure and session.get_providers()[0] == device.provider:
+        return session
+    cause = _cause(device, failure + "".join(printed))
+    raise DeviceError(f"{device.name} is not usable: {cause}. {mixture_note()}".rstrip())
+
+
+def _known(name: str) -> Device:
+    if name not in DEVICES:
+        raise DeviceError(
+            f"device {name!r} is unknown; expected 'auto' or one of {', '.join(DEVICES)}."
+        )
+    return DEVICES[name]
+
+
+def _cause(device: Device, printed: str) -> str:
+    """Why the provider did not come up, and what to do, from all that its libraries printed."""
+    missing = {*_MISSING_LIBRARY.findall(printed), *_missing_driver(device)}
+    causes = []
+    if libraries := sorted(missing - {device.driver}):
+        causes.append(f"missing libraries: {', '.join(libraries)}. Run {device.libraries}")
+    if device.driver in missing:
+        causes.append(
+            f"there is no driver ({device.driver} is missing). Install the NVIDIA driver, or let "
+            "the container see it (docker run --gpus all)"
+        )
+    if causes:
+        return "; ".join(causes)
+    for pattern, cause in _CAUSES:
+        if found := re.search(pattern, printed):
+            return cause.format(found[0])
+    lines = printed.strip().splitlines() or ["onnxruntime gave no reason"]
+    return lines[-1][:_MAX_CAUSE_LENGTH]
+
+
+def _missing_driver(device: Device) -> list[str]:
+    """The driver's library if it cannot be loaded: the loader names the first that is missing
+    only, and onnxruntime's logger may be silenced."""
+    if device.driver is None or os.name != "posix":
+        return []
+    try:
+        ctypes.CDLL(device.driver)
+    except OSError:
+        return [device.driver]
+    return []
+
+
+@contextlib.contextmanager
+def _captured() -> Iterator[list[str]]:
+    """Collect what is printed to descriptor 2 (by C++) and ``sys.stdout`` (by Python)."""
+    import tempfile  # here: only those who try another device than the CPU wait for it
+
+    printed: list[str] = []
+    with _stderr_lock, tempfile.TemporaryFile() as file, io.StringIO() as said:
+        try:
+            saved = os.dup(2)
+        except OSError:  # a daemon that closed it
+            saved = None
+        os.dup2(file.fileno(), 2)
+        try:
+            with contextlib.redirect_stdout(said):
+                yield printed
+        finally:
+            if saved is None:
+                os.close(2)
+            else:
+                os.dup2(saved, 2)
+                os.close(saved)
+            file.seek(0)
+            printed += [said.getvalue(), file.read().decode(errors="replace")]

@@ -1,0 +1,109 @@
+"""Cores and instruction sets, read from made-up systems."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+import pytest
+
+from runtime.cpu import cpu_target, usable_threads
+
+
+def system(root: Path, files: dict[str, str]) -> str:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return f"{root}/"
+
+
+V2 = "sys/fs/cgroup"
+V1 = "sys/fs/cgroup/cpu"
+MANY = 64
+QUOTAS: dict[str, tuple[dict[str, str], int]] = {
+    "no cgroups": ({}, MANY),
+    "v2 without a limit": ({"proc/self/cgroup": "0::/a\n", f"{V2}/a/cpu.max": "max 100000"}, MANY),
+    "v2 half a core": ({"proc/self/cgroup": "0::/a\n", f"{V2}/a/cpu.max": "50000 100000"}, 1),
+    "v2 two and a half": ({"proc/self/cgroup": "0::/a\n", f"{V2}/a/cpu.max": "250000 100000"}, 2),
+    "v2 in a parent": (
+        {
+            "proc/self/cgroup": "0::/a/b\n",
+            f"{V2}/a/cpu.max": "300000 100000",
+            f"{V2}/a/b/cpu.max": "max 100000",
+        },
+        3,
+    ),
+    "v2 of a container": ({"proc/self/cgroup": "0::/\n", f"{V2}/cpu.max": "200000 100000"}, 2),
+    "v1": (
+        {
+            "proc/self/cgroup": "9:memory:/a\n4:cpu,cpuacct:/a\n",
+            f"{V1}/a/cpu.cfs_quota_us": "400000\n",
+            f"{V1}/a/cpu.cfs_period_us": "100000\n",
+        },
+        4,
+    ),
+    "v1 without a limit": (
+        {
+            "proc/self/cgroup": "4:cpu:/\n",
+            f"{V1}/cpu.cfs_quota_us": "-1\n",
+            f"{V1}/cpu.cfs_period_us": "100000\n",
+        },
+        MANY,
+    ),
+    "v1 of a container whose path is the host's": (
+        {
+            "proc/self/cgroup": "4:cpu:/docker/abc\n",
+            f"{V1}/cpu.cfs_quota_us": "100000\n",
+            f"{V1}/cpu.cfs_period_us": "100000\n",
+        },
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", QUOTAS)
+def test_threads_respect_the_quota(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, expected = QUOTAS[name]
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(MANY)), raising=False)
+    assert usable_threads(system(tmp_path, files)) == expected
+
+
+def test_threads_respect_the_affinity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3}, raising=False)
+    assert usable_threads(f"{tmp_path}/") == 1
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 5)
+    assert usable_threads(f"{tmp_path}/") == 5
+
+
+@pytest.mark.parametrize(
+    ("machine", "cpuinfo", "expected"),
+    [
+        ("x86_64", "flags\t\t: fpu avx avx2 avx512_vnni\n", "x86_64-vnni"),
+        ("AMD64", "flags : avx2 avx_vnni\n", "x86_64-vnni"),
+        ("x86_64", "vendor_id : x\nflags\t: avx avx2\n", "x86_64-avx2"),
+        ("x86_64", "flags : sse2\n", "cpu"),
+        ("aarch64", "Features : fp asimd asimddp\n", "arm64"),
+        ("arm64", "", "arm64"),
+        ("riscv64", "isa : rv64\n", "cpu"),
+    ],
+)
+def test_the_target_is_read_from_the_instruction_sets(
+    machine: str, cpuinfo: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    assert cpu_target(system(tmp_path, {"proc/cpuinfo": cpuinfo})) == expected
+
+
+def test_without_proc_numpy_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import numpy as np
+
+    monkeypatch.setattr(platform, "machine", lambda: "AMD64")
+    features = np._core._multiarray_umath.__cpu_features__  # type: ignore[attr-defined]
+    monkeypatch.setitem(features, "AVX512VNNI", False)
+    monkeypatch.setitem(features, "AVX2", True)
+    assert cpu_target(f"{tmp_path}/") == "x86_64-avx2"

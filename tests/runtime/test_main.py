@@ -1,0 +1,109 @@
+"""``python -m runtime`` at a device's prompt."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import runtime
+from runtime import AttributePrediction, Predictor
+from runtime.__main__ import main
+
+
+@pytest.fixture
+def files(grey_bundle: bytes, color_bundle: bytes, tmp_path: Path) -> dict[str, str]:
+    (tmp_path / "grey.zip").write_bytes(grey_bundle)
+    (tmp_path / "color.zip").write_bytes(color_bundle)
+    page = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    Image.fromarray(page).save(tmp_path / "page.png")
+    return {name: str(tmp_path / name) for name in ("grey.zip", "color.zip", "page.png")}
+
+
+def test_predict_prints_a_line_for_each_image(
+    files: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", files["grey.zip"], files["page.png"], files["page.png"]]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and lines[0] == lines[1]
+    assert lines[0].startswith(f"{files['page.png']}: ") and lines[0].count("%") == 3
+
+
+def test_predict_prints_json(files: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [files["page.png"], "--json", "--top", "2", "--device", "cpu", "--threads", "1"]
+    assert main(["predict", files["grey.zip"], *arguments]) == 0
+    (answer,) = json.loads(capsys.readouterr().out)
+    assert answer["image"] == files["page.png"] and len(answer["top"]) == 2
+    assert main(["predict", files["color.zip"], *arguments]) == 0
+    (answer,) = json.loads(capsys.readouterr().out)
+    assert {row["name"] for row in answer["attributes"]} == {"Smiling", "Eyeglasses"}
+
+
+def test_predict_prints_the_attributes_that_are_present(
+    files: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", files["color.zip"], files["page.png"]]) == 0
+    expected = Predictor(files["color.zip"]).predict(files["page.png"])
+    assert isinstance(expected, AttributePrediction)
+    words = [f"{name} {expected[name].probability:.1%}" for name in expected.present]
+    line = capsys.readouterr().out.strip()
+    assert line == f"{files['page.png']}: " + (", ".join(words) or "no attribute")
+
+
+def test_selftest_and_info(files: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["selftest", files["grey.zip"]]) == 0
+    assert capsys.readouterr().out.startswith("passed: 2 images")
+    assert main(["selftest", files["grey.zip"], "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["samples"] == 3
+    assert main(["info", files["grey.zip"], "--variant", "int8-u8s8-rr"]) == 0
+    assert "variant       int8-u8s8-rr\n" in capsys.readouterr().out
+    assert main(["info", files["grey.zip"], "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["spec"]["labels"] == ["zero", "one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["selftest", "no.zip"], "error: no.zip: cannot be opened"),
+        (["info", "grey.zip", "--device", "tpu"], "error: device 'tpu' is unknown"),
+        (["info", "grey.zip", "--variant", "int4"], "error: the bundle has no variant 'int4'"),
+        (["predict", "grey.zip", "grey.zip"], "error: image 0 of the list"),
+        (["predict", "grey.zip", "page.png", "--top", "0"], r"error: top(0) asks for no label"),
+    ],
+)
+def test_an_error_is_one_line_and_exit_code_1(
+    arguments: list[str],
+    message: str,
+    files: dict[str, str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main([files.get(word, word) for word in arguments]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(message) and captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["fly"], ["predict", "a.zip"], ["info"]])
+def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+
+
+def test_it_runs_as_a_module(files: dict[str, str]) -> None:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "runtime", *arguments],
+            cwd=Path(runtime.__file__).parents[1],
+            capture_output=True,
+            text=True,
+        )
+
+    assert run("--help").stdout.startswith("usage: python -m runtime")
+    assert run("selftest", files["grey.zip"]).returncode == 0
+    assert run("selftest", "no.zip").returncode == 1

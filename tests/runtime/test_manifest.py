@@ -1,0 +1,100 @@
+"""The values of the manifest survive their JSON, and nothing half-right gets through."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime import Bundle, BundleFormatError, Manifest, ModelSpec, VariantError
+
+
+def test_the_manifest_survives_its_json(grey_bundle: bytes, color_bundle: bytes) -> None:
+    for data in (grey_bundle, color_bundle):
+        manifest = Bundle.open(data).manifest
+        assert Manifest.from_json(manifest.to_json()) == manifest
+        assert manifest.synthetic
+
+
+@given(
+    name=st.text(),
+    height=st.integers(1, 4096),
+    width=st.integers(1, 4096),
+    channels=st.sampled_from([1, 3]),
+    labels=st.lists(st.text(), min_size=1, max_size=5, unique=True),
+)
+def test_a_spec_survives_its_json(
+    name: str, height: int, width: int, channels: int, labels: list[str]
+) -> None:
+    spec = ModelSpec(name, "multi-label", height, width, channels, tuple(labels))
+    assert ModelSpec.from_json(spec.to_json()) == spec
+
+
+def test_a_default_falls_back_to_cpu(grey_bundle: bytes) -> None:
+    manifest = Bundle.open(grey_bundle).manifest
+    assert manifest.default_for("arm64").target == "cpu"
+
+
+def test_an_unknown_variant_names_those_that_exist(grey_bundle: bytes) -> None:
+    with pytest.raises(VariantError, match="no variant 'fp64'; it has: fp32, int8-u8s8-rr"):
+        Bundle.open(grey_bundle).manifest.variant("fp64")
+
+
+REFUSED = {
+    "hash that is a number": (lambda d: d["files"]["golden.npz"].update(sha256=7), "sha256 7"),
+    "negative size": (lambda d: d["files"]["golden.npz"].update(size_bytes=-1), "size_bytes -1"),
+    "size that is true": (lambda d: d["files"]["golden.npz"].update(size_bytes=True), "True"),
+    "tolerance above 1": (lambda d: d["variants"][0].update(golden_tolerance=2), "tolerance 2"),
+    "tolerance nan": (lambda d: d["variants"][0].update(golden_tolerance=float("nan")), "nan"),
+    "portable of 1": (lambda d: d["variants"][0].update(portable=1), "portable 1"),
+    "unknown precision": (lambda d: d["variants"][0].update(precision="int4"), "'int4'"),
+    "twice the same id": (lambda d: d["variants"].append(d["variants"][0]), "not distinct"),
+    "no variants": (lambda d: d.update(variants=[], defaults=[]), "none or not distinct"),
+    "thresholds of another count": (
+        lambda d: d["variants"][0].update(thresholds=[0.5]),
+        "has 1 thresholds, needs None",
+    ),
+    "no file of a variant": (lambda d: d["files"].pop("variants/fp32.onnx"), "has no file"),
+    "no preprocess": (lambda d: d["files"].pop("preprocess.onnx"), r"no preprocess\.onnx"),
+    "no default for cpu": (lambda d: d["defaults"][0].update(target="arm64"), "for 'cpu'"),
+    "devices without cpu": (lambda d: d.update(devices=["cuda"]), "lack 'cpu'"),
+    "unknown key of the spec": (lambda d: d["spec"].update(mean=1), r"unknown keys \['mean'\]"),
+    "no files": (lambda d: d.pop("files"), "KeyError at 'files'"),
+    "files as a list": (lambda d: d.update(files=[]), "AttributeError"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_manifest_that_contradicts_itself_is_refused(name: str, grey_bundle: bytes) -> None:
+    edit, message = REFUSED[name]
+    data: dict[str, Any] = json.loads(Bundle.open(grey_bundle).manifest.to_json())
+    edit(data)
+    with pytest.raises(BundleFormatError, match=message):
+        Manifest.from_json(json.dumps(data))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"task": "regression"}, "task 'regression'; expected 'multi-class'"),
+        ({"channels": 4}, "size 8x8x4; expected a positive height"),
+        ({"height": 0}, "size 0x8x1"),
+        ({"labels": []}, r"labels \[\]; expected distinct names"),
+        ({"labels": ["a", "a"]}, "expected distinct names"),
+        ({"labels": [1]}, "labels that are not strings"),
+        ({"width": "8"}, "width='8'; expected a int"),
+        ({"height": True}, "height=True"),
+    ],
+)
+def test_a_spec_that_is_wrong_says_where(build: Any, change: Any, message: str) -> None:
+    with pytest.raises(BundleFormatError, match=message):
+        ModelSpec.from_dict({**build.GREY.to_dict(), **change})
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "[]", "[" * 100_000])
+def test_a_spec_that_is_no_object_is_refused(text: str) -> None:
+    with pytest.raises(BundleFormatError, match="model spec is"):
+        ModelSpec.from_json(text)
