@@ -1,0 +1,1 @@
+"""In what order? Recipes, stages, the artifact store and the command line."""

@@ -1,0 +1,300 @@
+"""What to build: a recipe is a TOML file, read into frozen values. Unknown keys are refused with
+the nearest known name. Knows nothing of stages, folders or torch."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from exporters.options import ExportOptions, GateOptions, PackageOptions, QuantizeOptions
+
+from .errors import RecipeError
+
+
+class Section(BaseModel):
+    """A part of a recipe: frozen, and closed against unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+# --- where the images come from -------------------------------------------------------------
+
+
+class DataOptions(Section):
+    """The images, their labels and their splits."""
+
+    kind: Literal["mnist", "idx", "celeba"]
+    root: str | None = None  # a local copy; None: the repository's own, or a generated one
+    download: bool = False  # let torchvision fetch what is missing
+    labels: tuple[str, ...] | None = None  # idx: a name for each class; None: "0", "1", ...
+    attributes: tuple[str, ...] | None = None  # celeba: a subset; None: all that there are
+    validation_images: int = Field(5_000, ge=1)  # mnist and idx: the end of the train split
+    # celeba without a local copy: so many faces are drawn; fewer would leave a split empty
+    synthetic_images: int = Field(8_000, ge=30)
+    train_images: int | None = Field(None, ge=1)  # use only the first so many of the train split
+    licence: str = "unknown"  # "unknown": what is known of the source
+    # False: no image into bundle, wheel or report; None: what is known of the source, else False
+    redistributable: bool | None = None
+
+
+class PreprocessOptions(Section):
+    """Any decoded image -> the model's pixels; becomes ``preprocess.onnx``."""
+
+    kind: Literal["digit", "resize"]
+    height: int = Field(28, ge=8, le=1024)  # pixels
+    width: int = Field(28, ge=8, le=1024)  # pixels
+    color: Literal["gray", "rgb"] = "gray"
+    crop: tuple[int, int] | None = None  # (height, width) of the centre crop ...
+    reference: tuple[int, int] | None = None  # ... in an image of this (height, width)
+
+    @model_validator(mode="after")
+    def _digit_is_square_and_gray(self) -> PreprocessOptions:
+        if self.kind == "digit" and (self.height != self.width or self.color != "gray"):
+            raise ValueError("kind='digit' makes square grey images: set height=width, color=gray")
+        if (self.crop is None) != (self.reference is None):
+            raise ValueError("crop and reference go together: give both or none")
+        return self
+
+    @property
+    def channels(self) -> int:
+        """1 for grey, 3 for rgb."""
+        return 1 if self.color == "gray" else 3
+
+
+# --- the network ----------------------------------------------------------------------------
+
+
+Activation = Literal["relu", "relu6", "silu", "hardswish", "none"]
+
+
+class Conv(Section):
+    """Convolution, then batch norm, activation and nothing else; 'same' padding by default."""
+
+    op: Literal["conv"]
+    out: int = Field(ge=1)  # output channels
+    kernel: int = Field(3, ge=1)
+    stride: int = Field(1, ge=1)
+    padding: int | None = Field(None, ge=0)  # None: kernel // 2, which keeps the size at stride 1
+    groups: int = Field(1, ge=1)
+    batch_norm: bool = False
+    activation: Activation = "relu"
+
+
+class Pool(Section):
+    """Max or average pooling; ``size = "global"`` averages (or takes the maximum of) all."""
+
+    op: Literal["pool"]
+    kind: Literal["max", "average"] = "max"
+    size: Annotated[int, Field(ge=1)] | Literal["global"] = 2
+    stride: int | None = Field(None, ge=1)  # None: the size
+
+
+class Linear(Section):
+    """Fully connected layer on flattened features; without ``out`` it is the classifier."""
+
+    op: Literal["linear"]
+    out: int | None = Field(None, ge=1)  # None: one for each label
+    activation: Activation = "none"
+
+
+class Dropout(Section):
+    """Zeroes features with probability ``p`` while training."""
+
+    op: Literal["dropout"]
+    p: float = Field(0.5, ge=0, lt=1)
+
+
+Layer = Annotated[Conv | Pool | Linear | Dropout, Field(discriminator="op")]
+
+
+class NetworkOptions(Section):
+    """Exactly one of: ``layers`` put together here, a ``torchvision`` model by name, or a
+    ``callable`` "module:function" called as function(classes=..., channels=...)."""
+
+    layers: tuple[Layer, ...] = ()
+    torchvision: str | None = None
+    callable: str | None = None
+    # pixels are scaled to [0, 1], then normalised by these; None: 0.5 and 0.5 for each channel
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> NetworkOptions:
+        given = [bool(self.layers), self.torchvision is not None, self.callable is not None]
+        if sum(given) != 1:
+            raise ValueError("give exactly one of layers, torchvision, callable")
+        return self
+
+
+# --- training -------------------------------------------------------------------------------
+
+
+class AugmentOptions(Section):
+    """Random changes of training batches, each image differently; 0 switches one off."""
+
+    shift: float = Field(0.0, ge=0)  # pixels in each direction; alone, whole pixels are moved
+    rotate: float = Field(0.0, ge=0, le=180)  # degrees to either side
+    scale: float = Field(0.0, ge=0, lt=1)  # 0.1: each axis between 0.9 and 1.1
+    shear: float = Field(0.0, ge=0, le=60)  # degrees to either side
+    flip: bool = False  # left-right, half of the images
+    brightness: float = Field(0.0, ge=0, lt=1)  # 0.1: pixels times 0.9 to 1.1
+    contrast: float = Field(0.0, ge=0, lt=1)  # 0.1: distance to the mean times 0.9 to 1.1
+    stroke: float = Field(0.0, ge=0, le=1)  # share of images with thicker or thinner strokes;
+    # strokes are what is bright, so this is for light digits on dark ground
+    erase: float = Field(0.0, ge=0, le=1)  # share of images with a rectangle blanked
+
+
+class TrainOptions(Section):
+    """One-cycle training with averaged weights; the best checkpoint is chosen by validation."""
+
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(128, ge=2)
+    # sgd with Nesterov's momentum; adamw with weight_decay = 0 is Adam
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    schedule: Literal["one-cycle", "constant"] = "one-cycle"
+    lr: float = Field(gt=0)  # the peak of the one-cycle schedule
+    momentum: float = Field(0.9, ge=0, lt=1)  # sgd only
+    weight_decay: float = Field(5e-4, ge=0)  # of kernels and matrices, not of biases and norms
+    warmup: float = Field(0.2, ge=0, lt=1)  # one-cycle: share of the steps in which lr rises
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    ema: float = Field(0.0, ge=0, lt=1)  # decay of the averaged weights per step; 0: none
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = None  # None: every core that this process may use
+    checkpoint_seconds: float = Field(20.0, ge=0)  # at most so much is lost by a kill
+    augment: AugmentOptions = AugmentOptions()
+
+
+class BenchmarkOptions(Section):
+    """How long each variant is timed."""
+
+    seconds: float = Field(3.0, gt=0)  # for each variant and measurement
+    threads: int = Field(1, ge=1)
+    batch: int = Field(32, ge=2)  # for throughput
+
+
+class Recipe(Section):
+    """All that decides what comes out of a run."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]*$")  # folder and wheel are named after it
+    description: str = ""
+    seed: int = Field(0, ge=0)
+    data: DataOptions
+    preprocess: PreprocessOptions
+    network: NetworkOptions
+    train: TrainOptions
+    export: ExportOptions = ExportOptions()
+    quantize: QuantizeOptions = QuantizeOptions()
+    gate: GateOptions = GateOptions()
+    benchmark: BenchmarkOptions = BenchmarkOptions()
+    package: PackageOptions = PackageOptions()
+
+    def slice(self, sections: Sequence[str]) -> dict[str, Any]:
+        """The named sections as JSON values, for fingerprints and reports."""
+        return self.model_dump(mode="json", include=set(sections))
+
+
+def shipped_names() -> list[str]:
+    """Names of the recipes that come with the package, sorted."""
+    folder = resources.files("pipeline") / "recipes"
+    return sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name[-5:] == ".toml")
+
+
+def load(name_or_file: str, changes: Sequence[str] = ()) -> Recipe:
+    """Read a shipped recipe by name or any recipe by its file, then apply ``key=value`` changes.
+
+    Raises RecipeError when there is no such recipe, or a key or a value is refused.
+    """
+    origin, text = _read(name_or_file)
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as exc:
+        raise RecipeError(f"{origin} is not TOML: {exc}.") from exc
+    for change in changes:
+        _apply(data, change)
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as exc:
+        raise RecipeError(f"{origin}: " + "; ".join(_explain(exc, data)) + ".") from exc
+
+
+def _read(name_or_file: str) -> tuple[str, str]:
+    path = Path(name_or_file)
+    if path.suffix == ".toml" or path.parent != Path():
+        try:
+            return f"recipe {path}", path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as exc:
+            raise RecipeError(f"recipe file {path} cannot be read: {exc}.") from exc
+    known = shipped_names()
+    if name_or_file not in known:
+        near = difflib.get_close_matches(name_or_file, known, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise RecipeError(
+            f"there is no recipe {name_or_file!r}; {hint}shipped are {', '.join(known)}, "
+            "or give the path of a .toml file."
+        )
+    file = resources.files("pipeline") / "recipes" / f"{name_or_file}.toml"
+    return f"recipe {name_or_file!r}", file.read_text(encoding="utf-8")
+
+
+def _apply(data: dict[str, Any], change: str) -> None:
+    """Set ``a.b=value`` in the parsed TOML; the value is TOML, or else a plain string."""
+    key, sep, text = change.partition("=")
+    parts = key.strip().split(".")
+    if not sep or not all(parts):
+        raise RecipeError(f"--set {change!r}: expected key=value, for example train.epochs=3.")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    for part in parts[:-1]:
+        data = data.setdefault(part, {})
+        if not isinstance(data, dict):
+            raise RecipeError(f"--set {change!r}: {part!r} is a value, not a section.")
+    data[parts[-1]] = value
+
+
+def _explain(exc: ValidationError, data: Mapping[str, Any]) -> list[str]:
+    return [_explain_one(error, data) for error in exc.errors()]
+
+
+def _explain_one(error: Any, data: Mapping[str, Any]) -> str:
+    # the tags of a discriminated union stand in the path, but not in the file
+    path = [str(part) for part in error["loc"] if part not in ("conv", "pool", "linear", "dropout")]
+    where = ".".join(path) or "the recipe"
+    if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        known = _known_keys(error["loc"])
+        near = difflib.get_close_matches(path[-1], known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(known)}"
+        return f"unknown key {where!r}; {hint}"
+    if error["type"] == "missing":
+        return f"{where!r} is missing"
+    return f"{where} = {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"
+
+
+def _known_keys(loc: Sequence[int | str]) -> list[str]:
+    """The field names that would be valid where an unknown key was found."""
+    schema = Recipe.model_json_schema()
+    definitions = schema["$defs"]
+    node: Any = schema
+    for part in loc[:-1]:
+        node = _step(node, part, definitions)
+    return sorted(node.get("properties", {}))
+
+
+def _step(node: Any, part: int | str, definitions: Mapping[str, Any]) -> Any:
+    if isinstance(part, int):
+        node = node.get("items", {})
+    elif "discriminator" in node:
+        node = {"$ref": node["discriminator"]["mapping"][part]}
+    else:
+        node = node.get("properties", {}).get(part, {})
+    while "$ref" in node or "allOf" in node:
+        reference = node.get("$ref") or node["allOf"][0]["$ref"]
+        node = definitions[reference.rpartition("/")[2]]
+    return node

@@ -1,0 +1,215 @@
+"""In what order, and what may be skipped: plans, runs and records stages. Knows what a stage is,
+but none in particular, and nothing of torch or onnx."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any
+
+from .errors import Interrupted, StageError
+from .recipe import Recipe
+from .stage import Context, Observer, Stage
+from .store import Record, Store, source_files
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of a plan. No ``reasons`` means that it is fresh and will be skipped."""
+
+    stage: Stage
+    reasons: tuple[str, ...]
+
+    @property
+    def fresh(self) -> bool:
+        """True when there is nothing to do."""
+        return not self.reasons
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one stage in a run."""
+
+    stage: Stage
+    skipped: bool
+    record: Record
+
+
+def fingerprint(stage: Stage, recipe: Recipe, digests: Mapping[str, str]) -> dict[str, str]:
+    """Everything that decides a stage's result, by "kind: name"; see ``store.Record``.
+
+    ``digests`` holds the output digests of the earlier stages.
+    """
+    parts = {f"input: {name}": digests[name] for name in stage.inputs}
+    for key, value in _flatten(recipe.slice(stage.sections)):
+        parts[f"recipe: {key}"] = value
+    for file, digest in source_files(stage.sources).items():
+        parts[f"source: {file}"] = digest
+    for library in stage.libraries:
+        parts[f"library: {library}"] = _version(library)
+    for key, value in stage.outside(recipe).items():
+        parts[f"outside: {key}"] = value
+    return parts
+
+
+def differences(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[str, ...]:
+    """In words what changed between two fingerprints, one line each."""
+    lines = []
+    for key in sorted(before.keys() | now.keys()):
+        old, new = before.get(key), now.get(key)
+        if old == new:
+            continue
+        if key.startswith(("recipe:", "library:", "outside:")):
+            lines.append(f"{key} changed: {_short(old)} -> {_short(new)}")
+        elif old is None:
+            lines.append(f"{key} is new")
+        elif new is None:
+            lines.append(f"{key} is gone")
+        else:
+            lines.append(f"{key} changed")
+    return tuple(lines)
+
+
+class Runner:
+    """Plans and runs the stages of one recipe in one store."""
+
+    def __init__(self, stages: tuple[Stage, ...], recipe: Recipe, store: Store) -> None:
+        self.stages = stages
+        self.recipe = recipe
+        self.store = store
+
+    def plan(self, goal: str, start: str | None = None, force: bool = False) -> tuple[Step, ...]:
+        """What would run, and why, to bring the stages up to ``goal`` ("all" for the last one) up
+        to date. From ``start`` on every stage runs; ``force`` runs the goal itself, or all.
+
+        A stage behind one that will run is judged as if that one's result changed; the run looks
+        again and skips it when the result turns out the same.
+        """
+        steps: list[Step] = []
+        digests: dict[str, str] = {}
+        pending: set[str] = set()
+        for stage in self._upto(goal):
+            waits = [name for name in stage.inputs if name in pending]
+            forced = self._forced(stage, goal, start, force)
+            if waits and not forced:
+                reasons: tuple[str, ...] = (f"depends on {', '.join(waits)}, which will run",)
+            else:
+                reasons = forced or self._stale(stage, digests)
+            if reasons:
+                pending.add(stage.name)
+            elif record := self.store.record(stage.name):
+                digests[stage.name] = record.digest()
+            steps.append(Step(stage, reasons))
+        return tuple(steps)
+
+    def run(
+        self,
+        goal: str,
+        observer: Observer,
+        start: str | None = None,
+        force: bool = False,
+        explain: bool = False,
+        on_outcome: Callable[[Outcome], None] = lambda outcome: None,
+    ) -> None:
+        """Bring the stages up to ``goal`` up to date and publish what they publish.
+
+        ``on_outcome`` is called after each stage. Raises StageError for the first stage that
+        fails and Interrupted for Ctrl-C; finished stages and the last good published files stay
+        as they are.
+        """
+        records: dict[str, Record] = {}
+        with self.store.lock():
+            self.store.recover(tuple(stage.name for stage in self.stages))
+            for stage in self._upto(goal):
+                digests = {name: records[name].digest() for name in stage.inputs}
+                reasons = self._forced(stage, goal, start, force) or self._stale(stage, digests)
+                if explain:
+                    why = "; ".join(reasons) if reasons else "fresh, nothing changed"
+                    observer.note(f"{self.recipe.name} {stage.name}: {why}")
+                record = self.store.record(stage.name)
+                if reasons or record is None:
+                    record = self._run_stage(stage, records, digests, observer)
+                self.store.publish(stage.name, stage.publish)
+                records[stage.name] = record
+                on_outcome(Outcome(stage, not reasons, record))
+
+    def _run_stage(
+        self,
+        stage: Stage,
+        records: Mapping[str, Record],
+        digests: Mapping[str, str],
+        observer: Observer,
+    ) -> Record:
+        parts = fingerprint(stage, self.recipe, digests)
+        out = self.store.begin(stage.name, parts, stage.resumable)
+        context = Context(
+            recipe=self.recipe,
+            out=out,
+            inputs={name: self.store.folder(name) for name in stage.inputs},
+            reports={name: _told(records[name]) for name in stage.inputs},
+            observer=observer,
+        )
+        began = time.perf_counter()
+        try:
+            report = stage.run(context)
+        except KeyboardInterrupt as exc:
+            raise Interrupted(stage.name) from exc
+        except Exception as exc:
+            raise StageError(stage.name, exc) from exc
+        seconds = time.perf_counter() - began
+        finished = datetime.now(UTC).isoformat(timespec="seconds")
+        return self.store.commit(stage.name, parts, report, round(seconds, 3), finished)
+
+    def _stale(self, stage: Stage, digests: Mapping[str, str]) -> tuple[str, ...]:
+        record = self.store.record(stage.name)
+        if record is None:
+            return ("it has not run yet",)
+        if changed := differences(record.fingerprint, fingerprint(stage, self.recipe, digests)):
+            return changed
+        damage = self.store.damage(stage.name, record)
+        return (damage,) if damage else ()
+
+    def _forced(self, stage: Stage, goal: str, start: str | None, force: bool) -> tuple[str, ...]:
+        names = [s.name for s in self.stages]
+        if start is not None and names.index(stage.name) >= names.index(start):
+            return (f"--from {start}",)
+        if force and goal in ("all", stage.name):
+            return ("--force",)
+        return ()
+
+    def _upto(self, goal: str) -> Sequence[Stage]:
+        if goal == "all":
+            return self.stages
+        last = [stage.name for stage in self.stages].index(goal)
+        return self.stages[: last + 1]
+
+
+def _flatten(value: Any, prefix: str = "") -> list[tuple[str, str]]:
+    if isinstance(value, dict) and value:
+        return [
+            pair
+            for key, inner in value.items()
+            for pair in _flatten(inner, f"{prefix}.{key}" if prefix else key)
+        ]
+    return [(prefix, json.dumps(value, sort_keys=True))]
+
+
+def _told(record: Record) -> dict[str, Any]:
+    return {**record.report, "seconds": record.seconds, "finished": record.finished}
+
+
+def _version(library: str) -> str:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _short(text: str | None) -> str:
+    if text is None:
+        return "(none)"
+    return text if len(text) <= 60 else text[:57] + "..."

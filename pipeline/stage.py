@@ -1,0 +1,68 @@
+"""What a stage is: a name, what decides its result, and a plain function. Knows no stage in
+particular, no folder layout and no library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from .recipe import Recipe
+
+
+class Observer(Protocol):
+    """Whoever watches a run: the terminal, a log file, a test."""
+
+    def note(self, text: str) -> None:
+        """One line that the user should read."""
+
+    def step(self, task: str, done: int, total: int, detail: str = "") -> None:
+        """``done`` of ``total`` units of ``task`` are finished; ``detail`` is shown beside it."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage's function is handed."""
+
+    recipe: Recipe
+    out: Path  # an empty folder, or what a killed run of the same fingerprint left behind
+    inputs: Mapping[str, Path]  # the finished folders of the stages named in Stage.inputs
+    reports: Mapping[str, dict[str, Any]]  # what those returned, with "seconds" and "finished"
+    observer: Observer
+
+
+def _nothing(_: Recipe) -> dict[str, str]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step from images to bundle.
+
+    A finished stage is fresh as long as everything that decides its result is unchanged: the
+    outputs of its ``inputs``, its ``sections`` of the recipe, the ``sources`` and the installed
+    ``libraries``, and whatever ``outside`` says of files and machines beyond the artifact folder.
+    """
+
+    name: str
+    summary: str  # one line for --help and the README
+    run: Callable[[Context], dict[str, Any]]  # returns a report of JSON values
+    inputs: tuple[str, ...] = ()  # names of earlier stages
+    sections: tuple[str, ...] = ()  # top-level keys of the recipe
+    sources: tuple[str, ...] = ()  # folders and files below the package roots, "exporters"
+    libraries: tuple[str, ...] = ()  # distributions whose version matters
+    outside: Callable[[Recipe], dict[str, str]] = field(default=_nothing)
+    resumable: bool = False  # goes on from what a killed run left in ``out``
+    publish: tuple[str, ...] = ()  # outputs (files or folders) copied beside the stage folders
+
+
+def check_order(stages: tuple[Stage, ...]) -> None:
+    """Raise ValueError unless names are distinct and every input comes earlier."""
+    seen: set[str] = set()
+    for stage in stages:
+        if stage.name in seen:
+            raise ValueError(f"two stages are called {stage.name!r}")
+        if missing := set(stage.inputs) - seen:
+            raise ValueError(f"stage {stage.name!r} reads {sorted(missing)}, which come later")
+        seen.add(stage.name)

@@ -1,0 +1,264 @@
+"""Where artifacts lie and whether they are what they were: the only module that knows paths and
+hashes. Every folder appears whole or not at all, whenever the process is killed.
+
+    artifacts/<recipe>/1_data/ ... 7_package/   one finished folder for each stage
+    artifacts/<recipe>/<n>_<stage>.partial/     a stage at work, or killed
+    artifacts/<recipe>/bundle.zip ...           copies of what the last stage publishes
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import StoreError
+
+RECORD_NAME = "stage.json"  # written last: without it a folder is not finished
+_INTENT_NAME = "intent.json"  # the fingerprint that a partial folder works for
+_RECORD_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Output:
+    """One file of a finished stage."""
+
+    sha256: str
+    size_bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a finished stage says of itself.
+
+    ``fingerprint`` has a flat "kind: name" key for everything that decided the result, so that a
+    difference can be named: "recipe: train.epochs", "source: exporters/parity.py",
+    "library: torch", "input: data", "outside: cpu".
+    """
+
+    fingerprint: dict[str, str]
+    outputs: dict[str, Output]
+    report: dict[str, Any]
+    seconds: float
+    finished: str  # ISO 8601, UTC
+
+    def digest(self) -> str:
+        """Hash over the content of all outputs; what later stages depend on."""
+        lines = [f"{name} {output.sha256}" for name, output in sorted(self.outputs.items())]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Hex SHA-256 of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def source_files(names: tuple[str, ...]) -> dict[str, str]:
+    """Hash of every Python, TOML and template file below the named folders (or of single files),
+    which are looked up beside this package: {"exporters/parity.py": "ab12..."}."""
+    root = Path(__file__).resolve().parent.parent
+    result = {}
+    for name in names:
+        place = root / name
+        files = [place] if place.is_file() else sorted(place.rglob("*"))
+        for file in files:
+            if file.suffix in (".py", ".j2") and file.is_file():
+                result[file.relative_to(root).as_posix()] = file_sha256(file)
+    return result
+
+
+class Store:
+    """The artifact folder of one recipe."""
+
+    def __init__(self, artifacts: Path, recipe: str, stage_names: tuple[str, ...]) -> None:
+        self.root = artifacts / recipe
+        self._folders = {name: f"{i}_{name}" for i, name in enumerate(stage_names, start=1)}
+
+    def folder(self, stage: str) -> Path:
+        """The finished folder of a stage, whether it exists or not."""
+        return self.root / self._folders[stage]
+
+    def record(self, stage: str) -> Record | None:
+        """The record of a finished stage; None when there is none or it cannot be read."""
+        try:
+            data = json.loads((self.folder(stage) / RECORD_NAME).read_text(encoding="utf-8"))
+            if data.pop("version") != _RECORD_VERSION:
+                return None
+            outputs = {name: Output(**output) for name, output in data.pop("outputs").items()}
+            return Record(outputs=outputs, **data)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return None
+
+    def damage(self, stage: str, record: Record) -> str | None:
+        """What is wrong with a finished folder, or None.
+
+        A file whose size and time stamp are those of the record is taken as unchanged, as git
+        does; with another time stamp it is hashed.
+        """
+        folder = self.folder(stage)
+        for name, output in record.outputs.items():
+            try:
+                stat = (folder / name).stat()
+            except OSError:
+                return f"output {name} is missing"
+            touched = stat.st_mtime_ns != output.mtime_ns
+            if stat.st_size != output.size_bytes or (
+                touched and file_sha256(folder / name) != output.sha256
+            ):
+                return f"output {name} was altered"
+        return None
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other runs out of this recipe's folder; a killed run leaves no lock behind."""
+        with _plain_errors(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            file = (self.root / ".lock").open("a+", encoding="utf-8")
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as exc:
+                file.seek(0)
+                owner = file.read().strip() or "unknown"
+                raise StoreError(
+                    f"{self.root} is in use by another run (process {owner}). Wait for it, or "
+                    "give this run a folder of its own with --artifacts DIR."
+                ) from exc
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+    def begin(self, stage: str, fingerprint: Mapping[str, str], resumable: bool) -> Path:
+        """The folder for a stage to work in: empty, or what a killed run of a resumable stage
+        with the very same fingerprint left there."""
+        partial = self._partial(stage)
+        intent = json.dumps(dict(fingerprint), sort_keys=True)
+        with _plain_errors(partial):
+            if resumable and _read(partial / _INTENT_NAME) == intent:
+                return partial
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            (partial / _INTENT_NAME).write_text(intent, encoding="utf-8")
+        return partial
+
+    def commit(
+        self,
+        stage: str,
+        fingerprint: dict[str, str],
+        report: dict[str, Any],
+        seconds: float,
+        finished: str,
+    ) -> Record:
+        """Turn the partial folder into the finished one, replacing an older one."""
+        partial = self._partial(stage)
+        with _plain_errors(partial):
+            (partial / _INTENT_NAME).unlink(missing_ok=True)
+            record = Record(fingerprint, _outputs(partial), report, seconds, finished)
+            _write_synced(partial / RECORD_NAME, {"version": _RECORD_VERSION, **asdict(record)})
+            self._swap(stage)
+        return record
+
+    def recover(self, stages: tuple[str, ...]) -> None:
+        """Finish what a kill between two renames interrupted: a partial folder with a record is
+        finished, and an old folder without its successor comes back."""
+        with _plain_errors(self.root):
+            for stage in stages:
+                folder, partial, old = self.folder(stage), self._partial(stage), self._old(stage)
+                if (partial / RECORD_NAME).exists():
+                    self._swap(stage)
+                elif old.exists() and not folder.exists():
+                    old.rename(folder)
+                shutil.rmtree(old, ignore_errors=True)
+
+    def publish(self, stage: str, names: tuple[str, ...]) -> None:
+        """Copy outputs of a finished stage beside the stage folders, each one atomically; what is
+        there already with the same content stays. Folders lose files that are no longer made."""
+        record = self.record(stage)
+        if record is None:
+            return
+        with _plain_errors(self.root):
+            for name in names:
+                source = self.folder(stage) / name
+                if source.is_dir():
+                    _mirror(source, self.root / name)
+                elif source.exists():
+                    _copy(source, self.root / name)
+
+    def _swap(self, stage: str) -> None:
+        folder, partial, old = self.folder(stage), self._partial(stage), self._old(stage)
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            folder.rename(old)
+        partial.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def _partial(self, stage: str) -> Path:
+        return self.root / f"{self._folders[stage]}.partial"
+
+    def _old(self, stage: str) -> Path:
+        return self.root / f"{self._folders[stage]}.old"
+
+
+@contextmanager
+def _plain_errors(place: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise StoreError(
+            f"{place} cannot be written: {exc.strerror or exc}. Free some space or give another "
+            "folder with --artifacts DIR; finished stages are kept."
+        ) from exc
+
+
+def _outputs(folder: Path) -> dict[str, Output]:
+    result = {}
+    for file in sorted(folder.rglob("*")):
+        if file.is_file() and file.name != RECORD_NAME:
+            stat = file.stat()
+            name = file.relative_to(folder).as_posix()
+            result[name] = Output(file_sha256(file), stat.st_size, stat.st_mtime_ns)
+    return result
+
+
+def _read(file: Path) -> str | None:
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError:
+        return None
+
+
+def _write_synced(file: Path, data: dict[str, Any]) -> None:
+    """Write JSON so that it is on the disk before the folder is renamed."""
+    with file.open("w", encoding="utf-8") as stream:
+        json.dump(data, stream, indent=1)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _mirror(source: Path, target: Path) -> None:
+    target.mkdir(exist_ok=True)
+    names = {file.name for file in source.iterdir()}
+    for name in sorted(names):
+        _copy(source / name, target / name)
+    for file in target.iterdir():
+        if file.name not in names:
+            file.unlink()
+
+
+def _copy(source: Path, target: Path) -> None:
+    same_size = target.exists() and target.stat().st_size == source.stat().st_size
+    if same_size and file_sha256(target) == file_sha256(source):
+        return
+    aside = target.with_name(target.name + ".partial")
+    shutil.copyfile(source, aside)
+    aside.replace(target)

@@ -1,0 +1,94 @@
+"""Recipes: good ones beside refused ones, each refusal with its words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import RecipeError
+from pipeline.recipe import load, shipped_names
+
+GOOD = """
+name = "tiny"
+[data]
+kind = "mnist"
+[preprocess]
+kind = "digit"
+[network]
+layers = [{ op = "conv", out = 8 }, { op = "pool" }, { op = "linear" }]
+[train]
+epochs = 2
+lr = 0.1
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.toml"
+    path.write_text(GOOD)
+    return path
+
+
+def test_shipped_recipes_are_read_and_named_after_their_file() -> None:
+    names = shipped_names()
+    assert {"mnist", "celeba", "fashion-mnist", "mnist-textbook", "celeba-smile-textbook"} <= set(
+        names
+    )
+    for name in names:
+        recipe = load(name)
+        assert recipe.name == name
+        assert recipe.description
+
+
+@pytest.mark.parametrize(
+    ("change", "get", "value"),
+    [
+        ("train.epochs=3", lambda r: r.train.epochs, 3),
+        ("seed=7", lambda r: r.seed, 7),
+        ("train.device=cpu", lambda r: r.train.device, "cpu"),
+        ('train.device="cpu"', lambda r: r.train.device, "cpu"),
+        ("quantize.fp16=false", lambda r: r.quantize.fp16, False),
+        ("quantize.int8=[]", lambda r: r.quantize.int8, ()),
+        ("data.root=some folder", lambda r: r.data.root, "some folder"),
+        ("train.augment.shift=2", lambda r: r.train.augment.shift, 2.0),
+    ],
+)
+def test_keys_can_be_set(file: Path, change: str, get: object, value: object) -> None:
+    assert get(load(str(file), [change])) == value  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("train.epoch=3", r"unknown key 'train.epoch'; did you mean 'epochs'\?"),
+        ("quantize.fp61=true", r"unknown key 'quantize.fp61'; did you mean 'fp16'\?"),
+        ('quantize.int8=[{id="int8-a", per_chanel=true}]', r"did you mean 'per_channel'\?"),
+        ('network.layers=[{op="conv", ot=8}]', r"'network.layers.0.ot'; did you mean 'out'\?"),
+        ("train.augment.zzz=1", r"unknown key 'train.augment.zzz'; known are: "),
+        ("train.lr=-1", "train.lr = -1: Input should be greater than 0"),
+        ("train.epochs=many", "train.epochs = 'many'"),
+        ("preprocess.width=30", "square grey images"),
+        ("network.torchvision=resnet18", "exactly one of layers, torchvision, callable"),
+        ("preprocess.crop=[10, 10]", "crop and reference go together"),
+        ("name=Bad Name", "name = 'Bad Name'"),
+        ("epochs", "expected key=value"),
+        ("train.lr.x=1", "'lr' is a value, not a section"),
+    ],
+)
+def test_refusals(file: Path, change: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load(str(file), [change])
+
+
+def test_an_unknown_recipe_suggests_the_nearest() -> None:
+    with pytest.raises(RecipeError, match=r"no recipe 'mnits'; did you mean 'mnist'\?"):
+        load("mnits")
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="cannot be read"):
+        load(str(tmp_path / "none.toml"))
+    (tmp_path / "bad.toml").write_text("name = ")
+    with pytest.raises(RecipeError, match="is not TOML"):
+        load(str(tmp_path / "bad.toml"))

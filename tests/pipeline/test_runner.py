@@ -1,0 +1,301 @@
+"""Stages made for the test, run by the real runner in a real folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import Interrupted, StageError, StoreError
+from pipeline.recipe import Recipe, load
+from pipeline.runner import Outcome, Runner, differences
+from pipeline.stage import Context, Stage, check_order
+from pipeline.store import Store
+
+RECIPE = """
+name = "tiny"
+seed = 1
+[data]
+kind = "mnist"
+[preprocess]
+kind = "digit"
+[network]
+layers = [{ op = "conv", out = 8 }, { op = "linear" }]
+[train]
+epochs = 2
+lr = 0.1
+"""
+
+
+class Quiet:
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def step(self, task: str, done: int, total: int, detail: str = "") -> None:
+        pass
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    file = tmp_path / "tiny.toml"
+    file.write_text(RECIPE)
+    return load(str(file))
+
+
+def _write(text: str) -> object:
+    def run(context: Context) -> dict[str, object]:
+        (context.out / "out.txt").write_text(text)
+        return {"headline": text}
+
+    return run
+
+
+def _copy_upper(context: Context) -> dict[str, object]:
+    text = (context.inputs["one"] / "out.txt").read_text()
+    (context.out / "upper.txt").write_text(text.upper())
+    return {"from": context.reports["one"]["headline"]}
+
+
+def _stages(first: object = None, second: object = None) -> tuple[Stage, ...]:
+    return (
+        Stage("one", "writes", first or _write("hello"), sections=("train",)),  # type: ignore[arg-type]
+        Stage("two", "reads", second or _copy_upper, inputs=("one",), publish=("upper.txt",)),  # type: ignore[arg-type]
+    )
+
+
+def _runner(recipe: Recipe, tmp_path: Path, stages: tuple[Stage, ...]) -> Runner:
+    names = tuple(stage.name for stage in stages)
+    return Runner(stages, recipe, Store(tmp_path / "artifacts", recipe.name, names))
+
+
+def _run(runner: Runner, goal: str = "all", **options: object) -> list[tuple[str, bool]]:
+    seen: list[Outcome] = []
+    runner.run(goal, Quiet(), on_outcome=seen.append, **options)  # type: ignore[arg-type]
+    return [(outcome.stage.name, outcome.skipped) for outcome in seen]
+
+
+def test_runs_once_then_does_nothing(recipe: Recipe, tmp_path: Path) -> None:
+    runner = _runner(recipe, tmp_path, _stages())
+    assert _run(runner) == [("one", False), ("two", False)]
+    assert _run(runner) == [("one", True), ("two", True)]
+    root = tmp_path / "artifacts" / "tiny"
+    assert (root / "1_one" / "out.txt").read_text() == "hello"
+    assert (root / "upper.txt").read_text() == "HELLO"
+    assert not list(root.glob("*.partial")) and not list(root.glob("*.old"))
+
+
+def test_a_changed_key_reruns_only_what_depends_on_it(recipe: Recipe, tmp_path: Path) -> None:
+    _run(_runner(recipe, tmp_path, _stages()))
+    changed = recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": 3})})
+    runner = _runner(changed, tmp_path, _stages())
+    plan = runner.plan("all")
+    assert plan[0].reasons == ("recipe: train.epochs changed: 2 -> 3",)
+    assert plan[1].reasons == ("depends on one, which will run",)
+    # the output is the same bytes as before, so the second stage stays fresh
+    assert _run(runner) == [("one", False), ("two", True)]
+
+
+def test_a_changed_output_reaches_the_next_stage(recipe: Recipe, tmp_path: Path) -> None:
+    _run(_runner(recipe, tmp_path, _stages()))
+    runner = _runner(recipe, tmp_path, _stages(first=_write("other")))
+    assert _run(runner, start="one") == [("one", False), ("two", False)]
+    assert (tmp_path / "artifacts/tiny/upper.txt").read_text() == "OTHER"
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda file: file.unlink(), "output out.txt is missing"),
+        (lambda file: file.write_text("hxllo"), "output out.txt was altered"),
+        (lambda file: file.write_text("longer text"), "output out.txt was altered"),
+    ],
+)
+def test_damaged_outputs_are_made_again(
+    recipe: Recipe, tmp_path: Path, damage: object, reason: str
+) -> None:
+    runner = _runner(recipe, tmp_path, _stages())
+    _run(runner)
+    damage(tmp_path / "artifacts/tiny/1_one/out.txt")  # type: ignore[operator]
+    assert runner.plan("all")[0].reasons == (reason,)
+    assert _run(runner)[0] == ("one", False)
+
+
+def test_a_touched_output_is_still_fresh(recipe: Recipe, tmp_path: Path) -> None:
+    runner = _runner(recipe, tmp_path, _stages())
+    _run(runner)
+    os.utime(tmp_path / "artifacts/tiny/1_one/out.txt")
+    assert runner.plan("all")[0].fresh
+
+
+def test_force_and_from(recipe: Recipe, tmp_path: Path) -> None:
+    runner = _runner(recipe, tmp_path, _stages())
+    _run(runner)
+    assert [s.reasons for s in runner.plan("two", force=True)] == [(), ("--force",)]
+    assert [s.reasons for s in runner.plan("all", force=True)] == [("--force",), ("--force",)]
+    assert [s.reasons for s in runner.plan("all", start="two")] == [(), ("--from two",)]
+    assert [s.stage.name for s in runner.plan("one")] == ["one"]
+
+
+def test_explain_says_why(recipe: Recipe, tmp_path: Path) -> None:
+    runner = _runner(recipe, tmp_path, _stages())
+    observer = Quiet()
+    runner.run("all", observer, explain=True)
+    runner.run("all", observer, explain=True)
+    assert observer.notes[0] == "tiny one: it has not run yet"
+    assert observer.notes[-1] == "tiny two: fresh, nothing changed"
+
+
+def _fail(context: Context) -> dict[str, object]:
+    (context.out / "upper.txt").write_text("half")
+    raise RuntimeError("the disk caught fire")
+
+
+def _interrupt(context: Context) -> dict[str, object]:
+    raise KeyboardInterrupt
+
+
+def test_a_failing_stage_leaves_the_last_good_result(recipe: Recipe, tmp_path: Path) -> None:
+    _run(_runner(recipe, tmp_path, _stages()))
+    failing = _runner(recipe, tmp_path, _stages(second=_fail))
+    with pytest.raises(StageError, match="RuntimeError: the disk caught fire") as caught:
+        _run(failing, start="two")
+    assert caught.value.stage == "two"
+    root = tmp_path / "artifacts" / "tiny"
+    assert (root / "upper.txt").read_text() == "HELLO"
+    assert (root / "2_two" / "upper.txt").read_text() == "HELLO"
+    # a partial folder of a stage that cannot resume is emptied, never reused
+    assert _run(_runner(recipe, tmp_path, _stages())) == [("one", True), ("two", True)]
+
+
+def test_ctrl_c_names_the_stage(recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted) as caught:
+        _run(_runner(recipe, tmp_path, _stages(second=_interrupt)))
+    assert (caught.value.stage, caught.value.exit_code) == ("two", 130)
+
+
+def test_two_runs_cannot_share_a_folder(recipe: Recipe, tmp_path: Path) -> None:
+    runner = _runner(recipe, tmp_path, _stages())
+    with runner.store.lock(), pytest.raises(StoreError, match="in use by another run.*--artifacts"):
+        _run(_runner(recipe, tmp_path, _stages()))
+    _run(runner)  # the lock is gone with its owner
+
+
+def test_a_folder_that_cannot_be_written_is_a_plain_error(recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "artifacts").write_text("a file is in the way")
+    with pytest.raises(StoreError, match=r"cannot be written.*--artifacts"):
+        _run(_runner(recipe, tmp_path, _stages()))
+
+
+def _resumable(context: Context) -> dict[str, object]:
+    file = context.out / "progress.txt"
+    done = int(file.read_text()) if file.exists() else 0
+    file.write_text(str(done + 1))
+    if done == 0:
+        raise RuntimeError("first time")
+    return {"resumed_from": done}
+
+
+def test_only_a_resumable_stage_with_the_same_fingerprint_goes_on(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    stages = (Stage("one", "counts", _resumable, sections=("train",), resumable=True),)
+    with pytest.raises(StageError):
+        _run(_runner(recipe, tmp_path, stages))
+    changed = recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": 9})})
+    with pytest.raises(StageError):  # another fingerprint starts anew
+        _run(_runner(changed, tmp_path, stages))
+    runner = _runner(changed, tmp_path, stages)
+    _run(runner)
+    record = runner.store.record("one")
+    assert record is not None and record.report == {"resumed_from": 1}
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from pipeline.recipe import load
+from pipeline.runner import Runner
+from pipeline.stage import Stage
+from pipeline import store
+
+recipe = load(sys.argv[1])
+target = sys.argv[3]
+real = Path.rename
+
+def rename(self, other):
+    if target == "before " + Path(other).name:
+        os.kill(os.getpid(), signal.SIGKILL)
+    result = real(self, other)
+    if target == "after " + Path(other).name:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+
+Path.rename = rename
+
+def work(context):
+    (context.out / "out.txt").write_text("new")
+    return {}
+
+stages = (Stage("one", "writes", work),)
+class Quiet:
+    def note(self, text): pass
+    def step(self, *a, **k): pass
+Runner(stages, recipe, store.Store(Path(sys.argv[2]), recipe.name, ("one",))).run("all", Quiet(), force=True)
+"""
+
+
+@pytest.mark.parametrize("moment", ["before 1_one.old", "after 1_one.old", "after 1_one"])
+def test_a_kill_between_two_renames_loses_nothing(
+    recipe: Recipe, tmp_path: Path, moment: str
+) -> None:
+    stages = (Stage("one", "writes", _write("old")),)  # type: ignore[arg-type]
+    runner = _runner(recipe, tmp_path, stages)
+    _run(runner)
+    script = tmp_path / "killed.py"
+    script.write_text(textwrap.dedent(KILLED))
+    arguments = [str(tmp_path / "tiny.toml"), str(tmp_path / "artifacts"), moment]
+    killed = subprocess.run([sys.executable, str(script), *arguments], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    runner.store.recover(("one",))
+    record = runner.store.record("one")
+    assert record is not None and runner.store.damage("one", record) is None
+    # the new result was complete on the disk before the first rename
+    assert (runner.store.folder("one") / "out.txt").read_text() == "new"
+
+
+def test_differences_are_told_in_words() -> None:
+    before = {"library: torch": "2.13", "source: a.py": "1", "source: b.py": "1", "recipe: x": "1"}
+    now = {"library: torch": "2.14", "source: a.py": "2", "source: c.py": "1", "recipe: x": "1"}
+    assert differences(before, now) == (
+        "library: torch changed: 2.13 -> 2.14",
+        "source: a.py changed",
+        "source: b.py is gone",
+        "source: c.py is new",
+    )
+
+
+def test_a_record_that_cannot_be_read_counts_as_none(recipe: Recipe, tmp_path: Path) -> None:
+    runner = _runner(recipe, tmp_path, _stages())
+    _run(runner)
+    file = tmp_path / "artifacts/tiny/1_one/stage.json"
+    for text in ("", "{}", "[]", json.dumps({"version": 99})):
+        file.write_text(text)
+        assert runner.plan("one")[0].reasons == ("it has not run yet",)
+
+
+def test_order_is_checked() -> None:
+    one, two = _stages()
+    check_order((one, two))
+    with pytest.raises(ValueError, match="come later"):
+        check_order((two, one))
+    with pytest.raises(ValueError, match="called 'one'"):
+        check_order((one, one))
