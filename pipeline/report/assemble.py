@@ -1,0 +1,292 @@
+"""What the stages told -> one ``Report``. Adds what only the test split's probabilities show:
+the confusion matrix and the images on which forms of the model differ most."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.datasets.arrays import Dataset, open_dataset
+from pipeline.hardware import Hardware
+from pipeline.recipe import Recipe
+from runtime.spec import ModelSpec
+
+from .data import (
+    BundleReport,
+    DataReport,
+    DefaultReport,
+    Difference,
+    Epoch,
+    LabelRow,
+    ModelReport,
+    ReferenceReport,
+    Report,
+    Speed,
+    Speedup,
+    StageRow,
+    TrainingReport,
+    VariantReport,
+    WorstImage,
+)
+
+WORST_IMAGES = 12
+EAGER = "PyTorch eager"  # the benchmark's name for the reference
+Reports = Mapping[str, Mapping[str, Any]]
+
+
+def assemble(recipe: Recipe, reports: Reports, folders: Mapping[str, Path]) -> Report:
+    """The report of a run whose stages returned ``reports`` and left ``folders``, by name."""
+    dataset = open_dataset(folders["data"])
+    spec = ModelSpec.from_dict(reports["validate"]["spec"])
+    with np.load(folders["validate"] / "probabilities.npz") as arrays:
+        probabilities = {name: arrays[name] for name in arrays.files}
+    benchmark = reports["benchmark"]
+    defaults = tuple(DefaultReport(**row) for row in benchmark["defaults"])
+    shown = next(row.variant for row in defaults if row.target == benchmark["target"])
+    return Report(
+        recipe=recipe.model_dump(mode="json"),
+        model=_model(recipe, spec, reports["train"]["result"]["parameters"]),
+        data=_data(dataset, spec),
+        hardware=Hardware.from_dict(benchmark["hardware"]),
+        training=_training(reports["train"]),
+        reference=_reference(reports),
+        variants=tuple(_variant(row, reports, dataset, folders) for row in _rows(reports)),
+        defaults=defaults,
+        target=benchmark["target"],
+        confusion=_confusion(probabilities[shown], dataset, spec),
+        worst=_worst(reports, probabilities, dataset, spec),
+        stages=tuple(
+            StageRow(name, told["seconds"], told["finished"]) for name, told in reports.items()
+        ),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def with_bundle(report: Report, bundle_id: str, size_bytes: int) -> Report:
+    """The same report, which now knows the bundle that was made from it."""
+    return replace(report, bundle=BundleReport(bundle_id, size_bytes))
+
+
+def _rows(reports: Reports) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = reports["validate"]["variants"]
+    return rows
+
+
+def _model(recipe: Recipe, spec: ModelSpec, parameters: int) -> ModelReport:
+    return ModelReport(
+        name=recipe.name,
+        version=recipe.package.model_version,
+        task=spec.task,
+        labels=spec.labels,
+        input_shape=spec.shape,
+        parameters=parameters,
+        licence=recipe.package.licence,
+    )
+
+
+def _data(dataset: Dataset, spec: ModelSpec) -> DataReport:
+    info = dataset.info
+    return DataReport(
+        name=info.name,
+        counts=info.counts,
+        sha256=info.sha256,
+        synthetic=info.synthetic,
+        redistributable=info.redistributable,
+        licence=info.licence,
+        notes=info.notes,
+        majority_percent=float(np.mean(_majority(dataset, spec))),
+    )
+
+
+def _majority(dataset: Dataset, spec: ModelSpec) -> NDArray[np.float64]:
+    """Accuracy in percent of always giving the train split's commoner answer, on the test split:
+    one number for each label when multi-label, one in all when multi-class."""
+    train, test = dataset.train.labels, dataset.test.labels
+    if spec.task == "multi-label":
+        commoner = train.mean(axis=0) >= 0.5
+        return np.asarray(100 * (test == commoner).mean(axis=0), np.float64)
+    commonest = np.bincount(train, minlength=len(spec.labels)).argmax()
+    return np.array([100 * (test == commonest).mean()])
+
+
+def _training(told: Mapping[str, Any]) -> TrainingReport:
+    result = told["result"]
+    return TrainingReport(
+        epochs=tuple(
+            Epoch(
+                epoch=line["epoch"],
+                train_loss=line["train_loss"],
+                val_loss=line["val_loss"],
+                val_accuracy_percent=line["val_accuracy_percent"],
+                lr=line["lr"],
+                cpu_seconds=line["cpu_seconds"],
+                seconds=line["wall_seconds"],
+            )
+            for line in told["epochs"]
+        ),
+        best_epoch=result["best_epoch"],
+        cpu_seconds=result["cpu_seconds"],
+        device=result["device"],
+        result={key: result[key] for key in ("threads", "wall_seconds", "resumed")},
+    )
+
+
+def _reference(reports: Reports) -> ReferenceReport:
+    told = reports["validate"]["reference"]
+    return ReferenceReport(
+        accuracy_percent=told["accuracy_percent"],
+        balanced_accuracy_percent=_mean(told["balanced_percent"]),
+        speed=_speed(reports, EAGER),
+    )
+
+
+def _variant(
+    row: Mapping[str, Any], reports: Reports, dataset: Dataset, folders: Mapping[str, Path]
+) -> VariantReport:
+    parity, benchmark = row["parity"], reports["benchmark"]
+    speedup = benchmark["speedups"].get(row["id"])
+    return VariantReport(
+        id=row["id"],
+        precision=row["precision"],
+        size_bytes=(folders["quantize"] / f"{row['id']}.onnx").stat().st_size,
+        portable=row["portable"],
+        portable_reason=row["reason"],
+        passed=row["passed"],
+        verdict_reasons=tuple(row["verdict"]),
+        accuracy_percent=row["accuracy_percent"],
+        top1_agreement_percent=100 * parity["agreement"],
+        difference=Difference(
+            max=parity["max_abs"],
+            mean=parity["mean_abs"],
+            p99=parity["p99_abs"],
+            p50=row["quantiles"]["p50"],
+            p90=row["quantiles"]["p90"],
+        ),
+        balanced_accuracy_percent=_mean(row["balanced_percent"]),
+        per_label=_labels(row, reports["validate"]["thresholds"], dataset),
+        speed=_speed(reports, row["id"]),
+        speedup=None if speedup is None else Speedup(**speedup),
+    )
+
+
+def _labels(
+    row: Mapping[str, Any], thresholds: list[float] | None, dataset: Dataset
+) -> tuple[LabelRow, ...]:
+    multi_label = thresholds is not None
+    truth = dataset.test.labels
+    rows = []
+    for index, told in enumerate(row["parity"]["labels"]):
+        pairs = told["pairs"]
+        total = sum(pairs.values())
+        if not total:
+            continue  # a class without a test image has no accuracy
+        majority = None
+        if multi_label:
+            commoner = dataset.train.labels[:, index].mean() >= 0.5
+            majority = float(100 * (truth[:, index] == commoner).mean())
+        rows.append(
+            LabelRow(
+                label=told["label"],
+                reference_percent=100 * (pairs["both_right"] + pairs["only_reference"]) / total,
+                variant_percent=100 * (pairs["both_right"] + pairs["only_candidate"]) / total,
+                balanced_percent=row["balanced_percent"][index] if multi_label else None,
+                threshold=thresholds[index] if thresholds is not None else None,
+                majority_percent=majority,
+                images=int(truth[:, index].sum()) if multi_label else total,
+            )
+        )
+    return tuple(rows)
+
+
+def _speed(reports: Reports, name: str) -> Speed | None:
+    row = reports["benchmark"]["rows"].get(name)
+    return None if row is None else Speed(**row)
+
+
+def _mean(values: list[float] | None) -> float | None:
+    return None if values is None else float(np.mean(values))
+
+
+def _confusion(
+    found: NDArray[np.float32], dataset: Dataset, spec: ModelSpec
+) -> tuple[tuple[int, ...], ...] | None:
+    """How often each class (row) got each answer (column)."""
+    if spec.task == "multi-label":
+        return None
+    classes = len(spec.labels)
+    matrix = np.zeros((classes, classes), np.int64)
+    np.add.at(matrix, (dataset.test.labels, found.argmax(axis=1)), 1)
+    return tuple(tuple(int(cell) for cell in row) for row in matrix)
+
+
+def _worst(
+    reports: Reports,
+    probabilities: Mapping[str, NDArray[np.float32]],
+    dataset: Dataset,
+    spec: ModelSpec,
+) -> tuple[WorstImage, ...]:
+    """The images that differ most from PyTorch, over all variants; one variant for each image."""
+    thresholds = reports["validate"]["thresholds"]
+    found: dict[int, tuple[float, str]] = {}
+    for row in _rows(reports):
+        for image, difference in row["parity"]["worst"]:
+            if difference > found.get(image, (0.0, ""))[0]:
+                found[image] = (difference, row["id"])
+    order = sorted(found, key=lambda image: -found[image][0])[:WORST_IMAGES]
+    return tuple(
+        _worst_image(i, found[i][1], probabilities, dataset, spec, thresholds) for i in order
+    )
+
+
+def _worst_image(
+    image: int,
+    variant: str,
+    probabilities: Mapping[str, NDArray[np.float32]],
+    dataset: Dataset,
+    spec: ModelSpec,
+    thresholds: list[float] | None,
+) -> WorstImage:
+    before, after = probabilities["reference"][image], probabilities[variant][image]
+    label = int(np.abs(before - after).argmax())  # multi-label: the attribute that moved most
+
+    def answer(row: NDArray[np.float32]) -> tuple[str, float]:
+        if thresholds is None:
+            return spec.labels[int(row.argmax())], float(row.max())
+        present = row[label] >= thresholds[label]
+        return ("" if present else "no ") + spec.labels[label], float(row[label])
+
+    truth = dataset.test.labels[image]
+    if thresholds is None:
+        truth_text = spec.labels[int(truth)]
+    else:
+        truth_text = ("" if truth[label] else "no ") + spec.labels[label]
+    (was, was_probability), (now, now_probability) = answer(before), answer(after)
+    return WorstImage(
+        id=str(dataset.test.ids[image]),
+        truth=truth_text,
+        variant=variant,
+        reference_answer=was,
+        reference_probability=was_probability,
+        candidate_answer=now,
+        candidate_probability=now_probability,
+        difference=float(np.abs(before - after).max()),
+        picture=_png(dataset.test.images[image]) if dataset.info.redistributable else None,
+    )
+
+
+def _png(image: NDArray[np.uint8]) -> str:
+    """Base64 of a PNG of one image [h, w, c]."""
+    from PIL import Image
+
+    array = np.array(image)
+    buffer = io.BytesIO()
+    Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -1,0 +1,124 @@
+"""One HTML file from a report: no script, no other file, no network, readable in light and dark,
+on paper and on a phone. The words are in ``words.py``, the looks in ``template.html.j2`` and
+``style.css.j2``. Judges nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from . import words
+from .charts import LABELS_SHOWN, Chart, draw_all
+from .data import LabelRow, Report, VariantReport
+
+# (anchor, title) in reading order; a section of the template shows itself when it is listed
+SECTIONS = (
+    ("data", "Data"),
+    ("training", "Training"),
+    ("variants", "Variants"),
+    ("gates", "Gates"),
+    ("parity", "Parity"),
+    ("speed", "Speed and memory"),
+    ("accuracy", "Accuracy by label"),
+    ("worst", "Largest disagreements"),
+    ("provenance", "Provenance"),
+)
+
+
+def render_html(report: Report) -> str:
+    """The whole page. Costs about a second, most of it matplotlib's."""
+    charts = draw_all(report)
+    return (
+        _environment()
+        .get_template("template.html.j2")
+        .render(
+            report=report,
+            default=report.default,
+            charts={name: _figure(chart) for name, chart in charts.items()},
+            sections=[row for row in SECTIONS if _has(row[0], report, charts)],
+            payoffs=[
+                text for variant in report.variants if (text := words.payoff(report, variant))
+            ],
+            label_rows=_label_rows(report.default),
+            labels_shown=LABELS_SHOWN,
+            flips=sum(image.reference_answer != image.candidate_answer for image in report.worst),
+            recipe=_toml(report.recipe),
+            smaller=words.smaller,
+            verdict=words.verdict(report),
+            summary=words.summary(report),
+        )
+    )
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,  # a misspelt field is an error, not an empty cell
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for name in ("count", "megabytes", "milliseconds", "percent", "points", "power", "seconds"):
+        environment.filters[name] = getattr(words, name)
+    environment.filters |= {"bytes": words.size, "times": words.times}
+    environment.globals["missing"] = words.MISSING
+    return environment
+
+
+def _figure(chart: Chart) -> Markup:
+    return Markup('<div class="chart" role="img" aria-label="{}">{}</div>').format(
+        chart.alt, Markup(chart.svg)
+    )
+
+
+def _has(section: str, report: Report, charts: Mapping[str, Chart]) -> bool:
+    """Whether a section has anything to say; the others always do."""
+    if section == "accuracy":
+        return "confusion" in charts or "per_label" in charts
+    if section == "worst":
+        return bool(report.worst)
+    return True
+
+
+def _label_rows(variant: VariantReport | None) -> list[LabelRow]:
+    """The default variant's labels, the worst first."""
+    rows = variant.per_label if variant else ()
+    return sorted(rows, key=lambda row: row.variant_percent)
+
+
+def _toml(recipe: Mapping[str, Any]) -> str:
+    """The resolved recipe in the words of its TOML file; null values are left out."""
+    plain, sections = [], []
+    for key, value in recipe.items():
+        if isinstance(value, Mapping):
+            sections.append(f"\n[{key}]\n" + "\n".join(_pairs(value)))
+        else:
+            plain += _pairs({key: value})
+    return "\n".join(plain + sections).strip()
+
+
+def _pairs(values: Mapping[str, Any], prefix: str = "") -> list[str]:
+    lines = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            lines += _pairs(value, f"{prefix}{key}.")
+        elif value is not None:
+            lines.append(f"{prefix}{key} = {_value(value)}")
+    return lines
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        inner = (f"{key} = {_value(item)}" for key, item in value.items() if item is not None)
+        return "{ " + ", ".join(inner) + " }"
+    if isinstance(value, list | tuple):
+        items = [_value(item) for item in value]
+        if any(isinstance(item, Mapping) for item in value):
+            return "[\n" + "".join(f"  {item},\n" for item in items) + "]"
+        return "[" + ", ".join(items) + "]"
+    return json.dumps(value, ensure_ascii=False)

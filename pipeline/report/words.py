@@ -1,0 +1,153 @@
+"""Numbers and findings in words, for the report's page and its charts. Standard library only.
+None is always said as "not measured"; a thin no-break space stands before units."""
+
+from __future__ import annotations
+
+import math
+
+from exporters.defaults import WORTH
+
+from .data import Report, VariantReport
+
+MISSING = "not measured"
+_SPACE = "\N{NARROW NO-BREAK SPACE}"
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """``digits`` significant digits, never in exponent form: 0.0843, 12.3, 1,234."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    places = max(digits - 1 - math.floor(math.log10(abs(value))), 0)
+    return f"{value:,.{places}f}"
+
+
+def milliseconds(value: float | None) -> str:
+    """ "0.0843 ms"."""
+    return MISSING if value is None else significant(value) + _SPACE + "ms"
+
+
+def percent(value: float | None, digits: int = 2) -> str:
+    """ "99.52 %"."""
+    return MISSING if value is None else f"{value:.{digits}f}{_SPACE}%"
+
+
+def points(value: float) -> str:
+    """A difference of percentages with its sign: "+0.02", "-0.10", "0.00"."""
+    text = f"{value:+.2f}"
+    return text[1:] if text[1:] == "0.00" else text.replace("-", "\N{MINUS SIGN}")
+
+
+def size(value: int | None) -> str:
+    """Bytes in decimal units: "44.6 kB", "3.4 MB"."""
+    if value is None:
+        return MISSING
+    amount, unit = float(value), "B"
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 999.5 or unit == "GB":
+            break
+        amount /= 1000
+    text = f"{value}" if unit == "B" else significant(float(f"{amount:.3g}"))
+    return text + _SPACE + unit
+
+
+def megabytes(value: float | None) -> str:
+    """ "58.2 MB"."""
+    return MISSING if value is None else significant(value) + _SPACE + "MB"
+
+
+def times(value: float | None) -> str:
+    """ "1.95×"."""
+    return MISSING if value is None else f"{value:.2f}×"
+
+
+def count(value: float | None) -> str:
+    """Whole numbers with thousands separated: "10,000"."""
+    return MISSING if value is None else f"{value:,.0f}"
+
+
+def seconds(value: float | None) -> str:
+    """ "0.4 s", "41 s", "4 min 31 s"."""
+    if value is None:
+        return MISSING
+    if value < 10:
+        return f"{value:.1f}{_SPACE}s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes}{_SPACE}min {rest}{_SPACE}s" if minutes else f"{rest}{_SPACE}s"
+
+
+def power(value: float | None, digits: int = 1) -> str:
+    """A small number as a power of ten: "3.1×10⁻⁷"; from 0.001 upwards plainly: "0.0124"."""
+    if value is None:
+        return MISSING
+    if value == 0:
+        return "0"
+    if value >= 1e-3:
+        return f"{value:.{digits + 1}g}"
+    mantissa, _, exponent = f"{value:.{digits}e}".partition("e")
+    raised = "10" + str(int(exponent)).translate(_SUPERSCRIPTS)
+    return raised if digits == 0 and mantissa == "1" else f"{mantissa}×{raised}"
+
+
+# --- findings -------------------------------------------------------------------------------
+
+
+def verdict(report: Report) -> str:
+    """The headline: what ships, or that nothing does."""
+    default = report.default
+    if default is not None and report.data.synthetic:
+        return f"{default.id} passed the gate, on synthetic data"
+    if default is not None:
+        return f"{default.id} is ready to ship"
+    if any(variant.passed for variant in report.variants):
+        return "No default was chosen"
+    return "Nothing may ship: no variant passed the gate"
+
+
+def summary(report: Report) -> str:
+    """One sentence under the headline: accuracy, size, speed, of the default variant."""
+    default, images = report.default, report.data.counts.get("test")
+    if default is None:
+        return (
+            f"PyTorch reaches {percent(report.reference.accuracy_percent)} on "
+            f"{count(images)} test images; why each variant was refused stands below."
+        )
+    what = "answers" if report.model.task == "multi-class" else "attribute answers"
+    text = (
+        f"{percent(default.accuracy_percent)} of its {what} on {count(images)} test images are "
+        f"right; PyTorch's {percent(report.reference.accuracy_percent)}. "
+        f"It takes {size(default.size_bytes)}"
+    )
+    if default.speed is None:
+        return text + "; its speed was not measured."
+    threads = default.speed.threads
+    on = f" on {threads} thread{'s' if threads != 1 else ''}" if threads else ""
+    return f"{text} and {milliseconds(default.speed.p50_ms)} per image{on} ({report.hardware.cpu})."
+
+
+def smaller(report: Report, variant: VariantReport) -> float | None:
+    """How many times as large FP32 is."""
+    fp32 = report.fp32
+    return fp32.size_bytes / variant.size_bytes if fp32 and variant.size_bytes else None
+
+
+def payoff(report: Report, variant: VariantReport) -> str | None:
+    """What a compressed variant gains over FP32, in plain words; None for FP32 itself."""
+    if variant.precision == "fp32" or report.fp32 is None:
+        return None
+    less = smaller(report, variant)
+    file = (
+        f"its file is {less:.1f} times smaller"
+        if less and less >= 1.05
+        else ("its file is no smaller")
+    )
+    if variant.speedup is None:
+        return f"{variant.id}: {file}; its speed was not measured here."
+    gain, interval = variant.speedup, ""
+    if gain.low is not None and gain.high is not None:
+        interval = f" (95{_SPACE}% interval {gain.low:.2f} to {gain.high:.2f})"
+    kind = variant.precision.upper()
+    if gain.value < WORTH:
+        start = f"{variant.id}: {kind} does not pay on this CPU, {times(gain.value)}"
+        return f"{start} the speed of FP32{interval}; {file}."
+    return f"{variant.id}: {times(gain.value)} the speed of FP32{interval}, and {file}."
