@@ -1,0 +1,99 @@
+"""Decoded images on disk: one uint8 array for each split, memory-mapped when read, so that a
+data set larger than memory trains like a small one. Knows nothing of torch or of recipes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import DataError
+
+SPLITS = ("train", "val", "test")
+INFO_NAME = "dataset.json"  # written last: without it the arrays are not finished
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What is known of a data set, for the log, the report and the bundle."""
+
+    name: str
+    task: str  # "multi-class" or "multi-label", as in ModelSpec
+    labels: tuple[str, ...]
+    counts: dict[str, int]  # images in each split
+    sha256: str  # over the source files (or over what generates them)
+    synthetic: bool
+    redistributable: bool
+    licence: str
+    notes: tuple[str, ...] = ()  # what a reader must know, such as rows without an image
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split. ``labels`` is int64 [N] for multi-class and uint8 [N, labels] of 0 and 1 for
+    multi-label; ``ids`` names the images in the source (file names or row numbers)."""
+
+    images: NDArray[np.uint8]  # [N, height, width, channels]
+    labels: NDArray[Any]
+    ids: NDArray[np.str_]  # [N]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The three splits of a decoded data set."""
+
+    info: DatasetInfo
+    train: Split
+    val: Split
+    test: Split
+
+
+def write_split(folder: Path, name: str, split: Split) -> None:
+    """Write the arrays of one split; ``images`` may already be a memory map of that file."""
+    target = folder / f"{name}.images.npy"
+    mapped = getattr(split.images, "filename", None)  # numpy keeps a resolved Path there
+    if mapped is None or Path(mapped).resolve() != target.resolve():
+        np.save(target, split.images)  # onto its own map this would destroy the content
+    np.save(folder / f"{name}.labels.npy", split.labels)
+    np.save(folder / f"{name}.ids.npy", split.ids)
+
+
+def write_info(folder: Path, info: DatasetInfo) -> None:
+    """Write ``dataset.json``, which declares the arrays beside it finished."""
+    text = json.dumps({**asdict(info)}, indent=2, sort_keys=True)
+    (folder / INFO_NAME).write_text(text + "\n", encoding="utf-8")
+
+
+def open_dataset(folder: Path) -> Dataset:
+    """Memory-map a finished data set; raises DataError when it is not finished or damaged."""
+    try:
+        raw = json.loads((folder / INFO_NAME).read_text(encoding="utf-8"))
+        raw["labels"], raw["notes"] = tuple(raw["labels"]), tuple(raw["notes"])
+        info = DatasetInfo(**raw)
+        splits = {name: _open_split(folder, name) for name in SPLITS}
+    except (OSError, ValueError, TypeError, KeyError) as exc:
+        raise DataError(
+            f"{folder} holds no finished data set ({exc}). Run the data stage again."
+        ) from exc
+    for name, split in splits.items():
+        sizes = {len(split.images), len(split.labels), len(split.ids), info.counts[name]}
+        if len(sizes) != 1:
+            raise DataError(
+                f"{folder}: the {name} split has {len(split.images)} images, {len(split.labels)} "
+                f"labels, {len(split.ids)} ids and {info.counts[name]} in {INFO_NAME}; expected "
+                "the same number. Run the data stage again with --force."
+            )
+    return Dataset(info, **splits)
+
+
+def _open_split(folder: Path, name: str) -> Split:
+    images = np.load(folder / f"{name}.images.npy", mmap_mode="r")
+    labels = np.load(folder / f"{name}.labels.npy")
+    return Split(images, labels, np.load(folder / f"{name}.ids.npy"))

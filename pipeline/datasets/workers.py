@@ -1,0 +1,63 @@
+"""Processes that share work: how many pay, and how they end. Knows nothing of the work."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing.connection import wait
+from typing import Any, TypeVar
+
+_Task = TypeVar("_Task")
+_Result = TypeVar("_Result")
+
+
+def usable_cores() -> int:
+    """The cores that this process may run on (on Linux taskset and containers are honoured)."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def run_in_processes(
+    function: Callable[[_Task], _Result],
+    tasks: Sequence[_Task],
+    workers: int,
+    initializer: Callable[..., None],
+    arguments: tuple[Any, ...],
+) -> Iterator[_Result]:
+    """``function`` of every task, in whatever order they finish.
+
+    Each worker first calls ``initializer(*arguments)``; all of these must be picklable. When the
+    caller stops early, by an exception, Ctrl-C or closing the iterator, the tasks at work are
+    finished and the others dropped; when the calling process is killed, its workers end too.
+    Raises concurrent.futures.process.BrokenProcessPool when a worker dies.
+    """
+    # "spawn": a fork of a process that runs threads (torch's, onnxruntime's) may hang
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_begin, initargs=(initializer, arguments)
+    ) as pool:
+        jobs = [pool.submit(function, task) for task in tasks]
+        try:
+            for job in as_completed(jobs):
+                yield job.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _begin(initializer: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    # Ctrl-C reaches every process of a terminal; the parent alone decides what it means
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    initializer(*arguments)
+
+
+def _end_with_parent() -> None:
+    """A pool's workers wait for tasks for ever when their parent was killed; these don't."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
