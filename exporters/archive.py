@@ -1,0 +1,50 @@
+"""Zips with the same bytes for the same members, and files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest time that a zip can hold
+_FILE_MODE = 0o100644 << 16  # a plain file, as unix writes it into a zip
+
+
+def zip_bytes(members: Mapping[str, bytes]) -> bytes:
+    """An uncompressed zip of ``members`` in their order, without times.
+
+    Uncompressed, because weights hardly shrink, stored members load fastest, and the bytes of
+    deflate depend on the version of zlib.
+    """
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in members.items():
+            entry = zipfile.ZipInfo(name, _EPOCH)
+            entry.create_system = 3  # unix, wherever this runs
+            entry.external_attr = _FILE_MODE
+            archive.writestr(entry, data)
+    return buffer.getvalue()
+
+
+def replace_file(path: Path, data: bytes, check: Callable[[Path], None]) -> None:
+    """Write ``data`` aside, let ``check`` read it there, then rename it to ``path``.
+
+    Whatever fails before the rename (a full disk, ``check``, an interrupt) leaves an existing
+    ``path`` as it was and nothing beside it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(suffix=path.suffix, prefix=f".{path.stem}-", dir=path.parent)
+    aside = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        check(aside)
+        aside.chmod(0o644)  # mkstemp's files are for their owner alone
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)

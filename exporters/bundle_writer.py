@@ -1,0 +1,189 @@
+"""Variants and reports -> one bundle. What stands in it is specified by ``runtime/BUNDLE.md``;
+what is in the measurements and the model card is the caller's."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime import (
+    Default,
+    FileEntry,
+    Manifest,
+    ModelSpec,
+    Predictor,
+    PredictorError,
+    Variant,
+)
+from runtime.manifest import (
+    GOLDEN_NAME,
+    MANIFEST_HASH_NAME,
+    MANIFEST_NAME,
+    MEASUREMENTS_NAME,
+    MODEL_CARD_NAME,
+    PREPROCESS_NAME,
+)
+
+from .archive import replace_file, zip_bytes
+from .errors import PackageError
+
+_KEPT = " Nothing was replaced."
+
+
+@dataclass(frozen=True)
+class PackedVariant:
+    """One form of the model with its file; the other fields are those of the manifest."""
+
+    model: bytes  # an ONNX file
+    id: str
+    precision: str  # "fp32", "fp16" or "int8"
+    portable: bool
+    golden_tolerance: float  # see golden_tolerance()
+    thresholds: tuple[float, ...] | None = None  # multi-label: one for each label
+
+    @property
+    def row(self) -> Variant:
+        """The variant as the manifest lists it."""
+        return Variant(
+            id=self.id,
+            file=f"variants/{self.id}.onnx",
+            precision=self.precision,
+            portable=self.portable,
+            golden_tolerance=self.golden_tolerance,
+            thresholds=self.thresholds,
+        )
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Images that a device tests itself with; never of a data set that must stay home."""
+
+    raw: tuple[NDArray[np.uint8], ...]  # any size, [H, W] or [H, W, C]; test preprocessing, too
+    pixels: NDArray[np.uint8]  # [n, h, w, c], the model's own pixels; n may be 0
+
+
+def golden_tolerance(precision: str, portable: bool) -> float:
+    """How far a device's probabilities may lie from the recorded ones.
+
+    It must let every healthy device pass and no broken one: a saturating CPU, a wrong layout.
+    """
+    if precision == "fp32":
+        return 5e-3  # 2e-5 between CPUs; TF32 on CUDA keeps 11 bits of each factor
+    if precision == "fp16":
+        return 0.05  # halved weights in float32 on CPUs, true half precision on CUDA
+    if portable:
+        return 1e-4  # equal quantized tensors; 1e-6 in the float softmax behind them
+    return 0.05  # some levels; saturation shows 0.5 and more
+
+
+def write_bundle(
+    path: Path,
+    *,
+    spec: ModelSpec,
+    preprocess: bytes,
+    variants: Sequence[PackedVariant],
+    defaults: Sequence[Default],
+    golden: Golden,
+    measurements: Mapping[str, Any],
+    model_card: str,
+    model_version: str = "1.0.0",
+    devices: Sequence[str] = ("cuda", "cpu"),
+    provenance: Mapping[str, Any] | None = None,
+) -> str:
+    """Write a bundle and return its id, the sha256 of its manifest.
+
+    The golden outputs are computed here on the CPU, by the predictor that ships. The bundle is
+    written aside, opened and selftested with every variant, and only then renamed to ``path``:
+    a failure leaves an existing bundle as it was. The same arguments give the same bytes.
+
+    Raises PackageError.
+    """
+    files = {
+        PREPROCESS_NAME: preprocess,
+        MEASUREMENTS_NAME: _json(measurements, "the measurements"),
+        MODEL_CARD_NAME: model_card.encode(),
+        **{variant.row.file: variant.model for variant in variants},
+    }
+    try:
+        files[GOLDEN_NAME] = _golden(spec, preprocess, variants, golden)
+        manifest = Manifest(
+            model_version=model_version,
+            spec=spec,
+            files={
+                name: FileEntry(hashlib.sha256(data).hexdigest(), len(data))
+                for name, data in sorted(files.items())
+            },
+            variants=tuple(variant.row for variant in variants),
+            defaults=tuple(defaults),
+            devices=tuple(devices),
+            provenance=json.loads(_json(provenance or {}, "the provenance")),
+        )
+        manifest.check()
+        text = manifest.to_json().encode()
+        bundle_id = hashlib.sha256(text).hexdigest()
+        head = {MANIFEST_NAME: text, MANIFEST_HASH_NAME: f"{bundle_id}\n".encode()}
+        data = zip_bytes({**head, **dict(sorted(files.items()))})
+        replace_file(path, data, lambda aside: _selftest(aside, manifest))
+    except PredictorError as exc:
+        raise PackageError(
+            f"the bundle {path.name} does not open or answer as it should: {exc}{_KEPT}"
+        ) from exc
+    except OSError as exc:
+        raise PackageError(f"the bundle {path} cannot be written: {exc}.{_KEPT}") from exc
+    return bundle_id
+
+
+def _golden(
+    spec: ModelSpec, preprocess: bytes, variants: Sequence[PackedVariant], golden: Golden
+) -> bytes:
+    """golden.npz: ``raw/<i>`` [H, W, C], ``pixels`` [n, h, w, c] (first those of the raw images)
+    and ``probabilities/<variant>`` [n, labels]."""
+    if not variants:
+        raise PackageError("there are no variants to pack; expected at least one that passed.")
+    raw = [np.atleast_3d(image) for image in golden.raw]
+    arrays: dict[str, NDArray[Any]] = {f"raw/{i}": image for i, image in enumerate(raw)}
+    for variant in variants:
+        with Predictor.from_parts(
+            spec,
+            preprocess,
+            variant.model,
+            thresholds=variant.thresholds,
+            variant=variant.id,
+            device="cpu",
+            threads=1,
+        ) as predictor:
+            if "pixels" not in arrays:
+                made = [predictor.preprocess(image)[None] for image in raw]
+                arrays["pixels"] = np.concatenate([*made, golden.pixels])
+            if not len(arrays["pixels"]):
+                raise PackageError("there are no golden images; expected at least one.")
+            arrays[f"probabilities/{variant.id}"] = predictor(arrays["pixels"])
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]  # numpy stores without times: same bytes
+    return buffer.getvalue()
+
+
+def _selftest(path: Path, manifest: Manifest) -> None:
+    """Open the real file as a device does, once with each variant."""
+    for variant in manifest.variants:
+        with Predictor(path, device="cpu", variant=variant.id, threads=1) as predictor:
+            predictor.selftest()
+
+
+def _json(value: Mapping[str, Any], what: str) -> bytes:
+    try:
+        text = json.dumps(value, sort_keys=True, indent=2, allow_nan=False)
+    except (TypeError, ValueError) as exc:
+        raise PackageError(
+            f"{what} cannot be written as JSON: {exc}. Use numbers that are finite, text, lists "
+            "and dicts with text keys; None for what was not measured."
+        ) from exc
+    return f"{text}\n".encode()

@@ -1,0 +1,255 @@
+"""``fp32.onnx`` -> one static INT8 variant in QDQ form, by ``onnxruntime.quantization``, and the
+proof that everything that was asked for stands in the result. Knows nothing of which variant is
+best, nor whether one is accurate enough."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+from runtime.spec import ModelSpec
+
+from . import calibration, onnx_file
+from .errors import GraphError, QuantizeError
+from .options import Int8Options
+from .qdq import Graph, QuantizedWeight, outside, quantized_weights
+from .quiet import quiet
+
+# Operators that onnxruntime's CPU kernels run on 8-bit numbers, so that a chain of them needs no
+# way back to float. Softmax has such a kernel, too, but an 8-bit probability is too coarse.
+QUANTIZED_OPERATORS = (
+    *onnx_file.WEIGHTED,
+    *("Relu", "Clip", "LeakyRelu", "Sigmoid", "Add", "Mul"),
+    *("MaxPool", "AveragePool", "GlobalAveragePool"),
+    *("Concat", "Split", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"),
+    *("Pad", "Slice", "Resize"),
+)
+_METHODS = {
+    "minmax": CalibrationMethod.MinMax,
+    "entropy": CalibrationMethod.Entropy,
+    "percentile": CalibrationMethod.Percentile,
+}
+_TYPES = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
+_LARGEST = {True: 64, False: 128}  # |quantized weight - zero point|, with and without reduce_range
+# tells the quantizer that shapes are inferred already, or it logs a warning at every call
+_PREPARED = {"onnx.quant.pre_process": "onnxruntime.quant"}
+
+
+def int8_from_fp32(
+    model: onnx.ModelProto,
+    spec: ModelSpec,
+    options: Int8Options,
+    images: NDArray[np.uint8],
+    *,
+    seed: int = 0,
+) -> onnx.ModelProto:
+    """Quantize a model that :func:`onnx_from_torch.onnx_from_torch` made.
+
+    ``images`` [n, h, w, c] is the train split (memory-mapped is best), of which
+    ``options.calibration_images`` are drawn by ``seed``. The quantized part reaches from the
+    first to the last operator with weights: normalisation before and softmax or sigmoid behind
+    stay float, and so do the logits (the last Gemm puts out float, which costs nothing and
+    leaves one rounding less).
+
+    Raises QuantizeError when the request contradicts itself, cannot be carried out, or was not
+    carried out by the tools (see :func:`verify_int8`).
+    """
+    graph = Graph(model)
+    _refuse_impossible(graph, options)
+    reader = calibration.ImageReader(
+        images, calibration.choose(len(images), options.calibration_images, seed)
+    )
+    quantized = _quantize(model, options, reader, outside(graph))
+    _free_logits(quantized)
+    result = onnx_file.finished(quantized, spec)
+    try:
+        onnx_file.check_model(result, spec)
+        onnx_file.session(result)
+    except GraphError as exc:
+        raise QuantizeError(f"variant {options.id!r} is no valid model: {exc}") from exc
+    verify_int8(model, result, options)
+    return result
+
+
+def verify_int8(
+    original: onnx.ModelProto, quantized: onnx.ModelProto, options: Int8Options
+) -> None:
+    """Raise QuantizeError naming every request that ``quantized`` does not fulfil.
+
+    Looked at: that there are Q/DQ nodes at all, each operator with weights (quantized, or float
+    when excluded), type, zero point, axis and range of its weights, the type of its activations,
+    and that every scale is positive and finite. Which calibration made the scales cannot be seen
+    in a file.
+    """
+    graph, before = Graph(quantized), Graph(original)
+    weights = {weight.node: weight for weight in quantized_weights(graph)}
+    problems = [*_missing_pairs(graph), *_bad_scales(graph)]
+    for node in before.nodes:
+        if node.op_type not in onnx_file.WEIGHTED or node.input[1] not in before.constants:
+            continue
+        weight = weights.get(node.name)
+        if node.name in options.exclude_nodes:
+            if weight is not None:
+                problems.append(f"{node.name} was to stay float but is quantized")
+        elif weight is None:
+            problems.append(f"{node.name} is not quantized")
+        else:
+            problems += _weight_problems(weight, options)
+            problems += _activation_problems(graph, weight, options)
+    if problems:
+        raise QuantizeError(
+            f"variant {options.id!r}: the tools did not do what was asked: "
+            + "; ".join(problems)
+            + ". List a node in exclude_nodes to keep it in float, or change the options."
+        )
+
+
+def _refuse_impossible(graph: Graph, options: Int8Options) -> None:
+    if options.weights == "uint8" and options.activations == "int8":
+        raise QuantizeError(
+            f"variant {options.id!r}: uint8 weights with int8 activations have no kernel in "
+            "onnxruntime; choose weights = 'int8' or activations = 'uint8'."
+        )
+    weighted = [n.name for n in graph.nodes if n.op_type in onnx_file.WEIGHTED]
+    unknown = sorted(set(options.exclude_nodes) - {n.name for n in graph.nodes})
+    if unknown:
+        raise QuantizeError(
+            f"variant {options.id!r}: exclude_nodes has {unknown}, which the model has not; its "
+            f"operators with weights are {weighted}."
+        )
+    if set(weighted) <= set(options.exclude_nodes):
+        raise QuantizeError(
+            f"variant {options.id!r}: nothing is left to quantize; expected a Conv, Gemm or MatMul "
+            f"that is not excluded, and the model has {weighted}."
+        )
+    broken = [
+        name
+        for name, tensor in graph.constants.items()
+        if tensor.data_type == onnx.TensorProto.FLOAT
+        and not np.isfinite(numpy_helper.to_array(tensor)).all()
+    ]
+    if broken:
+        raise QuantizeError(f"weights {broken} are not finite; was the network trained to the end?")
+
+
+def _quantize(
+    model: onnx.ModelProto,
+    options: Int8Options,
+    reader: calibration.ImageReader,
+    float_nodes: Iterable[str],
+) -> onnx.ModelProto:
+    prepared = onnx.ModelProto()
+    prepared.CopyFrom(model)
+    onnx.helper.set_model_props(prepared, _PREPARED)
+    extra: dict[str, object] = {}
+    if options.calibration != "minmax":  # these keep all activations of one piece in memory
+        extra["CalibStridedMinMax"] = reader.piece
+    with tempfile.TemporaryDirectory(prefix="edgeproof-int8-") as folder, quiet():
+        target = Path(folder) / "int8.onnx"
+        try:
+            quantize_static(
+                prepared,
+                target,
+                reader,
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=list(QUANTIZED_OPERATORS),
+                per_channel=options.per_channel,
+                reduce_range=options.reduce_range,
+                activation_type=_TYPES[options.activations],
+                weight_type=_TYPES[options.weights],
+                nodes_to_exclude=sorted({*options.exclude_nodes, *float_nodes}),
+                calibrate_method=_METHODS[options.calibration],
+                extra_options=extra,
+            )
+        except Exception as exc:  # the quantizer raises whatever its helpers raise
+            raise QuantizeError(
+                f"variant {options.id!r}: onnxruntime.quantization failed: "
+                f"{type(exc).__name__}: {exc}"
+            ) from exc
+        return onnx_file.load(target)
+
+
+def _free_logits(model: onnx.ModelProto) -> None:
+    """Take away the Q/DQ pair behind the last Gemm or MatMul, in place.
+
+    Its 32-bit sums then become float logits directly (onnxruntime fuses the node into QGemm or
+    MatMulIntegerToFloat with a float output) instead of being rounded to 8 bits first.
+    """
+    graph = Graph(model)
+    for dequantize in list(graph.nodes):
+        quantize = graph.producer(dequantize.input[0])
+        if dequantize.op_type != "DequantizeLinear" or quantize is None:
+            continue
+        source = graph.producer(quantize.input[0])
+        reached = graph.reached(dequantize.output[0])
+        if (
+            source is not None
+            and source.op_type in ("Gemm", "MatMul")
+            and not any(n.op_type in (*onnx_file.WEIGHTED, "QuantizeLinear") for n in reached)
+        ):
+            for node in graph.consumers(dequantize.output[0]):
+                for position, name in enumerate(node.input):
+                    if name == dequantize.output[0]:
+                        node.input[position] = quantize.input[0]
+            model.graph.node.remove(dequantize)
+            model.graph.node.remove(quantize)
+
+
+def _missing_pairs(graph: Graph) -> list[str]:
+    counts = {
+        kind: sum(n.op_type == kind for n in graph.nodes)
+        for kind in ("QuantizeLinear", "DequantizeLinear")
+    }
+    return [f"it has no {kind} node" for kind, count in counts.items() if not count]
+
+
+def _bad_scales(graph: Graph) -> list[str]:
+    problems = []
+    for node in graph.nodes:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            scale = graph.array(node.input[1])
+            if scale is None or not (np.isfinite(scale).all() and (scale > 0).all()):
+                problems.append(f"the scale of {node.name} is not a positive constant")
+    return problems
+
+
+def _weight_problems(weight: QuantizedWeight, options: Int8Options) -> list[str]:
+    values, zero = weight.values, weight.zero_point
+    problems = []
+    if values.dtype.name != options.weights:
+        problems.append(f"{weight.node} has {values.dtype.name} weights, not {options.weights}")
+        return problems
+    center = 0 if options.weights == "int8" else None
+    if center is not None and zero.any():
+        problems.append(f"{weight.node} has weight zero points other than 0")
+    largest = int(np.abs(weight.centered).max(initial=0))
+    if options.weights == "int8" and largest > _LARGEST[options.reduce_range]:
+        problems.append(f"{weight.node} has weights up to {largest}, reduce_range allows 64")
+    if options.weights == "uint8" and options.reduce_range and int(values.max(initial=0)) > 127:
+        problems.append(f"{weight.node} has weights up to {values.max()}, reduce_range allows 127")
+    if options.per_channel:
+        if weight.scale.ndim != 1 or len(weight.scale) != values.shape[weight.channel_axis]:
+            problems.append(f"{weight.node} is not quantized per channel")
+        elif weight.axis != weight.channel_axis:
+            problems.append(
+                f"{weight.node} has its scales on axis {weight.axis}, not {weight.channel_axis}"
+            )
+    elif weight.scale.size != 1:
+        problems.append(f"{weight.node} is quantized per channel, not per tensor")
+    return problems
+
+
+def _activation_problems(graph: Graph, weight: QuantizedWeight, options: Int8Options) -> list[str]:
+    found = graph.activation_type(weight.node)
+    if found is None:
+        return [f"the activations of {weight.node} are not quantized"]
+    if found != options.activations:
+        return [f"the activations of {weight.node} are {found}, not {options.activations}"]
+    return []

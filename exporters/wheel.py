@@ -1,0 +1,220 @@
+"""A bundle -> a wheel of its own, which carries the runtime inside, so that an app installs one
+package and never meets this project's.
+
+Written with the standard library: build backends pack a source tree by its configuration, and a
+tree, a configuration and a subprocess for six files would be the longer way. The format is that
+of the packaging specifications ("Binary distribution format", "Core metadata")."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from importlib import resources
+from pathlib import Path
+
+import runtime
+
+from .archive import replace_file, zip_bytes
+from .errors import PackageError
+
+_VERSION = re.compile(r"\d+(\.\d+)*((a|b|rc)\d+)?(\.post\d+)?(\.dev\d+)?")  # PEP 440, normal form
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+_LAZY = "Predictor"  # imports onnxruntime, so only at its first mention
+
+_INIT = '''"""{summary}
+
+    from {package} import Predictor
+
+    with Predictor() as p:
+        print(p.predict("image.png"))
+
+The model lies in this package; ``Predictor`` opens it, or any other bundle. It is imported at its
+first mention, since it needs onnxruntime: install {distribution}[cpu] or {distribution}[gpu].
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .runtime import (
+    {imports},
+)
+
+if TYPE_CHECKING:
+    from ._predictor import Predictor
+
+__version__ = "{version}"
+
+__all__ = [
+    "__version__",
+    {names},
+]
+
+
+def __getattr__(name: str) -> object:
+    if name == "Predictor":
+        from ._predictor import Predictor
+
+        return Predictor
+    raise AttributeError(f"module {{__name__!r}} has no attribute {{name!r}}")
+'''
+
+_PREDICTOR = '''"""The predictor of the model in this package."""
+
+from __future__ import annotations
+
+import os
+import pkgutil
+
+from .runtime import PredictorError
+from .runtime.bundle import Source
+from .runtime.predictor import Predictor as _Predictor
+
+BUNDLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "bundle.zip")
+
+
+def packaged_bundle() -> Source:
+    """The path of the bundle in this package, or its bytes when the package lies in a zip."""
+    if os.path.isfile(BUNDLE):
+        return BUNDLE
+    data = pkgutil.get_data(__package__, "bundle.zip")
+    if data is None:
+        raise PredictorError("bundle.zip is missing in the package. Install the wheel again.")
+    return data
+
+
+class Predictor(_Predictor):
+    """The runtime's Predictor, which opens this package's model unless it is given another."""
+
+    def __init__(
+        self,
+        bundle: Source | None = None,
+        device: str = "auto",
+        variant: str = "auto",
+        threads: int | None = None,
+    ) -> None:
+        super().__init__(packaged_bundle() if bundle is None else bundle, device, variant, threads)
+'''
+
+_MAIN = '''"""``python -m {package} predict IMAGE... | selftest | info``: the model at a prompt."""
+
+import sys
+
+from ._predictor import BUNDLE
+from .runtime.__main__ import main
+
+arguments = sys.argv[1:]
+if arguments and not arguments[0].startswith("-"):
+    arguments.insert(1, BUNDLE)  # the runtime's verbs want a bundle first
+sys.exit(main(arguments))
+'''
+
+_METADATA = """Metadata-Version: 2.1
+Name: {distribution}
+Version: {version}
+Summary: {summary}
+License: {licence}
+Requires-Python: >=3.10
+Requires-Dist: numpy>=1.24
+Provides-Extra: cpu
+Requires-Dist: onnxruntime>=1.15; extra == "cpu"
+Provides-Extra: gpu
+Requires-Dist: onnxruntime-gpu>=1.18; extra == "gpu"
+Description-Content-Type: text/markdown
+
+# {distribution}
+
+{summary}
+
+```python
+from {package} import Predictor
+
+with Predictor() as p:
+    print(p.predict("image.png"))
+```
+
+Install either `{distribution}[cpu]` or `{distribution}[gpu]`, not both: onnxruntime's two packages
+own the same files. Reading image files needs Pillow; arrays do not.
+"""
+
+_WHEEL = """Wheel-Version: 1.0
+Generator: edgeproof
+Root-Is-Purelib: true
+Tag: py3-none-any
+"""
+
+
+def write_wheel(
+    folder: Path, *, name: str, version: str, bundle: Path, summary: str, licence: str
+) -> Path:
+    """Write ``edgeproof_<name>-<version>-py3-none-any.whl`` into ``folder``; returns its path.
+
+    ``name`` is a recipe's, ``version`` the model's in the normal form of PEP 440, ``summary`` one
+    line, ``licence`` that of the weights (the runtime's is Apache-2.0). The same arguments and
+    bundle give the same bytes. Raises PackageError.
+    """
+    _check(name, version, summary, licence)
+    distribution, package = f"edgeproof-{name}", f"edgeproof_{name.replace('-', '_')}"
+    names = sorted(set(runtime.__all__) - {"__version__"})
+    fields = {
+        "distribution": distribution,
+        "package": package,
+        "version": version,
+        "summary": summary,
+        "licence": f"{licence} (model), Apache-2.0 (runtime)",
+        "imports": ",\n    ".join(n for n in names if n != _LAZY),
+        "names": ",\n    ".join(f'"{n}"' for n in names),
+    }
+    info = f"{package}-{version}.dist-info"
+    target = folder / f"{package}-{version}-py3-none-any.whl"
+    try:
+        members = {
+            f"{package}/__init__.py": _INIT.format(**fields).encode(),
+            f"{package}/__main__.py": _MAIN.format(**fields).encode(),
+            f"{package}/_predictor.py": _PREDICTOR.encode(),
+            f"{package}/bundle.zip": bundle.read_bytes(),
+            f"{package}/py.typed": b"",
+            **{f"{package}/runtime/{n}": data for n, data in _runtime_files().items()},
+            f"{info}/METADATA": _METADATA.format(**fields).encode(),
+            f"{info}/WHEEL": _WHEEL.encode(),
+        }
+        members[f"{info}/RECORD"] = _record(members, f"{info}/RECORD")
+        replace_file(target, zip_bytes(members), lambda _: None)
+    except OSError as exc:
+        raise PackageError(f"the wheel {target} cannot be written: {exc}.") from exc
+    return target
+
+
+def _check(name: str, version: str, summary: str, licence: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise PackageError(
+            f"wheel name {name!r}; expected lower-case letters, digits and single hyphens, as in "
+            "a recipe's name."
+        )
+    if not _VERSION.fullmatch(version):
+        raise PackageError(
+            f"model version {version!r}; expected numbers with dots, as in 1.0.0 or 1.1.0rc2 "
+            "(PEP 440), or pip cannot install the wheel. Set package.model_version."
+        )
+    if not summary.strip() or any("\n" in text or '"""' in text for text in (summary, licence)):
+        raise PackageError(f"summary {summary!r}, licence {licence!r}; expected one line each.")
+
+
+def _runtime_files() -> dict[str, bytes]:
+    """The runtime's own files by name: modules, type marker, format specification."""
+    files = {
+        entry.name: entry.read_bytes()
+        for entry in resources.files("runtime").iterdir()
+        if entry.is_file() and entry.name.endswith((".py", ".md", "py.typed"))
+    }
+    return dict(sorted(files.items()))
+
+
+def _record(members: dict[str, bytes], own_name: str) -> bytes:
+    rows = [f"{name},sha256={_digest(data)},{len(data)}" for name, data in members.items()]
+    return "\n".join([*rows, f"{own_name},,", ""]).encode()
+
+
+def _digest(data: bytes) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()

@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from exporters import onnx_file
+from exporters.errors import GraphError
+from exporters.onnx_from_torch import PROOF, onnx_from_torch
+from exporters.options import ExportOptions
+from runtime import ModelSpec
+
+SPEC = ModelSpec("tiny", "multi-class", 4, 4, 1, ("a", "b"))
+
+
+def operators(model: onnx.ModelProto) -> list[str]:
+    return [node.op_type for node in model.graph.node]
+
+
+def test_file_keeps_the_contract(digits: Any, faces: Any) -> None:
+    for case in (digits, faces):
+        onnx_file.check_model(case.model, case.spec)
+        assert onnx_file.spec_of(case.model) == case.spec
+
+
+def test_batch_norm_is_folded_and_means_become_pools(digits: Any, faces: Any) -> None:
+    assert operators(digits.model).count("Conv") == 3
+    assert operators(faces.model).count("Conv") == 2
+    for case in (digits, faces):
+        assert "BatchNormalization" not in operators(case.model)
+        assert "ReduceMean" not in operators(case.model)
+        assert operators(case.model).count("GlobalAveragePool") == 1
+        # three colours are channels_last in memory, which leaves as_strided behind a pool
+        assert not {"Dropout", "Gather", "Range"} & set(operators(case.model))
+
+
+def test_answers_are_the_networks_at_every_batch_size(digits: Any, faces: Any) -> None:
+    for case in (digits, faces):
+        session = onnx_file.session(case.model)
+        for count in (1, 3, 96):
+            found = onnx_file.run(session, case.images[:count])
+            with torch.no_grad():
+                expected = case.network(torch.from_numpy(case.images[:count])).numpy()
+            assert found.shape == (count, len(case.spec.labels))
+            assert np.abs(found - expected).max() <= PROOF.limit
+
+
+def test_names_are_stable_and_tell_what_they_name(digits: Any) -> None:
+    nodes = [node.name for node in digits.model.graph.node]
+    assert nodes[-1] == "Softmax_0"
+    assert {"Conv_0", "Conv_1", "Conv_2", "Gemm_0", "MaxPool_0"} <= set(nodes)
+    tensors = {tensor.name for tensor in digits.model.graph.initializer}
+    assert {"Conv_0.weight", "Conv_0.bias", "Gemm_0.weight", "Gemm_0.bias"} <= tensors
+
+
+def test_same_weights_give_same_bytes_in_any_memory_format(digits: Any) -> None:
+    network = digits.network.to(memory_format=torch.channels_last)
+    again = onnx_from_torch(network, digits.spec, ExportOptions(batch_sizes=(1,)))
+    assert onnx_file.to_bytes(again) == onnx_file.to_bytes(digits.model)
+
+
+def test_no_word_of_the_building_machine(digits: Any) -> None:
+    data = onnx_file.to_bytes(digits.model)
+    for trace in (b".py", b"stack", b"/home", b"/root", b"conftest", b"pkg.torch"):
+        assert trace not in data
+
+
+class Tiny(nn.Module):
+    """A correct network, of which each error case below breaks one thing."""
+
+    def __init__(self, change: Callable[[torch.Tensor], torch.Tensor] = lambda x: x) -> None:
+        super().__init__()
+        self.linear, self.change = nn.Linear(16, 2), change
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.change(torch.softmax(self.linear(images.flatten(1).float() / 255), 1))
+
+
+class Viewing(Tiny):
+    """Takes its input as rows of bytes, which only works on one memory layout."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.softmax(self.linear(images.view(-1, 48).float() / 255), 1)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(48, 2)
+
+
+def test_a_network_that_views_its_input_is_exported_too() -> None:
+    spec = dataclasses.replace(SPEC, channels=3)
+    model = onnx_from_torch(Viewing().eval(), spec, ExportOptions(batch_sizes=(1, 5)))
+    onnx_file.check_model(model, spec)
+
+
+class Drifting(Tiny):
+    """Answers differently at every call: after the first, not what the file holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return torch.softmax(self.linear(images.flatten(1).float() / 255) * self.calls, 1)
+
+
+def test_nothing_is_printed_or_left_behind(
+    capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    network = Tiny().eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    onnx_from_torch(network, SPEC, ExportOptions())
+    assert capfd.readouterr() == ("", "")
+    assert not [w for w in recwarn if "onnx" in str(w.message)]
+    assert logging.root.manager.disable == logging.NOTSET
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (Tiny(), r"training mode.*Call network\.eval\(\)"),
+        (Tiny(lambda p: p[:, :1]).eval(), r"outputs are \[.*'N', 1\].*expected .*'N', 2\]"),
+        (Tiny(lambda p: p.double()).eval(), r"outputs are .*DOUBLE.*expected .*FLOAT"),
+        (Tiny(lambda p: p.reshape(2, 2)).eval(), r"cannot be exported|'N'|batch of 1"),
+        (Tiny(lambda p: torch.linalg.eigvals(p.T @ p).real[None] + p).eval(), "cannot be exported"),
+        (Drifting().eval(), r"at a batch of 2 the ONNX model differs from the network by"),
+    ],
+    ids=["training", "labels", "double", "fixed batch", "no such operator", "drifting"],
+)
+def test_errors(network: nn.Module, message: str) -> None:
+    with pytest.raises(GraphError, match=f"(?s){message}"):
+        onnx_from_torch(network, SPEC, ExportOptions())
+
+
+def broken(model: onnx.ModelProto, change: Callable[[onnx.ModelProto], Any]) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    change(copy)
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: setattr(m, "ir_version", 10), "IR version is 10, expected 8"),
+        (lambda m: setattr(m.opset_import[0], "version", 20), r"operator sets are \{'': 20\}"),
+        (
+            lambda m: m.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1)),
+            "'com.microsoft': 1.*expected only ONNX 18",
+        ),
+        (lambda m: setattr(m.graph.input[0], "name", "x"), r"inputs are \[\('x'"),
+        (
+            lambda m: setattr(m.graph.input[0].type.tensor_type.shape.dim[0], "dim_value", 1),
+            r"inputs are .*\[1, 12, 12, 1\].*expected .*\['N', 12, 12, 1\]",
+        ),
+        (lambda m: m.metadata_props.pop(), "metadata is {}, expected edgeproof.spec"),
+        (lambda m: setattr(m.graph.node[0], "doc_string", "net.py:3"), "notes of the exporter"),
+        (lambda m: m.graph.node[1].input.__setitem__(0, "nothing"), "checker refuses"),
+    ],
+    ids=["ir", "opset", "domain", "name", "batch", "stamp", "notes", "graph"],
+)
+def test_check_model_names_what_is_wrong(digits: Any, change: Any, message: str) -> None:
+    with pytest.raises(GraphError, match=f"(?s){message}"):
+        onnx_file.check_model(broken(digits.model, change), digits.spec)
+
+
+def test_another_spec_is_noticed(digits: Any) -> None:
+    other = dataclasses.replace(digits.spec, name="letters")
+    with pytest.raises(GraphError, match="metadata is"):
+        onnx_file.check_model(digits.model, other)
+
+
+def test_summary_counts(digits: Any) -> None:
+    summary = onnx_file.summary(digits.model)
+    assert (summary.opset, summary.ir_version) == (18, 8)
+    assert dict(summary.nodes)["Conv"] == 3
+    # three 3x3 convolutions and a matrix, each with a bias
+    assert summary.parameters == 8 * 10 + 12 * 73 + 16 * 109 + 4 * 17
+    assert summary.size_bytes == len(onnx_file.to_bytes(digits.model))
+
+
+@pytest.mark.parametrize("data", [b"", b"not a model", b"PK\x03\x04"])
+def test_from_bytes_refuses(data: bytes) -> None:
+    with pytest.raises(GraphError, match=r"is not an ONNX file|has no nodes"):
+        onnx_file.from_bytes(data)
+
+
+def test_load_names_the_path(tmp_path: Any, digits: Any) -> None:
+    with pytest.raises(GraphError, match=r"gone\.onnx cannot be read"):
+        onnx_file.load(tmp_path / "gone.onnx")
+    onnx_file.save(digits.model, tmp_path / "m.onnx")
+    assert onnx_file.to_bytes(onnx_file.load(tmp_path / "m.onnx")) == onnx_file.to_bytes(
+        digits.model
+    )

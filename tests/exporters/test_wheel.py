@@ -1,0 +1,168 @@
+"""The model's own wheel: what pip makes of it, and that it answers on its own."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import runtime
+from exporters import onnx_file
+from exporters.bundle_writer import Golden, PackedVariant, write_bundle
+from exporters.errors import PackageError
+from exporters.preprocess_graph import resize_graph
+from exporters.wheel import write_wheel
+from runtime import Default
+
+
+@pytest.fixture(scope="module")
+def bundle(digits: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bundle") / "bundle.zip"
+    write_bundle(
+        path,
+        spec=digits.spec,
+        preprocess=onnx_file.to_bytes(resize_graph(12, 12, "gray")),
+        variants=[PackedVariant(onnx_file.to_bytes(digits.model), "fp32", "fp32", False, 1e-3)],
+        defaults=[Default("cpu", "fp32", "not measured here")],
+        golden=Golden((np.zeros((20, 20), np.uint8),), digits.images[:2]),
+        measurements={},
+        model_card="# Digits\n",
+    )
+    return path
+
+
+def make(folder: Path, bundle: Path, **changes: str) -> Path:
+    fields = {
+        "name": "digits-small",
+        "version": "1.2.0",
+        "summary": "Reads four digits.",
+        "licence": "CC-BY-4.0",
+        **changes,
+    }
+    return write_wheel(folder, bundle=bundle, **fields)
+
+
+def test_name_record_and_determinism(bundle: Path, tmp_path: Path) -> None:
+    wheel = make(tmp_path, bundle)
+    assert wheel.name == "edgeproof_digits_small-1.2.0-py3-none-any.whl"
+    assert make(tmp_path / "again", bundle).read_bytes() == wheel.read_bytes()
+    with zipfile.ZipFile(wheel) as archive:
+        info = "edgeproof_digits_small-1.2.0.dist-info"
+        rows = list(csv.reader(io.StringIO(archive.read(f"{info}/RECORD").decode())))
+        assert [name for name, _, _ in rows] == archive.namelist()
+        for name, digest, size in rows[:-1]:
+            data = archive.read(name)
+            wanted = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=")
+            assert (digest, int(size)) == (f"sha256={wanted.decode()}", len(data))
+        assert rows[-1] == [f"{info}/RECORD", "", ""]
+        metadata = archive.read(f"{info}/METADATA").decode()
+        assert archive.read("edgeproof_digits_small/bundle.zip") == bundle.read_bytes()
+    for line in (
+        "Name: edgeproof-digits-small",
+        "Requires-Python: >=3.10",
+        "Requires-Dist: numpy",
+        'Requires-Dist: onnxruntime>=1.15; extra == "cpu"',
+        'Requires-Dist: onnxruntime-gpu>=1.18; extra == "gpu"',
+        "License: CC-BY-4.0 (model), Apache-2.0 (runtime)",
+    ):
+        assert line in metadata
+
+
+def run(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A Python that sees ``path`` and the installed packages, but not this repository."""
+    environment = {**os.environ, "PYTHONPATH": str(path), "PYTHONSAFEPATH": "1"}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=environment,
+        cwd=path.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+SCRIPT = """
+import sys
+import edgeproof_digits_small as model
+import numpy as np
+assert "onnxruntime" not in sys.modules
+p = model.Predictor()
+assert isinstance(p, model.runtime.Predictor)
+print(p.info.variant, p.selftest().samples, p(np.zeros((12, 12), np.uint8)).shape)
+try:
+    p(np.zeros((1, 2), np.float32))
+except model.InputError:
+    print("InputError")
+print(sorted(set(model.__all__)) == sorted(model.__all__), len(model.__all__), model.__version__)
+assert "runtime" not in sys.modules and "exporters" not in sys.modules
+"""
+
+
+def test_installed_by_pip_it_answers_without_an_argument(bundle: Path, tmp_path: Path) -> None:
+    wheel, site = make(tmp_path, bundle), tmp_path / "site"
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps"]
+    subprocess.run([*pip, "--target", str(site), str(wheel)], check=True, capture_output=True)
+    done = run(site, "-c", SCRIPT)
+    assert done.returncode == 0, done.stderr
+    count = len(runtime.__all__)
+    assert done.stdout.split("\n")[:3] == [
+        "fp32 3 (1, 4)",
+        "InputError",
+        f"True {count} 1.2.0",
+    ]
+
+
+def test_it_answers_from_a_zip_on_the_path(bundle: Path, tmp_path: Path) -> None:
+    done = run(make(tmp_path, bundle), "-c", SCRIPT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("fp32 3 (1, 4)")
+
+
+def test_it_answers_at_the_prompt(bundle: Path, tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image").new("L", (30, 20))
+    image.save(tmp_path / "black.png")
+    site = tmp_path / "site"
+    with zipfile.ZipFile(make(tmp_path, bundle)) as archive:
+        archive.extractall(site)
+    done = run(site, "-m", "edgeproof_digits_small", "predict", str(tmp_path / "black.png"))
+    assert done.returncode == 0, done.stderr
+    assert "black.png: " in done.stdout
+    tested = run(site, "-m", "edgeproof_digits_small", "selftest")
+    assert tested.stdout.startswith("passed: 1 images")
+    refused = run(site, "-m", "edgeproof_digits_small", "predict", "gone.png")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("error: ")
+    assert "predict" in run(site, "-m", "edgeproof_digits_small", "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "Digits"}, "wheel name 'Digits'; expected lower-case"),
+        ({"name": "a--b"}, "wheel name"),
+        ({"version": "v1"}, r"model version 'v1'; expected numbers with dots.*PEP 440"),
+        ({"version": "1.0-beta"}, "model version"),
+        ({"summary": ""}, "expected one line each"),
+        ({"summary": 'a """ b'}, "expected one line each"),
+        ({"licence": "a\nRequires-Dist: evil"}, "expected one line each"),
+    ],
+)
+def test_refusals(bundle: Path, tmp_path: Path, changes: dict[str, str], message: str) -> None:
+    with pytest.raises(PackageError, match=message):
+        make(tmp_path, bundle, **changes)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_bundle_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PackageError, match=r"cannot be written: .*gone\.zip"):
+        make(tmp_path, tmp_path / "gone.zip")
