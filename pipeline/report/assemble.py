@@ -53,7 +53,7 @@ def assemble(recipe: Recipe, reports: Reports, folders: Mapping[str, Path]) -> R
     shown = next(row.variant for row in defaults if row.target == benchmark["target"])
     return Report(
         recipe=recipe.model_dump(mode="json"),
-        model=_model(recipe, spec, reports["train"]["result"]["parameters"]),
+        model=_model(recipe, spec, reports["train"]["result"]["parameters"], dataset),
         data=_data(dataset, spec),
         hardware=Hardware.from_dict(benchmark["hardware"]),
         training=_training(reports["train"]),
@@ -80,7 +80,9 @@ def _rows(reports: Reports) -> list[dict[str, Any]]:
     return rows
 
 
-def _model(recipe: Recipe, spec: ModelSpec, parameters: int) -> ModelReport:
+def _model(recipe: Recipe, spec: ModelSpec, parameters: int, dataset: Dataset) -> ModelReport:
+    # a model made from images that may not be passed on carries their terms
+    own = "Apache-2.0" if dataset.info.redistributable else dataset.info.licence
     return ModelReport(
         name=recipe.name,
         version=recipe.package.model_version,
@@ -88,7 +90,7 @@ def _model(recipe: Recipe, spec: ModelSpec, parameters: int) -> ModelReport:
         labels=spec.labels,
         input_shape=spec.shape,
         parameters=parameters,
-        licence=recipe.package.licence,
+        licence=recipe.package.licence or own,
     )
 
 

@@ -1,0 +1,47 @@
+"""Checkpoint -> ``fp32.onnx``: pixels in, probabilities out."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from pipeline.stage import Context, Stage
+
+
+def run(context: Context) -> dict[str, Any]:
+    """Write ``fp32.onnx``, proved against the checkpoint at several batch sizes."""
+    from exporters import onnx_file
+    from exporters.onnx_from_torch import onnx_from_torch
+    from pipeline.datasets.arrays import open_dataset
+    from pipeline.learning.checkpoint import load_checkpoint
+
+    from .model_spec import spec_of
+
+    info = open_dataset(context.inputs["data"]).info
+    network = load_checkpoint(context.inputs["train"] / "checkpoint.pt")
+    model = onnx_from_torch(network, spec_of(context.recipe, info), context.recipe.export)
+    onnx_file.save(model, context.out / "fp32.onnx")
+    summary = onnx_file.summary(model)
+    return {
+        "headline": f"opset {summary.opset}, IR {summary.ir_version}, "
+        f"{summary.size_bytes / 1024:,.0f} KiB",
+        "summary": asdict(summary),
+    }
+
+
+STAGE = Stage(
+    "export",
+    "turn the checkpoint into ONNX, pixels in and probabilities out",
+    run,
+    inputs=("data", "train"),
+    sections=("name", "preprocess", "export"),
+    sources=(
+        "pipeline/stages/export.py",
+        "pipeline/stages/model_spec.py",
+        "pipeline/learning",
+        "pipeline/datasets/arrays.py",
+        "exporters",
+        "runtime",
+    ),
+    libraries=("numpy", "torch", "onnx", "onnxscript", "onnxruntime"),
+)

@@ -1,0 +1,22 @@
+"""The contract of the model that a recipe builds, from the recipe and the data at hand."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from pipeline.datasets.arrays import DatasetInfo
+from pipeline.recipe import Recipe
+from runtime.spec import ModelSpec, Task
+
+
+def spec_of(recipe: Recipe, info: DatasetInfo) -> ModelSpec:
+    """Size and colour of the recipe's pixels, task and labels of its data."""
+    size = recipe.preprocess
+    return ModelSpec(
+        name=recipe.name,
+        task=cast("Task", info.task),
+        height=size.height,
+        width=size.width,
+        channels=size.channels,
+        labels=info.labels,
+    )

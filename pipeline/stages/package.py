@@ -1,0 +1,133 @@
+"""Variants, figures and verdicts -> ``bundle.zip``, the model's own wheel, the report."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from pipeline.stage import Context, Stage
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipeline.report.data import Report
+
+BUNDLE_NAME = "bundle.zip"
+DIST_NAME = "dist"
+REPORT_JSON_NAME = "report.json"
+REPORT_HTML_NAME = "report.html"
+
+
+def run(context: Context) -> dict[str, Any]:
+    """Write everything that leaves this machine; the bundle is opened and run before it counts."""
+    from exporters.wheel import write_wheel
+    from pipeline.report import data as report_data
+    from pipeline.report.assemble import assemble, with_bundle
+    from pipeline.report.render import render_html
+
+    recipe = context.recipe
+    report = assemble(recipe, context.reports, context.inputs)
+    bundle = context.out / BUNDLE_NAME
+    bundle_id = _write_bundle(context, report, bundle)
+    (context.out / DIST_NAME).mkdir(exist_ok=True)
+    wheel = write_wheel(
+        context.out / DIST_NAME,
+        name=recipe.name,
+        version=recipe.package.model_version,
+        bundle=bundle,
+        summary=recipe.description,
+        licence=str(report.model.licence),
+    )
+    report = with_bundle(report, bundle_id, bundle.stat().st_size)
+    report_data.write(report, context.out / REPORT_JSON_NAME)
+    (context.out / REPORT_HTML_NAME).write_text(render_html(report), encoding="utf-8")
+    return {
+        "headline": f"bundle {bundle_id[:12]}, {bundle.stat().st_size / 1024:,.0f} KiB; "
+        f"{wheel.name}, {wheel.stat().st_size / 1024:,.0f} KiB",
+        "bundle_id": bundle_id,
+    }
+
+
+def _write_bundle(context: Context, report: Report, bundle: Path) -> str:
+    from exporters.bundle_writer import Golden, PackedVariant, golden_tolerance, write_bundle
+    from pipeline.datasets import golden
+    from pipeline.datasets.arrays import open_dataset
+    from pipeline.report.model_card import model_card
+    from runtime.manifest import Default
+    from runtime.spec import ModelSpec
+
+    recipe, validated = context.recipe, context.reports["validate"]
+    dataset = open_dataset(context.inputs["data"])
+    thresholds = validated["thresholds"]
+    variants = [
+        PackedVariant(
+            model=(context.inputs["quantize"] / f"{row['id']}.onnx").read_bytes(),
+            id=row["id"],
+            precision=row["precision"],
+            portable=row["portable"],
+            golden_tolerance=golden_tolerance(row["precision"], row["portable"]),
+            thresholds=None if thresholds is None else tuple(thresholds),
+        )
+        for row in validated["variants"]
+        if row["passed"]
+    ]
+    return write_bundle(
+        bundle,
+        spec=ModelSpec.from_dict(validated["spec"]),
+        preprocess=(context.inputs["data"] / "preprocess.onnx").read_bytes(),
+        variants=variants,
+        defaults=[Default(**row) for row in context.reports["benchmark"]["defaults"]],
+        golden=Golden(
+            golden.raw_images(recipe.preprocess, dataset, recipe.package.golden_raw),
+            golden.model_pixels(dataset, recipe.package.golden_images),
+        ),
+        measurements=_measurements(report),
+        model_card=model_card(report),
+        model_version=recipe.package.model_version,
+        devices=recipe.package.devices,
+        provenance=_provenance(context, report),
+    )
+
+
+def _measurements(report: Report) -> dict[str, Any]:
+    """Accuracy, parity and latency of every variant, and on which machine."""
+    return {
+        "hardware": report.hardware.to_dict(),
+        "reference": asdict(report.reference),
+        "variants": [asdict(variant) for variant in report.variants],
+        "created": report.created,
+    }
+
+
+def _provenance(context: Context, report: Report) -> dict[str, Any]:
+    """Where the model comes from: recipe, data, seed, code and library versions, licence."""
+    from pipeline.store import file_sha256
+
+    return {
+        "recipe": report.recipe,
+        "data": asdict(report.data),
+        "seed": context.recipe.seed,
+        "checkpoint_sha256": file_sha256(context.inputs["train"] / "checkpoint.pt"),
+        "versions": report.hardware.versions,
+        "licence": report.model.licence,
+    }
+
+
+STAGE = Stage(
+    "package",
+    "write the bundle, the model's wheel and the report",
+    run,
+    inputs=("data", "train", "export", "quantize", "validate", "benchmark"),
+    sections=("name", "description", "seed", "preprocess", "package"),
+    sources=(
+        "pipeline/stages/package.py",
+        "pipeline/report",
+        "pipeline/datasets",
+        "pipeline/hardware.py",
+        "pipeline/store.py",
+        "exporters",
+        "runtime",
+    ),
+    libraries=("numpy", "onnxruntime", "matplotlib", "jinja2"),
+    publish=(BUNDLE_NAME, DIST_NAME, REPORT_JSON_NAME, REPORT_HTML_NAME),
+)

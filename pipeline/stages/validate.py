@@ -1,0 +1,162 @@
+"""The checkpoint against every variant on the test split, through the predictor that ships; then
+the gate. Thresholds come from the validation split, the test split is read here alone."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import GateError
+from pipeline.stage import Context, Stage
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from exporters.metrics import Floats
+    from exporters.parity import Parity
+    from pipeline.datasets.arrays import Split
+
+PROBABILITIES_NAME = "probabilities.npz"  # of the test split: "reference" and every variant
+
+
+def run(context: Context) -> dict[str, Any]:
+    """Compare, then judge; raises GateError when fp32 itself does not pass.
+
+    Thresholds are those of the PyTorch network for every variant: a threshold chosen anew would
+    hide in the comparison what quantization did.
+    """
+    import numpy as np
+
+    from exporters.gates import judge, tolerances_for
+    from exporters.metrics import best_thresholds
+    from exporters.parity import compare, stream
+    from pipeline.datasets.arrays import open_dataset
+    from pipeline.learning.checkpoint import load_checkpoint
+    from runtime import Predictor
+
+    recipe, step = context.recipe, context.observer.step
+    dataset = open_dataset(context.inputs["data"])
+    network = load_checkpoint(context.inputs["train"] / "checkpoint.pt")
+    spec = network.spec
+    preprocess = (context.inputs["data"] / "preprocess.onnx").read_bytes()
+
+    thresholds = None
+    if spec.task == "multi-label":
+        seen = _reference(context, "validate: thresholds", dataset.val)
+        thresholds = best_thresholds(seen, dataset.val.labels, recipe.gate.thresholds)
+    reference = _reference(context, "validate: PyTorch", dataset.test)
+
+    found: dict[str, Floats] = {}
+    rows = []
+    for variant in context.reports["quantize"]["variants"]:
+        name = variant["id"]
+        model = context.inputs["quantize"] / f"{name}.onnx"
+        with Predictor.from_parts(spec, preprocess, model, variant=name) as predictor:
+            found[name] = stream(
+                predictor,
+                dataset.test.images,
+                progress=partial(step, f"validate: {name}"),
+            )
+        parity = compare(
+            reference,
+            found[name],
+            dataset.test.labels,
+            spec,
+            reference_thresholds=thresholds,
+            candidate_thresholds=thresholds,
+        )
+        verdict = judge(parity, recipe.gate, tolerances_for(name))
+        if not verdict.passed:
+            why = "; ".join(verdict.failures)
+            context.observer.note(f"{name} does not pass the gate and is not packaged: {why}")
+        rows.append(
+            {
+                **variant,
+                "passed": verdict.passed,
+                "verdict": list(verdict.reasons),
+                "parity": asdict(parity),
+                "accuracy_percent": 100 * parity.candidate_accuracy,
+                "balanced_percent": _balanced(found[name], dataset.test, thresholds),
+                "quantiles": _quantiles(reference, found[name]),
+            }
+        )
+    arrays: dict[str, Any] = {"reference": reference, **found}
+    np.savez(context.out / PROBABILITIES_NAME, **arrays)
+    return {
+        "headline": _headline(rows, parity),
+        "spec": spec.to_dict(),
+        "thresholds": None if thresholds is None else [float(t) for t in thresholds],
+        "reference": {
+            "accuracy_percent": 100 * parity.reference_accuracy,
+            "balanced_percent": _balanced(reference, dataset.test, thresholds),
+        },
+        "variants": _require_fp32(rows),
+    }
+
+
+def _reference(context: Context, task: str, split: Split) -> Floats:
+    from pipeline.learning.checkpoint import load_checkpoint
+    from pipeline.learning.evaluate import probabilities
+
+    network = load_checkpoint(context.inputs["train"] / "checkpoint.pt")
+    return probabilities(
+        network,
+        split.images,
+        on_step=partial(context.observer.step, task),
+    )
+
+
+def _balanced(
+    found: Floats, split: Split, thresholds: NDArray[np.float64] | None
+) -> list[float] | None:
+    """Balanced accuracy of each label in percent; None for multi-class."""
+    from exporters.metrics import balanced_accuracy, decide
+
+    if thresholds is None:
+        return None
+    values = balanced_accuracy(decide(found, thresholds), split.labels)
+    return [float(value) for value in 100 * values]
+
+
+def _quantiles(reference: Floats, found: Floats) -> dict[str, float]:
+    import numpy as np
+
+    difference = np.abs(reference - found)
+    return {f"p{q}": float(np.quantile(difference, q / 100)) for q in (50, 90)}
+
+
+def _headline(rows: list[dict[str, Any]], parity: Parity) -> str:
+    marks = [f"{r['id']} {r['accuracy_percent']:.2f} %{'' if r['passed'] else ' ✗'}" for r in rows]
+    return f"PyTorch {100 * parity.reference_accuracy:.2f} %; " + ", ".join(marks)
+
+
+def _require_fp32(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows, unless the plain export already differs from the network."""
+    for row in rows:
+        if row["precision"] == "fp32" and not row["passed"]:
+            raise GateError(
+                "the fp32 export does not answer as the PyTorch network does: "
+                + "; ".join(row["verdict"])
+                + ". Nothing is packaged. Check the network for operators that behave otherwise "
+                "in ONNX."
+            )
+    return rows
+
+
+STAGE = Stage(
+    "validate",
+    "compare PyTorch with every variant on the test split, then judge",
+    run,
+    inputs=("data", "train", "quantize"),
+    sections=("gate",),
+    sources=(
+        "pipeline/stages/validate.py",
+        "pipeline/learning",
+        "pipeline/datasets/arrays.py",
+        "exporters",
+        "runtime",
+    ),
+    libraries=("numpy", "torch", "onnxruntime"),
+)

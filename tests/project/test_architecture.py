@@ -1,0 +1,85 @@
+"""The repository keeps its own promises: order written once, fingerprints cover what a stage
+imports, help is quick."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import grimp
+import pytest
+
+from pipeline.stages import STAGES
+
+ROOT = Path(__file__).resolve().parents[2]
+# The engine decides when a stage runs, not what comes out of it; the recipe's values are in the
+# fingerprint themselves.
+ENGINE = {"pipeline", "pipeline.stages", "pipeline.stage", "pipeline.recipe", "pipeline.errors"}
+
+
+@pytest.fixture(scope="module")
+def graph() -> grimp.ImportGraph:
+    return grimp.build_graph("pipeline", "exporters", "runtime")
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_the_fingerprint_covers_every_module_that_a_stage_imports(
+    stage: object, graph: grimp.ImportGraph
+) -> None:
+    module = f"pipeline.stages.{stage.name}"  # type: ignore[attr-defined]
+    needed = {module}
+    queue = [module]
+    while queue:
+        for found in graph.find_modules_directly_imported_by(queue.pop()) - needed - ENGINE:
+            needed.add(found)
+            queue.append(found)
+    covered = []
+    for source in stage.sources:  # type: ignore[attr-defined]
+        place = ROOT / source
+        assert place.exists(), f"{source} does not exist"
+        covered.append(source.removesuffix(".py").replace("/", "."))
+    missing = [
+        name
+        for name in sorted(needed)
+        if not any(name == c or name.startswith(c + ".") for c in covered)
+        and name not in {"exporters", "runtime", "pipeline.datasets", "pipeline.learning"}
+    ]
+    assert not missing, f"sources of stage {module} lack {missing}"
+
+
+def test_help_loads_neither_torch_nor_onnx_nor_numpy() -> None:
+    code = (
+        "import sys; from click.testing import CliRunner; from pipeline.cli import cli\n"
+        "for words in ([], ['run'], ['plan'], ['show'], ['predict'], ['recipes']):\n"
+        "    result = CliRunner().invoke(cli, [*words, '--help'])\n"
+        "    assert result.exit_code == 0, result.output\n"
+        "heavy = {'torch', 'torchvision', 'onnx', 'onnxruntime', 'numpy', 'matplotlib'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_verb_has_a_summary_in_help() -> None:
+    from click.testing import CliRunner
+
+    from pipeline.cli import cli
+
+    for name, command in cli.commands.items():
+        assert command.get_short_help_str(), name
+        assert CliRunner().invoke(cli, [name, "--help"]).exit_code == 0
+
+
+def test_the_readme_lists_the_stages_in_their_order() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = [f"| {stage.name} | {stage.summary} |" for stage in STAGES]
+    places = [readme.find(row) for row in rows]
+    assert -1 not in places, f"README.md lacks the row {rows[places.index(-1)]!r}"
+    assert places == sorted(places)
+
+
+def test_the_artifact_readme_names_the_numbered_folders() -> None:
+    text = (ROOT / "artifacts" / "README.md").read_text(encoding="utf-8")
+    for index, stage in enumerate(STAGES, start=1):
+        assert f"{index}_{stage.name}/" in text
