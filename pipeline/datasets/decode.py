@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.datasets.workers import run_in_processes, usable_cores
+from pipeline.datasets.workers import run_in_processes
 from pipeline.errors import DataError
+from runtime.cpu import usable_threads
 from runtime.images import as_image
 
 Pixels = NDArray[np.uint8]
@@ -205,7 +206,7 @@ def _chunks(index: int, target: Target) -> list[_Chunk]:
 def _resolve(workers: int | None, images: int) -> int:
     if workers is not None:
         return workers
-    return 1 if images < POOL_PAYS_FROM else usable_cores()
+    return 1 if images < POOL_PAYS_FROM else usable_threads()
 
 
 def _create(path: Path, shape: tuple[int, ...]) -> None:

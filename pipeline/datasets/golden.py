@@ -10,7 +10,8 @@ from pipeline.recipe import PreprocessOptions
 
 from .arrays import Dataset
 from .drawn_digits import draw_digit
-from .synthetic_faces import draw_face, sample_attributes
+from .face_attributes import sample_attributes
+from .face_drawing import draw_face
 
 Images = NDArray[np.uint8]
 _SEED = 2_026  # the same pictures in every bundle, whatever seed trained the model

@@ -265,7 +265,8 @@ def _downloaded(folder: Path) -> locate.CelebaFiles:
 
 
 def _generate(job: _Job) -> Path:
-    from pipeline.datasets.synthetic_faces import ATTRIBUTES, DRAWN, generate
+    from pipeline.datasets.face_attributes import ATTRIBUTES, DRAWN
+    from pipeline.datasets.synthetic_faces import generate
 
     celeba.choose_attributes(job.options.attributes, ATTRIBUTES, DRAWN)  # refuse before the work
     for left in (job.folder / _GENERATED, *job.folder.glob(f".{_GENERATED}.*.partial")):

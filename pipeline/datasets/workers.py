@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing.connection import wait
 from typing import Any, TypeVar
@@ -15,19 +15,17 @@ _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
 
 
-def usable_cores() -> int:
-    """The cores that this process may run on (on Linux taskset and containers are honoured)."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+def _no_setup() -> None:
+    """What a worker needs before its first task, when that is nothing."""
 
 
 def run_in_processes(
     function: Callable[[_Task], _Result],
     tasks: Sequence[_Task],
     workers: int,
-    initializer: Callable[..., None],
-    arguments: tuple[Any, ...],
-) -> Iterator[_Result]:
+    initializer: Callable[..., None] = _no_setup,
+    arguments: tuple[Any, ...] = (),
+) -> Generator[_Result, None, None]:
     """``function`` of every task, in whatever order they finish.
 
     Each worker first calls ``initializer(*arguments)``; all of these must be picklable. When the

@@ -23,8 +23,8 @@ from exporters.preprocess_graph import resize_graph
 from pipeline.datasets import celeba, locate
 from pipeline.datasets.arrays import INFO_NAME, DatasetInfo, open_dataset
 from pipeline.datasets.decode import open_preprocess
+from pipeline.datasets.face_attributes import DRAWN
 from pipeline.datasets.prepare import prepare, source_state
-from pipeline.datasets.synthetic_faces import DRAWN
 from pipeline.errors import DataError, StoreError
 from pipeline.recipe import DataOptions, PreprocessOptions
 from runtime.images import as_image

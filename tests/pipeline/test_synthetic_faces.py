@@ -12,17 +12,16 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from pipeline.datasets import synthetic_faces
-from pipeline.datasets.synthetic_faces import (
+from pipeline.datasets import face_attributes, face_drawing, synthetic_faces
+from pipeline.datasets.face_attributes import (
     ATTRIBUTES,
     DRAWN,
     HAIR_COLOURS,
     HAIR_SHAPES,
-    MARKER,
-    draw_face,
-    generate,
     sample_attributes,
 )
+from pipeline.datasets.face_drawing import draw_face
+from pipeline.datasets.synthetic_faces import MARKER, generate
 
 IMAGES = 70  # more than one chunk, and enough people for three splits
 
@@ -102,11 +101,11 @@ def test_labels_are_those_the_picture_was_drawn_with(folder: Path) -> None:
     """Redraw image 1 from its two seeds; a label in the list must match the drawing."""
     identity = pairs(folder / "identity_CelebA.txt")["000001.jpg"]
     rng = np.random.default_rng([3, identity, 1])
-    traits, person = synthetic_faces._sample_traits(rng), synthetic_faces._sample_person(rng)
+    traits, person = face_attributes.sample_traits(rng), face_drawing.sample_person(rng)
     rng = np.random.default_rng([3, 1])
-    attributes = synthetic_faces._dress(traits, rng)
+    attributes = face_attributes.dress(traits, rng)
     true = frozenset(name for name, value in attributes.items() if value)
-    pixels = synthetic_faces._draw(rng, person, true, 218, 178)
+    pixels = face_drawing.draw_person(rng, person, true, 218, 178)
     encoded = io.BytesIO()
     Image.fromarray(pixels).save(encoded, "JPEG", quality=synthetic_faces.JPEG_QUALITY)
 
@@ -236,7 +235,7 @@ def test_each_attribute_is_neither_rare_nor_the_rule(sampled: list[dict[str, boo
 
 def test_sampled_faces_are_consistent(sampled: list[dict[str, bool]]) -> None:
     for attributes in sampled:
-        synthetic_faces._check(attributes)  # raises on a contradiction
+        face_attributes.check(attributes)  # raises on a contradiction
         assert sum(attributes[name] for name in HAIR_COLOURS) <= 1
         assert sum(attributes[name] for name in HAIR_SHAPES) <= 1
         if attributes["Bald"]:
