@@ -1,0 +1,186 @@
+"""Random changes of a whole batch at once, each image differently. Knows nothing of labels,
+networks or files.
+
+Everything is drawn from one generator in a fixed order, so the same generator state gives the
+same batch; what has its option at 0 draws nothing and costs nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F  # noqa: N812  # its usual name
+from torch import Generator, Tensor
+
+from pipeline.recipe import AugmentOptions
+
+_THINNEST = 0.6  # of a full erosion: beyond, strokes of two pixels fall to pieces
+
+
+def augment(pixels: Tensor, options: AugmentOptions, generator: Generator) -> Tensor:
+    """Changed copies of uint8 or float pixels [N, H, W, C] in 0..255, in the same range.
+
+    The result is float32 where values between two grey levels arise (all but shift alone, flip
+    and erase). What leaves the frame is lost; what enters repeats the edge pixel, which is
+    background for digits and keeps photographs free of black corners. ``generator`` lives on the
+    CPU; ``pixels`` may be elsewhere. With all options at 0 the batch itself is returned.
+    """
+    if options.stroke:
+        pixels = _stroke(pixels, options.stroke, generator)
+    if options.rotate or options.scale or options.shear:
+        pixels = _affine(pixels, options, generator)
+    elif options.shift:
+        pixels = _shift(pixels, int(options.shift), generator)
+    if options.flip:
+        mirrored = _chance(0.5, pixels, generator)
+        pixels = torch.where(mirrored, pixels.flip(2), pixels)
+    if options.brightness or options.contrast:
+        pixels = _light(pixels, options, generator)
+    if options.erase:
+        pixels = _erase(pixels, options.erase, generator)
+    return pixels
+
+
+def _uniform(count: int, extent: float, generator: Generator) -> Tensor:
+    """``count`` numbers between -extent and extent, on the CPU, [count]."""
+    return (2 * torch.rand(count, generator=generator) - 1) * extent
+
+
+def _per_image(values: Tensor, pixels: Tensor) -> Tensor:
+    """[N] -> [N, 1, 1, 1] where the pixels are."""
+    return values.view(-1, 1, 1, 1).to(pixels.device)
+
+
+def _chance(share: float, pixels: Tensor, generator: Generator) -> Tensor:
+    """True for a random share of the images, [N, 1, 1, 1]."""
+    return _per_image(torch.rand(len(pixels), generator=generator) < share, pixels)
+
+
+# --- geometry -------------------------------------------------------------------------------
+
+
+def _affine(pixels: Tensor, options: AugmentOptions, generator: Generator) -> Tensor:
+    """Rotate, scale, shear and shift in a single resampling, which blurs only once."""
+    _, height, width, _ = pixels.shape
+    theta = _affine_maps(len(pixels), height, width, options, generator).to(pixels.device)
+    x = pixels.permute(0, 3, 1, 2).to(torch.float32)  # (N, C, H, W)
+    grid = F.affine_grid(theta, list(x.shape), align_corners=False)  # (N, H, W, 2)
+    x = F.grid_sample(x, grid, padding_mode="border", align_corners=False)  # (N, C, H, W)
+    # interpolation weights add up to 1 but for rounding
+    return x.clamp_(0, 255).permute(0, 2, 3, 1)  # (N, H, W, C)
+
+
+def _affine_maps(
+    count: int, height: int, width: int, options: AugmentOptions, generator: Generator
+) -> Tensor:
+    """[N, 2, 3]: from places in the result to places in the source, in units of half a frame
+    (what ``affine_grid`` wants)."""
+    angle = _uniform(count, math.radians(options.rotate), generator)
+    shear = torch.tan(_uniform(count, math.radians(options.shear), generator))
+    zoom_x = 1 / (1 + _uniform(count, options.scale, generator))
+    zoom_y = 1 / (1 + _uniform(count, options.scale, generator))
+    shift_x = _uniform(count, 2 * options.shift / width, generator)
+    shift_y = _uniform(count, 2 * options.shift / height, generator)
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    aspect = height / width  # a rotation of pixels is none in units of a frame that isn't square
+    # zoom * shear * rotation, with the columns and rows brought to those units
+    row_x = torch.stack(
+        [zoom_x * (cos + shear * sin), zoom_x * aspect * (shear * cos - sin), shift_x], 1
+    )
+    row_y = torch.stack([zoom_y * sin / aspect, zoom_y * cos, shift_y], 1)
+    return torch.stack([row_x, row_y], 1)  # (N, 2, 3)
+
+
+def _shift(pixels: Tensor, extent: int, generator: Generator) -> Tensor:
+    """Move by whole pixels, which needs no interpolation: half the cost of ``_affine``."""
+    count, height, width, _ = pixels.shape
+    rows = _moved(count, height, extent, generator).to(pixels.device)  # (N, H)
+    columns = _moved(count, width, extent, generator).to(pixels.device)  # (N, W)
+    images = torch.arange(count, device=pixels.device)
+    return pixels[images[:, None, None], rows[:, :, None], columns[:, None, :]]  # (N, H, W, C)
+
+
+def _moved(count: int, size: int, extent: int, generator: Generator) -> Tensor:
+    """For each image the source rows (or columns) of a random move, [N, size]."""
+    by = torch.randint(-extent, extent + 1, (count, 1), generator=generator)
+    return (torch.arange(size) + by).clamp_(0, size - 1)
+
+
+# --- light ----------------------------------------------------------------------------------
+
+
+def _light(pixels: Tensor, options: AugmentOptions, generator: Generator) -> Tensor:
+    """Scale the distance to each image's mean, then the whole."""
+    x = pixels.to(torch.float32)
+    contrast = _per_image(1 + _uniform(len(x), options.contrast, generator), x)
+    brightness = _per_image(1 + _uniform(len(x), options.brightness, generator), x)
+    mean = x.mean(dim=(1, 2, 3), keepdim=True)
+    return torch.addcmul(mean * (1 - contrast) * brightness, x, contrast * brightness).clamp_(
+        0, 255
+    )
+
+
+# --- strokes --------------------------------------------------------------------------------
+
+
+def _stroke(pixels: Tensor, share: float, generator: Generator) -> Tensor:
+    """Thicken or thin bright strokes: blend with the maximum or minimum over 3x3 pixels.
+
+    A full blend moves each edge of a stroke by one pixel, much for digits of 28x28 whose strokes
+    are two to four pixels wide; so the strength is uniform up to full for thicker strokes, and
+    to ``_THINNEST`` for thinner ones, where a full blend would wipe fine strokes out.
+    """
+    strength = torch.rand(len(pixels), generator=generator)
+    draw = torch.rand(len(pixels), generator=generator)
+    thick = (draw < share / 2).nonzero()[:, 0]
+    thin = ((draw >= share / 2) & (draw < share)).nonzero()[:, 0]
+    # One plain comparison after the other vectorises on uint8: max_pool2d, which also computes
+    # where the maximum is, took thirty times as long.
+    result = pixels.to(torch.float32)
+    if result is pixels:
+        result = pixels.clone()
+    for images, extreme, most in ((thick, torch.maximum, 1.0), (thin, torch.minimum, _THINNEST)):
+        chosen = pixels[images.to(pixels.device)]
+        blend = _per_image(strength[images] * most, pixels)
+        edge = _over_neighbours(_over_neighbours(chosen, extreme, 1), extreme, 2)
+        result[images.to(pixels.device)] = torch.lerp(
+            chosen.to(torch.float32), edge.to(torch.float32), blend
+        ).clamp_(0, 255)
+    return result
+
+
+def _over_neighbours(
+    pixels: Tensor, extreme: Callable[[Tensor, Tensor], Tensor], dim: int
+) -> Tensor:
+    """The extreme of each pixel and its two neighbours along ``dim``, same shape."""
+    size = pixels.shape[dim]
+    pairs = extreme(pixels.narrow(dim, 0, size - 1), pixels.narrow(dim, 1, size - 1))
+    inner = extreme(pairs.narrow(dim, 0, size - 2), pixels.narrow(dim, 2, size - 2))
+    first, last = pairs.narrow(dim, 0, 1), pairs.narrow(dim, size - 2, 1)
+    return torch.cat([first, inner, last], dim)
+
+
+# --- holes ----------------------------------------------------------------------------------
+
+
+def _erase(pixels: Tensor, share: float, generator: Generator) -> Tensor:
+    """Blank one rectangle, each side a tenth to a third of the frame, in a share of the images.
+
+    The colour is that of the image's first pixel, its background. Source of the idea: Zhong et
+    al., "Random Erasing Data Augmentation", 2017.
+    """
+    count, height, width, _ = pixels.shape
+    inside_rows = _interval(count, height, generator).to(pixels.device)[:, :, None, None]
+    inside_columns = _interval(count, width, generator).to(pixels.device)[:, None, :, None]
+    hole = _chance(share, pixels, generator) & inside_rows & inside_columns  # (N, H, W, 1)
+    return torch.where(hole, pixels[:, :1, :1, :], pixels)
+
+
+def _interval(count: int, size: int, generator: Generator) -> Tensor:
+    """For each image a random stretch of 0.1 to 0.33 of ``size``, as booleans [N, size]."""
+    length = size * (0.1 + 0.23 * torch.rand(count, 1, generator=generator))
+    start = (size - length) * torch.rand(count, 1, generator=generator)
+    place = torch.arange(size) + 0.5
+    return (place >= start) & (place < start + length)

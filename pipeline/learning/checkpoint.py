@@ -1,0 +1,139 @@
+"""What training leaves on disk: the finished network, and the state of a run that is not
+finished. Files appear whole or not at all. Knows nothing of how the state comes about.
+
+``checkpoint.pt``  weights, spec and network options; all that it takes to rebuild the network
+``resume.pt``      every number and random state of a run in mid-epoch
+``metrics.jsonl``  one line of JSON for each epoch
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.errors import PipelineError, TrainError
+from pipeline.recipe import NetworkOptions
+from runtime.spec import ModelSpec
+
+from .networks import PixelNetwork, build_network
+
+CHECKPOINT_NAME = "checkpoint.pt"
+RESUME_NAME = "resume.pt"
+METRICS_NAME = "metrics.jsonl"
+FORMAT = 1  # of both .pt files; raise it when their keys change
+
+
+def save_checkpoint(path: Path, network: PixelNetwork) -> None:
+    """Write weights, spec and network options to ``path``."""
+    weights = {k: v.cpu().contiguous() for k, v in network.state_dict().items()}
+    content = {
+        "format": FORMAT,
+        "spec": network.spec.to_json(),
+        "network": network.options.model_dump_json(),
+        "weights": weights,
+    }
+    _write(path, _packed(content))
+
+
+def load_checkpoint(path: Path) -> PixelNetwork:
+    """Rebuild the network that :func:`save_checkpoint` wrote, on the CPU, in evaluation mode.
+
+    Raises TrainError when the file is missing, damaged, or of another format.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if content["format"] != FORMAT:
+            raise ValueError(f"it has format {content['format']}, this version reads {FORMAT}")
+        spec = ModelSpec.from_json(content["spec"])
+        options = NetworkOptions.model_validate_json(content["network"])
+        with torch.random.fork_rng(devices=[]):  # fresh weights are drawn, then overwritten
+            network = build_network(options, spec)
+        network.load_state_dict(content["weights"])
+    except PipelineError:
+        raise  # a callable that is gone: it says so better than "cannot be read"
+    except Exception as exc:  # torch.load raises many kinds on damaged files
+        raise TrainError(
+            f"checkpoint {path} cannot be read: {_first_line(exc)}. "
+            "Run the train stage again with --force."
+        ) from exc
+    return network.eval()
+
+
+def save_resume(folder: Path, identity: Mapping[str, str], state: Mapping[str, Any]) -> None:
+    """Write the state of an unfinished run; ``identity`` says which run it can continue."""
+    content = {"format": FORMAT, "identity": dict(identity), "state": dict(state)}
+    _write(folder / RESUME_NAME, _packed(content))
+
+
+def load_resume(folder: Path, identity: Mapping[str, str]) -> tuple[dict[str, Any] | None, str]:
+    """The state of an unfinished run of the same ``identity``, if there is one, and a remark.
+
+    A file that is damaged or of another run is renamed, never deleted, and the remark says so;
+    without anything to remark it is empty.
+    """
+    path = folder / RESUME_NAME
+    if not path.exists():
+        return None, ""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if content["format"] != FORMAT:
+            raise ValueError(f"format {content['format']}, expected {FORMAT}")
+        found, state = dict(content["identity"]), dict(content["state"])
+    except Exception as exc:  # torch.load raises many kinds on damaged files
+        return None, _set_aside(path, "damaged", f"cannot be read ({_first_line(exc)})")
+    if other := sorted(k for k in {*found, *identity} if found.get(k) != identity.get(k)):
+        return None, _set_aside(path, "other", f"is of a run with other {', '.join(other)}")
+    return state, ""
+
+
+def remove_resume(folder: Path) -> None:
+    """Forget the unfinished run, because it has finished."""
+    (folder / RESUME_NAME).unlink(missing_ok=True)
+
+
+def write_metrics(folder: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Write one line for each epoch, replacing what was there, so that none appears twice."""
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    _write(folder / METRICS_NAME, text.encode())
+
+
+def _set_aside(path: Path, kind: str, reason: str) -> str:
+    target = path.with_suffix(f".{kind}.pt")
+    path.replace(target)
+    return f"{path.name} {reason}: it was renamed to {target.name} and training began anew"
+
+
+def _packed(content: Mapping[str, Any]) -> bytes:
+    # By way of memory: writing to a full disk, torch.save reports an internal assertion instead
+    # of the OSError.
+    buffer = io.BytesIO()
+    torch.save(dict(content), buffer)
+    return buffer.getvalue()
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write aside, flush to the disk, rename: a kill or a power cut leaves the old file or the
+    new one."""
+    aside = path.with_name(path.name + ".tmp")
+    try:
+        with aside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError as exc:
+        aside.unlink(missing_ok=True)
+        raise TrainError(
+            f"{path} ({len(data):,} bytes) cannot be written: {exc}. Make room or choose another "
+            "folder, then run the same command again: it goes on from the last checkpoint."
+        ) from exc
+
+
+def _first_line(exc: Exception) -> str:
+    return (str(exc).strip().splitlines() or [type(exc).__name__])[0].rstrip(".")

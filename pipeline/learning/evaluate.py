@@ -1,0 +1,43 @@
+"""Probabilities of many images, batch by batch, so that they never stand in memory as floats.
+Knows nothing of labels or accuracy; ``exporters.metrics`` judges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+BATCH_SIZE = 256  # larger ones fall out of the processor's cache and were slower
+
+
+def probabilities(
+    network: nn.Module,
+    images: NDArray[np.uint8],
+    batch_size: int = BATCH_SIZE,
+    device: str = "cpu",
+    on_step: Callable[[int, int], None] | None = None,
+) -> NDArray[np.float32]:
+    """Probabilities [N, labels] of uint8 images [N, H, W, C], which may be a memory map.
+
+    ``network`` is any module from pixels to probabilities. It is moved to ``device`` and left
+    there, runs in evaluation mode and gets its own mode back. ``on_step`` is told (images done,
+    images in all) after each batch. No images give an array [0, 0].
+    """
+    was_training = network.training
+    network.to(device).eval()
+    parts: list[NDArray[np.float32]] = []
+    try:
+        with torch.inference_mode():
+            for start in range(0, len(images), batch_size):
+                # a copy: what is mapped read-only may not back a tensor
+                batch = np.array(images[start : start + batch_size])
+                answer = network(torch.from_numpy(batch).to(device))
+                parts.append(answer.to("cpu", torch.float32).numpy())
+                if on_step is not None:
+                    on_step(start + len(batch), len(images))
+    finally:
+        network.train(was_training)
+    return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)

@@ -1,0 +1,507 @@
+"""Training, from decoded images to ``checkpoint.pt``. A run that is killed goes on where its last
+checkpoint stands and ends with the same bits, as long as the number of threads is the same.
+Knows nothing of stages, recipes' names or the terminal.
+
+One epoch is one pass through a random order of the train split, then one look at the validation
+split with the averaged weights; the best of these looks is what is saved in the end. The test
+split is never read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from exporters.metrics import correct
+from pipeline.datasets.arrays import Dataset, Split
+from pipeline.errors import TrainError
+from pipeline.recipe import NetworkOptions, TrainOptions
+from runtime.spec import ModelSpec
+
+from . import checkpoint
+from .augment import augment
+from .evaluate import probabilities
+from .networks import PixelNetwork, build_network
+from .optimize import averaged_copy, build_optimizer, learning_rate, training_loss
+
+# Steps between two looks at the loss on a GPU, where each look waits for it to finish.
+STEPS_PER_LOOK = 20
+# Options that decide how fast, not what: a run may go on with others.
+_HOW_FAST = {"device", "threads", "checkpoint_seconds"}
+
+
+@dataclass(frozen=True)
+class StepProgress:
+    """Where training stands after one step."""
+
+    epoch: int  # from 1
+    epochs: int
+    step: int  # finished ones, over all epochs
+    steps: int
+    loss: float  # of the last step that was looked at
+    lr: float
+    images_per_second: float  # of this process, in this epoch
+    val_accuracy_percent: float | None  # of the last finished epoch
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """One line of ``metrics.jsonl``."""
+
+    epoch: int
+    lr: float  # of the last step
+    train_loss: float  # mean over the steps, with augmentation and label smoothing
+    val_loss: float  # without either
+    val_accuracy_percent: float  # of the averaged weights; mean over labels for multi-label
+    cpu_seconds: float  # of the process, since training began
+    wall_seconds: float
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What training came to. Times add up over resumes, less what a kill threw away."""
+
+    epochs: int
+    best_epoch: int
+    val_accuracy_percent: float  # of the best epoch
+    parameters: int
+    cpu_seconds: float
+    wall_seconds: float
+    device: str  # "cpu" or "cuda"
+    threads: int
+    resumed: bool
+    notes: tuple[str, ...] = ()  # what a reader must know, such as a changed thread count
+
+
+def fit(
+    dataset: Dataset,
+    spec: ModelSpec,
+    network: NetworkOptions,
+    train: TrainOptions,
+    seed: int,
+    folder: Path,
+    on_step: Callable[[StepProgress], None] | None = None,
+) -> TrainResult:
+    """Train a network, leave ``checkpoint.pt`` and ``metrics.jsonl`` in ``folder``.
+
+    Goes on from ``resume.pt`` if one of the same run is there. Torch's thread count, random
+    state and cuDNN settings are the caller's again afterwards. Raises TrainError when data and
+    spec contradict each other, the device is not there, the loss is no number any more, or
+    nothing can be written; RecipeError when the network's layers do not fit together.
+    """
+    _check(dataset, spec)
+    device = _resolve_device(train.device)
+    threads = train.threads or _usable_cores()
+    folder.mkdir(parents=True, exist_ok=True)
+    with _torch_settings(device, threads):
+        torch.manual_seed(seed)
+        run = _Run(dataset, build_network(network, spec), train, seed, folder, device, threads)
+        run.resume()
+        run.to_the_end(on_step)
+        return run.finish()
+
+
+# --- before training ------------------------------------------------------------------------
+
+
+def _check(dataset: Dataset, spec: ModelSpec) -> None:
+    for name, split, least in (("train", dataset.train, 2), ("val", dataset.val, 1)):
+        if len(split) < least:
+            raise TrainError(
+                f"the {name} split has {len(split)} images; expected at least {least}. "
+                "Give the data stage more images or other splits."
+            )
+        _check_split(name, split, spec)
+
+
+def _check_split(name: str, split: Split, spec: ModelSpec) -> None:
+    count, labels = len(spec.labels), split.labels
+    if split.images.shape[1:] != spec.shape or split.images.dtype != np.uint8:
+        raise TrainError(
+            f"the {name} images are {split.images.dtype} {split.images.shape[1:]}; expected uint8 "
+            f"{spec.shape}, (height, width, channels). Run the data stage again."
+        )
+    shape = (len(split),) if spec.task == "multi-class" else (len(split), count)
+    if labels.shape != shape or not np.issubdtype(labels.dtype, np.integer):
+        raise TrainError(
+            f"the {name} labels are {labels.dtype} {labels.shape}; expected integers {shape} for a "
+            f"{spec.task} model of {count} labels."
+        )
+    most = count - 1 if spec.task == "multi-class" else 1
+    if labels.min() < 0 or labels.max() > most:
+        raise TrainError(
+            f"the {name} labels go from {labels.min()} to {labels.max()}; expected 0 to {most}."
+        )
+
+
+def _resolve_device(asked: str) -> torch.device:
+    if asked == "cpu" or (asked == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        built = torch.version.cuda
+        reason = f"torch {torch.__version__} was built " + (
+            f"for CUDA {built} but finds no usable GPU or driver" if built else "without CUDA"
+        )
+        raise TrainError(
+            f'train.device = "cuda", but {reason}. Install a CUDA build of torch and a driver, or '
+            'set train.device = "auto".'
+        )
+    return torch.device("cuda")
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def _torch_settings(device: torch.device, threads: int) -> Iterator[None]:
+    """Threads, random state and determinism for the time of training."""
+    threads_before = torch.get_num_threads()
+    cudnn = torch.backends.cudnn
+    cudnn_before = (cudnn.deterministic, cudnn.benchmark)
+    torch.set_num_threads(threads)
+    # On the CPU every kernel used here gives the same bits at the same thread count anyway.
+    # torch.use_deterministic_algorithms would refuse what some networks need on a GPU.
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        with torch.random.fork_rng(devices=[0] if device.type == "cuda" else []):
+            yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = cudnn_before
+        torch.set_num_threads(threads_before)
+
+
+def _identity(
+    dataset: Dataset, network: PixelNetwork, train: TrainOptions, seed: int
+) -> dict[str, str]:
+    """All that decides the result, by the names that a message can use."""
+    values: dict[str, Any] = {
+        "data": {"sha256": dataset.info.sha256, "counts": dataset.info.counts},
+        "spec": network.spec.to_dict(),
+        "network": network.options.model_dump(mode="json"),
+        "seed": seed,
+    }
+    for key, value in train.model_dump(mode="json", exclude=_HOW_FAST).items():
+        values[f"train.{key}"] = value
+    return {key: json.dumps(value, sort_keys=True) for key, value in values.items()}
+
+
+# --- training -------------------------------------------------------------------------------
+
+
+class _Run:
+    """One training run: everything that changes from step to step, and the step itself."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        network: PixelNetwork,
+        train: TrainOptions,
+        seed: int,
+        folder: Path,
+        device: torch.device,
+        threads: int,
+    ) -> None:
+        self.dataset, self.options, self.folder = dataset, train, folder
+        self.device, self.threads = device, threads
+        self.identity = _identity(dataset, network, train, seed)
+        # channels_last: what pixels are in memory anyway, and 0.6 to 0.8 of the time on a CPU
+        self.network: PixelNetwork = network.to(device)
+        self.network.to(memory_format=torch.channels_last)
+        self.averaged = averaged_copy(self.network, train.ema) if train.ema else None
+        self.optimizer = build_optimizer(self.network, train)
+        self.precision = _precision(device)
+        # float16 alone needs its gradients scaled; else this passes everything through
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == torch.float16)
+        self.generator = torch.Generator().manual_seed(seed)  # of orders and augmentation
+
+        self.batch = min(train.batch_size, len(dataset.train))
+        # What is left of an epoch below a whole batch is left out: the order is another one in
+        # each epoch, and a tiny batch would spoil the statistics of batch norm.
+        self.steps_per_epoch = len(dataset.train) // self.batch
+        self.steps = self.steps_per_epoch * train.epochs
+        self.epoch = 0  # finished epochs
+        self.position = 0  # finished steps of this epoch
+        self.order: NDArray[np.int64] | None = None  # of the train images in this epoch
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+        self.metrics: list[EpochMetrics] = []
+        self.best: EpochMetrics | None = None
+        self.best_weights: dict[str, Tensor] = {}
+        self.resumed = False
+        self.notes: list[str] = []
+
+        self.last_loss = math.nan
+        self.cpu_before = self.wall_before = 0.0  # of the processes that came before this one
+        self.cpu_start, self.wall_start = time.process_time(), time.perf_counter()
+        self.saved_at = self.wall_start
+
+    # --- the loop
+
+    def to_the_end(self, on_step: Callable[[StepProgress], None] | None) -> None:
+        """Train until all epochs are done."""
+        while self.epoch < self.options.epochs:
+            if self.order is None:
+                self.order = torch.randperm(
+                    len(self.dataset.train), generator=self.generator
+                ).numpy()
+            epoch_start, first = time.perf_counter(), self.position
+            while self.position < self.steps_per_epoch:
+                lr = self.step(self.order)
+                self.position += 1
+                if time.perf_counter() - self.saved_at >= self.options.checkpoint_seconds:
+                    self.save()
+                if on_step is not None:
+                    rate = self._rate(first, epoch_start)
+                    on_step(self._progress(lr, rate))
+            self.finish_epoch(self._rate(first, epoch_start))
+
+    def step(self, order: NDArray[np.int64]) -> float:
+        """One batch forward and back; returns its learning rate."""
+        number = self.epoch * self.steps_per_epoch + self.position
+        lr = learning_rate(number, self.steps, self.options)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        pixels, labels = self._batch(order)
+        pixels = augment(pixels, self.options.augment, self.generator)
+        with torch.autocast(
+            self.device.type,
+            dtype=self.precision or torch.bfloat16,
+            enabled=self.precision is not None,
+        ):
+            logits = self.network.logits(pixels)
+            loss = training_loss(
+                logits, labels, self.network.spec.task, self.options.label_smoothing
+            )
+        self._look_at(loss.detach(), number, lr)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.network)
+        return lr
+
+    def _batch(self, order: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        start = self.position * self.batch
+        chosen = order[start : start + self.batch]
+        split = self.dataset.train
+        # indexing copies, so a read-only memory map is read and never written
+        pixels = torch.from_numpy(np.asarray(split.images[chosen]))  # uint8 (N, H, W, C)
+        labels = torch.from_numpy(np.asarray(split.labels[chosen]))  # (N,) or (N, labels)
+        return pixels.to(self.device), labels.to(self.device)
+
+    def _look_at(self, loss: Tensor, number: int, lr: float) -> None:
+        """Add up the loss; stop as soon as it is seen to be no number."""
+        self.loss_sum += loss
+        last_of_epoch = self.position == self.steps_per_epoch - 1
+        if self.device.type == "cuda" and number % STEPS_PER_LOOK and not last_of_epoch:
+            return
+        self.last_loss = float(loss)
+        if not math.isfinite(float(self.loss_sum)):
+            raise TrainError(
+                f"the loss is {self.last_loss} at step {number + 1} of {self.steps} (epoch "
+                f"{self.epoch + 1}, learning rate {lr:.3g}). Lower train.lr, at present "
+                f"{self.options.lr:g}, or lengthen train.warmup, then start again."
+            )
+
+    def finish_epoch(self, rate: float) -> None:
+        """Look at the validation split, remember the best weights, write the metrics."""
+        network = self._judged()
+        loss, accuracy = _judge(network, self.dataset.val, str(self.device))
+        last_step = (self.epoch + 1) * self.steps_per_epoch - 1
+        line = EpochMetrics(
+            epoch=self.epoch + 1,
+            lr=learning_rate(last_step, self.steps, self.options),
+            train_loss=float(self.loss_sum) / self.steps_per_epoch,
+            val_loss=loss,
+            val_accuracy_percent=accuracy,
+            cpu_seconds=round(self.cpu_seconds, 3),
+            wall_seconds=round(self.wall_seconds, 3),
+            images_per_second=round(rate, 1),
+        )
+        self.metrics.append(line)
+        if self.best is None or _rank(line) >= _rank(self.best):
+            self.best, self.best_weights = line, _copied(network)
+        self.epoch, self.position, self.order = self.epoch + 1, 0, None
+        self.loss_sum.zero_()
+        self._write_metrics()
+
+    def finish(self) -> TrainResult:
+        """Write the best weights and forget the unfinished run."""
+        best = self.best
+        assert best is not None  # epochs >= 1
+        self.network.load_state_dict(self.best_weights)
+        checkpoint.save_checkpoint(self.folder / checkpoint.CHECKPOINT_NAME, self.network)
+        self._write_metrics()
+        checkpoint.remove_resume(self.folder)
+        return TrainResult(
+            epochs=self.epoch,
+            best_epoch=best.epoch,
+            val_accuracy_percent=best.val_accuracy_percent,
+            parameters=self.network.parameter_count,
+            cpu_seconds=self.cpu_seconds,
+            wall_seconds=self.wall_seconds,
+            device=self.device.type,
+            threads=self.threads,
+            resumed=self.resumed,
+            notes=tuple(self.notes),
+        )
+
+    # --- saving and resuming
+
+    def save(self) -> None:
+        """Write ``resume.pt`` as things stand between two steps."""
+        checkpoint.save_resume(self.folder, self.identity, self._state())
+        self.saved_at = time.perf_counter()
+
+    def resume(self) -> None:
+        """Take over what an earlier process left, if it left anything that fits."""
+        state, remark = checkpoint.load_resume(self.folder, self.identity)
+        if remark:
+            self.notes.append(remark)
+        if state is not None:
+            self._take_over(state)
+            self.resumed = True
+            self._write_metrics()
+
+    def _state(self) -> dict[str, Any]:
+        on_gpu = self.device.type == "cuda"
+        return {
+            "network": self.network.state_dict(),
+            "averaged": self.averaged.state_dict() if self.averaged is not None else None,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "epoch": self.epoch,
+            "position": self.position,
+            "order": None if self.order is None else torch.from_numpy(self.order),
+            "loss_sum": self.loss_sum,
+            "random": torch.get_rng_state(),  # of dropout
+            "random_cuda": torch.cuda.get_rng_state() if on_gpu else None,
+            "generator": self.generator.get_state(),
+            "metrics": [asdict(line) for line in self.metrics],
+            "best": None if self.best is None else asdict(self.best),
+            "best_weights": self.best_weights,
+            "cpu_seconds": self.cpu_seconds,
+            "wall_seconds": self.wall_seconds,
+            "where": self._where(),
+            "notes": list(self.notes),
+        }
+
+    def _take_over(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        if self.averaged is not None:
+            self.averaged.load_state_dict(state["averaged"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.epoch, self.position = state["epoch"], state["position"]
+        self.order = None if state["order"] is None else state["order"].numpy()
+        self.loss_sum = state["loss_sum"].to(self.device)
+        torch.set_rng_state(state["random"])
+        if self.device.type == "cuda" and state["random_cuda"] is not None:
+            torch.cuda.set_rng_state(state["random_cuda"])
+        self.generator.set_state(state["generator"])
+        self.metrics = [EpochMetrics(**line) for line in state["metrics"]]
+        self.best = None if state["best"] is None else EpochMetrics(**state["best"])
+        self.best_weights = state["best_weights"]
+        self.cpu_before, self.wall_before = state["cpu_seconds"], state["wall_seconds"]
+        self.notes += state["notes"]
+        for what, now in self._where().items():
+            if (then := state["where"][what]) != now:
+                self.notes.append(
+                    f"resumed at step {self._done()} with {what} {now} after {then}: the result "
+                    "is as good, but not bit-equal to an unbroken run"
+                )
+
+    def _where(self) -> dict[str, str]:
+        """What a resumed run must share with the first part to end with the same bits."""
+        return {
+            "threads": str(self.threads),
+            "device": self.device.type,
+            "torch": str(torch.__version__),
+        }
+
+    # --- figures
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU time of all threads, summed over resumes."""
+        return self.cpu_before + time.process_time() - self.cpu_start
+
+    @property
+    def wall_seconds(self) -> float:
+        """Time on the clock, summed over resumes."""
+        return self.wall_before + time.perf_counter() - self.wall_start
+
+    def _judged(self) -> PixelNetwork:
+        """The network whose accuracy counts: the averaged one, if weights are averaged."""
+        if self.averaged is None:
+            return self.network
+        return cast("PixelNetwork", self.averaged.module)
+
+    def _done(self) -> int:
+        return self.epoch * self.steps_per_epoch + self.position
+
+    def _rate(self, first: int, since: float) -> float:
+        seconds = max(time.perf_counter() - since, 1e-9)
+        return (self.position - first) * self.batch / seconds
+
+    def _progress(self, lr: float, rate: float) -> StepProgress:
+        last = self.metrics[-1].val_accuracy_percent if self.metrics else None
+        return StepProgress(
+            epoch=self.epoch + 1,
+            epochs=self.options.epochs,
+            step=self._done(),
+            steps=self.steps,
+            loss=self.last_loss,
+            lr=lr,
+            images_per_second=rate,
+            val_accuracy_percent=last,
+        )
+
+    def _write_metrics(self) -> None:
+        checkpoint.write_metrics(self.folder, [asdict(line) for line in self.metrics])
+
+
+def _precision(device: torch.device) -> torch.dtype | None:
+    """The type of mixed precision; None computes in float32, as on every CPU."""
+    if device.type != "cuda":
+        return None  # few CPUs have bfloat16 units, and without them it is slower
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def _judge(network: PixelNetwork, split: Split, device: str) -> tuple[float, float]:
+    """(cross-entropy, accuracy in percent) of a split; means over labels for multi-label."""
+    answer = probabilities(network, split.images, device=device)
+    tiny = np.finfo(np.float32).tiny
+    if network.spec.task == "multi-class":
+        of_truth = answer[np.arange(len(answer)), split.labels]
+        right = correct(answer, split.labels, None)
+    else:
+        of_truth = np.where(split.labels == 1, answer, 1 - answer)
+        right = correct(answer, split.labels, np.full(1, 0.5))
+    loss = -np.log(np.maximum(of_truth, tiny), dtype=np.float64).mean()
+    return float(loss), 100 * float(right.mean())
+
+
+def _rank(line: EpochMetrics) -> tuple[float, float]:
+    """Accuracy first; of equally accurate epochs the surer one, and then the later one."""
+    return line.val_accuracy_percent, -line.val_loss
+
+
+def _copied(network: PixelNetwork) -> dict[str, Tensor]:
+    return {key: value.detach().cpu().clone() for key, value in network.state_dict().items()}

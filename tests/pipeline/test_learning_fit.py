@@ -1,0 +1,409 @@
+"""Training: it learns, it chooses by validation, and a kill changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.datasets.arrays import (
+    Dataset,
+    DatasetInfo,
+    Split,
+    open_dataset,
+    write_info,
+    write_split,
+)
+from pipeline.errors import TrainError
+from pipeline.learning import fit as fit_module
+from pipeline.learning.checkpoint import load_checkpoint
+from pipeline.learning.evaluate import probabilities
+from pipeline.learning.fit import StepProgress, TrainResult, fit
+from pipeline.learning.optimize import averaged_copy, learning_rate, training_loss
+from pipeline.recipe import AugmentOptions, NetworkOptions, TrainOptions
+from runtime.spec import ModelSpec
+
+BARS = ModelSpec("bars", "multi-class", 12, 12, 1, ("none", "upright", "level"))
+SIGNS = ModelSpec("signs", "multi-label", 12, 12, 1, ("upright", "level"))
+NETWORK = NetworkOptions.model_validate(
+    {
+        "layers": [
+            {"op": "conv", "out": 8, "stride": 2, "batch_norm": True},
+            {"op": "dropout", "p": 0.1},
+            {"op": "conv", "out": 8, "batch_norm": True},
+            {"op": "pool", "kind": "max", "size": "global"},
+            {"op": "linear"},
+        ]
+    }
+)
+# all that has a state: momentum, averages, augmentation, dropout; saved after every step
+TRAIN = TrainOptions(
+    epochs=3,
+    batch_size=16,
+    lr=0.1,
+    ema=0.9,
+    label_smoothing=0.05,
+    threads=1,
+    device="cpu",
+    checkpoint_seconds=0,
+    augment=AugmentOptions(shift=1, rotate=5, brightness=0.1),
+)
+
+
+def bars(count: int, seed: int, multi_label: bool = False) -> Split:
+    """Noise with an upright bar, a level bar, neither, or (multi-label) both."""
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 90, (count, 12, 12, 1), dtype=np.uint8)
+    upright, level = rng.integers(0, 2, (2, count))
+    if not multi_label:
+        level &= 1 - upright
+    for image, has_upright, has_level, place in zip(
+        images, upright, level, rng.integers(1, 9, count), strict=True
+    ):
+        if has_upright:
+            image[1:11, place : place + 2] = 220
+        if has_level:
+            image[place : place + 2, 1:11] = 220
+    labels = np.stack([upright, level], 1).astype(np.uint8) if multi_label else upright + 2 * level
+    return Split(images, labels, np.arange(count).astype(np.str_))
+
+
+def dataset(multi_label: bool = False, train: int = 200) -> Dataset:
+    spec = SIGNS if multi_label else BARS
+    counts = {"train": train, "val": 60, "test": 60}
+    info = DatasetInfo(spec.name, spec.task, spec.labels, counts, "0" * 64, True, True, "CC0")
+    return Dataset(info, *(bars(n, seed, multi_label) for seed, n in enumerate(counts.values())))
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(folder / "checkpoint.pt").state_dict()
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, less what the clock has a hand in."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    clock = {"cpu_seconds", "wall_seconds", "images_per_second"}
+    return [{k: v for k, v in line.items() if k not in clock} for line in lines]
+
+
+def assert_same_run(one: Path, two: Path) -> None:
+    """Weights, statistics and metrics agree to the last bit."""
+    a, b = weights(one), weights(two)
+    assert a.keys() == b.keys()
+    for key, value in a.items():
+        assert torch.equal(value, b[key]), key
+    assert metrics(one) == metrics(two)
+    assert not (two / "resume.pt").exists()
+
+
+class Killed(Exception):
+    pass
+
+
+def kill_at(step: int) -> Callable[[StepProgress], None]:
+    def on_step(progress: StepProgress) -> None:
+        if progress.step == step:
+            raise Killed
+
+    return on_step
+
+
+def train(folder: Path, options: TrainOptions = TRAIN, **more: Any) -> TrainResult:
+    return fit(more.pop("data", dataset()), BARS, NETWORK, options, 7, folder, **more)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("unbroken")
+    train(folder)
+    return folder
+
+
+# --- it learns --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_multi_class_is_learned(tmp_path: Path, optimizer: str) -> None:
+    data = dataset(train=600)
+    lr = 0.1 if optimizer == "sgd" else 0.01
+    options = TRAIN.model_copy(
+        update={"epochs": 6, "checkpoint_seconds": 60, "optimizer": optimizer, "lr": lr}
+    )
+    seen: list[StepProgress] = []
+    before = torch.get_num_threads(), torch.get_rng_state()
+    result = train(tmp_path, options, data=data, on_step=seen.append)
+    assert torch.get_num_threads() == before[0]
+    assert torch.equal(torch.get_rng_state(), before[1])
+
+    answer = probabilities(load_checkpoint(tmp_path / "checkpoint.pt"), data.test.images)
+    assert (answer.argmax(1) == data.test.labels).mean() > 0.95
+    assert result.val_accuracy_percent > 95
+    assert (result.epochs, result.device, result.threads) == (6, "cpu", 1)
+    assert not result.resumed
+    assert result.notes == ()
+    assert result.parameters == 8 * 9 + 16 + 64 * 9 + 16 + 27
+    assert 0 < result.cpu_seconds < 60
+    assert [p.step for p in seen] == list(range(1, 6 * 37 + 1))
+    assert (seen[-1].steps, seen[-1].epoch, seen[-1].epochs) == (6 * 37, 6, 6)
+    assert seen[0].val_accuracy_percent is None
+    assert seen[-1].val_accuracy_percent == metrics(tmp_path)[4]["val_accuracy_percent"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.pt", "metrics.jsonl"]
+
+
+def test_multi_label_is_learned(tmp_path: Path) -> None:
+    data = dataset(multi_label=True, train=600)
+    options = TRAIN.model_copy(update={"epochs": 6, "checkpoint_seconds": 60})
+    result = fit(data, SIGNS, NETWORK, options, 0, tmp_path)
+    answer = probabilities(load_checkpoint(tmp_path / "checkpoint.pt"), data.test.images)
+    assert ((answer > 0.5) == data.test.labels).mean() > 0.95
+    assert result.val_accuracy_percent > 95  # the mean over both labels
+
+
+def test_the_best_epoch_by_validation_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is told of epoch 2, its weights are those in the checkpoint."""
+    told = iter([(0.5, 60.0), (0.4, 90.0), (0.6, 90.0)])  # (loss, accuracy)
+    judged: list[dict[str, torch.Tensor]] = []
+
+    def judge(network: torch.nn.Module, *_: object) -> tuple[float, float]:
+        judged.append({k: v.clone() for k, v in network.state_dict().items()})
+        return next(told)
+
+    monkeypatch.setattr(fit_module, "_judge", judge)
+    result = train(tmp_path)
+    assert (result.best_epoch, result.val_accuracy_percent) == (2, 90.0)
+    for key, value in weights(tmp_path).items():
+        assert torch.equal(value, judged[1][key])
+
+
+def test_averages_include_the_statistics_of_batch_norm() -> None:
+    network = torch.nn.BatchNorm1d(2)
+    averaged = averaged_copy(network, decay=0.5)
+    averaged.update_parameters(network)  # the first one copies
+    network.running_mean += 8  # type: ignore[operator]
+    network.num_batches_tracked += 3  # type: ignore[operator]
+    averaged.update_parameters(network)
+    # the early decay is (1 + 1) / (10 + 1), less than the 0.5 that were asked for
+    torch.testing.assert_close(averaged.module.running_mean, torch.full((2,), 8 * 9 / 11))
+    assert averaged.module.num_batches_tracked == 3
+
+
+def test_the_rate_goes_up_and_down_once() -> None:
+    rates = [learning_rate(step, 100, TRAIN) for step in range(100)]
+    top = int(np.argmax(rates))
+    assert top == 20  # warmup = 0.2
+    assert rates[top] == TRAIN.lr
+    assert rates[0] == pytest.approx(TRAIN.lr / 25)
+    assert rates[-1] == pytest.approx(TRAIN.lr / 1000)
+    assert (np.diff(rates[: top + 1]) > 0).all()
+    assert (np.diff(rates[top:]) < 0).all()
+    constant = TRAIN.model_copy(update={"schedule": "constant"})
+    assert {learning_rate(step, 100, constant) for step in range(100)} == {TRAIN.lr}
+    assert learning_rate(0, 1, TRAIN.model_copy(update={"warmup": 0.0})) == TRAIN.lr
+
+
+def test_smoothed_labels_are_best_answered_short_of_certainty() -> None:
+    label, score = torch.tensor([[1]]), torch.tensor([[0.9]]).logit()
+    smoothed = training_loss(score, label, "multi-label", 0.2)
+    assert smoothed < training_loss(score + 0.1, label, "multi-label", 0.2)
+    assert smoothed < training_loss(score - 0.1, label, "multi-label", 0.2)
+
+
+# --- it resumes -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", [1, 12, 17, 24, 36])  # an epoch has 12 steps
+def test_a_broken_run_ends_with_the_same_bits(tmp_path: Path, unbroken: Path, step: int) -> None:
+    with pytest.raises(Killed):
+        train(tmp_path, on_step=kill_at(step))
+    torch.rand(5)  # what happens in between is no part of training
+    seen: list[int] = []
+    result = train(tmp_path, on_step=lambda p: seen.append(p.step))
+    assert result.resumed
+    assert result.notes == ()
+    assert seen == list(range(step + 1, 37))
+    assert_same_run(unbroken, tmp_path)
+
+
+def test_two_threads_repeat_themselves_too(tmp_path: Path) -> None:
+    two = TRAIN.model_copy(update={"threads": 2, "optimizer": "adamw", "lr": 0.01})
+    train(tmp_path / "unbroken", two)
+    with pytest.raises(Killed):
+        train(tmp_path / "broken", two, on_step=kill_at(20))
+    assert train(tmp_path / "broken", two).notes == ()
+    assert_same_run(tmp_path / "unbroken", tmp_path / "broken")
+
+
+def test_nothing_is_lost_but_what_the_last_checkpoint_missed(
+    tmp_path: Path, unbroken: Path
+) -> None:
+    """A checkpoint of step 5 continues a run that got to step 20, and no epoch is told twice."""
+    with pytest.raises(Killed):
+        train(tmp_path, on_step=kill_at(14))
+    kept = (tmp_path / "resume.pt").read_bytes()
+    with pytest.raises(Killed):
+        train(tmp_path, on_step=kill_at(30))
+    assert len(metrics(tmp_path)) == 2
+    (tmp_path / "resume.pt").write_bytes(kept)
+    train(tmp_path)
+    assert_same_run(unbroken, tmp_path)
+
+
+PROGRAM = """
+    import sys
+    from pathlib import Path
+
+    sys.path[:0] = sys.argv[3:5]
+    from test_learning_fit import BARS, NETWORK, TRAIN
+    from pipeline.datasets.arrays import open_dataset
+    from pipeline.learning.fit import fit
+
+    def on_step(progress):
+        print(progress.step, flush=True)
+
+    data, out = Path(sys.argv[1]), Path(sys.argv[2])
+    fit(open_dataset(data), BARS, NETWORK, TRAIN, 7, out, on_step)
+"""
+
+
+def test_kill_9_in_mid_epoch_changes_nothing(tmp_path: Path, unbroken: Path) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    splits = dataset()
+    for name in ("train", "val", "test"):
+        write_split(data, name, getattr(splits, name))
+    write_info(data, splits.info)
+    root = Path(__file__).parents[2]
+    command = [
+        sys.executable,
+        "-c",
+        textwrap.dedent(PROGRAM),
+        data,
+        out,
+        Path(__file__).parent,
+        root,
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if int(line) == 19:
+                process.send_signal(signal.SIGKILL)
+                break
+        process.wait(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert not (out / "checkpoint.pt").exists()
+    result = train(out, data=open_dataset(data))
+    assert result.resumed
+    assert_same_run(unbroken, out)
+
+
+def test_other_threads_go_on_and_say_so(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        train(tmp_path, on_step=kill_at(15))
+    result = train(tmp_path, TRAIN.model_copy(update={"threads": 2}))
+    assert result.resumed
+    assert result.threads == 2
+    assert result.notes == (
+        "resumed at step 15 with threads 2 after 1: the result is as good, but not bit-equal to "
+        "an unbroken run",
+    )
+    assert len(metrics(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("size", [0, 1, 1000, -1])
+def test_a_truncated_checkpoint_is_set_aside(tmp_path: Path, unbroken: Path, size: int) -> None:
+    with pytest.raises(Killed):
+        train(tmp_path, on_step=kill_at(5))
+    path = tmp_path / "resume.pt"
+    path.write_bytes(path.read_bytes()[:size])
+    result = train(tmp_path)
+    assert not result.resumed
+    assert "resume.pt cannot be read" in result.notes[0]
+    assert "training began anew" in result.notes[0]
+    assert (tmp_path / "resume.damaged.pt").exists()
+    assert_same_run(unbroken, tmp_path)
+
+
+def test_a_checkpoint_of_another_recipe_is_set_aside(tmp_path: Path, unbroken: Path) -> None:
+    with pytest.raises(Killed):
+        train(tmp_path, TRAIN.model_copy(update={"lr": 0.2}), on_step=kill_at(5))
+    kept = (tmp_path / "resume.pt").read_bytes()
+    result = train(tmp_path)
+    assert not result.resumed
+    assert "resume.pt is of a run with other train.lr" in result.notes[0]
+    assert (tmp_path / "resume.other.pt").read_bytes() == kept
+    assert_same_run(unbroken, tmp_path)
+
+
+def test_times_add_up_over_resumes(tmp_path: Path) -> None:
+    def slow(progress: StepProgress) -> None:
+        time.sleep(0.02)
+        kill_at(20)(progress)
+
+    with pytest.raises(Killed):
+        train(tmp_path, on_step=slow)
+    assert train(tmp_path).wall_seconds > 0.38
+
+
+# --- it refuses -------------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_no_number_stops_at_once(tmp_path: Path) -> None:
+    options = TRAIN.model_copy(update={"lr": 1e30, "checkpoint_seconds": 60.0})
+    with pytest.raises(
+        TrainError, match=r"the loss is (nan|inf) at step \d of 36 .* Lower train.lr"
+    ):
+        train(tmp_path, options)
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_cuda_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(TrainError, match=r'train.device = "cuda", but torch .* or set'):
+        train(tmp_path, TRAIN.model_copy(update={"device": "cuda"}))
+
+
+def _with(**changes: Any) -> Dataset:
+    data = dataset()
+    return replace(data, **{k: replace(getattr(data, k), **v) for k, v in changes.items()})
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (replace(dataset(), val=bars(0, 0)), "the val split has 0 images; expected at least 1"),
+        (replace(dataset(), train=bars(1, 0)), "the train split has 1 images"),
+        (
+            _with(train={"images": np.zeros((200, 12, 12, 3), np.uint8)}),
+            r"train images are uint8 \(12, 12, 3\); expected uint8 \(12, 12, 1\)",
+        ),
+        (_with(val={"images": np.zeros((60, 12, 12, 1))}), "val images are float64"),
+        (_with(val={"labels": np.full(60, 3)}), "val labels go from 3 to 3; expected 0 to 2"),
+        (_with(train={"labels": np.zeros((200, 2), np.uint8)}), "expected integers \\(200,\\)"),
+    ],
+)
+def test_data_that_contradict_the_spec_are_named(
+    tmp_path: Path, data: Dataset, message: str
+) -> None:
+    with pytest.raises(TrainError, match=message):
+        train(tmp_path, data=data)
+
+
+@pytest.mark.skipif(os.name != "posix" or not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_named_and_what_was_there_stays(tmp_path: Path) -> None:
+    (tmp_path / "resume.pt.tmp").symlink_to("/dev/full")
+    with pytest.raises(TrainError, match=r"resume.pt .* cannot be written: .*No space left"):
+        train(tmp_path)
