@@ -18,10 +18,10 @@ test-full: $(VENV)/.dev lint
 	$(BIN)/python -m pytest -m "not bench" -v -ra
 
 bench: $(VENV)/.dev
-	$(BIN)/python -m pytest -m bench -v -s
+	$(BIN)/python -m pytest -m bench -v -s -ra
 
 bench-train: $(VENV)/.train
-	$(BIN)/python tests/bench_train.py --artifacts $(ARTIFACTS)
+	$(BIN)/python tests/bench_train.py --artifacts $(ARTIFACTS)/bench-train --textbook
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

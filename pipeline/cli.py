@@ -3,11 +3,13 @@ it loads torch, onnx and numpy only when a command needs them."""
 
 from __future__ import annotations
 
+import os
 import shlex
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from rich.console import Console
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
 DEFAULT_RECIPES = ("mnist", "celeba")
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
 
-_out = Console(highlight=False)
+# In a file or a pipe a table is as wide as it needs; without a terminal rich would take 80 columns.
+_WIDTH = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200
+_out = Console(highlight=False, width=_WIDTH)
 _err = Console(stderr=True, highlight=False)
 
 
@@ -43,23 +47,49 @@ class Selection:
     def recipes(self) -> list[tuple[str, Recipe]]:
         """(name as given, recipe) of every one; all are read before anything runs."""
         pairs = [(name, load(name, self.changes)) for name in self.names]
-        folders = [recipe.name for _, recipe in pairs]
-        if len(set(folders)) != len(folders):
-            raise RecipeError(f"two recipes are called the same: {folders}. Rename one.")
+        origins: dict[str, str] = {}
+        for name, recipe in pairs:
+            if recipe.name in origins:
+                raise RecipeError(
+                    f"{origins[recipe.name]} and {name} are both called {recipe.name!r} and would "
+                    "share a folder. Rename one."
+                )
+            origins[recipe.name] = name
         return pairs
 
     def runner(self, recipe: Recipe) -> Runner:
         """The runner of one of the recipes."""
         return Runner(STAGES, recipe, Store(self.artifacts, recipe.name, STAGE_NAMES))
 
-    def command(self, goal: str, name: str) -> str:
-        """The words that run one recipe again."""
-        words = ["pipeline", "run", goal, "--recipe", name]
+    def resuming(
+        self, goal: str, name: str, failed: str, start: str | None, force: bool
+    ) -> list[str]:
+        """The commands that go on after stage ``failed`` of the recipe given as ``name``, with
+        that stage and with the recipes that have not had their turn. What was forced stays so,
+        except for stages that are done."""
+        rest = self.names[self.names.index(name) :]
+        if start is None and not force:
+            return [self._command(goal, rest)]
+        again = ["--from", start] if start else []
+        again += ["--force"] if force else []
+        if force and goal == "all":
+            onward = ["--from", failed]
+        elif start and not force:
+            onward = ["--from", max(start, failed, key=STAGE_NAMES.index)]
+        else:
+            onward = again
+        commands = [self._command(goal, rest[:1], onward)]
+        return commands + ([self._command(goal, rest[1:], again)] if rest[1:] else [])
+
+    def _command(self, goal: str, names: Sequence[str], options: Sequence[str] = ()) -> str:
+        words = ["pipeline", "run", goal]
+        for name in names:
+            words += ["--recipe", name]
         for change in self.changes:
             words += ["--set", change]
         if self.artifacts != Path("artifacts"):
             words += ["--artifacts", str(self.artifacts)]
-        return shlex.join(words)
+        return shlex.join([*words, *options])
 
 
 def _selecting(function: Callable[..., None]) -> Callable[..., None]:
@@ -119,6 +149,9 @@ class _Group(click.Group):
         except PipelineError as exc:
             _err.print(f"[red]error:[/red] {escape(str(exc))}", soft_wrap=True)
             ctx.exit(exc.exit_code)
+        except KeyboardInterrupt:
+            _err.print("[red]interrupted[/red]")
+            ctx.exit(Interrupted.exit_code)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -129,10 +162,12 @@ def cli() -> None:
 
 
 @cli.command(
-    help="Bring one stage, or all of them, up to date. Finished work is not repeated.\n\n\b\n"
+    help="Bring STAGE, with what it needs, or all stages up to date. Finished work is not "
+    "repeated.\n\n\b\n"
     + "\n".join(f"{stage.name:<10} {stage.summary}" for stage in STAGES)
+    + "\nall        every one of them, in this order"
 )
-@click.argument("stage", type=click.Choice(["all", *STAGE_NAMES]))
+@click.argument("stage", type=click.Choice(["all", *STAGE_NAMES]), metavar="STAGE")
 @_selecting
 @click.option("--from", "start", type=click.Choice(STAGE_NAMES), help="Run from this stage on.")
 @click.option("--force", is_flag=True, help="Run the named stage (or all) even when it is fresh.")
@@ -140,6 +175,7 @@ def cli() -> None:
 def run(stage: str, start: str | None, force: bool, explain: bool, **options: Any) -> None:
     """Run stages."""
     selection = _selection(**options)
+    _check_start(stage, start)
     for name, recipe in selection.recipes():
         _out.print(f"[bold]{escape(recipe.name)}[/bold]  {escape(recipe.description)}")
         runner = selection.runner(recipe)
@@ -154,28 +190,44 @@ def run(stage: str, start: str | None, force: bool, explain: bool, **options: An
                     on_outcome=lambda outcome: _out.print(outcome_line(outcome), soft_wrap=True),
                 )
         except (StageError, Interrupted) as exc:
-            _explain_failure(exc, recipe.name, selection.command(stage, name))
+            commands = selection.resuming(stage, name, exc.stage, start, force)
+            _explain_failure(exc, recipe.name, commands)
         if stage in ("all", STAGE_NAMES[-1]):
             _out.print(f"  → {escape(str(runner.store.root))}/bundle.zip, dist/, report.html\n")
 
 
-def _explain_failure(exc: StageError | Interrupted, recipe: str, command: str) -> None:
+def _check_start(goal: str, start: str | None) -> None:
+    """Refuse a first stage behind the last one, from which nothing would run."""
+    if start and goal != "all" and STAGE_NAMES.index(start) > STAGE_NAMES.index(goal):
+        raise click.UsageError(
+            f"--from {start}: {start} comes after {goal}, where this ends, so nothing would run "
+            f"anew. Run {start} or all instead of {goal}."
+        )
+
+
+def _explain_failure(
+    exc: StageError | Interrupted, recipe: str, commands: Sequence[str]
+) -> NoReturn:
     """Say what failed and how to go on, then leave with the error's exit code."""
-    _err.print(f"[red]✗ {escape(recipe)}: stage '{exc.stage}' failed[/red]")
-    _err.print(f"  {escape(str(exc))}", soft_wrap=True)
+    what = "interrupted" if isinstance(exc, Interrupted) else "failed"
+    _err.print(f"[red]✗ {escape(recipe)}: stage '{exc.stage}' {what}[/red]", soft_wrap=True)
+    if isinstance(exc, StageError):
+        _err.print(f"  {escape(str(exc))}", soft_wrap=True)
     _err.print("  Finished stages are kept. To go on from here:")
-    _err.print(f"    {escape(command)}", soft_wrap=True)
+    for command in commands:
+        _err.print(f"    {escape(command)}", soft_wrap=True)
     raise click.exceptions.Exit(exc.exit_code)
 
 
 @cli.command()
-@click.argument("stage", type=click.Choice(["all", *STAGE_NAMES]), default="all")
+@click.argument("stage", type=click.Choice(["all", *STAGE_NAMES]), default="all", metavar="[STAGE]")
 @_selecting
 @click.option("--from", "start", type=click.Choice(STAGE_NAMES), help="As in run.")
 @click.option("--force", is_flag=True, help="As in run.")
 def plan(stage: str, start: str | None, force: bool, **options: Any) -> None:
     """Show what `run` would do, and why; runs nothing."""
     selection = _selection(**options)
+    _check_start(stage, start)
     for _, recipe in selection.recipes():
         table = Table("stage", "would", "why", title=recipe.name, title_justify="left")
         for step in selection.runner(recipe).plan(stage, start, force):
@@ -276,3 +328,35 @@ def inspect(bundle: str, as_json: bool) -> None:
     for part in bundle_tables(opened.manifest, str(opened.id)):
         _out.print(part, soft_wrap=isinstance(part, str))
     opened.close()
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+def keygen(file: Path) -> None:
+    """Make a key pair for signing bundles: FILE stays secret, FILE.pub goes into apps."""
+    from exporters.errors import ExportError
+    from exporters.signing import generate_key
+
+    try:
+        click.echo(generate_key(file))
+    except ExportError as exc:
+        raise PipelineError(str(exc)) from exc
+
+
+@cli.command()
+@_BUNDLE
+@click.option(
+    "--key",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The private key, as keygen wrote it.",
+)
+def sign(bundle: str, key: Path) -> None:
+    """Write a signature into a bundle; its id stays the same."""
+    from exporters.errors import ExportError
+    from exporters.signing import sign_bundle
+
+    try:
+        click.echo(f"{bundle}: signed by {sign_bundle(Path(bundle), key)}")
+    except ExportError as exc:
+        raise PipelineError(str(exc)) from exc

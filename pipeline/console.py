@@ -62,7 +62,7 @@ class ConsoleObserver:
 
     def note(self, text: str) -> None:
         """Print one line above the bars."""
-        self._console.print(f"  {escape(text)}", highlight=False)
+        self._console.print(f"  {escape(text)}", highlight=False, soft_wrap=True)
 
     def step(self, task: str, done: int, total: int, detail: str = "") -> None:
         """Move the bar of ``task``; a finished one disappears."""

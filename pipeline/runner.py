@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -125,15 +126,16 @@ class Runner:
         with self.store.lock():
             self.store.recover(tuple(stage.name for stage in self.stages))
             for stage in self._upto(goal):
-                digests = {name: records[name].digest() for name in stage.inputs}
-                reasons = self._forced(stage, goal, start, force) or self._stale(stage, digests)
-                if explain:
-                    why = "; ".join(reasons) if reasons else "fresh, nothing changed"
-                    observer.note(f"{self.recipe.name} {stage.name}: {why}")
-                record = self.store.record(stage.name)
-                if reasons or record is None:
-                    record = self._run_stage(stage, records, digests, observer)
-                self.store.publish(stage.name, stage.publish)
+                with _failures(stage):
+                    digests = {name: records[name].digest() for name in stage.inputs}
+                    reasons = self._forced(stage, goal, start, force) or self._stale(stage, digests)
+                    if explain:
+                        why = "; ".join(reasons) if reasons else "fresh, nothing changed"
+                        observer.note(f"{self.recipe.name} {stage.name}: {why}")
+                    record = self.store.record(stage.name)
+                    if reasons or record is None:
+                        record = self._run_stage(stage, records, digests, observer)
+                    self.store.publish(stage.name, stage.publish)
                 records[stage.name] = record
                 on_outcome(Outcome(stage, not reasons, record))
 
@@ -154,12 +156,7 @@ class Runner:
             observer=observer,
         )
         began = time.perf_counter()
-        try:
-            report = stage.run(context)
-        except KeyboardInterrupt as exc:
-            raise Interrupted(stage.name) from exc
-        except Exception as exc:
-            raise StageError(stage.name, exc) from exc
+        report = stage.run(context)
         seconds = time.perf_counter() - began
         finished = datetime.now(UTC).isoformat(timespec="seconds")
         return self.store.commit(stage.name, parts, report, round(seconds, 3), finished)
@@ -167,7 +164,7 @@ class Runner:
     def _stale(self, stage: Stage, digests: Mapping[str, str]) -> tuple[str, ...]:
         record = self.store.record(stage.name)
         if record is None:
-            return ("it has not run yet",)
+            return (self.store.absence(stage.name),)
         if changed := differences(record.fingerprint, fingerprint(stage, self.recipe, digests)):
             return changed
         damage = self.store.damage(stage.name, record)
@@ -186,6 +183,17 @@ class Runner:
             return self.stages
         last = [stage.name for stage in self.stages].index(goal)
         return self.stages[: last + 1]
+
+
+@contextmanager
+def _failures(stage: Stage) -> Iterator[None]:
+    """Whatever goes wrong in this block is told with the stage's name."""
+    try:
+        yield
+    except KeyboardInterrupt as exc:
+        raise Interrupted(stage.name) from exc
+    except Exception as exc:
+        raise StageError(stage.name, exc) from exc
 
 
 def _flatten(value: Any, prefix: str = "") -> list[tuple[str, str]]:

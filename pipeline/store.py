@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from .errors import StoreError
 
 RECORD_NAME = "stage.json"  # written last: without it a folder is not finished
 _INTENT_NAME = "intent.json"  # the fingerprint that a partial folder works for
-_RECORD_VERSION = 1
+_PLUMBING = {RECORD_NAME, f"{RECORD_NAME}.tmp", _INTENT_NAME}  # not made by the stage
+_RECORD_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,10 @@ class Record:
     finished: str  # ISO 8601, UTC
 
     def digest(self) -> str:
-        """Hash over the content of all outputs; what later stages depend on."""
+        """Hash over the content of all outputs and over the report: what later stages are given,
+        and so what they depend on."""
         lines = [f"{name} {output.sha256}" for name, output in sorted(self.outputs.items())]
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        return _json_sha256([lines, self.report])
 
 
 def file_sha256(path: Path) -> str:
@@ -91,12 +93,18 @@ class Store:
         """The record of a finished stage; None when there is none or it cannot be read."""
         try:
             data = json.loads((self.folder(stage) / RECORD_NAME).read_text(encoding="utf-8"))
-            if data.pop("version") != _RECORD_VERSION:
-                return None
+            if data.pop("sha256") != _json_sha256(data) or data.pop("version") != _RECORD_VERSION:
+                return None  # altered, or of another version
             outputs = {name: Output(**output) for name, output in data.pop("outputs").items()}
             return Record(outputs=outputs, **data)
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
+
+    def absence(self, stage: str) -> str:
+        """Why there is no record."""
+        if (self.folder(stage) / RECORD_NAME).exists():
+            return f"its {RECORD_NAME} was altered or is of another version"
+        return "it has not run yet"
 
     def damage(self, stage: str, record: Record) -> str | None:
         """What is wrong with a finished folder, or None.
@@ -108,13 +116,15 @@ class Store:
         for name, output in record.outputs.items():
             try:
                 stat = (folder / name).stat()
-            except OSError:
+                touched = stat.st_mtime_ns != output.mtime_ns
+                if stat.st_size != output.size_bytes or (
+                    touched and file_sha256(folder / name) != output.sha256
+                ):
+                    return f"output {name} was altered"
+            except FileNotFoundError:
                 return f"output {name} is missing"
-            touched = stat.st_mtime_ns != output.mtime_ns
-            if stat.st_size != output.size_bytes or (
-                touched and file_sha256(folder / name) != output.sha256
-            ):
-                return f"output {name} was altered"
+            except OSError as exc:
+                return f"output {name} cannot be read: {exc.strerror}"
         return None
 
     @contextmanager
@@ -126,16 +136,22 @@ class Store:
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as exc:
+            except BlockingIOError as exc:
                 file.seek(0)
                 owner = file.read().strip() or "unknown"
                 raise StoreError(
                     f"{self.root} is in use by another run (process {owner}). Wait for it, or "
                     "give this run a folder of its own with --artifacts DIR."
                 ) from exc
+            except OSError as exc:
+                raise StoreError(
+                    f"{self.root} cannot be locked: {exc.strerror}. Some network folders know no "
+                    "locks: give a local one with --artifacts DIR."
+                ) from exc
             file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+            with suppress(OSError):  # on a full disk the lock holds without its owner's name
+                file.write(str(os.getpid()))
+                file.flush()
             yield
 
     def begin(self, stage: str, fingerprint: Mapping[str, str], resumable: bool) -> Path:
@@ -161,10 +177,12 @@ class Store:
     ) -> Record:
         """Turn the partial folder into the finished one, replacing an older one."""
         partial = self._partial(stage)
+        # what is read back from the disk later: without tuples, and with numbers that JSON knows
+        report = json.loads(json.dumps(report))
         with _plain_errors(partial):
-            (partial / _INTENT_NAME).unlink(missing_ok=True)
             record = Record(fingerprint, _outputs(partial), report, seconds, finished)
-            _write_synced(partial / RECORD_NAME, {"version": _RECORD_VERSION, **asdict(record)})
+            data = {"version": _RECORD_VERSION, **asdict(record)}
+            _write_whole(partial / RECORD_NAME, {**data, "sha256": _json_sha256(data)})
             self._swap(stage)
         return record
 
@@ -196,6 +214,7 @@ class Store:
 
     def _swap(self, stage: str) -> None:
         folder, partial, old = self.folder(stage), self._partial(stage), self._old(stage)
+        (partial / _INTENT_NAME).unlink(missing_ok=True)
         shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
             folder.rename(old)
@@ -223,9 +242,9 @@ def _plain_errors(place: Path) -> Iterator[None]:
 def _outputs(folder: Path) -> dict[str, Output]:
     result = {}
     for file in sorted(folder.rglob("*")):
-        if file.is_file() and file.name != RECORD_NAME:
+        name = file.relative_to(folder).as_posix()
+        if file.is_file() and name not in _PLUMBING:
             stat = file.stat()
-            name = file.relative_to(folder).as_posix()
             result[name] = Output(file_sha256(file), stat.st_size, stat.st_mtime_ns)
     return result
 
@@ -237,12 +256,18 @@ def _read(file: Path) -> str | None:
         return None
 
 
-def _write_synced(file: Path, data: dict[str, Any]) -> None:
-    """Write JSON so that it is on the disk before the folder is renamed."""
-    with file.open("w", encoding="utf-8") as stream:
+def _json_sha256(data: Any) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+def _write_whole(file: Path, data: dict[str, Any]) -> None:
+    """Write JSON so that ``file`` is there with all of it on the disk, or not at all."""
+    aside = file.with_name(file.name + ".tmp")
+    with aside.open("w", encoding="utf-8") as stream:
         json.dump(data, stream, indent=1)
         stream.flush()
         os.fsync(stream.fileno())
+    aside.replace(file)
 
 
 def _mirror(source: Path, target: Path) -> None:
@@ -260,5 +285,9 @@ def _copy(source: Path, target: Path) -> None:
     if same_size and file_sha256(target) == file_sha256(source):
         return
     aside = target.with_name(target.name + ".partial")
-    shutil.copyfile(source, aside)
-    aside.replace(target)
+    try:
+        shutil.copyfile(source, aside)
+        aside.replace(target)
+    except OSError:
+        aside.unlink(missing_ok=True)  # half a copy would only fill a full disk further
+        raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from rich import box
 from rich.markup import escape
 from rich.table import Table
 
@@ -21,9 +22,12 @@ def result_table(report: Report) -> Iterator[Table | str]:
     yield f"[bold]{escape(model.name)}[/bold] {headline}"
     if data.synthetic:
         yield "[bold yellow]SYNTHETIC images: says nothing about real photographs[/bold yellow]"
-    table = Table("form", "gate")
-    for heading in ("accuracy", "balanced", "KiB", "p50 ms", "p99 ms", "images/s", "vs fp32"):
+    # narrow: nine columns have to fit into a terminal of 80
+    table = Table("form", "gate", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for heading in ("acc. %", "bal. %", "KiB", "p50 ms", "p99 ms", "images/s", "vs fp32"):
         table.add_column(heading, justify="right")
+    for column in table.columns:
+        column.no_wrap = True
     reference = report.reference
     speed = reference.speed
     table.add_row(
@@ -62,7 +66,7 @@ def _variant_cells(variant: VariantReport, is_default: bool) -> list[str]:
 
 
 def _percent(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f} %"
+    return "" if value is None else f"{value:.2f}"
 
 
 def bundle_tables(manifest: Manifest, bundle_id: str) -> Iterator[Table | str]:

@@ -33,6 +33,7 @@ from runtime.spec import ModelSpec
 from . import checkpoint
 from .augment import augment
 from .evaluate import probabilities
+from .memory import freed_memory_is_kept
 from .networks import PixelNetwork, build_network
 from .optimize import averaged_copy, build_optimizer, learning_rate, training_loss
 
@@ -106,7 +107,7 @@ def fit(
     device = _resolve_device(train.device)
     threads = train.threads or _usable_cores()
     folder.mkdir(parents=True, exist_ok=True)
-    with _torch_settings(device, threads):
+    with freed_memory_is_kept(), _torch_settings(device, threads):
         torch.manual_seed(seed)
         run = _Run(dataset, build_network(network, spec), train, seed, folder, device, threads)
         run.resume()

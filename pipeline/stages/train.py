@@ -52,7 +52,7 @@ STAGE = Stage(
         "pipeline/learning",
         "pipeline/datasets/arrays.py",
         "exporters/metrics.py",
-        "runtime/spec.py",
+        "runtime",
     ),
     libraries=("numpy", "torch", "torchvision"),
     resumable=True,

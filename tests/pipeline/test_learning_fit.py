@@ -28,6 +28,7 @@ from pipeline.datasets.arrays import (
 )
 from pipeline.errors import TrainError
 from pipeline.learning import fit as fit_module
+from pipeline.learning import memory
 from pipeline.learning.checkpoint import load_checkpoint
 from pipeline.learning.evaluate import probabilities
 from pipeline.learning.fit import StepProgress, TrainResult, fit
@@ -356,6 +357,30 @@ def test_times_add_up_over_resumes(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         train(tmp_path, on_step=slow)
     assert train(tmp_path).wall_seconds > 0.38
+
+
+def test_freed_memory_is_kept_for_the_time_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[str, int, int]] = []
+
+    class Libc:
+        def mallopt(self, option: int, value: int) -> None:
+            calls.append(("mallopt", option, value))
+
+        def malloc_trim(self, pad: int) -> None:
+            calls.append(("trim", pad, 0))
+
+    monkeypatch.setattr(memory, "_glibc", Libc)
+    with memory.freed_memory_is_kept():
+        during = {option: value for _, option, value in calls}
+    after = {option: value for name, option, value in calls[3:] if name == "mallopt"}
+    assert during.keys() == after.keys()
+    assert set(after.values()) == {128 * 1024}  # glibc's defaults
+    assert min(during.values()) > 128 * 1024
+    assert calls[-1] == ("trim", 0, 0)
+    monkeypatch.setattr(memory, "_glibc", lambda: None)  # not Linux, or musl
+    with memory.freed_memory_is_kept():
+        pass
+    assert len(calls) == 7
 
 
 # --- it refuses -------------------------------------------------------------------------------

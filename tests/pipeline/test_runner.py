@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -184,7 +187,10 @@ def test_ctrl_c_names_the_stage(recipe: Recipe, tmp_path: Path) -> None:
 
 def test_two_runs_cannot_share_a_folder(recipe: Recipe, tmp_path: Path) -> None:
     runner = _runner(recipe, tmp_path, _stages())
-    with runner.store.lock(), pytest.raises(StoreError, match="in use by another run.*--artifacts"):
+    with (
+        runner.store.lock(),
+        pytest.raises(StoreError, match=r"in use by another run.*--artifacts"),
+    ):
         _run(_runner(recipe, tmp_path, _stages()))
     _run(runner)  # the lock is gone with its owner
 
@@ -249,7 +255,8 @@ stages = (Stage("one", "writes", work),)
 class Quiet:
     def note(self, text): pass
     def step(self, *a, **k): pass
-Runner(stages, recipe, store.Store(Path(sys.argv[2]), recipe.name, ("one",))).run("all", Quiet(), force=True)
+place = store.Store(Path(sys.argv[2]), recipe.name, ("one",))
+Runner(stages, recipe, place).run("all", Quiet(), force=True)
 """
 
 
@@ -283,13 +290,98 @@ def test_differences_are_told_in_words() -> None:
     )
 
 
-def test_a_record_that_cannot_be_read_counts_as_none(recipe: Recipe, tmp_path: Path) -> None:
+def _altered(record: dict[str, object]) -> dict[str, object]:
+    return record | {"report": {"headline": "something better"}}
+
+
+@pytest.mark.parametrize(
+    "altered", [lambda _: None, lambda _: {}, lambda _: [], lambda _: {"version": 99}, _altered]
+)
+def test_an_altered_record_counts_as_none(
+    recipe: Recipe, tmp_path: Path, altered: Callable[[object], object]
+) -> None:
     runner = _runner(recipe, tmp_path, _stages())
     _run(runner)
     file = tmp_path / "artifacts/tiny/1_one/stage.json"
-    for text in ("", "{}", "[]", json.dumps({"version": 99})):
-        file.write_text(text)
-        assert runner.plan("one")[0].reasons == ("it has not run yet",)
+    file.write_text(json.dumps(altered(json.loads(file.read_text()))))
+    expected = "its stage.json was altered or is of another version"
+    assert runner.plan("one")[0].reasons == (expected,)
+    assert _run(runner)[0] == ("one", False)
+
+
+def test_a_report_alone_reaches_the_next_stage(recipe: Recipe, tmp_path: Path) -> None:
+    """The benchmark writes no file: what package is given of it is the report."""
+
+    def measure(text: str) -> Callable[[Context], dict[str, object]]:
+        return lambda context: {"headline": text, "values": (1, 2)}
+
+    def stages(text: str) -> tuple[Stage, ...]:
+        return (
+            Stage("one", "measures", measure(text)),
+            Stage("two", "reads", lambda context: {}, inputs=("one",)),
+        )
+
+    _run(_runner(recipe, tmp_path, stages("slow")))
+    assert _run(_runner(recipe, tmp_path, stages("slow")), start="one", goal="one") == [
+        ("one", False)
+    ]
+    assert _run(_runner(recipe, tmp_path, stages("slow"))) == [("one", True), ("two", True)]
+    _run(_runner(recipe, tmp_path, stages("quick")), start="one", goal="one")
+    runner = _runner(recipe, tmp_path, stages("quick"))
+    assert runner.plan("all")[1].reasons == ("input: one changed",)
+    assert _run(runner) == [("one", True), ("two", False)]
+
+
+def _full_disk(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_record_that_cannot_be_written_keeps_the_last_good_folder(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    runner = _runner(recipe, tmp_path, _stages())
+    _run(runner)
+    other = _runner(recipe, tmp_path, _stages(first=_write("other")))
+    with monkeypatch.context() as patch:
+        patch.setattr(*((os, call) if call == "fsync" else (Path, call)), _full_disk)
+        with pytest.raises(StageError, match=r"No space left on device.*Free some space") as caught:
+            _run(other, start="one")
+    assert caught.value.stage == "one"
+    runner.store.recover(("one", "two"))
+    assert (tmp_path / "artifacts/tiny/1_one/out.txt").read_text() == "hello"
+    assert _run(runner) == [("one", True), ("two", True)]
+
+
+def test_ctrl_c_between_two_stages_names_the_stage(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = _runner(recipe, tmp_path, _stages())
+    monkeypatch.setattr(runner.store, "publish", lambda *_: _interrupt(None))  # type: ignore[arg-type]
+    with pytest.raises(Interrupted) as caught:
+        _run(runner)
+    assert caught.value.stage == "one"
+
+
+def test_half_a_published_copy_is_removed(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _run(_runner(recipe, tmp_path, _stages()))
+    published = tmp_path / "artifacts/tiny/upper.txt"
+    runner = _runner(recipe, tmp_path, _stages(first=_write("other")))
+
+    def half(source: Path, target: Path) -> None:
+        target.write_bytes(source.read_bytes()[:2])
+        _full_disk()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", half)
+        with pytest.raises(StageError, match="No space left on device"):
+            _run(runner, start="one")
+    assert published.read_text() == "HELLO"
+    assert not list(published.parent.glob("*.partial"))
+    assert _run(runner) == [("one", True), ("two", True)]
+    assert published.read_text() == "OTHER"
 
 
 def test_order_is_checked() -> None:

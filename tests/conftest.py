@@ -1,0 +1,103 @@
+"""A recipe so small that the whole road takes seconds, for tests that walk it from outside."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+LABELS = ("bar", "pole", "box")
+IDX_FILES = {"train": 360, "t10k": 90}  # images
+RECIPE = """
+name = "tiny"
+description = "three drawn shapes"
+seed = 1
+[data]
+kind = "idx"
+root = "{root}"
+labels = ["bar", "pole", "box"]
+validation_images = 60
+licence = "CC0-1.0"
+redistributable = true
+[preprocess]
+kind = "resize"
+[network]
+layers = [
+  {{ op = "conv", out = 8, stride = 2, batch_norm = true }},
+  {{ op = "conv", out = 8, stride = 2, batch_norm = true }},
+  {{ op = "pool", kind = "average", size = 7 }},
+  {{ op = "dropout", p = 0.1 }},
+  {{ op = "linear" }},
+]
+[train]
+epochs = 4
+batch_size = 20
+lr = 0.05
+ema = 0.9
+threads = 1
+checkpoint_seconds = 0 # after each step, so that a kill always hits a run that can go on
+[export]
+batch_sizes = [1, 3]
+[quantize]
+fp16 = false
+[[quantize.int8]]
+calibration_images = 64
+[gate]
+margin_points = 10 # 90 images cannot show less than 3
+[benchmark]
+seconds = 0.05
+[package]
+golden_raw = 1
+golden_images = 3
+"""
+
+
+def _draw(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Bright shapes on dark noise, each at its own place, and their classes."""
+    labels = np.arange(count) % len(LABELS)
+    images = rng.integers(0, 40, (count, 28, 28))
+    for image, label in zip(images, labels, strict=True):
+        row, column = rng.integers(0, 6, 2)
+        if LABELS[label] == "bar":
+            image[row + 8 : row + 12, 4:24] += 180
+        elif LABELS[label] == "pole":
+            image[4:24, column + 8 : column + 12] += 180
+        else:
+            image[row + 4 : row + 18, column + 4 : column + 18] += 180
+    return images, labels
+
+
+def _idx_bytes(values: np.ndarray) -> bytes:
+    header = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
+    return header + values.astype(np.uint8).tobytes()
+
+
+def _write_tiny(folder: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for split, count in IDX_FILES.items():
+        images, labels = _draw(count, rng)
+        (folder / f"{split}-images-idx3-ubyte").write_bytes(_idx_bytes(images))
+        (folder / f"{split}-labels-idx1-ubyte").write_bytes(_idx_bytes(labels))
+    recipe = folder / "tiny.toml"
+    recipe.write_text(RECIPE.format(root=folder.as_posix()), encoding="utf-8")
+    return recipe
+
+
+@pytest.fixture(scope="session")
+def write_tiny() -> Callable[[Path], Path]:
+    """Writes images and recipe of three easily told shapes into a folder; gives the recipe."""
+    return _write_tiny
+
+
+@pytest.fixture(scope="session")
+def tiny_images() -> Callable[[], tuple[np.ndarray, np.ndarray]]:
+    """Nine images uint8 [28, 28] that no run has seen, and the name of each one's class."""
+
+    def draw() -> tuple[np.ndarray, np.ndarray]:
+        images, labels = _draw(9, np.random.default_rng(7))
+        return images.astype(np.uint8), np.array(LABELS)[labels]
+
+    return draw
