@@ -66,6 +66,7 @@ from __future__ import annotations
 
 import os
 import pkgutil
+from collections.abc import Iterable
 
 from .runtime import PredictorError
 from .runtime.bundle import Source
@@ -93,8 +94,16 @@ class Predictor(_Predictor):
         device: str = "auto",
         variant: str = "auto",
         threads: int | None = None,
+        *,
+        trusted_keys: Iterable[str] | None = None,
     ) -> None:
-        super().__init__(packaged_bundle() if bundle is None else bundle, device, variant, threads)
+        super().__init__(
+            packaged_bundle() if bundle is None else bundle,
+            device,
+            variant,
+            threads,
+            trusted_keys=trusted_keys,
+        )
 '''
 
 _MAIN = '''"""``python -m {package} predict IMAGE... | selftest | info``: the model at a prompt."""
@@ -105,8 +114,8 @@ from ._predictor import BUNDLE
 from .runtime.__main__ import main
 
 arguments = sys.argv[1:]
-if arguments and not arguments[0].startswith("-"):
-    arguments.insert(1, BUNDLE)  # the runtime's verbs want a bundle first
+if arguments and arguments[0][0] != "-" and arguments[0] not in ("install", "rollback", "slot"):
+    arguments.insert(1, BUNDLE)  # the other verbs want a bundle first
 sys.exit(main(arguments))
 '''
 
@@ -121,6 +130,8 @@ Provides-Extra: cpu
 Requires-Dist: onnxruntime>=1.15; extra == "cpu"
 Provides-Extra: gpu
 Requires-Dist: onnxruntime-gpu>=1.18; extra == "gpu"
+Provides-Extra: sign
+Requires-Dist: cryptography>=41; extra == "sign"
 Description-Content-Type: text/markdown
 
 # {distribution}
@@ -202,11 +213,11 @@ def _check(name: str, version: str, summary: str, licence: str) -> None:
 
 
 def _runtime_files() -> dict[str, bytes]:
-    """The runtime's own files by name: modules, type marker, format specification."""
+    """The runtime's own files by name: modules, type marker, format specification and schema."""
     files = {
         entry.name: entry.read_bytes()
         for entry in resources.files("runtime").iterdir()
-        if entry.is_file() and entry.name.endswith((".py", ".md", "py.typed"))
+        if entry.is_file() and entry.name.endswith((".py", ".md", ".json", "py.typed"))
     }
     return dict(sorted(files.items()))
 

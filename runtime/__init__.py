@@ -24,6 +24,8 @@ from .errors import (
     PredictorError,
     RuntimeMissing,
     SelftestError,
+    SignatureError,
+    SlotError,
     VariantError,
 )
 
@@ -34,11 +36,14 @@ if TYPE_CHECKING:
     from .results import (
         Attribute,
         AttributePrediction,
+        AutotuneReport,
+        AutotuneRow,
         Candidate,
         Prediction,
         PredictorInfo,
         SelftestReport,
     )
+    from .slot import Slot, SlotState
     from .spec import ModelSpec
 
 __version__ = "0.1.0"
@@ -46,6 +51,8 @@ __version__ = "0.1.0"
 __all__ = [
     "Attribute",
     "AttributePrediction",
+    "AutotuneReport",
+    "AutotuneRow",
     "Bundle",
     "BundleError",
     "BundleFormatError",
@@ -64,6 +71,10 @@ __all__ = [
     "RuntimeMissing",
     "SelftestError",
     "SelftestReport",
+    "SignatureError",
+    "Slot",
+    "SlotError",
+    "SlotState",
     "Variant",
     "VariantError",
     "__version__",
@@ -77,11 +88,14 @@ _HOMES = {  # a frozen dataclass takes about half a millisecond to make, zipfile
     "results": (
         "Attribute",
         "AttributePrediction",
+        "AutotuneReport",
+        "AutotuneRow",
         "Candidate",
         "Prediction",
         "PredictorInfo",
         "SelftestReport",
     ),
+    "slot": ("Slot", "SlotState"),
     "spec": ("ModelSpec",),
 }
 

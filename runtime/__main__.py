@@ -1,4 +1,5 @@
 """``python -m runtime predict|selftest|info BUNDLE``: the predictor at a device's prompt.
+``install SLOT BUNDLE``, ``rollback SLOT`` and ``slot SLOT`` keep the bundle of a device.
 
 Exit code 0: done; 1: refused or failed, with one line on stderr; 2: wrong usage.
 """
@@ -8,9 +9,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import PredictorError
+from .errors import InputError, PredictorError
 from .results import AttributePrediction, Prediction
 
 if TYPE_CHECKING:
@@ -23,8 +26,16 @@ def main(argv: list[str] | None = None) -> int:
     try:
         from .predictor import Predictor  # here: its absence of onnxruntime is an error like any
 
+        arguments.trusted_keys = _keys(arguments.trusted_key)
+        if hasattr(arguments, "slot"):
+            arguments.verb(arguments)
+            return 0
         with Predictor(
-            arguments.bundle, arguments.device, arguments.variant, arguments.threads
+            arguments.bundle,
+            arguments.device,
+            arguments.variant,
+            arguments.threads,
+            trusted_keys=arguments.trusted_keys,
         ) as predictor:
             arguments.verb(predictor, arguments)
     except PredictorError as exc:
@@ -34,12 +45,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
+    common = _options()
     common.add_argument("bundle", metavar="BUNDLE", help="path of a bundle.zip")
-    common.add_argument("--device", default="auto", help="auto (the default), cpu or cuda")
-    common.add_argument("--variant", default="auto", help="a variant's id; default: auto")
-    common.add_argument("--threads", type=int, help="default: all cores this process may use")
-    common.add_argument("--json", action="store_true", help="print JSON")
+    slot = _options()
+    slot.add_argument("slot", metavar="SLOT", help="folder of the installed bundles")
 
     parser = argparse.ArgumentParser(prog=f"python -m {__package__}", description="Run a bundle.")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
@@ -51,7 +60,91 @@ def _parser() -> argparse.ArgumentParser:
     selftest.set_defaults(verb=_selftest)
     info = verbs.add_parser("info", parents=[common], help="what would run where, and why")
     info.set_defaults(verb=_info)
+    install = verbs.add_parser("install", parents=[slot], help="try a bundle, then switch to it")
+    install.add_argument("bundle", metavar="BUNDLE", help="path of a bundle.zip")
+    install.set_defaults(verb=_install)
+    rollback = verbs.add_parser("rollback", parents=[slot], help="switch to the previous bundle")
+    rollback.set_defaults(verb=_rollback)
+    state = verbs.add_parser("slot", parents=[slot], help="which bundles a slot holds")
+    state.set_defaults(verb=_state)
     return parser
+
+
+def _options() -> argparse.ArgumentParser:
+    """What every verb takes."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--device", default="auto", help="auto (the default), cpu or cuda")
+    common.add_argument("--variant", default="auto", help="a variant's id; default: auto")
+    common.add_argument("--threads", type=int, help="default: all cores this process may use")
+    common.add_argument("--json", action="store_true", help="print JSON")
+    common.add_argument(
+        "--trusted-key",
+        action="append",
+        metavar="KEY",
+        help="refuse bundles that this key did not sign: its text, or a file that holds it; may "
+        "be given again",
+    )
+    return common
+
+
+def _keys(words: list[str] | None) -> list[str] | None:
+    """The public keys of ``--trusted-key``; None where it was not given."""
+    return None if words is None else [_key(word) for word in words]
+
+
+def _key(word: str) -> str:
+    if word.startswith("ed25519:"):
+        return word
+    try:
+        return Path(word).read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as exc:
+        raise InputError(
+            f"--trusted-key {word} cannot be read: {exc}; expected a public key (ed25519:...) or "
+            "a file that holds one, as pipeline keygen writes it."
+        ) from exc
+
+
+def _install(arguments: argparse.Namespace) -> None:
+    from .slot import Slot
+
+    bundle_id = Slot(arguments.slot).install(
+        arguments.bundle,
+        arguments.trusted_keys,
+        device=arguments.device,
+        variant=arguments.variant,
+        threads=arguments.threads,
+    )
+    _tell_switch(arguments, "installed", bundle_id)
+
+
+def _rollback(arguments: argparse.Namespace) -> None:
+    from .slot import Slot
+
+    bundle_id = Slot(arguments.slot).rollback(
+        arguments.trusted_keys,
+        device=arguments.device,
+        variant=arguments.variant,
+        threads=arguments.threads,
+    )
+    _tell_switch(arguments, "rolled back to", bundle_id)
+
+
+def _tell_switch(arguments: argparse.Namespace, verb: str, bundle_id: str) -> None:
+    if arguments.json:
+        _print_json({"bundle_id": bundle_id})
+        return
+    print(f"{arguments.slot}: {verb} {bundle_id}")
+
+
+def _state(arguments: argparse.Namespace) -> None:
+    from .slot import Slot
+
+    state = asdict(Slot(arguments.slot).state)
+    if arguments.json:
+        _print_json(state)
+        return
+    for key in ("current", "previous"):
+        print(f"{key:13} {state[key]}")
 
 
 def _predict(predictor: Predictor, arguments: argparse.Namespace) -> None:

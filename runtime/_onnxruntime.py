@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from .errors import RuntimeMissing
 
-WHEELS = ("onnxruntime", "onnxruntime-gpu")
+WHEELS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino")
 _INSTALL = (
     "Install edgeproof[cpu] (the wheel onnxruntime) for any CPU or edgeproof[gpu] (the wheel "
-    "onnxruntime-gpu) for an NVIDIA GPU, never both."
+    "onnxruntime-gpu) for an NVIDIA GPU, never two of them."
 )
 
 
@@ -27,11 +27,12 @@ def installed_wheels() -> list[str]:
 
 def mixture_note() -> str:
     """A sentence about two wheels installed over each other, or nothing."""
-    if len(installed_wheels()) < 2:
+    found = installed_wheels()
+    if len(found) < 2:
         return ""
     return (
-        f"The wheels {' and '.join(WHEELS)} are both installed and own the same files. "
-        f"Run: pip uninstall -y {' '.join(WHEELS)}. {_INSTALL}"
+        f"The wheels {' and '.join(found)} are both installed and own the same files. "
+        f"Run: pip uninstall -y {' '.join(found)}. {_INSTALL}"
     )
 
 

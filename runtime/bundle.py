@@ -1,10 +1,11 @@
 """Where a model's parts come from: a bundle, which is a zip that is never unpacked, or parts in
 memory that are not packed yet. ``BUNDLE.md`` is the format's specification.
 
-Opening a bundle checks names, sizes and the manifest, then hashes every member; nothing but the
-manifest is parsed before that. ``read`` hashes again, so that the bytes that are used are the
-bytes that were verified, even when somebody writes to the file in between. Hashes detect
-damage; they do not detect forgery. Knows nothing of sessions or images.
+Opening a bundle checks the zip, the manifest's hash, its signature where keys are given, and the
+sizes, then hashes every member; nothing but the manifest is parsed before that. ``read`` hashes
+again, so that the bytes that are used are the bytes that were verified, even when somebody writes
+to the file in between. Hashes detect damage; only a signature detects forgery. Knows nothing of
+sessions or images.
 """
 
 from __future__ import annotations
@@ -12,11 +13,8 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import stat
-import zipfile
-import zlib
-from collections import Counter
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Protocol, cast
 
@@ -24,25 +22,22 @@ from .errors import BundleFormatError, BundleIntegrityError, InputError
 from .manifest import (
     MANIFEST_HASH_NAME,
     MANIFEST_NAME,
+    MANIFEST_SIGNATURE_NAME,
     PREPROCESS_NAME,
     Default,
     Manifest,
     Variant,
 )
 from .spec import ModelSpec
+from .zip_reader import ZipReader
 
-MANIFEST_SIGNATURE_NAME = "manifest.sig"
 _UNLISTED = (MANIFEST_NAME, MANIFEST_HASH_NAME, MANIFEST_SIGNATURE_NAME)
 _MAX_MANIFEST_BYTES = 1 << 20  # a real one has some kilobytes; it is read before any hash is known
 _MAX_HASH_BYTES = 256  # 64 digits, and what sha256sum adds
-_MAX_MEMBERS = 1000
+_SIGNATURE_BYTES = 64  # of Ed25519
 _MAX_MEMBER_BYTES = 1 << 31  # protobuf, and so ONNX, ends there
-_CHUNK_BYTES = 1 << 20  # of one member in memory while it is hashed
-_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-_ENCRYPTED = 0x1
-_LFS_POINTER = b"version https://git-lfs"
-_ZIP_START = b"PK\x03\x04"
-_READ_ERRORS = (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError)
+_MAX_BUNDLE_BYTES = 1 << 32  # of all members together: some seconds of hashing
+_HASH_FILE = re.compile(rb"([0-9a-f]{64})([ \t]+\*?[\w./-]*)?[\r\n]*")
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
 
@@ -52,6 +47,7 @@ class ModelParts(Protocol):
 
     manifest: Manifest
     id: str | None  # sha256 of the manifest; None when there is no bundle yet
+    signed_by: str | None  # the trusted key that signed it; None when no key was asked for
 
     def read(self, name: str) -> bytes:
         """The bytes of one member, verified; raises BundleError."""
@@ -66,42 +62,49 @@ class ModelParts(Protocol):
 class Bundle:
     """A bundle that is open for reading; safe to read from many threads."""
 
-    def __init__(self, file: IO[bytes], name: str) -> None:
+    def __init__(
+        self, file: IO[bytes], name: str, trusted_keys: Iterable[str] | None = None
+    ) -> None:
         """Check and hash the zip in ``file``; ``name`` is for messages. See ``Bundle.open``."""
         self._name = name
         self._owned: IO[bytes] | None = None  # what close() must close
-        self._archive = _archive(file, name)
-        self._members = _members(self._archive, name)
-        text = self._inflate(MANIFEST_NAME, _MAX_MANIFEST_BYTES)
+        self._zip = ZipReader(file, name)
+        text = self._small(MANIFEST_NAME, _MAX_MANIFEST_BYTES)
         self.id: str | None = hashlib.sha256(text).hexdigest()
-        recorded = self._inflate(MANIFEST_HASH_NAME, _MAX_HASH_BYTES).split()
-        if recorded[:1] != [self.id.encode()]:
+        recorded = _HASH_FILE.fullmatch(self._small(MANIFEST_HASH_NAME, _MAX_HASH_BYTES))
+        if recorded is None or recorded[1] != self.id.encode():
             raise BundleIntegrityError(
                 f"{name}: {MANIFEST_NAME} has the sha256 {self.id}, {MANIFEST_HASH_NAME} says "
                 "otherwise; the bundle is damaged or was altered. Copy it again."
             )
+        self.signed_by = self._signer(text, trusted_keys)
         self.manifest = Manifest.from_json(text)
         self._check_members()
         self.verify()
 
     @classmethod
-    def open(cls, source: Source) -> Bundle:
+    def open(cls, source: Source, trusted_keys: Iterable[str] | None = None) -> Bundle:
         """Open a path, the bytes of a bundle, or a binary file that can seek (left open).
 
-        Raises BundleFormatError or BundleIntegrityError.
+        With ``trusted_keys``, public keys as ``pipeline keygen`` prints them, a bundle that none
+        of them signed is refused.
+
+        Raises BundleFormatError, BundleIntegrityError or SignatureError; InputError for a key
+        that is none; RuntimeMissing when keys are given and cryptography is not installed.
         """
         if hasattr(source, "read") and hasattr(source, "seek"):
-            return cls(cast("IO[bytes]", source), str(getattr(source, "name", "the bundle")))
+            name = str(getattr(source, "name", "the bundle"))
+            return cls(cast("IO[bytes]", source), name, trusted_keys)
         if isinstance(source, (bytes, bytearray, memoryview)):
-            return cls(io.BytesIO(source), "the bundle")
+            return cls(io.BytesIO(source), "the bundle", trusted_keys)
         if not isinstance(source, (str, os.PathLike)):
             raise BundleFormatError(
                 f"a bundle cannot be opened from a {type(source).__name__}; expected a path, "
                 "bytes or a binary file that can seek."
             )
-        file = _open_file(source)
+        file = open_file(source)
         try:
-            bundle = cls(file, str(source))
+            bundle = cls(file, str(source), trusted_keys)
         except BaseException:
             file.close()
             raise
@@ -113,37 +116,68 @@ class Bundle:
         entry = self.manifest.files.get(name)
         if entry is None:
             raise BundleFormatError(f"{self._name}: there is no member {name}.")
-        data = self._inflate(name, entry.size_bytes)
+        data = self._zip.inflate(name, entry.size_bytes)
         self._check_hash(name, hashlib.sha256(data).hexdigest())
         return data
+
+    def read_manifest(self) -> bytes:
+        """The bytes of ``manifest.json``, whose hash is the bundle's id and which is signed."""
+        text = self._small(MANIFEST_NAME, _MAX_MANIFEST_BYTES)
+        if hashlib.sha256(text).hexdigest() != self.id:
+            raise BundleIntegrityError(
+                f"{self._name}: {MANIFEST_NAME} changed since it was opened."
+            )
+        return text
 
     def verify(self) -> None:
         """Hash every listed member in constant memory; raises BundleIntegrityError."""
         for name in self.manifest.files:
             digest = hashlib.sha256()
-            for chunk in self._chunks(name):
+            for chunk in self._zip.chunks(name):
                 digest.update(chunk)
             self._check_hash(name, digest.hexdigest())
 
     def close(self) -> None:
         """Close the file, unless it was opened by the caller."""
-        self._archive.close()
+        self._zip.close()
         if self._owned is not None:
             self._owned.close()
 
+    def _signer(self, text: bytes, trusted_keys: Iterable[str] | None) -> str | None:
+        signature = None
+        if MANIFEST_SIGNATURE_NAME in self._zip.members:
+            signature = self._small(MANIFEST_SIGNATURE_NAME, _SIGNATURE_BYTES)
+            if len(signature) != _SIGNATURE_BYTES:
+                raise BundleFormatError(
+                    f"{self._name}: {MANIFEST_SIGNATURE_NAME} has {len(signature)} bytes; "
+                    f"expected {_SIGNATURE_BYTES}. Sign the bundle again."
+                )
+        if trusted_keys is None:
+            return None
+        from .signature import signer  # here: most bundles are opened without keys
+
+        return signer(text, signature, trusted_keys, self._name)
+
     def _check_members(self) -> None:
-        listed, found = self.manifest.files, set(self._members) - set(_UNLISTED)
+        members = self._zip.members
+        listed, found = self.manifest.files, set(members) - set(_UNLISTED)
         if extra := sorted(found - set(listed)):
             raise BundleFormatError(f"{self._name}: the manifest does not list {extra}.")
         if missing := sorted(set(listed) - found):
             raise BundleFormatError(f"{self._name}: the members {missing} are missing.")
         for name, entry in listed.items():
-            size = self._members[name].file_size
+            size = members[name].size_bytes
             if size != entry.size_bytes or size > _MAX_MEMBER_BYTES:
                 raise BundleIntegrityError(
                     f"{self._name}: {name} has {size} bytes; expected the {entry.size_bytes} "
                     f"of the manifest, at most {_MAX_MEMBER_BYTES}. Copy the bundle again."
                 )
+        total = sum(entry.size_bytes for entry in listed.values())
+        if total > _MAX_BUNDLE_BYTES:
+            raise BundleFormatError(
+                f"{self._name}: the members have {total} bytes in all; expected at most "
+                f"{_MAX_BUNDLE_BYTES}."
+            )
 
     def _check_hash(self, name: str, found: str) -> None:
         expected = self.manifest.files[name].sha256
@@ -153,33 +187,18 @@ class Bundle:
                 "damaged or was altered. Copy it again."
             )
 
-    def _inflate(self, name: str, limit_bytes: int) -> bytes:
-        """The bytes of one member whose announced size is at most ``limit_bytes``."""
-        if name not in self._members:
+    def _small(self, name: str, limit_bytes: int) -> bytes:
+        """One of the members that no hash protects yet."""
+        if name not in self._zip.members:
             raise BundleFormatError(f"{self._name}: there is no {name}, so this is no bundle.")
-        size = self._members[name].file_size
-        if size > limit_bytes:
-            raise BundleFormatError(
-                f"{self._name}: {name} has {size} bytes; expected at most {limit_bytes}."
-            )
-        return b"".join(self._chunks(name))
-
-    def _chunks(self, name: str) -> Iterator[bytes]:
-        """The bytes of one member; zipfile stops at the size that the directory announces."""
-        try:
-            with self._archive.open(self._members[name]) as member:
-                while chunk := member.read(_CHUNK_BYTES):
-                    yield chunk
-        except _READ_ERRORS as exc:
-            raise BundleIntegrityError(
-                f"{self._name}: {name} cannot be read ({exc}); the bundle is damaged or closed."
-            ) from exc
+        return self._zip.inflate(name, limit_bytes)
 
 
 class Parts:
     """A model that is not packed yet, opened by the very code that opens a bundle."""
 
     id: str | None = None
+    signed_by: str | None = None
 
     def __init__(
         self,
@@ -189,6 +208,7 @@ class Parts:
         *,
         thresholds: tuple[float, ...] | None,
         variant: str,
+        portable: bool = True,
     ) -> None:
         """Only the named variant exists; ``thresholds`` default to 0.5 for each label."""
         if spec.task == "multi-class" and thresholds is not None:
@@ -204,7 +224,7 @@ class Parts:
             id=variant,
             file=f"variants/{variant}.onnx",
             precision=variant.partition("-")[0],  # ids begin with it
-            portable=False,
+            portable=portable,
             golden_tolerance=0.0,
             thresholds=thresholds,
         )
@@ -235,67 +255,13 @@ class Parts:
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
     """The bytes of a file that is no member of a bundle; raises BundleFormatError."""
-    with _open_file(path) as file:
+    with open_file(path) as file:
         return file.read()
 
 
-def _open_file(path: str | os.PathLike[str]) -> IO[bytes]:
+def open_file(path: str | os.PathLike[str]) -> IO[bytes]:
+    """A file that is open for reading; raises BundleFormatError."""
     try:
         return Path(path).open("rb")
     except (OSError, ValueError) as exc:  # ValueError: a null character in the path
         raise BundleFormatError(f"{path}: cannot be opened: {exc}.") from exc
-
-
-def _archive(file: IO[bytes], name: str) -> zipfile.ZipFile:
-    """The zip in ``file``, or an error that says what is there instead."""
-    try:
-        return zipfile.ZipFile(file)
-    except Exception as exc:  # a hostile directory raises struct.error, IndexError and more
-        raise BundleFormatError(f"{name}: {_what_it_is(file)}") from exc
-
-
-def _what_it_is(file: IO[bytes]) -> str:
-    try:
-        file.seek(0)
-        start = file.read(len(_LFS_POINTER))
-    except (OSError, ValueError) as exc:
-        return f"cannot be read: {exc}."
-    if not start:
-        return "the file is empty; expected a bundle. Copy it again."
-    if start == _LFS_POINTER:
-        return "this is the pointer of a Git LFS file, not the bundle. Run git lfs pull."
-    if start.startswith(_ZIP_START):
-        return "the zip is truncated or damaged: its directory cannot be read. Copy it again."
-    return f"this is no zip file (it begins with {start[:8]!r}); expected a bundle."
-
-
-def _members(archive: zipfile.ZipFile, name: str) -> dict[str, zipfile.ZipInfo]:
-    """The directory by name; refuses every entry that a bundle must not have."""
-    entries = archive.infolist()
-    if len(entries) > _MAX_MEMBERS:
-        raise BundleFormatError(
-            f"{name}: the zip has {len(entries)} members; expected at most {_MAX_MEMBERS}."
-        )
-    for entry in entries:
-        if reason := _refusal(entry):
-            raise BundleFormatError(f"{name}: the member {entry.orig_filename!r} {reason}.")
-    names = Counter(entry.filename.casefold() for entry in entries)
-    if repeated := sorted(name for name, count in names.items() if count > 1):
-        raise BundleFormatError(f"{name}: the zip has several members named {repeated}.")
-    return {entry.filename: entry for entry in entries}
-
-
-def _refusal(entry: zipfile.ZipInfo) -> str | None:
-    """Why a bundle must not have this entry; None for a decent one."""
-    path = entry.orig_filename
-    if any(part in ("", ".", "..") for part in path.split("/")):
-        return "has an absolute, parent or folder path; expected a relative file name"
-    if "\\" in path or ":" in path or not path.isprintable():
-        return "has a name that means different files on different systems"
-    if stat.S_ISLNK(entry.external_attr >> 16):
-        return "is a symbolic link; expected a file"
-    if entry.flag_bits & _ENCRYPTED:
-        return "is encrypted; expected plain members"
-    if entry.compress_type not in _METHODS:
-        return f"is packed by method {entry.compress_type}; expected 0 (stored) or 8 (deflated)"
-    return None

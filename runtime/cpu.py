@@ -11,6 +11,14 @@ import platform
 
 import numpy as np
 
+_CPU_NAMES = (
+    "model name",
+    "CPU implementer",
+    "CPU part",
+    "CPU variant",
+    "Hardware",
+)  # ARM: numbers
+
 
 def usable_threads(root: str = "/") -> int:
     """Cores that affinity and cgroup quota leave to this process, at least 1.
@@ -39,10 +47,22 @@ def cpu_target(root: str = "/") -> str:
     return "cpu"
 
 
+def cpu_identity(root: str = "/") -> str:
+    """The CPU's name and a digest of its instruction sets: equal only where timings compare."""
+    import hashlib
+
+    block = _read(f"{root}proc/cpuinfo").partition("\n\n")[0]
+    rows = (line.partition(":") for line in block.splitlines())
+    found = {key.strip(): value.strip() for key, _, value in rows}
+    names = [found[key] for key in _CPU_NAMES if key in found] or [platform.processor()]
+    digest = hashlib.sha256(" ".join(sorted(_features(root))).encode()).hexdigest()
+    return f"{platform.machine()} {', '.join(names)} ({digest[:12]})"
+
+
 def _features(root: str) -> set[str]:
     """Instruction sets in lower case: Linux's own list, or numpy's where there is none."""
     for line in _read(f"{root}proc/cpuinfo").splitlines():
-        if line.startswith("flags"):
+        if line.startswith(("flags", "Features")):  # of x86; of ARM
             return set(line.partition(":")[2].split())
     core = getattr(np, "_core", None) or np.core  # numpy 1 has no _core
     detected: dict[str, bool] = getattr(core._multiarray_umath, "__cpu_features__", {})

@@ -4,12 +4,14 @@ expected and what to do.
 PredictorError
 ├── InputError          an image, a batch or an option that the model does not take
 ├── DeviceError         the device that was asked for cannot be had; says what is missing
-├── RuntimeMissing      no onnxruntime is installed, or a broken mixture of two wheels
+├── RuntimeMissing      no onnxruntime (or, for signatures, no cryptography) is installed
 ├── BundleError         the bundle cannot be trusted or understood
 │   ├── BundleFormatError     no zip, truncated, no manifest, a newer schema, an unlisted member
 │   ├── BundleIntegrityError  a member's size or hash is not what the manifest says
+│   ├── SignatureError        no trusted key has signed the bundle
 │   └── VariantError          the variant that was asked for is not in the bundle
-└── SelftestError       the golden samples do not come out as they were recorded
+├── SelftestError       the golden samples do not come out as they were recorded
+└── SlotError           a slot holds no bundle that works, or another process installs into it
 """
 
 
@@ -26,7 +28,8 @@ class DeviceError(PredictorError):
 
 
 class RuntimeMissing(PredictorError, ImportError):
-    """onnxruntime is not installed, or two of its wheels overwrote each other's files."""
+    """onnxruntime is not installed, or two of its wheels overwrote each other's files; or
+    signatures are to be checked and cryptography is not installed."""
 
 
 class BundleError(PredictorError):
@@ -41,9 +44,17 @@ class BundleIntegrityError(BundleError):
     """A member's bytes are not those that the manifest lists."""
 
 
+class SignatureError(BundleError):
+    """The bundle is not signed, or not by a key that was given as trusted."""
+
+
 class VariantError(BundleError):
     """The bundle has no variant of the name that was asked for."""
 
 
 class SelftestError(PredictorError):
     """A golden sample did not come out as it was recorded."""
+
+
+class SlotError(PredictorError):
+    """A slot holds no bundle that works, cannot be written, or is in use by another installer."""

@@ -4,20 +4,25 @@ understand; hashing and reading members is ``bundle.py``'s."""
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
+from . import strict_json
 from .errors import BundleFormatError, VariantError
 from .spec import ModelSpec
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 MANIFEST_HASH_NAME = "manifest.sha256"  # hex digest of manifest.json; the bundle's id
+MANIFEST_SIGNATURE_NAME = "manifest.sig"  # of manifest.json, by Ed25519; may be absent
 PREPROCESS_NAME = "preprocess.onnx"
 MEASUREMENTS_NAME = "measurements.json"
 GOLDEN_NAME = "golden.npz"
 MODEL_CARD_NAME = "MODEL_CARD.md"
 PRECISIONS = ("fp32", "fp16", "int8")
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_ID = re.compile(r"[A-Za-z0-9_.+-]+", re.ASCII)  # of a variant; a member is named after it
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,15 @@ class Variant:
     portable: bool  # bit-identical quantized tensors on every target; never true of fp16
     golden_tolerance: float  # largest |probability difference| that selftest accepts
     thresholds: tuple[float, ...] | None = None  # multi-label: one for each label
+    # The same on another device than the CPU, whose 8-bit layers may be summed in float; None: it
+    # is golden_tolerance there, too.
+    device_tolerance: float | None = None
+
+    def tolerance_on(self, device: str) -> float:
+        """Largest |probability difference| that selftest accepts on that device."""
+        if device == "cpu" or self.device_tolerance is None:
+            return self.golden_tolerance
+        return self.device_tolerance
 
 
 @dataclass(frozen=True)
@@ -95,8 +109,8 @@ class Manifest:
     def from_json(cls, text: bytes | str) -> Manifest:
         """Read what :meth:`to_json` wrote; raises BundleFormatError for anything else."""
         try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as exc:
+            data = strict_json.loads(text)
+        except ValueError as exc:
             raise BundleFormatError(f"{MANIFEST_NAME} is not JSON: {exc}.") from exc
         if not isinstance(data, dict):
             raise BundleFormatError(f"{MANIFEST_NAME} is not a JSON object.")
@@ -112,21 +126,21 @@ class Manifest:
                 spec=ModelSpec.from_dict(data["spec"]),
                 files={
                     _text(name, "file name"): FileEntry(
-                        _text(entry["sha256"], "sha256"), _count(entry["size_bytes"])
+                        _match(_SHA256, entry["sha256"], "sha256"), _count(entry["size_bytes"])
                     )
                     for name, entry in data["files"].items()
                 },
-                variants=tuple(_variant(row) for row in data["variants"]),
+                variants=tuple(_variant(row) for row in _list(data["variants"])),
                 defaults=tuple(
                     Default(
                         _text(row["target"], "target"),
                         _text(row["variant"], "variant"),
                         _text(row["reason"], "reason"),
                     )
-                    for row in data["defaults"]
+                    for row in _list(data["defaults"])
                 ),
-                devices=tuple(_text(device, "device") for device in data["devices"]),
-                provenance=_object(data["provenance"]),
+                devices=tuple(_text(device, "device") for device in _list(data["devices"])),
+                provenance=_provenance(data["provenance"]),
                 schema_version=version,
             )
         except (KeyError, TypeError, AttributeError, ValueError) as exc:
@@ -172,9 +186,25 @@ def _text(value: object, what: str) -> str:
     return value
 
 
-def _object(value: object) -> dict[str, Any]:
+def _match(pattern: re.Pattern[str], value: object, what: str) -> str:
+    if not pattern.fullmatch(_text(value, what)):
+        raise ValueError(f"{what} {value!r}, expected {pattern.pattern}")
+    return cast("str", value)
+
+
+def _list(value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r}, expected a list")
+    return value
+
+
+def _provenance(value: object) -> dict[str, Any]:
+    """Free but for what the runtime reads of it."""
     if not isinstance(value, dict):
         raise TypeError(f"provenance {value!r}")
+    data = value.get("data", {})
+    if not isinstance(data, dict) or type(data.get("synthetic", False)) is not bool:
+        raise TypeError(f"provenance.data {data!r}")
     return value
 
 
@@ -191,16 +221,17 @@ def _number(value: object, what: str) -> float:
 
 
 def _variant(row: dict[str, Any]) -> Variant:
-    thresholds = row["thresholds"]
+    thresholds, elsewhere = row["thresholds"], row.get("device_tolerance")
     if type(row["portable"]) is not bool:
         raise TypeError(f"portable {row['portable']!r}")
     return Variant(
-        id=_text(row["id"], "id"),
+        id=_match(_ID, row["id"], "id"),
         file=_text(row["file"], "file"),
         precision=_text(row["precision"], "precision"),
         portable=row["portable"],
         golden_tolerance=_number(row["golden_tolerance"], "golden_tolerance"),
         thresholds=None
         if thresholds is None
-        else tuple(_number(value, "threshold") for value in thresholds),
+        else tuple(_number(value, "threshold") for value in _list(thresholds)),
+        device_tolerance=None if elsewhere is None else _number(elsewhere, "device_tolerance"),
     )

@@ -8,11 +8,18 @@ import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from . import onnx_session
+from . import autotune_cache, onnx_session
 from .bundle import ModelParts
 from .cpu import cpu_target, usable_threads
-from .errors import BundleError, DeviceError, InputError, SelftestError
-from .golden import Golden
+from .errors import (
+    BundleError,
+    BundleFormatError,
+    DeviceError,
+    InputError,
+    SelftestError,
+    VariantError,
+)
+from .golden import MAX_GOLDEN_BYTES, Golden
 from .manifest import GOLDEN_NAME, PREPROCESS_NAME, Manifest, Variant
 from .onnx_session import Session
 from .providers import Device, choose, open_session
@@ -24,6 +31,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _log = logging.getLogger(__name__)
+_EXACT_REASON = (
+    " It is not portable and this CPU has no VNNI, so it runs with exact kernels "
+    "(session.x64quantprecision=1)."
+)
 
 
 @dataclass(frozen=True)
@@ -40,24 +51,12 @@ def open_model(parts: ModelParts, device: str, variant: str, threads: int | None
     count = _thread_count(threads)
 
     def attempt(row: Device) -> OpenedModel:
-        target = cpu_target() if row.name == "cpu" else row.name
-        chosen, why = _variant(parts.manifest, variant, target)
-        session = open_session(parts.read(chosen.file), row, count)
-        onnx_session.check_model(session, parts.manifest.spec)
+        chosen, why = _variant(parts, variant, row.name, count)
+        opened = open_variant(parts, row, chosen, count)
         if row.name != "cpu" and parts.id is not None:
-            _prove(session, row, parts, chosen)
-        info = PredictorInfo(
-            device=row.name,
-            provider=session.get_providers()[0],
-            variant=chosen.id,
-            target=target,
-            threads=session.get_session_options().intra_op_num_threads,
-            reason=f"variant: {why}",
-            model_version=parts.manifest.model_version if parts.id else None,
-            bundle_id=parts.id,
-            synthetic=parts.manifest.synthetic,
-        )
-        return OpenedModel(session, chosen, info)
+            _prove(opened.session, row, parts, chosen)
+        info = replace(opened.info, reason=f"variant: {why}{opened.info.reason}")
+        return replace(opened, info=info)
 
     opened, reason = choose(device, parts.manifest.devices, attempt)
     _log.info("opened %s on %s", opened.variant.id, opened.info.provider)
@@ -65,10 +64,39 @@ def open_model(parts: ModelParts, device: str, variant: str, threads: int | None
     return replace(opened, info=info)
 
 
+def open_variant(parts: ModelParts, device: Device, variant: Variant, threads: int) -> OpenedModel:
+    """A session of that variant on that device, checked against the spec. ``info.reason`` says
+    only what is special about how it runs."""
+    target = _target(device.name)
+    # Only there do the 8-bit kernels saturate: they sum pairs in 16 bits.
+    exact = variant.precision == "int8" and not variant.portable and target == "x86_64-avx2"
+    session = open_session(parts.read(variant.file), device, threads, exact_int8=exact)
+    onnx_session.check_model(session, parts.manifest.spec)
+    info = PredictorInfo(
+        device=device.name,
+        provider=session.get_providers()[0],
+        variant=variant.id,
+        target=target,
+        threads=session.get_session_options().intra_op_num_threads,
+        reason=_EXACT_REASON if exact else "",
+        model_version=parts.manifest.model_version if parts.id else None,
+        bundle_id=parts.id,
+        signed_by=parts.signed_by,
+        synthetic=parts.manifest.synthetic,
+        nodes=onnx_session.nodes_by_provider(session),
+    )
+    return OpenedModel(session, variant, info)
+
+
+def usual_variant(manifest: Manifest, device: str) -> str:
+    """The id of the bundle's default for a device."""
+    return manifest.default_for(_target(device)).variant
+
+
 def open_preprocess(parts: ModelParts) -> Session:
     """The graph from an image to pixels: on every device on one thread of the CPU, where its
     integer arithmetic gives the same bytes everywhere."""
-    session = onnx_session.create_on_cpu(parts.read(PREPROCESS_NAME), threads=1)
+    session = onnx_session.create_on_cpu(parts.read(PREPROCESS_NAME), threads=1, any_size=True)
     onnx_session.check_preprocess(session, parts.manifest.spec)
     return session
 
@@ -78,6 +106,10 @@ def read_golden(parts: ModelParts) -> Golden:
     if GOLDEN_NAME not in parts.manifest.files:
         raise SelftestError(
             f"there is no {GOLDEN_NAME} to test against; a bundle of this project has one."
+        )
+    if (size := parts.manifest.files[GOLDEN_NAME].size_bytes) > MAX_GOLDEN_BYTES:
+        raise BundleFormatError(
+            f"{GOLDEN_NAME} has {size} bytes; expected at most {MAX_GOLDEN_BYTES}."
         )
     return Golden.from_npz(parts.read(GOLDEN_NAME), parts.manifest.spec)
 
@@ -99,10 +131,21 @@ def _thread_count(threads: int | None) -> int:
     return threads
 
 
-def _variant(manifest: Manifest, wanted: str, target: str) -> tuple[Variant, str]:
+def _target(device: str) -> str:
+    return cpu_target() if device == "cpu" else device
+
+
+def _variant(parts: ModelParts, wanted: str, device: str, threads: int) -> tuple[Variant, str]:
+    """The variant that was asked for, or else the one that was measured: here, or by the maker."""
+    manifest = parts.manifest
     if wanted != "auto":
         return manifest.variant(wanted), f"{wanted} was asked for."
-    default = manifest.default_for(target)
+    if parts.id and (tuned := autotune_cache.recall(parts.id, device, threads)):
+        try:
+            return manifest.variant(tuned[0]), tuned[1]
+        except VariantError:
+            _log.info("the remembered variant %r is not in the bundle", tuned[0])
+    default = manifest.default_for(_target(device))
     return (
         manifest.variant(default.variant),
         f"{default.variant} is the default of {default.target}: {default.reason}",
@@ -113,7 +156,8 @@ def _prove(session: Session, device: Device, parts: ModelParts, variant: Variant
     """A device besides the CPU counts as taken only after the golden samples pass on it."""
     try:
         golden = read_golden(parts)
-        golden.check_probabilities(variant, infer(session, golden.pixels))
+        found = infer(session, golden.pixels)
+        golden.check_probabilities(variant, found, variant.tolerance_on(device.name))
     except BundleError:
         raise
     except Exception as exc:  # whatever the device's libraries raise, the device is not usable

@@ -1,30 +1,44 @@
 """The predictor: pixels in, probabilities out; or any image in, an answer out.
 
 Everything that only opening needs is imported when a predictor is opened. A predictor may be
-used from many threads at once, and on the CPU in a forked child.
+used from many threads at once and, on the CPU, in a forked child; one that was opened from a path
+can be pickled.
 """
 
 from __future__ import annotations
 
+import os
 import threading
-from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, NoReturn, overload
+import weakref
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 
 import numpy as np
 
 from . import _onnxruntime as _onnxruntime  # its absence is told here, not at the first use
-from .errors import BundleFormatError, DeviceError, InputError, PredictorError
+from .errors import (
+    BundleFormatError,
+    BundleIntegrityError,
+    DeviceError,
+    InputError,
+    PredictorError,
+)
 from .images import as_batch, as_image
 from .spec import INPUT_NAME, OUTPUT_NAME, PREPROCESS_INPUT, PREPROCESS_OUTPUT
 
 if TYPE_CHECKING:
-    import os
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
     from .bundle import ModelParts, Source
     from .onnx_session import Session
-    from .results import AttributePrediction, Prediction, PredictorInfo, SelftestReport
+    from .results import (
+        AttributePrediction,
+        AutotuneReport,
+        Prediction,
+        PredictorInfo,
+        SelftestReport,
+    )
     from .spec import ModelSpec
 
 _UINT8 = np.dtype(np.uint8)
@@ -39,25 +53,37 @@ class Predictor:
     images of any size and always does. ``p.info`` says what runs where and why.
     """
 
+    _path: str | None = None  # of the bundle; None: it came as bytes, as a file or in parts
+    _keys: str | tuple[str, ...] | None = None  # trusted keys
+
     def __init__(
         self,
         bundle: Source,
         device: str = "auto",
         variant: str = "auto",
         threads: int | None = None,
+        *,
+        trusted_keys: Iterable[str] | None = None,
     ) -> None:
         """Open a bundle: a path, the bytes of one, or a binary file that can seek.
 
-        ``device`` is "cpu" or "cuda", which then runs there or raises DeviceError, or "auto",
-        the first of the bundle's devices that works. ``variant`` is one of the bundle's ids or
-        "auto", the one that was measured best for this kind of device. ``threads`` is for one
-        call on the CPU; by default all cores that affinity and cgroup quota leave.
+        ``device`` is "cpu", "cuda" or "openvino", and then runs there or raises DeviceError, or
+        "auto", the first of the bundle's devices that works. ``variant`` is one of the bundle's
+        ids or "auto", the one that ``autotune`` found fastest here, or else the one that was
+        measured best for this kind of device. ``threads`` is for one call on the CPU; by default
+        all cores that affinity and cgroup quota leave. With
+        ``trusted_keys``, public keys as ``pipeline keygen`` prints them, a bundle that none of
+        them signed is refused (SignatureError); without, signatures are not looked at.
 
         Raises BundleFormatError, BundleIntegrityError, VariantError, DeviceError, InputError.
         """
         from .bundle import Bundle
 
-        self._open(Bundle.open(bundle), device, variant, threads)
+        keys = trusted_keys if isinstance(trusted_keys, str | None) else tuple(trusted_keys)
+        if isinstance(bundle, (str, os.PathLike)):
+            self._path = os.path.abspath(os.fspath(bundle))  # noqa: PTH100 - the app may change cwd
+        self._keys = keys
+        self._open(Bundle.open(bundle, keys), device, variant, threads)
 
     @classmethod
     def from_parts(
@@ -68,6 +94,7 @@ class Predictor:
         *,
         thresholds: tuple[float, ...] | None = None,
         variant: str = "fp32",
+        portable: bool = True,
         device: str = "cpu",
         threads: int | None = None,
     ) -> Predictor:
@@ -75,8 +102,9 @@ class Predictor:
 
         ``preprocess`` and ``model`` are ONNX files (``model`` as bytes or a path). Without
         ``preprocess`` there is no ``predict``; without ``thresholds`` an attribute is present
-        from 0.5. There are no golden samples, so another device than the CPU is not proved on
-        them. Raises as the constructor does.
+        from 0.5. An INT8 model that is not ``portable`` runs with exact kernels where an x86 CPU
+        without VNNI would saturate, as it does from a bundle. There are no golden samples, so
+        another device than the CPU is not proved on them. Raises as the constructor does.
         """
         from .bundle import Parts, read_file
 
@@ -86,6 +114,7 @@ class Predictor:
             model if isinstance(model, bytes) else read_file(model),
             thresholds=thresholds,
             variant=variant,
+            portable=portable,
         )
         predictor = cls.__new__(cls)
         predictor._open(parts, device, variant, threads)
@@ -100,14 +129,17 @@ class Predictor:
             parts.close()
             raise
         self._parts = parts
+        self._parts_pid = os.getpid()
         self._variant = opened.variant
         self._info = opened.info
+        self._threads = threads
         self._spec = parts.manifest.spec
         self._shape = self._spec.shape
         self._run = opened.session.run  # close() replaces it, so a call needs no check
         self._preprocess_session: Session = None
         self._is_closed = False
         self._lock = threading.Lock()  # for what is opened at its first use
+        _watch_forks(self)
 
     @property
     def info(self) -> PredictorInfo:
@@ -119,12 +151,15 @@ class Predictor:
         """What the model takes and returns."""
         return self._spec
 
-    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def __call__(
+        self, images: NDArray[np.uint8], out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
         """Probabilities, float32 [N, labels], of the model's pixels, uint8 [N, h, w, c].
 
         Takes one image [h, w, c] as well; for grey models [h, w] and [N, h, w]; for colour
-        models one image with alpha, [h, w, 4]. Raises InputError for any other shape or dtype
-        and for an empty batch, DeviceError when the device fails.
+        models one image with alpha, [h, w, 4]. ``out``, if given, is filled and returned. Raises
+        InputError for any other shape or dtype and for an empty batch, DeviceError when the
+        device fails.
         """
         if not (
             type(images) is np.ndarray
@@ -133,44 +168,126 @@ class Predictor:
             and images.shape[0]
         ):
             images = as_batch(images, self._shape)
+        if out is not None:
+            self._check_out(out, len(images))
         try:
             probabilities: NDArray[np.float32] = self._run(_OUTPUTS, {INPUT_NAME: images})[0]
         except PredictorError:
             raise
         except Exception as exc:  # onnxruntime's exceptions have no common base but this
+            from .providers import why_a_run_failed
+
             raise DeviceError(
-                f"{self._info.provider} failed on a batch of shape {images.shape}: {exc} If "
-                "memory is short, give smaller batches."
+                f"{self._info.provider} failed on a batch of shape {images.shape}: "
+                f"{why_a_run_failed(str(exc))}. If memory is short, give smaller batches."
             ) from exc
-        return probabilities
+        if out is None:
+            return probabilities
+        np.copyto(out, probabilities)  # 1 us; binding a buffer to the session (IOBinding) takes 20
+        return out
 
     @overload
     def predict(
-        self, image: list[Any] | tuple[Any, ...], color: str = "rgb"
+        self,
+        image: list[Any] | tuple[Any, ...],
+        color: str = "rgb",
+        *,
+        min_probability: float = 0.0,
     ) -> list[Prediction | AttributePrediction]: ...
 
     @overload
-    def predict(self, image: Any, color: str = "rgb") -> Prediction | AttributePrediction: ...
+    def predict(
+        self, image: Any, color: str = "rgb", *, min_probability: float = 0.0
+    ) -> Prediction | AttributePrediction: ...
 
     def predict(
-        self, image: Any, color: str = "rgb"
+        self, image: Any, color: str = "rgb", *, min_probability: float = 0.0
     ) -> Prediction | AttributePrediction | list[Prediction | AttributePrediction]:
         """The answer for one image, or the list of answers for a list or tuple of images.
 
         An image is an array of any size, [H, W] or [H, W, C] with C in {1, 3, 4}, uint8, its
         colours in the order of ``color`` ("rgb" or "bgr"), or, with Pillow installed, a path,
         the bytes of an image file or a Pillow image. Returns a Prediction, or an
-        AttributePrediction where the model is multi-label. Raises InputError.
+        AttributePrediction where the model is multi-label; its ``accepted`` is False where the
+        answer is less probable than ``min_probability``. Raises InputError.
         """
+        _check_probability(min_probability)
         if not isinstance(image, (list, tuple)):
-            return self._answers([self.preprocess(image, color)])[0]
-        answers: list[Prediction | AttributePrediction] = []
-        for start in range(0, len(image), _BATCH):
-            batch = image[start : start + _BATCH]
-            answers += self._answers(
-                [self._item(one, start + i, color) for i, one in enumerate(batch)]
+            return self._answers(self.preprocess(image, color)[np.newaxis], min_probability)[0]
+        return list(
+            self._stream(image, "image {} of the list{}", _BATCH, color, min_probability, False)
+        )
+
+    @overload
+    def stream(
+        self,
+        images: Iterable[Any],
+        batch_size: int = 1,
+        color: str = "rgb",
+        *,
+        min_probability: float = 0.0,
+        return_errors: Literal[False] = False,
+    ) -> Iterator[Prediction | AttributePrediction]: ...
+
+    @overload
+    def stream(
+        self,
+        images: Iterable[Any],
+        batch_size: int = 1,
+        color: str = "rgb",
+        *,
+        min_probability: float = 0.0,
+        return_errors: Literal[True],
+    ) -> Iterator[Prediction | AttributePrediction | InputError]: ...
+
+    def stream(
+        self,
+        images: Iterable[Any],
+        batch_size: int = 1,
+        color: str = "rgb",
+        *,
+        min_probability: float = 0.0,
+        return_errors: bool = False,
+    ) -> Iterator[Any]:
+        """The answers of images of any size, in their order, while ``images`` is being read.
+
+        At most ``batch_size`` images are held, as the model's pixels, so a stream may be endless.
+        With 1 each answer comes before the next image is taken, as a camera wants it; more is
+        faster for files. An image that cannot be taken ends the stream with an InputError that
+        says which, after the answers of those before it; with ``return_errors`` that error is
+        returned in its place and the stream goes on. The rest is as in ``predict``.
+        """
+        _check_probability(min_probability)
+        if type(batch_size) is not int or batch_size < 1:
+            raise InputError(f"batch_size={batch_size!r}; expected a whole number of at least 1.")
+        if isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike)):
+            raise InputError(
+                f"images is a {type(images).__name__}; expected something that gives one image "
+                "after the other. Give a single image to predict()."
             )
-        return answers
+        return self._stream(
+            images, "image {} of the stream{}", batch_size, color, min_probability, return_errors
+        )
+
+    def _stream(
+        self,
+        images: Iterable[Any],
+        where: str,
+        batch_size: int,
+        color: str,
+        min_probability: float,
+        return_errors: bool,
+    ) -> Iterator[Any]:
+        from .streaming import answers_of
+
+        return answers_of(
+            images,
+            batch_size=batch_size,
+            where=where,
+            prepare=lambda image: self.preprocess(image, color),
+            answer=lambda pixels: self._answers(pixels, min_probability),
+            return_errors=return_errors,
+        )
 
     def preprocess(self, image: Any, color: str = "rgb") -> NDArray[np.uint8]:
         """What the model would see of an image: uint8 [h, w, c]. Raises InputError."""
@@ -199,19 +316,33 @@ class Predictor:
         from .opening import read_golden
         from .results import SelftestReport
 
-        self._require_open()
-        self._parts.verify()
-        golden = read_golden(self._parts)
+        parts = self._own_parts()
+        parts.verify()
+        golden = read_golden(parts)
         for index, image in enumerate(golden.raw):
             golden.check_pixels(index, self.preprocess(image))
+        tolerance = self._variant.tolerance_on(self._info.device)
+        found = self(golden.pixels)
         return SelftestReport(
             variant=self._variant.id,
             provider=self._info.provider,
             images=len(golden.raw),
             samples=len(golden.pixels),
-            max_difference=golden.check_probabilities(self._variant, self(golden.pixels)),
-            tolerance=self._variant.golden_tolerance,
+            max_difference=golden.check_probabilities(self._variant, found, tolerance),
+            tolerance=tolerance,
         )
+
+    def autotune(self, seconds: float = 2.0) -> AutotuneReport:
+        """Time every variant that passes its golden samples where this predictor runs, for some
+        ``seconds``, and remember the fastest in the user's cache folder.
+
+        From then on ``variant="auto"`` opens it here, until the bundle, the CPU, onnxruntime or
+        the number of threads is another. This predictor stays what it is. Raises SelftestError
+        when no variant passes or there are no golden samples, InputError.
+        """
+        from .autotune import autotune
+
+        return autotune(self._own_parts(), self._info.device, self._info.threads, seconds)
 
     def warmup(self, n: int = 3) -> None:
         """Run ``n`` black images one by one, so that the first real call is as fast as the rest."""
@@ -235,22 +366,45 @@ class Predictor:
     def __repr__(self) -> str:
         return f"<Predictor {self._spec.name} {self._info.variant} on {self._info.device}>"
 
-    def _item(self, image: Any, index: int, color: str) -> NDArray[np.uint8]:
-        """The pixels of one image of a list; an error says which."""
-        try:
-            return self.preprocess(image, color)
-        except InputError as exc:
-            where = f" ({image})" if isinstance(image, (str, PurePath)) else ""
-            raise InputError(f"image {index} of the list{where}: {exc}") from exc
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A pickle holds the path and the bundle's id, and opens again where it is read: the same
+        bundle, device and variant, or an error. The bytes of a bundle may be large, so they
+        travel by your own hand."""
+        self._require_open()
+        if self._path is None:
+            raise PredictorError(
+                "this predictor was not opened from a path, so it cannot be pickled. Send the "
+                "bundle's path or bytes, and open it there."
+            )
+        info = self._info
+        state = (self._path, info.bundle_id, info.device, info.variant, self._threads, self._keys)
+        return (_reopened, (type(self), *state))
 
-    def _answers(self, pixels: list[NDArray[np.uint8]]) -> list[Prediction | AttributePrediction]:
+    def _answers(
+        self, pixels: NDArray[np.uint8], min_probability: float
+    ) -> list[Prediction | AttributePrediction]:
+        """The answers for the model's pixels [N, h, w, c]."""
         from .results import AttributePrediction, Prediction
 
-        rows = [tuple(row) for row in self(np.stack(pixels)).tolist()]
+        rows = [tuple(row) for row in self(pixels).tolist()]
         labels, thresholds = self._spec.labels, self._variant.thresholds
         if thresholds is None:
-            return [Prediction.from_probabilities(row, labels) for row in rows]
-        return [AttributePrediction.from_probabilities(row, labels, thresholds) for row in rows]
+            return [Prediction.from_probabilities(row, labels, min_probability) for row in rows]
+        return [
+            AttributePrediction.from_probabilities(row, labels, thresholds, min_probability)
+            for row in rows
+        ]
+
+    def _check_out(self, out: object, count: int) -> None:
+        shape = (count, len(self._spec.labels))
+        if not (
+            isinstance(out, np.ndarray)
+            and out.dtype == np.float32
+            and out.shape == shape
+            and out.flags.writeable
+        ):
+            found = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out)
+            raise InputError(f"out is {found}; expected a writable float32 array of {shape}.")
 
     def _preprocessor(self) -> Session:
         """The session of preprocess.onnx, opened at its first use."""
@@ -258,11 +412,58 @@ class Predictor:
         if session is None:
             from .opening import open_preprocess
 
+            parts = self._own_parts()
             with self._lock:
                 self._require_open()
-                session = self._preprocess_session or open_preprocess(self._parts)
+                session = self._preprocess_session or open_preprocess(parts)
                 self._preprocess_session = session
         return session
+
+    def _own_parts(self) -> ModelParts:
+        """The bundle, open in this process: a forked child shares its parent's position in the
+        file, so it opens the path anew."""
+        self._require_open()
+        if self._parts_pid != os.getpid():
+            with self._lock:
+                if self._parts_pid != os.getpid():
+                    if self._path is not None:
+                        self._parts = _same_bundle(self._path, self._keys, self._info.bundle_id)
+                    self._parts_pid = os.getpid()
+        return self._parts
+
+    def _after_fork(self) -> None:
+        """In a forked child. The lock may have been held; threads and CUDA contexts stay behind."""
+        self._lock = threading.Lock()
+        if self._is_closed:
+            return
+        if self._info.device == "cpu" and self._info.threads == 1:
+            return  # a session of one thread has no pool to miss, and its weights stay shared
+        _make_immortal(self._run.__self__)
+        if self._info.device == "cpu":
+            self._run = self._run_in_child
+        else:
+            self._run = self._refuse_in_child
+
+    def _run_in_child(self, *arguments: Any) -> Any:
+        """Stands where the session's ``run`` stood, until the child has a session of its own."""
+        from .opening import open_variant
+        from .providers import DEVICES
+
+        parts = self._own_parts()
+        with self._lock:
+            self._require_open()
+            if self._run == self._run_in_child:
+                row = DEVICES[self._info.device]
+                opened = open_variant(parts, row, self._variant, self._info.threads)
+                self._run = opened.session.run
+        return self._run(*arguments)
+
+    def _refuse_in_child(self, *_: object) -> NoReturn:
+        raise DeviceError(
+            f"this predictor was opened on {self._info.device} before the process forked, and "
+            f"{self._info.device} does not survive that. Open it in the child, or start the child "
+            "with multiprocessing's 'spawn' or 'forkserver'."
+        )
 
     def _require_open(self) -> None:
         if self._is_closed:
@@ -271,3 +472,73 @@ class Predictor:
     def _refuse(self, *_: object) -> NoReturn:
         """Stands where the session's ``run`` stood."""
         raise PredictorError("this predictor is closed. Open another one.")
+
+
+_opened: weakref.WeakSet[Predictor] = weakref.WeakSet()
+_watching = False
+
+
+def _watch_forks(predictor: Predictor) -> None:
+    """Have ``predictor`` told when it wakes up in a forked child."""
+    global _watching
+    _opened.add(predictor)
+    if not _watching and hasattr(os, "register_at_fork"):
+        _watching = True
+        os.register_at_fork(after_in_child=_tell_of_fork)
+
+
+def _make_immortal(session: Session) -> None:
+    """Destroying a session joins its threads; in a forked child, which has none of them, that
+    waits forever, at the latest when the interpreter ends. So it is never destroyed there."""
+    import ctypes
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
+
+
+def _tell_of_fork() -> None:
+    for predictor in list(_opened):
+        predictor._after_fork()
+
+
+def _reopened(
+    cls: type[Predictor],
+    path: str,
+    bundle_id: str,
+    device: str,
+    variant: str,
+    threads: int | None,
+    keys: tuple[str, ...] | None,
+) -> Predictor:
+    """What unpickling gives; raises BundleIntegrityError when another bundle lies there now."""
+    predictor = cls(path, device, variant, threads, trusted_keys=keys)
+    try:
+        _check_id(path, predictor.info.bundle_id, bundle_id)
+    except PredictorError:
+        predictor.close()
+        raise
+    return predictor
+
+
+def _same_bundle(path: str, keys: Any, bundle_id: str | None) -> ModelParts:
+    from .bundle import Bundle
+
+    bundle = Bundle.open(path, keys)
+    try:
+        _check_id(path, bundle.id, bundle_id)
+    except PredictorError:
+        bundle.close()
+        raise
+    return bundle
+
+
+def _check_id(path: str, found: str | None, expected: str | None) -> None:
+    if found != expected:
+        raise BundleIntegrityError(
+            f"{path}: the bundle has the id {found}; expected {expected}, the one that was open. "
+            "It was replaced: open it anew."
+        )
+
+
+def _check_probability(value: object) -> None:
+    if type(value) not in (int, float) or not 0 <= value <= 1:  # type: ignore[operator]
+        raise InputError(f"min_probability={value!r}; expected a number from 0 to 1.")

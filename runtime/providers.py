@@ -14,11 +14,11 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from . import onnx_session
-from ._onnxruntime import mixture_note, onnxruntime
+from ._onnxruntime import installed_wheels, mixture_note, onnxruntime
 from .errors import BundleFormatError, DeviceError
 from .onnx_session import CPU_PROVIDER, Session
 
@@ -34,21 +34,36 @@ class Device:
     provider: str  # onnxruntime's name
     extra: str  # what to install for it
     wheel: str  # the wheel that the extra brings
-    libraries: str  # how to get the libraries that the provider itself needs
+    libraries: str = ""  # how to get the libraries that the provider itself needs
     driver: str | None = None  # the library that only the device's driver brings
+    preloads: bool = False  # its libraries come as wheels of their own, which must be found first
+    options: dict[str, str] = field(default_factory=dict)  # the provider's own
+    threads_option: str | None = None  # its option for threads, if it has a pool of its own
 
 
 DEVICES = {
     row.name: row
     for row in (
-        Device("cpu", CPU_PROVIDER, "edgeproof[cpu]", "onnxruntime", ""),
+        Device("cpu", CPU_PROVIDER, "edgeproof[cpu]", "onnxruntime"),
         Device(
             "cuda",
             "CUDAExecutionProvider",
             "edgeproof[gpu]",
             "onnxruntime-gpu",
-            "pip install 'onnxruntime-gpu[cuda,cudnn]'",
-            "libcuda.so.1",
+            libraries="pip install 'onnxruntime-gpu[cuda,cudnn]'",
+            driver="libcuda.so.1",
+            preloads=True,
+        ),
+        # On an x86 CPU; its kernels and compiler are in the wheel. Opening takes 0.1 to 0.2 s, so
+        # "auto" tries it only where a bundle's devices name it.
+        Device(
+            "openvino",
+            "OpenVINOExecutionProvider",
+            "edgeproof[openvino]",
+            "onnxruntime-openvino",
+            # ACCURACY: float32 stays float32, also on CPUs where OpenVINO would take bfloat16
+            options={"device_type": "CPU", "precision": "ACCURACY"},
+            threads_option="num_of_threads",
         ),
     )
 }
@@ -64,7 +79,7 @@ _CAUSES = (
         "the NVIDIA driver is older than the CUDA libraries. Update the driver",
     ),
     (
-        r"CUDA failure 2\b|out of memory|Failed to allocate memory",
+        r"CUDA failure 2\b|out of memory|Failed to allocate memory|_ALLOC_FAILED",
         "the device's memory is full. Free some, or take a smaller model",
     ),
     (r"CUDA failure \d+: [^;]*[^; ]", "{0}"),
@@ -94,7 +109,9 @@ def choose(device: str, order: Sequence[str], attempt: Callable[[Device], _T]) -
     raise DeviceError(f"no device works of {list(order)}. " + " ".join(passed_over))
 
 
-def open_session(model: bytes, device: Device, threads: int) -> Session:
+def open_session(
+    model: bytes, device: Device, threads: int, *, exact_int8: bool = False
+) -> Session:
     """A session that truly runs on ``device``; raises DeviceError, or BundleFormatError for a
     model that no device could load.
 
@@ -103,7 +120,7 @@ def open_session(model: bytes, device: Device, threads: int) -> Session:
     they failed.
     """
     if device.provider == CPU_PROVIDER:
-        return onnx_session.create_on_cpu(model, threads)
+        return onnx_session.create_on_cpu(model, threads, exact_int8=exact_int8)
     available = onnxruntime.get_available_providers()
     if device.provider not in available:
         raise DeviceError(
@@ -111,16 +128,19 @@ def open_session(model: bytes, device: Device, threads: int) -> Session:
             f"{', '.join(available)}). "
             + (
                 mixture_note()
-                or f"Run pip uninstall -y onnxruntime, then install {device.extra} "
+                or f"Run pip uninstall -y {' '.join(installed_wheels()) or 'onnxruntime'}, then "
+                f"install {device.extra} "
                 f"(the wheel {device.wheel})."
             )
         )
     failure = ""
     with _captured() as printed:
         try:
-            if hasattr(onnxruntime, "preload_dlls"):
+            if device.preloads and hasattr(onnxruntime, "preload_dlls"):
                 onnxruntime.preload_dlls()  # finds the CUDA libraries that pip installed
-            session = onnx_session.create(model, device.provider, threads)
+            session = onnx_session.create(
+                model, device.provider, threads, provider_options=_options(device, threads)
+            )
         except BundleFormatError:
             raise
         except Exception as exc:  # onnxruntime's exceptions have no common base but this
@@ -129,6 +149,16 @@ def open_session(model: bytes, device: Device, threads: int) -> Session:
         return session
     cause = _cause(device, failure + "".join(printed))
     raise DeviceError(f"{device.name} is not usable: {cause}. {mixture_note()}".rstrip())
+
+
+def why_a_run_failed(said: str) -> str:
+    """The cause that is known for what a session said when it ran, or its last line."""
+    return _known_cause(said) or _last_line(said)
+
+
+def _options(device: Device, threads: int) -> dict[str, str]:
+    more = {device.threads_option: str(threads)} if device.threads_option else {}
+    return {**device.options, **more}
 
 
 def _known(name: str) -> Device:
@@ -152,9 +182,17 @@ def _cause(device: Device, printed: str) -> str:
         )
     if causes:
         return "; ".join(causes)
+    return _known_cause(printed) or _last_line(printed)
+
+
+def _known_cause(printed: str) -> str | None:
     for pattern, cause in _CAUSES:
         if found := re.search(pattern, printed):
             return cause.format(found[0])
+    return None
+
+
+def _last_line(printed: str) -> str:
     lines = printed.strip().splitlines() or ["onnxruntime gave no reason"]
     return lines[-1][:_MAX_CAUSE_LENGTH]
 

@@ -29,14 +29,20 @@ class Prediction:
     probability: float
     probabilities: tuple[float, ...] = field(repr=False)  # one for each label; they sum to 1
     labels: tuple[str, ...] = field(repr=False)
+    accepted: bool = True  # False: less probable than was asked for; better ask a person
 
     @classmethod
     def from_probabilities(
-        cls, probabilities: tuple[float, ...], labels: tuple[str, ...]
+        cls,
+        probabilities: tuple[float, ...],
+        labels: tuple[str, ...],
+        min_probability: float = 0.0,
     ) -> Prediction:
-        """The most probable label; of equals the first."""
+        """The most probable label; of equals the first. It is accepted from ``min_probability``
+        upwards."""
         index = max(range(len(labels)), key=probabilities.__getitem__)
-        return cls(labels[index], index, probabilities[index], probabilities, labels)
+        best = probabilities[index]
+        return cls(labels[index], index, best, probabilities, labels, best >= min_probability)
 
     def top(self, k: int = 5) -> tuple[Candidate, ...]:
         """The ``k`` most probable labels (all of them if there are fewer), best first."""
@@ -51,6 +57,7 @@ class Prediction:
             "label": self.label,
             "index": self.index,
             "probability": self.probability,
+            "accepted": self.accepted,
             "top": [asdict(candidate) for candidate in self.top(top)],
         }
 
@@ -63,6 +70,7 @@ class Attribute:
     probability: float
     threshold: float
     present: bool  # probability >= threshold
+    accepted: bool = True  # False: what was answered, present or absent, is not probable enough
 
 
 @dataclass(frozen=True)
@@ -77,10 +85,21 @@ class AttributePrediction:
         probabilities: tuple[float, ...],
         labels: tuple[str, ...],
         thresholds: tuple[float, ...],
+        min_probability: float = 0.0,
     ) -> AttributePrediction:
-        """An attribute is present from its threshold upwards."""
-        rows = zip(labels, probabilities, thresholds, strict=True)
-        return cls(tuple(Attribute(name, p, limit, p >= limit) for name, p, limit in rows))
+        """An attribute is present from its threshold upwards. "Present" is accepted if the
+        probability, "absent" if its complement, is at least ``min_probability``."""
+        attributes = []
+        for name, probability, threshold in zip(labels, probabilities, thresholds, strict=True):
+            present = probability >= threshold
+            accepted = (probability if present else 1 - probability) >= min_probability
+            attributes.append(Attribute(name, probability, threshold, present, accepted))
+        return cls(tuple(attributes))
+
+    @property
+    def accepted(self) -> bool:
+        """True when every attribute is."""
+        return all(attribute.accepted for attribute in self.attributes)
 
     @property
     def present(self) -> tuple[str, ...]:
@@ -98,6 +117,7 @@ class AttributePrediction:
         """The names that are present, and every attribute with its numbers."""
         return {
             "present": list(self.present),
+            "accepted": self.accepted,
             "attributes": [asdict(attribute) for attribute in self.attributes],
         }
 
@@ -106,7 +126,7 @@ class AttributePrediction:
 class PredictorInfo:
     """What was opened, where it runs, and why there."""
 
-    device: str  # "cpu" or "cuda": what was taken, never "auto"
+    device: str  # "cpu", "cuda", ...: what was taken, never "auto"
     provider: str  # onnxruntime's name of it, as the session reports it
     variant: str
     target: str  # the kind of device that the default variant was looked up for
@@ -114,7 +134,9 @@ class PredictorInfo:
     reason: str  # why this device and this variant, and why no earlier device
     model_version: str | None  # None: made from parts that are not packed yet
     bundle_id: str | None  # sha256 of the manifest; None: made from parts
+    signed_by: str | None  # the trusted key that signed it; None: no keys were given
     synthetic: bool  # trained on generated images
+    nodes: dict[str, int] | None = None  # of the graph, by provider; None: onnxruntime cannot tell
 
     def to_dict(self) -> dict[str, Any]:
         """Every field."""
@@ -131,6 +153,33 @@ class SelftestReport:
     samples: int  # model inputs whose probabilities were compared
     max_difference: float  # largest |probability - recorded probability|
     tolerance: float  # what the manifest allows for this variant
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class AutotuneRow:
+    """One variant as it was timed on this device."""
+
+    variant: str
+    latency_us: float  # median over rounds, batch 1
+    speedup: float  # against fp32 in the same rounds; 1.0 for fp32 itself
+    rounds: int
+
+
+@dataclass(frozen=True)
+class AutotuneReport:
+    """What autotune found. The winner is what ``variant="auto"`` opens from now on."""
+
+    variant: str  # the winner
+    reason: str  # as ``PredictorInfo.reason`` will say it
+    device: str
+    threads: int
+    rows: tuple[AutotuneRow, ...]  # the variants that passed their golden samples
+    failed: dict[str, str]  # the others, and why
+    remembered_in: str | None  # path of the record; None: the cache folder cannot be written
 
     def to_dict(self) -> dict[str, Any]:
         """Every field."""

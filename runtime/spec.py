@@ -17,6 +17,7 @@ PREPROCESS_OUTPUT = "pixels"  # uint8 [height, width, channels]
 
 Task = Literal["multi-class", "multi-label"]
 _CHANNELS = {1: "gray", 3: "rgb"}
+_MAX_SIDE = 16384  # pixels: nothing of a bundle may ask for memory without bound
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,12 @@ class ModelSpec:
             raise BundleFormatError(
                 f"model spec has task {self.task!r}; expected 'multi-class' or 'multi-label'."
             )
-        if self.channels not in _CHANNELS or min(self.height, self.width) < 1:
+        sides = (self.height, self.width)
+        if self.channels not in _CHANNELS or min(sides) < 1 or max(sides) > _MAX_SIDE:
             raise BundleFormatError(
                 f"model spec has size {self.height}x{self.width}x{self.channels}; expected a "
-                "positive height and width and 1 (grey) or 3 (rgb) channels."
+                f"positive height and width of at most {_MAX_SIDE} and 1 (grey) or 3 (rgb) "
+                "channels."
             )
         if not self.labels or len(set(self.labels)) != len(self.labels):
             raise BundleFormatError(
@@ -109,10 +112,10 @@ class ModelSpec:
     @classmethod
     def from_json(cls, text: str) -> ModelSpec:
         """Read what :meth:`to_json` wrote; raises BundleFormatError for anything else."""
-        import json
+        from . import strict_json  # here, as above
 
         try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as exc:
+            data = strict_json.loads(text)
+        except ValueError as exc:
             raise BundleFormatError(f"model spec is not JSON: {exc}.") from exc
         return cls.from_dict(data)

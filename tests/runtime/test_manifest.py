@@ -48,7 +48,10 @@ REFUSED = {
     "negative size": (lambda d: d["files"]["golden.npz"].update(size_bytes=-1), "size_bytes -1"),
     "size that is true": (lambda d: d["files"]["golden.npz"].update(size_bytes=True), "True"),
     "tolerance above 1": (lambda d: d["variants"][0].update(golden_tolerance=2), "tolerance 2"),
-    "tolerance nan": (lambda d: d["variants"][0].update(golden_tolerance=float("nan")), "nan"),
+    "tolerance nan": (
+        lambda d: d["variants"][0].update(golden_tolerance=float("nan")),
+        "NaN is no",
+    ),
     "portable of 1": (lambda d: d["variants"][0].update(portable=1), "portable 1"),
     "unknown precision": (lambda d: d["variants"][0].update(precision="int4"), "'int4'"),
     "twice the same id": (lambda d: d["variants"].append(d["variants"][0]), "not distinct"),

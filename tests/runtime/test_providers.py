@@ -42,7 +42,8 @@ def attempt_only(*working: str) -> Any:
             (
                 "CPUExecutionProvider",
                 "cpu is the first that works. npu was passed over: device 'npu' is unknown; "
-                "expected 'auto' or one of cpu, cuda. cuda was passed over: no cuda here.",
+                "expected 'auto' or one of cpu, cuda, openvino. cuda was passed over: no cuda "
+                "here.",
             ),
         ),
     ],
@@ -105,7 +106,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Any:
     def install(
         provider: str = "CUDAExecutionProvider", error: float = 0.0, failure: str = ""
     ) -> None:
-        def create(model: bytes, wanted: str, threads: int) -> Any:
+        def create(model: bytes, wanted: str, threads: int, *_: Any, **options: Any) -> Any:
             session = real(model, "CPUExecutionProvider", threads)
             if wanted == "CPUExecutionProvider":
                 return session

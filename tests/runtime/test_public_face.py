@@ -17,11 +17,13 @@ ROOT = Path(runtime.__file__).parents[1]
 ERRORS = (
     *("PredictorError", "InputError", "DeviceError", "RuntimeMissing", "SelftestError"),
     *("BundleError", "BundleFormatError", "BundleIntegrityError", "VariantError"),
+    *("SignatureError", "SlotError"),
 )
 NAMES = (
     *("Predictor", "Prediction", "Candidate", "AttributePrediction", "Attribute"),
     *("PredictorInfo", "SelftestReport"),
     *("Bundle", "Manifest", "ModelSpec", "Variant", "Default", "FileEntry"),
+    *("Slot", "SlotState"),
     *("__version__", *ERRORS),
 )
 
@@ -95,7 +97,7 @@ def test_both_wheels_at_once_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     from runtime import _onnxruntime
 
     monkeypatch.setattr(metadata, "distribution", lambda name: name)
-    assert _onnxruntime.installed_wheels() == ["onnxruntime", "onnxruntime-gpu"]
+    assert _onnxruntime.installed_wheels() == list(_onnxruntime.WHEELS)
     assert "are both installed and own the same files" in _onnxruntime.mixture_note()
 
 

@@ -1,0 +1,107 @@
+"""Which variant is the fastest on this very device? Times those that pass their golden samples
+here, in turns, and has the winner remembered. Nothing is timed unless it is asked for."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from . import autotune_cache
+from .errors import InputError, PredictorError, SelftestError
+from .opening import infer, open_variant, read_golden, usual_variant
+from .providers import DEVICES
+from .results import AutotuneReport, AutotuneRow
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from .bundle import ModelParts
+    from .onnx_session import Session
+
+WORTH = (
+    1.02  # below this a faster variant is within the noise; ``exporters/defaults.py`` has it too
+)
+_TURN_SECONDS = 0.005  # of calls to one variant before it is the next one's turn
+_MIN_ROUNDS = 5
+_BASE = "fp32"
+
+
+def autotune(parts: ModelParts, device: str, threads: int, seconds: float) -> AutotuneReport:
+    """Time every variant that passes its golden samples on ``device``, for ``seconds`` in all and
+    at batch 1, and remember the winner; raises SelftestError when none passes."""
+    if parts.id is None:
+        raise InputError("autotune needs a bundle; this predictor was made from parts.")
+    if type(seconds) not in (int, float) or not 0 < seconds < float("inf"):
+        raise InputError(f"seconds={seconds!r}; expected a number above 0.")
+    golden = read_golden(parts)
+    sessions: dict[str, Session] = {}
+    failed: dict[str, str] = {}
+    for variant in parts.manifest.variants:
+        try:
+            session = open_variant(parts, DEVICES[device], variant, threads).session
+            found = infer(session, golden.pixels)
+            golden.check_probabilities(variant, found, variant.tolerance_on(device))
+        except PredictorError as exc:  # noqa: PERF203 - a handful of variants
+            failed[variant.id] = str(exc)
+        else:
+            sessions[variant.id] = session
+    if not sessions:
+        raise SelftestError(f"no variant works on {device}: {failed}.")
+    usual = usual_variant(parts.manifest, device)
+    base = next(name for name in (_BASE, usual, *sessions) if name in sessions)
+    times_us = _times_us(sessions, golden.pixels[:1], seconds)
+    speedups = {name: _speedup(times_us[base], times) for name, times in times_us.items()}
+    winner = max(speedups, key=speedups.__getitem__)
+    if speedups[winner] < WORTH:
+        winner = base
+    reason = f"autotuned here: {winner} {speedups[winner]:.2f}x as fast as {base}."
+    path = autotune_cache.remember(parts.id, device, threads, winner, reason, speedups)
+    return AutotuneReport(
+        variant=winner,
+        reason=reason,
+        device=device,
+        threads=threads,
+        rows=tuple(
+            AutotuneRow(name, statistics.median(times), speedups[name], len(times))
+            for name, times in times_us.items()
+        ),
+        failed=failed,
+        remembered_in=path,
+    )
+
+
+def _times_us(
+    sessions: Mapping[str, Session], image: NDArray[np.uint8], seconds: float
+) -> dict[str, list[float]]:
+    """Microseconds of one call, one figure for each variant and round; who begins goes round."""
+    calls = {name: _calls_in_a_turn(session, image) for name, session in sessions.items()}
+    times: dict[str, list[float]] = {name: [] for name in sessions}
+    names = list(sessions)
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times[names[0]]) < _MIN_ROUNDS:
+        for name in names:
+            took = _turn(sessions[name], image, calls[name])
+            times[name].append(took / calls[name] * 1e6)
+        names.append(names.pop(0))
+    return times
+
+
+def _calls_in_a_turn(session: Session, image: NDArray[np.uint8]) -> int:
+    _turn(session, image, 3)  # the first calls are slower
+    return max(1, round(_TURN_SECONDS / max(_turn(session, image, 2) / 2, 1e-7)))
+
+
+def _turn(session: Session, image: NDArray[np.uint8], calls: int) -> float:
+    """Seconds of ``calls`` calls."""
+    began = time.perf_counter()
+    for _ in range(calls):
+        infer(session, image)
+    return time.perf_counter() - began
+
+
+def _speedup(base: list[float], other: list[float]) -> float:
+    """The median over the rounds of the ratio within a round, which the machine's moods cancel."""
+    return statistics.median(a / b for a, b in zip(base, other, strict=True))

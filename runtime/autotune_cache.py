@@ -1,0 +1,118 @@
+"""What ``autotune`` found on this device, kept in the user's cache folder until the bundle, the
+CPU, onnxruntime or the number of threads is another.
+
+One file for each bundle, device and number of threads. A record is advice and never more: it can
+only name one of the bundle's own variants, so a forged one costs time and nothing else. Whatever
+is stale, foreign or damaged is ignored.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import os
+import sys
+from pathlib import Path
+
+from ._onnxruntime import onnxruntime
+from .cpu import cpu_identity
+
+_log = logging.getLogger(__name__)
+_FORMAT = 1
+_MAX_BYTES = 1 << 16  # a record has some hundred
+
+
+def conditions(bundle_id: str, device: str, threads: int) -> dict[str, object]:
+    """All that a measurement holds for."""
+    return {
+        "format": _FORMAT,
+        "bundle_id": bundle_id,
+        "device": device,
+        "threads": threads,
+        "cpu": cpu_identity(),
+        "onnxruntime": onnxruntime.__version__,
+    }
+
+
+def path_of(bundle_id: str, device: str, threads: int) -> Path | None:
+    """The file of a record; None where the user has no cache folder."""
+    folder = _cache_folder()
+    name = f"{bundle_id}-{device}-{threads}.json"
+    return folder / "edgeproof" / "autotune" / name if folder else None
+
+
+def recall(bundle_id: str, device: str, threads: int) -> tuple[str, str] | None:
+    """The remembered (variant, reason); None without a record that holds here and now.
+
+    Where nothing was ever tuned this is one failing look-up of a file.
+    """
+    path = path_of(bundle_id, device, threads)
+    if path is None:
+        return None
+    try:
+        with path.open(encoding="utf-8") as file:
+            record = json.loads(file.read(_MAX_BYTES))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as exc:
+        _log.info("%s is ignored: %s", path, exc)
+        return None
+    wanted = conditions(bundle_id, device, threads)
+    if not isinstance(record, dict) or any(record.get(k) != v for k, v in wanted.items()):
+        _log.info("%s is ignored: it was measured under other conditions", path)
+        return None
+    variant, reason = record.get("variant"), record.get("reason")
+    return (variant, reason) if isinstance(variant, str) and isinstance(reason, str) else None
+
+
+def remember(
+    bundle_id: str, device: str, threads: int, variant: str, reason: str, speedups: dict[str, float]
+) -> str | None:
+    """Write a record, aside first and then renamed; returns its path, or None where the cache
+    folder cannot be written, which is no reason to fail."""
+    import tempfile  # here: only those who tune wait for it
+
+    path = path_of(bundle_id, device, threads)
+    if path is None:
+        return None
+    finite = {name: value for name, value in speedups.items() if math.isfinite(value)}
+    record = {
+        **conditions(bundle_id, device, threads),
+        "variant": variant,
+        "reason": reason,
+        "speedups": finite,  # for people
+    }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, aside = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    except OSError as exc:
+        _log.warning("the result of autotune cannot be kept in %s: %s", path, exc)
+        return None
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123
+            json.dump(record, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(aside).replace(path)
+    except OSError as exc:
+        with contextlib.suppress(OSError):
+            Path(aside).unlink()
+        _log.warning("the result of autotune cannot be kept in %s: %s", path, exc)
+        return None
+    return str(path)
+
+
+def _cache_folder() -> Path | None:
+    """Where the system wants caches of this user; None for a user without a home."""
+    chosen = os.environ.get("XDG_CACHE_HOME", "")
+    if not chosen and sys.platform == "win32":
+        chosen = os.environ.get("LOCALAPPDATA", "")
+    if not chosen:
+        parts = ("Library", "Caches") if sys.platform == "darwin" else (".cache",)
+        try:
+            return Path.home().joinpath(*parts)
+        except RuntimeError:  # no home
+            return None
+    return Path(chosen) if Path(chosen).is_absolute() else None

@@ -1,0 +1,88 @@
+"""Ed25519 signatures of manifests, checked. Signing is ``exporters/signing.py``'s, so that a device
+holds no code that needs a private key.
+
+A key is written as the word ``ed25519:`` and the base64 of its 32 bytes: short enough to stand in
+an app's source, and its own fingerprint. The cryptography package, with OpenSSL in it, is
+imported when a key is given, never before.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+
+from .errors import InputError, RuntimeMissing, SignatureError
+
+SIGNATURE_BYTES = 64
+KEY_BYTES = 32
+KEY_PREFIX = "ed25519:"
+# What is signed is this line and then the manifest's bytes, so that a signature which the same
+# key gave to anything else, another format's JSON for one, is none of a bundle.
+DOMAIN = b"edgeproof bundle 1\n"
+
+
+def key_text(raw: bytes) -> str:
+    """The text of a public key of 32 bytes."""
+    return KEY_PREFIX + base64.b64encode(raw).decode()
+
+
+def key_bytes(key: str) -> bytes:
+    """The 32 bytes of a public key's text; raises InputError."""
+    try:
+        if not key.startswith(KEY_PREFIX):
+            raise ValueError(f"it does not begin with {KEY_PREFIX!r}")
+        raw = base64.b64decode(key.removeprefix(KEY_PREFIX).strip(), validate=True)
+        if len(raw) != KEY_BYTES:
+            raise ValueError(f"it has {len(raw)} bytes")
+    except (AttributeError, TypeError, ValueError) as exc:
+        raise InputError(
+            f"{key!r} is no public key: {exc}; expected {KEY_PREFIX!r} and the base64 of "
+            f"{KEY_BYTES} bytes, as pipeline keygen prints it."
+        ) from exc
+    return raw
+
+
+def signer(manifest: bytes, signature: bytes | None, trusted_keys: Iterable[str], name: str) -> str:
+    """The trusted key that signed ``manifest``; ``signature`` is None where there is none.
+
+    Raises SignatureError when there is none, InputError for a key that is none, and
+    RuntimeMissing without the cryptography package.
+    """
+    if isinstance(trusted_keys, (str, bytes)):
+        raise InputError(f"trusted_keys={trusted_keys!r}; expected a list of keys.")
+    keys = [(key, key_bytes(key)) for key in trusted_keys]
+    if not keys:
+        raise InputError(
+            "trusted_keys is empty, so no bundle could be trusted; expected at least one key, or "
+            "None to open bundles without looking at signatures."
+        )
+    if signature is None:
+        raise SignatureError(
+            f"{name}: the bundle is not signed; expected a signature by one of the {len(keys)} "
+            "trusted keys. Sign it with pipeline sign, or get it from who does."
+        )
+    for key, raw in keys:
+        if _is_valid(raw, signature, manifest):
+            return key.strip()
+    raise SignatureError(
+        f"{name}: none of the {len(keys)} trusted keys made the bundle's signature; it was signed "
+        "by somebody else, or its manifest was altered after it was signed. Do not use it."
+    )
+
+
+def _is_valid(key: bytes, signature: bytes, manifest: bytes) -> bool:
+    try:
+        from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    except ImportError as exc:
+        raise RuntimeMissing(
+            f"trusted_keys were given, and the package cryptography, which checks signatures, "
+            f"cannot be imported ({exc}). Run pip install 'edgeproof[sign]' (or cryptography)."
+        ) from exc
+    try:
+        Ed25519PublicKey.from_public_bytes(key).verify(signature, DOMAIN + manifest)
+    except UnsupportedAlgorithm as exc:  # an OpenSSL that was built or set up without it
+        raise RuntimeMissing(f"this build of cryptography has no Ed25519: {exc}") from exc
+    except (InvalidSignature, ValueError):
+        return False
+    return True

@@ -1,0 +1,84 @@
+"""Every attack of ``cases.py`` is refused with its own error; its clean twin opens."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cases
+import onnx.onnx_ml_pb2 as onnx_proto
+import pytest
+
+from runtime.model_file import TENSOR_PATHS
+
+PLACE = Path(__file__).parent
+
+
+@pytest.mark.parametrize("attack", cases.ATTACKS, ids=lambda attack: attack.name)
+def test_it_is_refused(attack: cases.Attack) -> None:
+    with pytest.raises(attack.error, match=f"(?s){attack.message}") as caught:
+        cases.attempt(attack.evil(), attack.keys)
+    assert caught.type is attack.error
+    assert str(caught.value).isprintable() or "\n" in str(caught.value.__cause__ or "")
+
+
+@pytest.mark.parametrize("clean", {attack.clean for attack in cases.ATTACKS})
+def test_its_clean_twin_answers(clean: object) -> None:
+    keys = cases.TRUSTED if clean is cases.well_signed else None
+    assert sum(cases.attempt(clean(), keys)) == pytest.approx(1)  # type: ignore[operator]
+
+
+def test_each_has_a_name_and_a_reason() -> None:
+    names = [attack.name for attack in cases.ATTACKS]
+    assert len(set(names)) == len(names) >= 40
+    assert all(attack.why.endswith(".") for attack in cases.ATTACKS)
+
+
+def test_none_takes_the_interpreter_down() -> None:
+    """All in one process of its own, in an empty folder: a crash would be its exit code."""
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", str(PLACE / "cases.py")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(PLACE.parents[1])},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+
+
+def test_the_walk_knows_every_way_to_a_tensor() -> None:
+    """The table against onnx.proto itself: all messages below which a tensor or node can lie."""
+    found: dict[str, dict[int, str]] = {}
+
+    def reaches(message: object) -> bool:
+        """Whether tensors lie below; fills ``found``."""
+        name = message.name  # type: ignore[attr-defined]
+        if name not in found:
+            found[name] = {}
+            for field in message.fields:  # type: ignore[attr-defined]
+                if field.message_type is not None and reaches(field.message_type):
+                    found[name][field.number] = field.message_type.name
+        return name in ("TensorProto", "GraphProto") or bool(found[name])
+
+    reaches(onnx_proto.ModelProto.DESCRIPTOR)
+    found["TensorProto"] = {}
+    assert {name: ways for name, ways in found.items() if name in TENSOR_PATHS} == TENSOR_PATHS
+    assert {name for name, ways in found.items() if ways} <= set(TENSOR_PATHS)
+
+
+@pytest.mark.parametrize("count", [500, pytest.param(20_000, marks=pytest.mark.full)])
+def test_a_mutated_bundle_is_refused_or_answers_right(count: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", str(PLACE / "mutations.py"), str(count), "1"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(PLACE.parents[1])},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout)
+    assert found["problems"] == []
+    assert sum(found["outcomes"].values()) == count
+    allowed = {"BundleFormatError", "BundleIntegrityError", "correct answer"}
+    assert set(found["outcomes"]) <= allowed
