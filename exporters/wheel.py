@@ -106,7 +106,7 @@ class Predictor(_Predictor):
         )
 '''
 
-_MAIN = '''"""``python -m {package} predict IMAGE... | selftest | info``: the model at a prompt."""
+_MAIN = '''"""``python -m {package} predict IMAGE... | selftest | info | autotune``: at a prompt."""
 
 import sys
 
@@ -130,6 +130,8 @@ Provides-Extra: cpu
 Requires-Dist: onnxruntime>=1.15; extra == "cpu"
 Provides-Extra: gpu
 Requires-Dist: onnxruntime-gpu>=1.18; extra == "gpu"
+Provides-Extra: openvino
+Requires-Dist: onnxruntime-openvino>=1.18; extra == "openvino"
 Provides-Extra: sign
 Requires-Dist: cryptography>=41; extra == "sign"
 Description-Content-Type: text/markdown

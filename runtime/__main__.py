@@ -1,4 +1,4 @@
-"""``python -m runtime predict|selftest|info BUNDLE``: the predictor at a device's prompt.
+"""``python -m runtime predict|selftest|info|autotune BUNDLE``: the predictor at a device's prompt.
 ``install SLOT BUNDLE``, ``rollback SLOT`` and ``slot SLOT`` keep the bundle of a device.
 
 Exit code 0: done; 1: refused or failed, with one line on stderr; 2: wrong usage.
@@ -55,9 +55,17 @@ def _parser() -> argparse.ArgumentParser:
     predict = verbs.add_parser("predict", parents=[common], help="read images (needs Pillow)")
     predict.add_argument("images", metavar="IMAGE", nargs="+", help="path of an image file")
     predict.add_argument("--top", type=int, default=3, help="candidates to print; default: 3")
+    predict.add_argument(
+        "--min-probability", type=float, default=0.0, help="answers below it are marked 'unsure'"
+    )
     predict.set_defaults(verb=_predict)
     selftest = verbs.add_parser("selftest", parents=[common], help="run the golden samples")
     selftest.set_defaults(verb=_selftest)
+    autotune = verbs.add_parser(
+        "autotune", parents=[common], help="time the variants here; the fastest is auto from now on"
+    )
+    autotune.add_argument("--seconds", type=float, default=2.0, help="of timing; default: 2")
+    autotune.set_defaults(verb=_autotune)
     info = verbs.add_parser("info", parents=[common], help="what would run where, and why")
     info.set_defaults(verb=_info)
     install = verbs.add_parser("install", parents=[slot], help="try a bundle, then switch to it")
@@ -73,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
 def _options() -> argparse.ArgumentParser:
     """What every verb takes."""
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--device", default="auto", help="auto (the default), cpu or cuda")
+    common.add_argument("--device", default="auto", help="auto (default), cpu, cuda or openvino")
     common.add_argument("--variant", default="auto", help="a variant's id; default: auto")
     common.add_argument("--threads", type=int, help="default: all cores this process may use")
     common.add_argument("--json", action="store_true", help="print JSON")
@@ -148,7 +156,8 @@ def _state(arguments: argparse.Namespace) -> None:
 
 
 def _predict(predictor: Predictor, arguments: argparse.Namespace) -> None:
-    answers = zip(arguments.images, predictor.predict(arguments.images), strict=True)
+    found = predictor.predict(arguments.images, min_probability=arguments.min_probability)
+    answers = zip(arguments.images, found, strict=True)
     if arguments.json:
         _print_json([{"image": image, **_as_dict(answer, arguments)} for image, answer in answers])
         return
@@ -166,9 +175,25 @@ def _as_dict(
 
 def _as_text(answer: Prediction | AttributePrediction, top: int) -> str:
     if isinstance(answer, Prediction):
-        return ", ".join(f"{row.label} {row.probability:.1%}" for row in answer.top(top))
+        text = ", ".join(f"{row.label} {row.probability:.1%}" for row in answer.top(top))
+        return text if answer.accepted else f"unsure: {text}"
     present = [f"{row.name} {row.probability:.1%}" for row in answer.attributes if row.present]
-    return ", ".join(present) or "no attribute"
+    text = ", ".join(present) or "no attribute"
+    unsure = [row.name for row in answer.attributes if not row.accepted]
+    return f"{text}; unsure: {', '.join(unsure)}" if unsure else text
+
+
+def _autotune(predictor: Predictor, arguments: argparse.Namespace) -> None:
+    report = predictor.autotune(arguments.seconds)
+    if arguments.json:
+        _print_json(report.to_dict())
+        return
+    for row in report.rows:
+        print(f"{row.variant:20} {row.latency_us:9.1f} us  {row.speedup:.2f}x  n={row.rounds}")
+    for variant, reason in report.failed.items():
+        print(f"{variant:20} not timed: {reason}")
+    print(report.reason)
+    print(f"remembered in {report.remembered_in or 'nothing: the cache folder cannot be written'}")
 
 
 def _selftest(predictor: Predictor, arguments: argparse.Namespace) -> None:

@@ -49,7 +49,13 @@ def run(context: Context) -> dict[str, Any]:
 
 
 def _write_bundle(context: Context, report: Report, bundle: Path) -> str:
-    from exporters.bundle_writer import Golden, PackedVariant, golden_tolerance, write_bundle
+    from exporters.bundle_writer import (
+        Golden,
+        PackedVariant,
+        device_tolerance,
+        golden_tolerance,
+        write_bundle,
+    )
     from pipeline.datasets import golden
     from pipeline.datasets.arrays import open_dataset
     from pipeline.report.model_card import model_card
@@ -67,6 +73,7 @@ def _write_bundle(context: Context, report: Report, bundle: Path) -> str:
             portable=row["portable"],
             golden_tolerance=golden_tolerance(row["precision"], row["portable"]),
             thresholds=None if thresholds is None else tuple(thresholds),
+            device_tolerance=device_tolerance(row["precision"], row["portable"]),
         )
         for row in validated["variants"]
         if row["passed"]

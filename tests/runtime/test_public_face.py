@@ -21,7 +21,7 @@ ERRORS = (
 )
 NAMES = (
     *("Predictor", "Prediction", "Candidate", "AttributePrediction", "Attribute"),
-    *("PredictorInfo", "SelftestReport"),
+    *("PredictorInfo", "SelftestReport", "AutotuneReport", "AutotuneRow"),
     *("Bundle", "Manifest", "ModelSpec", "Variant", "Default", "FileEntry"),
     *("Slot", "SlotState"),
     *("__version__", *ERRORS),
