@@ -87,7 +87,16 @@ def _predictor(context: Context, spec: ModelSpec, name: str, device: str, thread
     from runtime import Predictor
 
     model = context.inputs["quantize"] / f"{name}.onnx"
-    return Predictor.from_parts(spec, None, model, variant=name, device=device, threads=threads)
+    made = {row["id"]: row for row in context.reports["quantize"]["variants"]}
+    return Predictor.from_parts(
+        spec,
+        None,
+        model,
+        variant=name,
+        portable=made[name]["portable"],  # decides which INT8 kernels a bundle would run
+        device=device,
+        threads=threads,
+    )
 
 
 def _spec_and_images(context: Context) -> tuple[ModelSpec, Any]:

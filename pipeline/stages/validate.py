@@ -53,7 +53,9 @@ def run(context: Context) -> dict[str, Any]:
     for variant in context.reports["quantize"]["variants"]:
         name = variant["id"]
         model = context.inputs["quantize"] / f"{name}.onnx"
-        with Predictor.from_parts(spec, preprocess, model, variant=name) as predictor:
+        with Predictor.from_parts(
+            spec, preprocess, model, variant=name, portable=variant["portable"]
+        ) as predictor:
             found[name] = stream(
                 predictor,
                 dataset.test.images,
