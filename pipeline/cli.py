@@ -5,10 +5,14 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -180,7 +184,7 @@ def run(stage: str, start: str | None, force: bool, explain: bool, **options: An
         _out.print(f"[bold]{escape(recipe.name)}[/bold]  {escape(recipe.description)}")
         runner = selection.runner(recipe)
         try:
-            with ConsoleObserver(_out).watching() as observer:
+            with _imports_undisturbed(), ConsoleObserver(_out).watching() as observer:
                 runner.run(
                     stage,
                     observer,
@@ -194,6 +198,37 @@ def run(stage: str, start: str | None, force: bool, explain: bool, **options: An
             _explain_failure(exc, recipe.name, commands)
         if stage in ("all", STAGE_NAMES[-1]):
             _out.print(f"  → {escape(str(runner.store.root))}/bundle.zip, dist/, report.html\n")
+
+
+@contextmanager
+def _imports_undisturbed() -> Iterator[None]:
+    """Let Ctrl-C wait for the end of an import: onnx, for one, aborts the process when it strikes
+    while its native module sets itself up."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:  # ignored, as under nohup
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if not _importing(frame):
+            raise KeyboardInterrupt
+        again = threading.Timer(0.05, os.kill, (os.getpid(), number))
+        again.daemon = True
+        again.start()
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _check_start(goal: str, start: str | None) -> None:

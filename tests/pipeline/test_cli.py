@@ -3,14 +3,17 @@ once, on a tiny recipe; what is about words alone runs with stages that do nothi
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import pty
 import re
 import resource
 import shlex
+import signal
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -241,6 +244,25 @@ def test_ctrl_c_is_exit_code_130(idle: Callable[..., None], tmp_path: Path) -> N
     assert "✗ small: stage 'train' interrupted" in result.stderr
     idle()
     assert _marks(_invoke(*_resuming(result.stderr)[0]).stdout)["data"] == "-"
+
+
+def test_ctrl_c_waits_for_the_end_of_an_import(
+    idle: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nwhole = True\n"
+    (tmp_path / "interrupted_here.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def work(context: Context) -> dict[str, object]:
+        importlib.import_module("interrupted_here")
+        time.sleep(60)
+        return {}
+
+    idle(data=work)
+    result = _invoke("run", "data", "--recipe", _small(tmp_path), "--artifacts", str(tmp_path))
+    assert result.exit_code == 130
+    assert sys.modules.pop("interrupted_here").whole
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_ctrl_c_outside_a_stage_is_exit_code_130(monkeypatch: pytest.MonkeyPatch) -> None:

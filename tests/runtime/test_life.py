@@ -1,0 +1,208 @@
+"""A predictor's life: options that reach the session, forks, pickles, and what is left of it."""
+
+from __future__ import annotations
+
+import gc
+import os
+import pickle
+import subprocess
+import sys
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import runtime
+from runtime import BundleIntegrityError, Predictor, PredictorError, cpu, onnx_session, opening
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), np.uint8)
+PAGE = np.random.default_rng(1).integers(0, 256, (30, 40, 3), np.uint8)
+FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+
+
+@pytest.fixture
+def path(grey_bundle: bytes, tmp_path: Path) -> Path:
+    path = tmp_path / "bundle.zip"
+    path.write_bytes(grey_bundle)
+    return path
+
+
+def session_of(predictor: Predictor) -> Any:
+    return predictor._run.__self__  # type: ignore[attr-defined]
+
+
+def test_the_options_reach_the_sessions(path: Path) -> None:
+    with Predictor(path, device="cpu", threads=2) as p:
+        p.predict(PAGE)
+        options = session_of(p).get_session_options()
+        prepared = p._preprocess_session.get_session_options()
+    assert (options.intra_op_num_threads, prepared.intra_op_num_threads) == (2, 1)
+    assert options.enable_cpu_mem_arena and prepared.enable_cpu_mem_arena
+    assert options.enable_mem_pattern and not prepared.enable_mem_pattern
+    for one in (options, prepared):
+        assert one.inter_op_num_threads == 1 and one.log_severity_level == 3
+        assert one.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+        assert one.get_session_config_entry("session.inter_op.allow_spinning") == "0"
+
+
+@pytest.mark.parametrize(
+    ("target", "portable", "variant", "exact"),
+    [
+        ("x86_64-avx2", False, "int8-u8s8", True),
+        ("x86_64-avx2", True, "int8-u8s8", False),
+        ("x86_64-avx2", False, "fp32", False),
+        ("x86_64-vnni", False, "int8-u8s8", False),
+        ("arm64", False, "int8-u8s8", False),
+    ],
+)
+def test_int8_that_would_saturate_here_runs_with_exact_kernels_and_says_so(
+    build: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    target: str,
+    portable: bool,
+    variant: str,
+    exact: bool,
+) -> None:
+    monkeypatch.setattr(opening, "cpu_target", lambda: target)
+    model = build.model(build.GREY)
+    with Predictor.from_parts(build.GREY, None, model, variant=variant, portable=portable) as p:
+        options = session_of(p).get_session_options()
+        assert p.info.reason.endswith("exact kernels (session.x64quantprecision=1).") == exact
+    try:
+        found = options.get_session_config_entry("session.x64quantprecision")
+    except RuntimeError:  # what onnxruntime raises for an entry that was never set
+        found = ""
+    assert found == ("1" if exact else "")
+
+
+def test_info_counts_the_nodes_of_each_provider(grey: Predictor) -> None:
+    session = session_of(grey)
+    if hasattr(session, "get_provider_graph_assignment_info"):
+        assert list(grey.info.nodes or ()) == ["CPUExecutionProvider"]
+        assert (grey.info.nodes or {})["CPUExecutionProvider"] >= 4
+    else:
+        assert grey.info.nodes is None
+    assert onnx_session.nodes_by_provider(object()) is None
+
+
+def test_the_cpu_s_identity_tells_instruction_sets_apart(tmp_path: Path) -> None:
+    def identity(text: str) -> str:
+        (tmp_path / "proc").mkdir(exist_ok=True)
+        (tmp_path / "proc" / "cpuinfo").write_text(text)
+        return cpu.cpu_identity(f"{tmp_path}/")
+
+    first = "model name : Pentium\nflags : avx avx2\nMHz : 1\n\nmodel name : other\n"
+    assert "Pentium" in identity(first) and "other" not in identity(first)
+    assert identity(first) == identity(first.replace("MHz : 1", "MHz : 2"))
+    assert identity(first) != identity(first.replace("avx2", "avx3"))
+    arm = "CPU implementer : 0x41\nCPU part : 0xd08\nFeatures : asimd\n"
+    assert "0x41, 0xd08" in identity(arm)
+    assert identity(arm) != identity(arm.replace("asimd", "asimd asimddp"))
+
+
+def test_close_frees_the_sessions(path: Path) -> None:
+    p = Predictor(path, device="cpu")
+    p.predict(PAGE)
+    left = [weakref.ref(session_of(p)), weakref.ref(p._preprocess_session)]
+    p.close()
+    gc.collect()
+    assert [reference() for reference in left] == [None, None]
+
+
+def in_child(work: Any) -> int:
+    """The exit code of ``work`` in a forked child, which ends as a program does."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@FORKS
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_child_opens_the_bundle_anew(path: Path, threads: int) -> None:
+    with Predictor(path, device="cpu", threads=threads) as p:
+        expected = p(PIXELS)
+        mine = id(session_of(p))
+
+        def work() -> None:
+            np.testing.assert_array_equal(p(PIXELS), expected)
+            assert (id(session_of(p)) == mine) == (threads == 1)
+            p.predict(PAGE)  # preprocess.onnx is read in the child
+            p.selftest()
+            p.close()
+
+        assert in_child(work) == 0
+        p.selftest()  # the child has not moved this one's place in the file
+        path.unlink()
+        assert in_child(lambda: p.predict(PAGE)) == 1
+        p.predict(PAGE)
+
+
+@FORKS
+def test_a_child_that_ends_as_programs_do_does_not_hang(path: Path) -> None:
+    """Destroying the parent's session would wait for threads that the child does not have."""
+    code = (
+        "import os, sys, numpy\n"
+        "from runtime import Predictor\n"
+        "p = Predictor(sys.argv[1], 'cpu', threads=2)\n"
+        "page = numpy.zeros((30, 40, 3), numpy.uint8)\n"
+        "p.predict(page)\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    p.predict(page)\n"
+        "    if len(sys.argv) > 2: p.close()\n"
+        "    sys.exit(7)\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    root = Path(runtime.__file__).parents[1]
+    for more in ([], ["close"]):
+        command = [sys.executable, "-c", code, str(path), *more]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=60)
+        assert done.stdout == "7\n", done.stderr
+
+
+@FORKS
+def test_another_device_does_not_survive_a_fork(path: Path) -> None:
+    with Predictor(path, device="cpu", threads=2) as p:
+        object.__setattr__(p.info, "device", "cuda")
+
+        def work() -> None:
+            with pytest.raises(PredictorError, match="opened on cuda before the process forked"):
+                p(PIXELS)
+
+        assert in_child(work) == 0
+
+
+def test_a_pickle_opens_the_same_bundle_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(path.parent)
+    with Predictor(path.name, "cpu", "int8-u8s8-rr", 1) as p:
+        data = pickle.dumps(p)
+        assert len(data) < 1000
+        monkeypatch.chdir("/")
+        with pickle.loads(data) as again:
+            assert again.info.variant == "int8-u8s8-rr" and again.info.threads == 1
+            assert again.info.bundle_id == p.info.bundle_id
+            np.testing.assert_array_equal(again(PIXELS), p(PIXELS))
+
+
+def test_a_pickle_of_a_bundle_that_was_replaced_is_refused(path: Path, build: Any) -> None:
+    with Predictor(path, device="cpu") as p:
+        data = pickle.dumps(p)
+    path.write_bytes(build.bundle(edit=lambda d: d.update(model_version="9")))
+    with pytest.raises(BundleIntegrityError, match="It was replaced: open it anew"):
+        pickle.loads(data)
+    with pytest.raises(PredictorError, match="is closed"):
+        pickle.dumps(p)
+
+
+def test_what_has_no_path_is_not_pickled(grey: Predictor, build: Any) -> None:
+    with Predictor.from_parts(build.GREY, None, build.model(build.GREY)) as parts:
+        for p in (grey, parts):
+            with pytest.raises(PredictorError, match="was not opened from a path"):
+                pickle.dumps(p)
