@@ -1,8 +1,8 @@
 """The predictor: pixels in, probabilities out; or any image in, an answer out.
 
 Everything that only opening needs is imported when a predictor is opened. A predictor may be
-used from many threads at once and, on the CPU, in a forked child; one that was opened from a path
-can be pickled.
+used from many threads at once and, on the CPU, in a forked child, which ends with ``os._exit`` as
+multiprocessing's do; one that was opened from a path can be pickled.
 """
 
 from __future__ import annotations
@@ -489,7 +489,8 @@ def _watch_forks(predictor: Predictor) -> None:
 
 def _make_immortal(session: Session) -> None:
     """Destroying a session joins its threads; in a forked child, which has none of them, that
-    waits forever, at the latest when the interpreter ends. So it is never destroyed there."""
+    waits forever. So it is never destroyed there. (onnxruntime waits for them at C's ``exit``, too,
+    with or without us: a child must end with ``os._exit``, as those of multiprocessing do.)"""
     import ctypes
 
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))

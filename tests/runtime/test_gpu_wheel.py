@@ -122,6 +122,14 @@ def test_without_cuda_libraries_each_is_named(plain: Path, bundle_path: Path, lo
     assert device == "cpu" and f"cuda was passed over: {cuda}" in reason
 
 
+def test_cuda_path_that_is_set_changes_nothing(plain: Path, bundle_path: Path) -> None:
+    """With it onnxruntime raises an error of its own, which names no library."""
+    for folder in ("/usr/local/cuda", "/nowhere"):
+        cuda, device, _ = probe(plain, bundle_path, CUDA_PATH=folder)
+        assert cuda.startswith("cuda is not usable: missing libraries: ") and "libcublas" in cuda
+        assert device == "cpu"
+
+
 @pytest.mark.parametrize("logger", ["loud", "silent"])
 def test_with_libraries_the_driver_is_what_is_missing(
     with_libraries: Path, bundle_path: Path, logger: str
