@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _WHITE = 255
 _MAX_16_BIT = 65535
 _16_TO_8_BIT = 257  # 65535 / 255
+_MAX_PIXELS = 1 << 28  # of an array, which may be a view of next to nothing: a gigabyte with alpha
 _ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
 
 
@@ -102,6 +103,11 @@ def _checked(array: NDArray[Any], color: str) -> Pixels:
         )
     if array.ndim == 2:
         array = array[:, :, np.newaxis]
+    if array.ndim == 3 and array.shape[0] * array.shape[1] > _MAX_PIXELS:
+        raise InputError(
+            f"the image has shape {array.shape}; expected at most {_MAX_PIXELS} pixels. "
+            "Give a part of it, x[::4, ::4] say."
+        )
     if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape:
         advice = "Give several images as a list."
         if array.ndim == 3 and array.shape[0] in (1, 3, 4):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.datasets.arrays import Dataset, open_dataset
+from pipeline.datasets.arrays import SPLITS, Dataset, open_dataset
 from pipeline.hardware import Hardware
 from pipeline.recipe import Recipe
 from runtime.spec import ModelSpec
@@ -98,7 +98,7 @@ def _data(dataset: Dataset, spec: ModelSpec) -> DataReport:
     info = dataset.info
     return DataReport(
         name=info.name,
-        counts=info.counts,
+        counts={split: info.counts[split] for split in SPLITS},
         sha256=info.sha256,
         synthetic=info.synthetic,
         redistributable=info.redistributable,
@@ -137,7 +137,11 @@ def _training(told: Mapping[str, Any]) -> TrainingReport:
         best_epoch=result["best_epoch"],
         cpu_seconds=result["cpu_seconds"],
         device=result["device"],
-        result={key: result[key] for key in ("threads", "wall_seconds", "resumed")},
+        result={
+            "threads": result["threads"],
+            "wall_seconds": round(result["wall_seconds"], 1),
+            "resumed": "yes" if result["resumed"] else "no",
+        },
     )
 
 

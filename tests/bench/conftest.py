@@ -40,8 +40,9 @@ def show(artifacts: Path) -> Iterator[Show]:
         print(f"\n\n{title}")
         for row in text:
             print("  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())
-        print(f"  {caption}")
-        tables.append({"title": title, "header": text[0], "rows": text[1:]})
+        load = os.getloadavg()[0]  # above 1, neighbours were at work during a timing
+        print(f"  {caption}, load average {load:.1f}")
+        tables.append({"title": title, "header": text[0], "rows": text[1:], "load": load})
 
     yield table
     now = datetime.now(UTC).isoformat(timespec="seconds")
