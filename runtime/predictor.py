@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 _UINT8 = np.dtype(np.uint8)
 _OUTPUTS = [OUTPUT_NAME]
+_SINGLE = (str, bytes, bytearray, memoryview, os.PathLike)  # what is one image, not many
 _BATCH = 64  # images of a list that are in the model at once: bounds memory, and no faster beyond
 
 
@@ -260,13 +261,17 @@ class Predictor:
         _check_probability(min_probability)
         if type(batch_size) is not int or batch_size < 1:
             raise InputError(f"batch_size={batch_size!r}; expected a whole number of at least 1.")
-        if isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike)):
+        try:
+            items = None if isinstance(images, _SINGLE) else iter(images)
+        except TypeError:
+            items = None
+        if items is None:
             raise InputError(
                 f"images is a {type(images).__name__}; expected something that gives one image "
                 "after the other. Give a single image to predict()."
             )
         return self._stream(
-            images, "image {} of the stream{}", batch_size, color, min_probability, return_errors
+            items, "image {} of the stream{}", batch_size, color, min_probability, return_errors
         )
 
     def _stream(

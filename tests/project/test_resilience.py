@@ -261,7 +261,7 @@ def test_training_killed_in_mid_epoch_ends_with_the_same_bits(
 
 
 @pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("part", [0.0, 0.2, 0.5])
+@pytest.mark.parametrize("part", [0.1, 0.5])
 def test_ctrl_c(finished: Place, copied: Place, stage: str, part: float) -> None:
     record = finished.store.record(stage)
     assert record is not None
