@@ -21,8 +21,9 @@ _KEPT = 512 * 1024 * 1024  # bytes of freed memory that are kept
 def freed_memory_is_kept() -> Iterator[None]:
     """Hold on to freed memory, then give it back; does nothing without glibc.
 
-    Measured with the mnist recipe at one thread: 3,208 page faults a step without, 8 with it, and
-    39 ms of CPU a step without, 28 with it.
+    Measured with the mnist recipe at one thread: 3,208 page faults a step without it, 8 with it.
+    On a quiet machine, glibc told the same by its environment variables, that took a step from 38.6
+    to 27.8 ms of CPU; on a busy one no gain was to be seen.
     """
     libc = _glibc()
     if libc is None:

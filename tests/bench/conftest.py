@@ -58,11 +58,22 @@ def mnist_bundle(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     if path.exists():
         return path
     path = tmp_path_factory.mktemp("mnist") / "bundle.zip"
-    _write_untrained(path)
+    _write_untrained(path, "mnist")
     return path
 
 
-def _write_untrained(path: Path) -> None:
+@pytest.fixture(scope="session")
+def celeba_bundle(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of celeba."""
+    path = artifacts / "celeba" / "bundle.zip"
+    if path.exists():
+        return path
+    path = tmp_path_factory.mktemp("celeba") / "bundle.zip"
+    _write_untrained(path, "celeba")
+    return path
+
+
+def _write_untrained(path: Path, name: str) -> None:
     import torch
 
     from exporters import onnx_file
@@ -75,8 +86,12 @@ def _write_untrained(path: Path) -> None:
     from pipeline.stages.data import preprocess_graph
     from runtime import Default, ModelSpec
 
-    recipe, random = load("mnist"), np.random.default_rng(0)
+    recipe, random = load(name), np.random.default_rng(0)
     spec = ModelSpec("mnist", "multi-class", 28, 28, 1, tuple("0123456789"))
+    thresholds, raw = None, draw_digit(random, 4)
+    if name == "celeba":
+        spec = ModelSpec(name, "multi-label", 64, 64, 3, tuple(f"Attribute {i}" for i in range(40)))
+        thresholds, raw = (0.5,) * 40, random.integers(0, 256, (218, 178, 3), np.uint8)
     images = random.integers(0, 256, (512, *spec.shape), np.uint8)
     torch.manual_seed(0)
     network = build_network(recipe.network, spec).eval()
@@ -89,12 +104,17 @@ def _write_untrained(path: Path) -> None:
         preprocess=preprocess_graph(recipe.preprocess),
         variants=[
             PackedVariant(
-                onnx_file.to_bytes(model), name, name[:4], False, golden_tolerance(name[:4], False)
+                onnx_file.to_bytes(model),
+                variant,
+                variant[:4],
+                False,
+                golden_tolerance(variant[:4], False),
+                thresholds,
             )
-            for name, model in models.items()
+            for variant, model in models.items()
         ],
         defaults=[Default("cpu", "fp32", "not measured here")],
-        golden=Golden((draw_digit(random, 4),), images[:8]),
+        golden=Golden((raw,), images[:8]),
         measurements={},
         model_card="# Untrained, for timings\n",
     )
