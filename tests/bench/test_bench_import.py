@@ -81,3 +81,37 @@ def test_import_takes_no_other_module(last_line: Callable[..., str], show: Any) 
         [(", ".join(sorted(packages)), "runtime")],
     )
     assert not others
+
+
+MAX_IMPORT_MS = 250.0
+MAX_RESIDENT_MB = 50.0
+IMPORT = """if True:
+    import json, time
+    cpu, wall = time.process_time(), time.perf_counter()
+    from runtime import Predictor
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    with open("/proc/self/status") as file:
+        size = next(int(line.split()[1]) / 1024 for line in file if line.startswith("VmRSS"))
+    print(json.dumps([cpu * 1e3, wall * 1e3, size]))
+"""
+
+
+def test_import_with_numpy_and_onnxruntime_is_quick_and_small(
+    last_line: Callable[..., str], show: Any
+) -> None:
+    rounds = [json.loads(last_line(IMPORT)) for _ in range(ROUNDS)]
+    cpu_ms, wall_ms, resident_mb = (
+        statistics.median(column) for column in zip(*rounds, strict=True)
+    )
+    show(
+        f"from runtime import Predictor, numpy and onnxruntime with it: medians of {ROUNDS} fresh "
+        "processes",
+        ("", "found", "bound"),
+        [
+            ("CPU ms", f"{cpu_ms:.0f}", f"{MAX_IMPORT_MS:.0f}"),
+            ("wall ms", f"{wall_ms:.0f}", ""),
+            ("resident MB", f"{resident_mb:.1f}", f"{MAX_RESIDENT_MB:.0f}"),
+        ],
+    )
+    assert cpu_ms <= MAX_IMPORT_MS
+    assert resident_mb <= MAX_RESIDENT_MB

@@ -11,6 +11,7 @@ import signal
 import stat
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -181,22 +182,27 @@ def test_a_failure_keeps_the_last_good_bundle(
     assert [file.name for file in tmp_path.iterdir()] == ["bundle.zip"]
 
 
-@pytest.fixture
+@contextmanager
 def full_disk() -> Iterator[None]:
-    """Files end at 4 KiB: what a full disk does to a writer, without filling one."""
+    """Files end at 4 KiB: what a full disk does to a writer, without filling one.
+
+    No fixture: while it lasts, pytest itself could not write into a longer log.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-@pytest.mark.usefixtures("full_disk")
 def test_a_full_disk_keeps_the_last_good_bundle(parts: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "bundle.zip"
     path.write_bytes(b"the last good one")
-    with pytest.raises(PackageError, match=r"cannot be written: .*too large.*Nothing was replaced"):
+    refusal = pytest.raises(PackageError, match=r"cannot be written: .*too large.*Nothing was re")
+    with refusal, full_disk():
         write_bundle(path, **parts)
     assert path.read_bytes() == b"the last good one"
     assert os.listdir(tmp_path) == ["bundle.zip"]  # noqa: PTH208 - names alone

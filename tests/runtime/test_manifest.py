@@ -101,3 +101,24 @@ def test_a_spec_that_is_wrong_says_where(build: Any, change: Any, message: str) 
 def test_a_spec_that_is_no_object_is_refused(text: str) -> None:
     with pytest.raises(BundleFormatError, match="model spec is"):
         ModelSpec.from_json(text)
+
+
+def test_another_device_may_have_a_tolerance_of_its_own(grey_bundle: bytes, build: Any) -> None:
+    def tolerance_on(device: str, **change: Any) -> float:
+        data = build.bundle(edit=lambda d: d["variants"][0].update(change))
+        with closing(Bundle.open(data)) as bundle:
+            assert Manifest.from_json(bundle.manifest.to_json()) == bundle.manifest
+            return bundle.manifest.variants[0].tolerance_on(device)
+
+    assert tolerance_on("cpu", device_tolerance=0.05) == build.TOLERANCE
+    assert tolerance_on("cuda", device_tolerance=0.05) == 0.05
+    assert tolerance_on("cuda", device_tolerance=None) == build.TOLERANCE
+    with pytest.raises(BundleFormatError, match=r"device_tolerance 1\.5"):
+        tolerance_on("cpu", device_tolerance=1.5)
+
+    def as_older_writers_do(manifest: dict[str, Any]) -> None:
+        for row in manifest["variants"]:
+            del row["device_tolerance"]
+
+    with closing(Bundle.open(build.bundle(edit=as_older_writers_do))) as bundle:
+        assert bundle.manifest.variants[0].tolerance_on("cuda") == build.TOLERANCE

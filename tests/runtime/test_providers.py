@@ -140,6 +140,16 @@ def test_cuda_that_computes_otherwise_is_not_taken(cuda: Any, grey_bundle: bytes
         assert p.info.device == "cpu" and "cuda fails the golden samples" in p.info.reason
 
 
+def test_a_device_is_proved_by_its_own_tolerance(cuda: Any, build: Any) -> None:
+    def loosen(manifest: dict[str, Any]) -> None:
+        manifest["variants"][0]["device_tolerance"] = 0.05
+
+    cuda(error=0.01)
+    with Predictor(build.bundle(edit=loosen), device="cuda") as p:
+        report = p.selftest()
+        assert report.tolerance == 0.05 and 0.009 < report.max_difference < 0.011
+
+
 def test_a_session_that_quietly_fell_back_is_an_error_and_nothing_is_spilled(
     cuda: Any, grey_bundle: bytes, capfd: pytest.CaptureFixture[str]
 ) -> None:
