@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -103,7 +104,7 @@ def test_a_spec_that_is_no_object_is_refused(text: str) -> None:
         ModelSpec.from_json(text)
 
 
-def test_another_device_may_have_a_tolerance_of_its_own(grey_bundle: bytes, build: Any) -> None:
+def test_another_device_may_have_a_tolerance_of_its_own(build: Any) -> None:
     def tolerance_on(device: str, **change: Any) -> float:
         data = build.bundle(edit=lambda d: d["variants"][0].update(change))
         with closing(Bundle.open(data)) as bundle:
