@@ -246,6 +246,7 @@ def test_ctrl_c_is_exit_code_130(idle: Callable[..., None], tmp_path: Path) -> N
     assert _marks(_invoke(*_resuming(result.stderr)[0]).stdout)["data"] == "-"
 
 
+@pytest.mark.full  # it sends Ctrl-C by the clock, which a busy machine can miss
 def test_ctrl_c_waits_for_the_end_of_an_import(
     idle: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
