@@ -57,7 +57,7 @@ def autotune(parts: ModelParts, device: str, threads: int, seconds: float) -> Au
     winner = max(speedups, key=speedups.__getitem__)
     if speedups[winner] < WORTH:
         winner = base
-    reason = f"autotuned here: {winner} {speedups[winner]:.2f}x as fast as {base}."
+    reason = _reason(winner, base, speedups)
     path = autotune_cache.remember(parts.id, device, threads, winner, reason, speedups)
     return AutotuneReport(
         variant=winner,
@@ -71,6 +71,13 @@ def autotune(parts: ModelParts, device: str, threads: int, seconds: float) -> Au
         failed=failed,
         remembered_in=path,
     )
+
+
+def _reason(winner: str, base: str, speedups: Mapping[str, float]) -> str:
+    if winner != base:
+        return f"autotuned here: {winner} {speedups[winner]:.2f}x as fast as {base}."
+    told = ", ".join(f"{name} {value:.2f}x" for name, value in speedups.items() if name != base)
+    return f"autotuned here: {base}; no gain from {told or 'any other variant'}."
 
 
 def _times_us(

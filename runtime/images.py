@@ -30,6 +30,7 @@ _WHITE = 255
 _MAX_16_BIT = 65535
 _16_TO_8_BIT = 257  # 65535 / 255
 _MAX_PIXELS = 1 << 28  # of an array, which may be a view of next to nothing: a gigabyte with alpha
+_ORIENTATION, _UPRIGHT = 0x0112, 1  # of EXIF
 _ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
 
 
@@ -182,9 +183,10 @@ def _refuse_bomb(image: Image.Image, what: str) -> None:
 
 def _pixels(image: Image.Image) -> NDArray[Any]:
     """uint8 [H, W], [H, W, 3] or [H, W, 4] of any mode, turned upright by its EXIF orientation."""
-    from PIL import ImageOps
+    if image.getexif().get(_ORIENTATION, _UPRIGHT) != _UPRIGHT:
+        from PIL import ImageOps
 
-    image = ImageOps.exif_transpose(image)
+        image = ImageOps.exif_transpose(image)
     if image.mode == "F":
         raise InputError(
             "the image has floating-point pixels (mode F), whose white is unknown; "
@@ -194,7 +196,8 @@ def _pixels(image: Image.Image) -> NDArray[Any]:
         return _from_16_bit(np.asarray(image))
     if image.mode in _ALPHA_MODES or "transparency" in image.info:
         return np.asarray(image.convert("RGBA"))
-    return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
+    mode = "L" if image.mode in ("1", "L") else "RGB"
+    return np.asarray(image if image.mode == mode else image.convert(mode))  # convert copies
 
 
 def _from_16_bit(values: NDArray[Any]) -> Pixels:
