@@ -18,6 +18,7 @@ from pipeline.datasets.workers import run_in_processes
 from pipeline.errors import DataError
 from runtime.cpu import usable_threads
 from runtime.images import as_image
+from runtime.spec import PREPROCESS_INPUT, PREPROCESS_OUTPUT
 
 Pixels = NDArray[np.uint8]
 Preprocess = Callable[[Pixels], Pixels]  # [H, W, 1 or 3] of any size -> [h, w, c] of the model
@@ -38,19 +39,13 @@ class Target:
 
 
 def open_preprocess(preprocess_onnx: bytes) -> Preprocess:
-    """The graph as a function, on the CPU with one thread."""
-    import onnxruntime
+    """The graph as a function, in the very session that the predictor opens for it."""
+    from runtime.onnx_session import create_on_cpu
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors only
-    session = onnxruntime.InferenceSession(
-        preprocess_onnx, options, providers=["CPUExecutionProvider"]
-    )
-    name = session.get_inputs()[0].name
+    session = create_on_cpu(preprocess_onnx, threads=1, any_size=True)
 
     def preprocess(image: Pixels) -> Pixels:
-        pixels: Pixels = session.run(None, {name: image})[0]
+        pixels: Pixels = session.run([PREPROCESS_OUTPUT], {PREPROCESS_INPUT: image})[0]
         return pixels
 
     return preprocess
