@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from exporters.metrics import correct
 from pipeline.datasets.arrays import Dataset, Split
 from pipeline.errors import TrainError
 from pipeline.recipe import NetworkOptions, TrainOptions
+from runtime.cpu import usable_threads
 from runtime.spec import ModelSpec
 
 from . import checkpoint
@@ -105,7 +105,7 @@ def fit(
     """
     _check(dataset, spec)
     device = _resolve_device(train.device)
-    threads = train.threads or _usable_cores()
+    threads = train.threads or usable_threads()
     folder.mkdir(parents=True, exist_ok=True)
     with freed_memory_is_kept(), _torch_settings(device, threads):
         torch.manual_seed(seed)
@@ -161,12 +161,6 @@ def _resolve_device(asked: str) -> torch.device:
             'set train.device = "auto".'
         )
     return torch.device("cuda")
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @contextmanager
@@ -290,7 +284,7 @@ class _Run:
             )
         self._look_at(loss.detach(), number, lr)
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch has no type for it
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.averaged is not None:

@@ -52,6 +52,7 @@ STAGE = Stage(
         "pipeline/learning",
         "pipeline/datasets/arrays.py",
         "exporters/metrics.py",
+        "runtime/cpu.py",
         "runtime/errors.py",
         "runtime/spec.py",
         "runtime/strict_json.py",
