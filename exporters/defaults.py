@@ -6,10 +6,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from runtime.manifest import Default
+from runtime.manifest import WORTH, Default
 
 TARGETS = ("x86_64-avx2", "x86_64-vnni", "arm64", "cuda", "wasm", "cpu")
-WORTH = 1.02  # below this a faster variant is within the noise, and FP32 loses no accuracy
 
 
 @dataclass(frozen=True)

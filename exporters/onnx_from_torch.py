@@ -75,7 +75,7 @@ def _export(network: nn.Module, spec: ModelSpec) -> ir.Model:
     planes = rows.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
     try:
         return _translate(network, planes)
-    except Exception:
+    except Exception:  # whatever it was, the other layout shows it too, or has no such trouble
         pass
     try:
         return _translate(network, rows)

@@ -95,10 +95,8 @@ class PackageOptions:
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     model_version: str = "1.0.0"
     licence: str | None = None  # of the weights; None: Apache-2.0, or that of data that stays home
-    devices: tuple[Literal["cuda", "openvino", "cpu"], ...] = (
-        "cuda",
-        "cpu",
-    )  # order of device="auto"
+    # the order of device="auto"
+    devices: tuple[Literal["cuda", "openvino", "cpu"], ...] = ("cuda", "cpu")
     golden_raw: int = 3  # images before preprocessing; each is 50 to 120 KB of the bundle
     golden_images: int = 8  # test images in the model's own pixels
     notes: tuple[str, ...] = field(default=())  # lines for the model card

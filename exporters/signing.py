@@ -98,7 +98,7 @@ def _private_key(path: Path) -> Ed25519PrivateKey:
 
 def _require_cryptography() -> None:
     try:
-        import cryptography  # noqa: F401
+        import cryptography  # noqa: F401 - whether it is there is all that is asked
     except ImportError as exc:
         raise PackageError(
             f"signing needs the package cryptography, which cannot be imported ({exc}). Run pip "

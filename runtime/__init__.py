@@ -81,7 +81,7 @@ __all__ = [
 ]
 
 
-_HOMES = {  # a frozen dataclass takes about half a millisecond to make, zipfile ten
+_HOMES = {  # a frozen dataclass takes about half a millisecond to make
     "bundle": ("Bundle",),
     "manifest": ("Default", "FileEntry", "Manifest", "Variant"),
     "predictor": ("Predictor",),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from . import autotune_cache
 from .errors import InputError, PredictorError, SelftestError
+from .manifest import WORTH
 from .opening import infer, open_variant, read_golden, usual_variant
 from .providers import DEVICES
 from .results import AutotuneReport, AutotuneRow
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from .bundle import ModelParts
     from .onnx_session import Session
 
-WORTH = (
-    1.02  # below this a faster variant is within the noise; ``exporters/defaults.py`` has it too
-)
 _TURN_SECONDS = 0.005  # of calls to one variant before it is the next one's turn
 _MIN_ROUNDS = 5
 _BASE = "fp32"

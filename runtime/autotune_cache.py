@@ -91,7 +91,7 @@ def remember(
         _log.warning("the result of autotune cannot be kept in %s: %s", path, exc)
         return None
     try:
-        with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123
+        with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 - a descriptor
             json.dump(record, file, indent=1)
             file.flush()
             os.fsync(file.fileno())

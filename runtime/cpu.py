@@ -11,13 +11,8 @@ import platform
 
 import numpy as np
 
-_CPU_NAMES = (
-    "model name",
-    "CPU implementer",
-    "CPU part",
-    "CPU variant",
-    "Hardware",
-)  # ARM: numbers
+# What /proc/cpuinfo calls a CPU: a name on x86, numbers on ARM.
+_CPU_NAMES = ("model name", "CPU implementer", "CPU part", "CPU variant", "Hardware")
 
 
 def usable_threads(root: str = "/") -> int:

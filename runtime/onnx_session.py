@@ -54,7 +54,6 @@ _LOAD_ERRORS = (
     ),
 )
 _UPGRADE = "Install a newer onnxruntime, or export with opset 18 and IR version 8."
-_LFS_POINTER = b"version https://git-lfs"
 
 
 def create(
@@ -98,7 +97,7 @@ def create(
             model, sess_options=options, providers=providers, enable_fallback=0
         )
     except Exception as exc:  # onnxruntime's exceptions have no common base but this
-        if reason := _load_error(str(exc), model):
+        if reason := _load_error(str(exc)):
             raise BundleFormatError(f"the model cannot be loaded: {reason}") from exc
         raise
 
@@ -201,10 +200,8 @@ def _fits(found: tuple[str, str, tuple[Any, ...]], expected: _End) -> bool:
     )
 
 
-def _load_error(text: str, model: bytes) -> str | None:
+def _load_error(text: str) -> str | None:
     """What is wrong with a model and what to do, if the model is to blame."""
-    if model.startswith(_LFS_POINTER):
-        return "it is the pointer of a Git LFS file. Run git lfs pull."
     for pattern, message in _LOAD_ERRORS:
         if found := re.search(pattern, text, re.DOTALL):
             return message.format(*found.groups(), upgrade=_UPGRADE)

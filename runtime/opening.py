@@ -1,5 +1,5 @@
 """From the parts of a model to a session on a device: which variant, which device, and the proof
-that both are what was asked for. Imported at the first use, since its imports (zipfile, logging)
+that both are what was asked for. Imported at the first use, since its imports (logging among them)
 take longer than all the rest of the runtime."""
 
 from __future__ import annotations

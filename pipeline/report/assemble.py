@@ -38,7 +38,6 @@ from .data import (
 )
 
 WORST_IMAGES = 12
-EAGER = "PyTorch eager"  # the benchmark's name for the reference
 Reports = Mapping[str, Mapping[str, Any]]
 
 
@@ -46,7 +45,7 @@ def assemble(recipe: Recipe, reports: Reports, folders: Mapping[str, Path]) -> R
     """The report of a run whose stages returned ``reports`` and left ``folders``, by name."""
     dataset = open_dataset(folders["data"])
     spec = ModelSpec.from_dict(reports["validate"]["spec"])
-    with np.load(folders["validate"] / "probabilities.npz") as arrays:
+    with np.load(folders["validate"] / reports["validate"]["probabilities"]) as arrays:
         probabilities = {name: arrays[name] for name in arrays.files}
     benchmark = reports["benchmark"]
     defaults = tuple(DefaultReport(**row) for row in benchmark["defaults"])
@@ -150,7 +149,7 @@ def _reference(reports: Reports) -> ReferenceReport:
     return ReferenceReport(
         accuracy_percent=told["accuracy_percent"],
         balanced_accuracy_percent=_mean(told["balanced_percent"]),
-        speed=_speed(reports, EAGER),
+        speed=_speed(reports, reports["benchmark"]["reference"]),
     )
 
 

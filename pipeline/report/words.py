@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 
-from exporters.defaults import WORTH
+from runtime.manifest import WORTH
 
 from .data import Report, VariantReport
 

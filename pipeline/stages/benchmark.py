@@ -45,6 +45,7 @@ def run(context: Context) -> dict[str, Any]:
         "hardware": detect().to_dict(),
         "target": cpu_target(),
         "rows": rows,
+        "reference": EAGER,
         "speedups": {name: _speedup(timings, name) for name in timings},
         "cuda": cuda if isinstance(cuda, str) else {n: to_dict(t) for n, t in cuda.items()},
         "defaults": [asdict(row) for row in defaults],

@@ -34,6 +34,7 @@ def run(context: Context) -> dict[str, Any]:
     from exporters.parity import compare, stream
     from pipeline.datasets.arrays import open_dataset
     from pipeline.learning.checkpoint import load_checkpoint
+    from pipeline.learning.evaluate import probabilities
     from runtime import Predictor
 
     recipe, step = context.recipe, context.observer.step
@@ -44,9 +45,13 @@ def run(context: Context) -> dict[str, Any]:
 
     thresholds = None
     if spec.task == "multi-label":
-        seen = _reference(context, "validate: thresholds", dataset.val)
+        seen = probabilities(
+            network, dataset.val.images, on_step=partial(step, "validate: thresholds")
+        )
         thresholds = best_thresholds(seen, dataset.val.labels, recipe.gate.thresholds)
-    reference = _reference(context, "validate: PyTorch", dataset.test)
+    reference = probabilities(
+        network, dataset.test.images, on_step=partial(step, "validate: PyTorch")
+    )
 
     found: dict[str, Floats] = {}
     rows = []
@@ -88,6 +93,7 @@ def run(context: Context) -> dict[str, Any]:
     np.savez(context.out / PROBABILITIES_NAME, **arrays)
     return {
         "headline": _headline(rows, parity),
+        "probabilities": PROBABILITIES_NAME,
         "spec": spec.to_dict(),
         "thresholds": None if thresholds is None else [float(t) for t in thresholds],
         "reference": {
@@ -96,18 +102,6 @@ def run(context: Context) -> dict[str, Any]:
         },
         "variants": _require_fp32(rows),
     }
-
-
-def _reference(context: Context, task: str, split: Split) -> Floats:
-    from pipeline.learning.checkpoint import load_checkpoint
-    from pipeline.learning.evaluate import probabilities
-
-    network = load_checkpoint(context.inputs["train"] / "checkpoint.pt")
-    return probabilities(
-        network,
-        split.images,
-        on_step=partial(context.observer.step, task),
-    )
 
 
 def _balanced(

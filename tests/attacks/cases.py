@@ -811,7 +811,12 @@ def hidden_sparse(model: onnx.ModelProto) -> None:
 
 def compiled(model: onnx.ModelProto) -> None:
     node = helper.make_node(
-        "EPContext", [], ["x"], domain="com.microsoft", ep_cache_context="/tmp/x.so", embed_mode=0
+        "EPContext",
+        [],
+        ["x"],
+        domain="com.microsoft",
+        ep_cache_context="/opt/x.so",
+        embed_mode=0,
     )
     model.graph.node.insert(0, node)
 

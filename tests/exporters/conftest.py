@@ -4,6 +4,7 @@ coloured faces with a residual sum and two fully connected layers."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -12,9 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from exporters import onnx_file
+from exporters.bundle_writer import Golden, PackedVariant, write_bundle
 from exporters.onnx_from_torch import onnx_from_torch
 from exporters.options import ExportOptions
-from runtime import ModelSpec
+from exporters.preprocess_graph import resize_graph
+from runtime import Default, ModelSpec
 
 DIGITS = ModelSpec("digits", "multi-class", 12, 12, 1, ("zero", "one", "two", "three"))
 FACES = ModelSpec("faces", "multi-label", 16, 16, 3, ("Smiling", "Eyeglasses", "Bald"))
@@ -96,6 +100,23 @@ def case(spec: ModelSpec, network: nn.Module) -> Case:
 @pytest.fixture(scope="session")
 def digits() -> Case:
     return case(DIGITS, settled(Digits(), 1))
+
+
+@pytest.fixture(scope="session")
+def digits_bundle(digits: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the digits with one variant; tests that change it copy it first."""
+    path = tmp_path_factory.mktemp("bundle") / "bundle.zip"
+    write_bundle(
+        path,
+        spec=digits.spec,
+        preprocess=onnx_file.to_bytes(resize_graph(12, 12, "gray")),
+        variants=[PackedVariant(onnx_file.to_bytes(digits.model), "fp32", "fp32", False, 1e-3)],
+        defaults=[Default("cpu", "fp32", "not measured here")],
+        golden=Golden((np.zeros((20, 20), np.uint8),), digits.images[:2]),
+        measurements={},
+        model_card="# Digits\n",
+    )
+    return path
 
 
 @pytest.fixture(scope="session")

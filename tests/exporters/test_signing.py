@@ -11,43 +11,23 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from exporters import onnx_file
-from exporters.bundle_writer import Golden, PackedVariant, write_bundle
 from exporters.errors import PackageError
-from exporters.preprocess_graph import resize_graph
 from exporters.signing import generate_key, sign_bundle
 from pipeline.cli import cli
-from runtime import Bundle, Default, InputError, Predictor, RuntimeMissing, SignatureError
+from runtime import Bundle, InputError, Predictor, RuntimeMissing, SignatureError
 from runtime.__main__ import main
 from runtime.signature import DOMAIN, key_bytes
 
 
-@pytest.fixture(scope="module")
-def plain_bundle(digits: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("bundle") / "bundle.zip"
-    write_bundle(
-        path,
-        spec=digits.spec,
-        preprocess=onnx_file.to_bytes(resize_graph(12, 12, "gray")),
-        variants=[PackedVariant(onnx_file.to_bytes(digits.model), "fp32", "fp32", False, 1e-3)],
-        defaults=[Default("cpu", "fp32", "not measured here")],
-        golden=Golden((np.zeros((20, 20), np.uint8),), digits.images[:2]),
-        measurements={},
-        model_card="# Digits\n",
-    )
-    return path
-
-
 @pytest.fixture
-def bundle(plain_bundle: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copy(plain_bundle, tmp_path / "bundle.zip"))
+def bundle(digits_bundle: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(digits_bundle, tmp_path / "bundle.zip"))
 
 
 @pytest.fixture

@@ -11,34 +11,12 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
 import runtime
-from exporters import onnx_file
-from exporters.bundle_writer import Golden, PackedVariant, write_bundle
 from exporters.errors import PackageError
-from exporters.preprocess_graph import resize_graph
 from exporters.wheel import write_wheel
-from runtime import Default
-
-
-@pytest.fixture(scope="module")
-def bundle(digits: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("bundle") / "bundle.zip"
-    write_bundle(
-        path,
-        spec=digits.spec,
-        preprocess=onnx_file.to_bytes(resize_graph(12, 12, "gray")),
-        variants=[PackedVariant(onnx_file.to_bytes(digits.model), "fp32", "fp32", False, 1e-3)],
-        defaults=[Default("cpu", "fp32", "not measured here")],
-        golden=Golden((np.zeros((20, 20), np.uint8),), digits.images[:2]),
-        measurements={},
-        model_card="# Digits\n",
-    )
-    return path
 
 
 def make(folder: Path, bundle: Path, **changes: str) -> Path:
@@ -52,10 +30,10 @@ def make(folder: Path, bundle: Path, **changes: str) -> Path:
     return write_wheel(folder, bundle=bundle, **fields)
 
 
-def test_name_record_and_determinism(bundle: Path, tmp_path: Path) -> None:
-    wheel = make(tmp_path, bundle)
+def test_name_record_and_determinism(digits_bundle: Path, tmp_path: Path) -> None:
+    wheel = make(tmp_path, digits_bundle)
     assert wheel.name == "edgeproof_digits_small-1.2.0-py3-none-any.whl"
-    assert make(tmp_path / "again", bundle).read_bytes() == wheel.read_bytes()
+    assert make(tmp_path / "again", digits_bundle).read_bytes() == wheel.read_bytes()
     with zipfile.ZipFile(wheel) as archive:
         info = "edgeproof_digits_small-1.2.0.dist-info"
         rows = list(csv.reader(io.StringIO(archive.read(f"{info}/RECORD").decode())))
@@ -66,7 +44,7 @@ def test_name_record_and_determinism(bundle: Path, tmp_path: Path) -> None:
             assert (digest, int(size)) == (f"sha256={wanted.decode()}", len(data))
         assert rows[-1] == [f"{info}/RECORD", "", ""]
         metadata = archive.read(f"{info}/METADATA").decode()
-        assert archive.read("edgeproof_digits_small/bundle.zip") == bundle.read_bytes()
+        assert archive.read("edgeproof_digits_small/bundle.zip") == digits_bundle.read_bytes()
     for line in (
         "Name: edgeproof-digits-small",
         "Requires-Python: >=3.10",
@@ -108,8 +86,10 @@ assert "runtime" not in sys.modules and "exporters" not in sys.modules
 """
 
 
-def test_installed_by_pip_it_answers_without_an_argument(bundle: Path, tmp_path: Path) -> None:
-    wheel, site = make(tmp_path, bundle), tmp_path / "site"
+def test_installed_by_pip_it_answers_without_an_argument(
+    digits_bundle: Path, tmp_path: Path
+) -> None:
+    wheel, site = make(tmp_path, digits_bundle), tmp_path / "site"
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps"]
     subprocess.run([*pip, "--target", str(site), str(wheel)], check=True, capture_output=True)
     done = run(site, "-c", SCRIPT)
@@ -122,17 +102,17 @@ def test_installed_by_pip_it_answers_without_an_argument(bundle: Path, tmp_path:
     ]
 
 
-def test_it_answers_from_a_zip_on_the_path(bundle: Path, tmp_path: Path) -> None:
-    done = run(make(tmp_path, bundle), "-c", SCRIPT)
+def test_it_answers_from_a_zip_on_the_path(digits_bundle: Path, tmp_path: Path) -> None:
+    done = run(make(tmp_path, digits_bundle), "-c", SCRIPT)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("fp32 3 (1, 4)")
 
 
-def test_it_answers_at_the_prompt(bundle: Path, tmp_path: Path) -> None:
+def test_it_answers_at_the_prompt(digits_bundle: Path, tmp_path: Path) -> None:
     image = pytest.importorskip("PIL.Image").new("L", (30, 20))
     image.save(tmp_path / "black.png")
     site = tmp_path / "site"
-    with zipfile.ZipFile(make(tmp_path, bundle)) as archive:
+    with zipfile.ZipFile(make(tmp_path, digits_bundle)) as archive:
         archive.extractall(site)
     done = run(site, "-m", "edgeproof_digits_small", "predict", str(tmp_path / "black.png"))
     assert done.returncode == 0, done.stderr
@@ -157,9 +137,11 @@ def test_it_answers_at_the_prompt(bundle: Path, tmp_path: Path) -> None:
         ({"licence": "a\nRequires-Dist: evil"}, "expected one line each"),
     ],
 )
-def test_refusals(bundle: Path, tmp_path: Path, changes: dict[str, str], message: str) -> None:
+def test_refusals(
+    digits_bundle: Path, tmp_path: Path, changes: dict[str, str], message: str
+) -> None:
     with pytest.raises(PackageError, match=message):
-        make(tmp_path, bundle, **changes)
+        make(tmp_path, digits_bundle, **changes)
     assert list(tmp_path.iterdir()) == []
 
 
