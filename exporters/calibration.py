@@ -3,6 +3,9 @@ memory stays bounded however many there are. Knows nothing of ranges and scales.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,36 +31,40 @@ def choose(available: int, wanted: int, seed: int) -> NDArray[np.int64]:
 
 
 class ImageReader:
-    """Reads chosen images [n, h, w, c], in batches of at most ``BATCH``; what onnxruntime calls a
-    CalibrationDataReader, which it recognises by its methods.
+    """Reads chosen images [n, ...] in batches; what onnxruntime calls a CalibrationDataReader,
+    which it recognises by its methods."""
 
-    ``len`` is in images, and :meth:`set_range` moves the window that is read: with these
-    onnxruntime's histogram calibrators can be fed piece by piece (they keep every activation of
-    one piece in memory).
-    """
-
-    def __init__(self, images: NDArray[np.uint8], indices: NDArray[np.int64]) -> None:
+    def __init__(
+        self,
+        images: NDArray[Any],
+        indices: NDArray[np.int64],
+        *,
+        name: str = INPUT_NAME,
+        batch: int = BATCH,
+    ) -> None:
+        """``name`` is the model's input, ``batch`` the most images in memory at a time."""
         self._images, self._indices = images, indices
-        self._next, self._end = 0, len(indices)
+        self._name, self._batch = name, batch
+        self._next = 0
 
     def __len__(self) -> int:
         return len(self._indices)
 
-    def set_range(self, start_index: int, end_index: int) -> None:
-        """Read images start..end (exclusive) of the chosen ones from now on."""
-        self._next, self._end = start_index, min(end_index, len(self._indices))
-
-    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
-        """The next batch under the model's input name, or None at the end of the window."""
-        if self._next >= self._end:
+    def get_next(self) -> dict[str, NDArray[Any]] | None:
+        """The next batch under the model's input name, or None at the end."""
+        if self._next >= len(self._indices):
             return None
-        upto = min(self._next + BATCH, self._end)
-        batch = np.ascontiguousarray(self._images[self._indices[self._next : upto]])
-        self._next = upto
-        return {INPUT_NAME: batch}
+        chosen = self._indices[self._next : self._next + self._batch]
+        self._next += self._batch
+        return {self._name: np.ascontiguousarray(self._images[chosen])}
 
-    @property
-    def piece(self) -> int:
-        """The largest number of images up to four batches that divides ``len`` evenly, which
-        onnxruntime requires of its stride."""
-        return next(n for n in range(4 * BATCH, 0, -1) if len(self) % n == 0)
+    def first(self, count: int = 1) -> ImageReader:
+        """A new reader of the first ``count`` images."""
+        return ImageReader(self._images, self._indices[:count], name=self._name, batch=self._batch)
+
+    def pieces(self) -> Iterator[ImageReader]:
+        """A reader of each batch, from the start. The histograms of onnxruntime are fed piece by
+        piece, because they keep every activation of what they are given at once."""
+        for start in range(0, len(self._indices), self._batch):
+            part = self._indices[start : start + self._batch]
+            yield ImageReader(self._images, part, name=self._name, batch=self._batch)

@@ -12,30 +12,18 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
 from runtime.spec import ModelSpec
 
 from . import calibration, onnx_file
+from .activation_ranges import ActivationStatistics
+from .bias_correction import with_corrected_biases
 from .errors import GraphError, QuantizeError
 from .options import Int8Options
-from .qdq import Graph, QuantizedWeight, outside, quantized_weights
+from .qdq import QUANTIZED_OPERATORS, Graph, QuantizedWeight, outside, quantized_weights
 from .quiet import quiet
 
-# Operators that onnxruntime's CPU kernels run on 8-bit numbers, so that a chain of them needs no
-# way back to float. Softmax has such a kernel, too, but an 8-bit probability is too coarse.
-QUANTIZED_OPERATORS = (
-    *onnx_file.WEIGHTED,
-    *("Relu", "Clip", "LeakyRelu", "Sigmoid", "Add", "Mul"),
-    *("MaxPool", "AveragePool", "GlobalAveragePool"),
-    *("Concat", "Split", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"),
-    *("Pad", "Slice", "Resize"),
-)
-_METHODS = {
-    "minmax": CalibrationMethod.MinMax,
-    "entropy": CalibrationMethod.Entropy,
-    "percentile": CalibrationMethod.Percentile,
-}
 _TYPES = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
 _LARGEST = {True: 64, False: 128}  # |quantized weight - zero point|, with and without reduce_range
 # tells the quantizer that shapes are inferred already, or it logs a warning at every call
@@ -53,29 +41,48 @@ def int8_from_fp32(
     """Quantize a model that :func:`onnx_from_torch.onnx_from_torch` made.
 
     ``images`` [n, h, w, c] is the train split (memory-mapped is best), of which
-    ``options.calibration_images`` are drawn by ``seed``. The quantized part reaches from the
-    first to the last operator with weights: normalisation before and softmax or sigmoid behind
-    stay float, and so do the logits (the last Gemm puts out float, which costs nothing and
-    leaves one rounding less).
+    ``options.calibration_images`` are drawn by ``seed``.
+
+    Raises QuantizeError as :func:`quantize` does, and when the result does not keep the contract
+    of a shipped file.
+    """
+    chosen = calibration.choose(len(images), options.calibration_images, seed)
+    statistics = ActivationStatistics(model, calibration.ImageReader(images, chosen))
+    return shipped(quantize(model, options, statistics), spec, options.id)
+
+
+def shipped(quantized: onnx.ModelProto, spec: ModelSpec, variant: str) -> onnx.ModelProto:
+    """A quantized model as it ships, checked and opened; raises QuantizeError."""
+    result = onnx_file.finished(quantized, spec)
+    try:
+        onnx_file.check_model(result, spec)
+        onnx_file.session(result)
+    except GraphError as exc:
+        raise QuantizeError(f"variant {variant!r} is no valid model: {exc}") from exc
+    return result
+
+
+def quantize(
+    model: onnx.ModelProto, options: Int8Options, statistics: ActivationStatistics
+) -> onnx.ModelProto:
+    """Quantize any float model whose nodes have names and whose weights are initializers.
+
+    ``statistics`` are of the very same model. The quantized part reaches from the first to the
+    last operator with weights: normalisation before and softmax or sigmoid behind stay float, and
+    so do the logits (the last Gemm puts out float, which costs nothing and leaves one rounding
+    less).
 
     Raises QuantizeError when the request contradicts itself, cannot be carried out, or was not
     carried out by the tools (see :func:`verify_int8`).
     """
     graph = Graph(model)
     _refuse_impossible(graph, options)
-    reader = calibration.ImageReader(
-        images, calibration.choose(len(images), options.calibration_images, seed)
-    )
-    quantized = _quantize(model, options, reader, outside(graph))
+    quantized = _quantize(model, options, statistics, outside(graph))
     _free_logits(quantized)
-    result = onnx_file.finished(quantized, spec)
-    try:
-        onnx_file.check_model(result, spec)
-        onnx_file.session(result)
-    except GraphError as exc:
-        raise QuantizeError(f"variant {options.id!r} is no valid model: {exc}") from exc
-    verify_int8(model, result, options)
-    return result
+    if options.bias_correction:
+        quantized = with_corrected_biases(model, quantized, statistics.reader)
+    verify_int8(model, quantized, options)
+    return quantized
 
 
 def verify_int8(
@@ -85,8 +92,8 @@ def verify_int8(
 
     Looked at: that there are Q/DQ nodes at all, each operator with weights (quantized, or float
     when excluded), type, zero point, axis and range of its weights, the type of its activations,
-    and that every scale is positive and finite. Which calibration made the scales cannot be seen
-    in a file.
+    and that every scale is positive and finite. Which method of calibration made the scales
+    cannot be seen in a file.
     """
     graph, before = Graph(quantized), Graph(original)
     weights = {weight.node: weight for weight in quantized_weights(graph)}
@@ -142,22 +149,26 @@ def _refuse_impossible(graph: Graph, options: Int8Options) -> None:
 def _quantize(
     model: onnx.ModelProto,
     options: Int8Options,
-    reader: calibration.ImageReader,
+    statistics: ActivationStatistics,
     float_nodes: Iterable[str],
 ) -> onnx.ModelProto:
     prepared = onnx.ModelProto()
     prepared.CopyFrom(model)
     onnx.helper.set_model_props(prepared, _PREPARED)
-    extra: dict[str, object] = {}
-    if options.calibration != "minmax":  # these keep all activations of one piece in memory
-        extra["CalibStridedMinMax"] = reader.piece
+    # The quantizer's own calibration has seen one image and is overruled for every tensor.
+    overrides = {
+        tensor: [{"rmin": np.float32(low), "rmax": np.float32(high)}]
+        for tensor, (low, high) in statistics.ranges(
+            options.calibration, options.percentile
+        ).items()
+    }
     with tempfile.TemporaryDirectory(prefix="edgeproof-int8-") as folder, quiet():
         target = Path(folder) / "int8.onnx"
         try:
             quantize_static(
                 prepared,
                 target,
-                reader,
+                statistics.reader.first(),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=list(QUANTIZED_OPERATORS),
                 per_channel=options.per_channel,
@@ -165,8 +176,7 @@ def _quantize(
                 activation_type=_TYPES[options.activations],
                 weight_type=_TYPES[options.weights],
                 nodes_to_exclude=sorted({*options.exclude_nodes, *float_nodes}),
-                calibrate_method=_METHODS[options.calibration],
-                extra_options=extra,
+                extra_options={"TensorQuantOverrides": overrides},
             )
         except Exception as exc:  # the quantizer raises whatever its helpers raise
             raise QuantizeError(

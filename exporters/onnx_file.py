@@ -5,6 +5,7 @@ Knows nothing of PyTorch, quantization or bundles."""
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,16 +133,41 @@ def spec_of(model: onnx.ModelProto) -> ModelSpec:
     )
 
 
-def session(model: onnx.ModelProto | bytes, *, threads: int = 1) -> ort.InferenceSession:
-    """A CPU session; raises GraphError when onnxruntime refuses the file."""
+def session(
+    model: onnx.ModelProto | bytes,
+    *,
+    threads: int = 1,
+    optimised: bool = True,
+    config: Mapping[str, str] | None = None,
+) -> ort.InferenceSession:
+    """A CPU session; raises GraphError when onnxruntime refuses the file.
+
+    Without optimisation Q and DQ nodes compute in float and nothing is fused. ``config`` are
+    session configuration entries such as "session.x64quantprecision".
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors only: this package never prints
+    if not optimised:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    for key, value in (config or {}).items():
+        options.add_session_config_entry(key, value)
     data = model if isinstance(model, bytes) else to_bytes(model)
     try:
         return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as exc:  # onnxruntime raises a dozen unrelated classes
         raise GraphError(f"onnxruntime {ort.__version__} refuses the model: {exc}") from exc
+
+
+def with_outputs(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
+    """A copy that also puts out inner tensors, whose types are left to be inferred."""
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    known = {value.name for value in result.graph.output}
+    result.graph.output.extend(
+        onnx.ValueInfoProto(name=name) for name in dict.fromkeys(tensors) if name not in known
+    )
+    return result
 
 
 def run(model: ort.InferenceSession, images: NDArray[np.uint8]) -> NDArray[np.float32]:

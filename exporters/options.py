@@ -10,6 +10,9 @@ from typing import Any, ClassVar, Literal
 
 _STRICT: dict[str, Any] = {"extra": "forbid"}
 
+Calibration = Literal["minmax", "entropy", "percentile", "mse"]  # how ranges are chosen
+Scheme = Literal["u8s8-rr", "u8s8", "u8u8", "s8s8"]  # types of activations and weights
+
 OPSET = 18  # the newest that onnxruntime 1.15 reads, and the first with an antialiased Resize
 IR_VERSION = 8  # likewise
 
@@ -50,6 +53,14 @@ class ExportOptions:
 
 
 @dataclass(frozen=True)
+class FineTuneOptions:
+    """Quantization-aware fine-tuning from the checkpoint."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    epochs: int = 2  # 0: none
+
+
+@dataclass(frozen=True)
 class Int8Options:
     """One static INT8 QDQ variant.
 
@@ -63,18 +74,57 @@ class Int8Options:
     weights: Literal["uint8", "int8"] = "int8"
     per_channel: bool = True
     reduce_range: bool = True
-    calibration: Literal["minmax", "entropy", "percentile"] = "minmax"
+    calibration: Calibration = "minmax"
+    percentile: float = 99.99  # calibration = "percentile": this share of the values is not clipped
     calibration_images: int = 512  # drawn from the train split
     exclude_nodes: tuple[str, ...] = ()
+    bias_correction: bool = False  # shift biases by the mean error of each channel
+
+
+@dataclass(frozen=True)
+class DynamicOptions:
+    """One dynamic INT8 variant: the weights of fully connected layers in 8 bits, the range of
+    their inputs found anew at every call, everything else in float."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    id: str = "int8-dynamic"
+    weights: Literal["uint8", "int8"] = "int8"
+    per_channel: bool = True
+    reduce_range: bool = True
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """Which INT8 variants are tried, in a coarse-to-fine order; see ``search.py``.
+
+    Whatever ``minutes`` says, what has been found until then is the result, marked incomplete.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    minutes: float = 3.0  # wall time; 0: no search, only the variants that are listed
+    # Activations and weights in letters: u8s8 has uint8 activations and int8 weights; -rr are
+    # 7-bit weights. The first one is where finer steps begin.
+    schemes: tuple[Scheme, ...] = ("u8s8-rr", "u8s8", "u8u8", "s8s8")
+    per_tensor: bool = True  # also one scale for all channels of a layer
+    calibrations: tuple[Calibration, ...] = ("percentile", "mse", "entropy")  # after "minmax"
+    calibration_images: int = 512  # drawn from the train split
+    validation_images: int = 5_000  # at most so many of the validation split decide
+    sensitivity_images: int = 256  # of these, for layers one at a time
+    dynamic: bool = True  # where fully connected layers hold most weights
+    float_depthwise: bool = True  # depthwise convolutions in float, where there are any
+    bias_correction: bool = True
+    mixed: bool = True  # when nothing passes: the fewest layers in float that make it pass
+    fine_tune: FineTuneOptions = FineTuneOptions()  # when nothing post-training passes
 
 
 @dataclass(frozen=True)
 class QuantizeOptions:
-    """The variants to make beside ``fp32``."""
+    """The variants to make beside ``fp32``: those listed, and those that a search finds."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     fp16: bool = True
-    int8: tuple[Int8Options, ...] = (Int8Options(),)
+    int8: tuple[Int8Options, ...] = ()  # made, and judged on the test split, whatever is found
+    search: SearchOptions = SearchOptions()
 
 
 @dataclass(frozen=True)
@@ -86,6 +136,10 @@ class GateOptions:
     alpha: float = 0.05  # one-sided level of the bound, and family level of the per-label tests
     # multi-label: what each label's threshold is best at, on the validation split
     thresholds: Literal["balanced", "accuracy"] = "balanced"
+    # Bounds of what may ship at all, measured on this machine; None: no bound.
+    max_latency_ms: float | None = None  # p50 at batch 1
+    max_size_bytes: int | None = None  # of the variant's file
+    max_memory_mb: float | None = None  # resident with the variant open, interpreter included
 
 
 @dataclass(frozen=True)
@@ -97,6 +151,9 @@ class PackageOptions:
     licence: str | None = None  # of the weights; None: Apache-2.0, or that of data that stays home
     # the order of device="auto"
     devices: tuple[Literal["cuda", "openvino", "cpu"], ...] = ("cuda", "cpu")
+    # "one" holds all variants; "per-target" writes a bundle for each kind of device with its
+    # default variant alone
+    bundles: Literal["one", "per-target"] = "one"
     golden_raw: int = 3  # images before preprocessing; each is 50 to 120 KB of the bundle
     golden_images: int = 8  # test images in the model's own pixels
     notes: tuple[str, ...] = field(default=())  # lines for the model card

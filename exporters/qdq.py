@@ -15,6 +15,16 @@ from onnx import numpy_helper
 
 from . import onnx_file
 
+# Operators that onnxruntime's CPU kernels run on 8-bit numbers, so that a chain of them needs no
+# way back to float. Softmax has such a kernel, too, but an 8-bit probability is too coarse.
+QUANTIZED_OPERATORS = (
+    *onnx_file.WEIGHTED,
+    *("Relu", "Clip", "LeakyRelu", "Sigmoid", "Add", "Mul"),
+    *("MaxPool", "AveragePool", "GlobalAveragePool"),
+    *("Concat", "Split", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"),
+    *("Pad", "Slice", "Resize"),
+)
+
 
 @dataclass(frozen=True)
 class QuantizedWeight:
@@ -52,6 +62,11 @@ class Graph:
         for node in self.nodes:
             for name in dict.fromkeys(node.input):
                 self._consumers[name].append(node)
+
+    @property
+    def tensors(self) -> frozenset[str]:
+        """The names of everything that a node makes."""
+        return frozenset(self._producer)
 
     def producer(self, tensor: str) -> onnx.NodeProto | None:
         """The node that makes ``tensor``; None for an input or a constant."""

@@ -176,16 +176,17 @@ def _variant(
             p90=row["quantiles"]["p90"],
         ),
         balanced_accuracy_percent=_mean(row["balanced_percent"]),
-        per_label=_labels(row, reports["validate"]["thresholds"], dataset),
+        per_label=_labels(row, reports["validate"]["reference"]["thresholds"], dataset),
         speed=_speed(reports, row["id"]),
         speedup=None if speedup is None else Speedup(**speedup),
     )
 
 
 def _labels(
-    row: Mapping[str, Any], thresholds: list[float] | None, dataset: Dataset
+    row: Mapping[str, Any], reference_thresholds: list[float] | None, dataset: Dataset
 ) -> tuple[LabelRow, ...]:
-    multi_label = thresholds is not None
+    thresholds = row["thresholds"]
+    multi_label = reference_thresholds is not None
     truth = dataset.test.labels
     rows = []
     for index, told in enumerate(row["parity"]["labels"]):
@@ -203,7 +204,13 @@ def _labels(
                 reference_percent=100 * (pairs["both_right"] + pairs["only_reference"]) / total,
                 variant_percent=100 * (pairs["both_right"] + pairs["only_candidate"]) / total,
                 balanced_percent=row["balanced_percent"][index] if multi_label else None,
-                threshold=thresholds[index] if thresholds is not None else None,
+                balanced_before_percent=(
+                    row["balanced_before_percent"][index] if multi_label else None
+                ),
+                threshold=thresholds[index] if multi_label else None,
+                reference_threshold=(
+                    reference_thresholds[index] if reference_thresholds is not None else None
+                ),
                 majority_percent=majority,
                 images=int(truth[:, index].sum()) if multi_label else total,
             )
@@ -239,7 +246,8 @@ def _worst(
     spec: ModelSpec,
 ) -> tuple[WorstImage, ...]:
     """The images that differ most from PyTorch, over all variants; one variant for each image."""
-    thresholds = reports["validate"]["thresholds"]
+    thresholds = {row["id"]: row["thresholds"] for row in _rows(reports)}
+    reference = reports["validate"]["reference"]["thresholds"]
     found: dict[int, tuple[float, str]] = {}
     for row in _rows(reports):
         for image, difference in row["parity"]["worst"]:
@@ -247,7 +255,8 @@ def _worst(
                 found[image] = (difference, row["id"])
     order = sorted(found, key=lambda image: -found[image][0])[:WORST_IMAGES]
     return tuple(
-        _worst_image(i, found[i][1], probabilities, dataset, spec, thresholds) for i in order
+        _worst_image(i, name, probabilities, dataset, spec, (reference, thresholds[name]))
+        for i, name in ((i, found[i][1]) for i in order)
     )
 
 
@@ -257,23 +266,25 @@ def _worst_image(
     probabilities: Mapping[str, NDArray[np.float32]],
     dataset: Dataset,
     spec: ModelSpec,
-    thresholds: list[float] | None,
+    thresholds: tuple[list[float] | None, list[float] | None],  # reference's, variant's
 ) -> WorstImage:
     before, after = probabilities["reference"][image], probabilities[variant][image]
     label = int(np.abs(before - after).argmax())  # multi-label: the attribute that moved most
 
-    def answer(row: NDArray[np.float32]) -> tuple[str, float]:
-        if thresholds is None:
+    def answer(row: NDArray[np.float32], limits: list[float] | None) -> tuple[str, float]:
+        if limits is None:
             return spec.labels[int(row.argmax())], float(row.max())
-        present = row[label] >= thresholds[label]
+        present = row[label] >= limits[label]
         return ("" if present else "no ") + spec.labels[label], float(row[label])
 
     truth = dataset.test.labels[image]
-    if thresholds is None:
+    if spec.task == "multi-class":
         truth_text = spec.labels[int(truth)]
     else:
         truth_text = ("" if truth[label] else "no ") + spec.labels[label]
-    (was, was_probability), (now, now_probability) = answer(before), answer(after)
+    (was, was_probability), (now, now_probability) = (
+        answer(row, limits) for row, limits in zip((before, after), thresholds, strict=True)
+    )
     return WorstImage(
         id=str(dataset.test.ids[image]),
         truth=truth_text,

@@ -128,7 +128,10 @@ class LabelRow:
     reference_percent: float
     variant_percent: float
     balanced_percent: float | None = None  # of the variant
+    # of the variant with the reference's thresholds instead of its own
+    balanced_before_percent: float | None = None
     threshold: float | None = None  # of the variant; multi-label
+    reference_threshold: float | None = None
     majority_percent: float | None = None  # always giving the commoner answer
     images: int | None = None  # test images with this label
 

@@ -64,7 +64,6 @@ def _write_bundle(context: Context, report: Report, bundle: Path) -> str:
 
     recipe, validated = context.recipe, context.reports["validate"]
     dataset = open_dataset(context.inputs["data"])
-    thresholds = validated["thresholds"]
     variants = [
         PackedVariant(
             model=(context.inputs["quantize"] / f"{row['id']}.onnx").read_bytes(),
@@ -72,7 +71,7 @@ def _write_bundle(context: Context, report: Report, bundle: Path) -> str:
             precision=row["precision"],
             portable=row["portable"],
             golden_tolerance=golden_tolerance(row["precision"], row["portable"]),
-            thresholds=None if thresholds is None else tuple(thresholds),
+            thresholds=None if row["thresholds"] is None else tuple(row["thresholds"]),
             device_tolerance=device_tolerance(row["precision"], row["portable"]),
         )
         for row in validated["variants"]

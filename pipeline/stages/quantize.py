@@ -1,60 +1,203 @@
-"""``fp32.onnx`` and images of the train split -> the other variants."""
+"""``fp32.onnx``, images of the train split and the validation split -> the variants that pay."""
 
 from __future__ import annotations
 
 import shutil
 from dataclasses import asdict
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+from pipeline.recipe import Recipe
 from pipeline.stage import Context, Stage
+
+if TYPE_CHECKING:
+    import onnx
+
+    from exporters.activation_ranges import ActivationStatistics
+    from exporters.assess import ValidationData
+    from exporters.options import Int8Options
+    from exporters.search import SearchResult, Subject
+    from exporters.trial import Speed, Trial
+    from pipeline.datasets.arrays import Dataset
+    from runtime.spec import ModelSpec
+
+SEARCH_NAME = "search"  # folder of the trials; models that were not chosen are removed at the end
+_SECONDS = 0.4  # each of two candidates is timed in a trial: enough to tell 2 % apart
 
 
 def run(context: Context) -> dict[str, Any]:
-    """Write one ``<id>.onnx`` for each variant, fp32 among them, and what each one is."""
+    """Search, then keep one ``<id>.onnx`` for each chosen variant, fp32 among them."""
     from exporters import onnx_file
     from exporters.fp16_from_fp32 import fp16_from_fp32
-    from exporters.int8_from_fp32 import int8_from_fp32
-    from exporters.portability import portability
+    from exporters.search import search
+    from exporters.search_log import SearchLog
     from pipeline.datasets.arrays import open_dataset
 
-    recipe, observer = context.recipe, context.observer
-    train = open_dataset(context.inputs["data"]).train
-    source = context.inputs["export"] / "fp32.onnx"
-    fp32 = onnx_file.load(source)
+    recipe = context.recipe
+    dataset = open_dataset(context.inputs["data"])
+    fp32 = onnx_file.load(context.inputs["export"] / "fp32.onnx")
     spec = onnx_file.spec_of(fp32)
-    total = recipe.quantize.fp16 + len(recipe.quantize.int8)
-    shutil.copyfile(source, context.out / "fp32.onnx")
-    variants = [_entry("fp32", "fp32", False, "float arithmetic differs in the last bits")]
-
-    if recipe.quantize.fp16:
-        onnx_file.save(fp16_from_fp32(fp32, spec), context.out / "fp16.onnx")
-        reason = "half precision is computed differently from target to target"
-        variants.append(_entry("fp16", "fp16", False, reason))
-        observer.step("quantize: variants", 1, total, "fp16")
-    for options in recipe.quantize.int8:
-        model = int8_from_fp32(fp32, spec, options, train.images, seed=recipe.seed)
-        onnx_file.save(model, context.out / f"{options.id}.onnx")
-        verdict = portability(model)
-        variants.append(_entry(options.id, "int8", verdict.portable, verdict.reason))
-        observer.step("quantize: variants", len(variants) - 1, total, options.id)
-    sizes = {v["id"]: (context.out / f"{v['id']}.onnx").stat().st_size for v in variants}
+    log = SearchLog(context.out / SEARCH_NAME)
+    result = search(
+        _subject(context, dataset, fp32, spec),
+        recipe.quantize,
+        log,
+        fp16=fp16_from_fp32(fp32, spec) if recipe.quantize.fp16 else None,
+        on_step=lambda what, done, total: context.observer.step(
+            "quantize: variants", done, total, what
+        ),
+    )
+    for name in result.chosen:
+        shutil.copyfile(log.path(name), context.out / f"{name}.onnx")
+    for trial in result.trials:
+        log.path(trial.id).unlink(missing_ok=True)
+    if result.incomplete:
+        context.observer.note(
+            f"the search ended at its limit of {recipe.quantize.search.minutes:g} minutes; not "
+            f"tried or not finished: {', '.join(result.untried)}"
+        )
+    by_id = {trial.id: trial for trial in result.trials}
     return {
-        "headline": ", ".join(f"{name} {size / 1024:,.0f} KiB" for name, size in sizes.items()),
-        "variants": variants,
+        "headline": _headline(result),
+        "variants": [_entry(by_id[name]) for name in result.chosen],
+        "search": asdict(result),
         "spec": asdict(spec),
     }
 
 
-def _entry(variant: str, precision: str, portable: bool, reason: str) -> dict[str, Any]:
-    return {"id": variant, "precision": precision, "portable": portable, "reason": reason}
+def _subject(context: Context, dataset: Dataset, fp32: onnx.ModelProto, spec: ModelSpec) -> Subject:
+    import numpy as np
+
+    from exporters import onnx_file
+    from exporters.assess import ValidationData
+    from exporters.int8_from_fp32 import shipped
+    from exporters.saturation import extreme_images
+    from exporters.search import Subject
+    from exporters.sensitivity import IMAGES
+    from runtime.spec import INPUT_NAME
+
+    options = context.recipe.quantize.search
+    count = min(len(dataset.val), options.validation_images)
+    data = ValidationData.of_fp32(
+        onnx_file.to_bytes(fp32),
+        spec,
+        dataset.val.images[:count],
+        dataset.val.labels[:count],
+        context.recipe.gate,
+    )
+    samples = np.asarray(dataset.val.images[:IMAGES])
+    extremes = np.concatenate([samples[:16], extreme_images(spec.shape)])
+    return Subject(
+        model=fp32,
+        statistics=_statistics(context, dataset, fp32),
+        samples={INPUT_NAME: samples},
+        extremes={INPUT_NAME: extremes},
+        finish=lambda model, name: shipped(model, spec, name),
+        assess=data.assess,
+        assess_quickly=data.first(options.sensitivity_images).assess_quickly,
+        time=partial(_time, onnx_file.to_bytes(fp32), data, context.recipe.benchmark.threads),
+        fine_tune=partial(_fine_tune, context, dataset, spec),
+    )
+
+
+def _statistics(context: Context, dataset: Dataset, model: onnx.ModelProto) -> ActivationStatistics:
+    """Of calibration images from the train split, drawn by the recipe's seed."""
+    from exporters.activation_ranges import ActivationStatistics
+    from exporters.calibration import ImageReader, choose
+
+    images = dataset.train.images
+    count = min(context.recipe.quantize.search.calibration_images, len(images))
+    return ActivationStatistics(
+        model, ImageReader(images, choose(len(images), count, context.recipe.seed))
+    )
+
+
+def _time(
+    fp32: bytes, data: ValidationData, threads: int, model: bytes, variant: str, portable: bool
+) -> Speed:
+    """Beside FP32 in turns, each by the predictor that ships."""
+    from exporters.trial import Speed
+    from pipeline.timing import TimingOptions, measure_all, speed_ratio
+
+    with (
+        data.predictor(fp32, "fp32", portable=False, threads=threads) as base,
+        data.predictor(model, variant, portable=portable, threads=threads) as candidate,
+    ):
+        found = measure_all(
+            {"base": base, "candidate": candidate}, data.images, TimingOptions(seconds=_SECONDS)
+        )
+    wall, cpu = (
+        speed_ratio(found["base"], found["candidate"], of="wall"),
+        speed_ratio(found["base"], found["candidate"], of="cpu"),
+    )
+    return Speed(found["candidate"].latency.p50_ms, wall.value, cpu.value)
+
+
+def _fine_tune(
+    context: Context, dataset: Dataset, spec: ModelSpec, options: Int8Options
+) -> tuple[onnx.ModelProto, ActivationStatistics]:
+    """The network after quantization-aware fine-tuning, as FP32 file, with its statistics."""
+    from exporters.onnx_from_torch import onnx_from_torch
+    from pipeline.learning.checkpoint import load_checkpoint
+    from pipeline.learning.quantization_aware import fine_tune
+
+    recipe = context.recipe
+    tuned = fine_tune(
+        load_checkpoint(context.inputs["train"] / "checkpoint.pt"),
+        dataset,
+        recipe.train,
+        recipe.quantize.search.fine_tune,
+        64 if options.reduce_range else 127,
+        recipe.seed,
+        lambda progress: context.observer.step(
+            "quantize: fine-tuning", progress.step, progress.steps
+        ),
+    )
+    model = onnx_from_torch(tuned.network, spec, recipe.export)
+    return model, _statistics(context, dataset, model)
+
+
+def _entry(trial: Trial) -> dict[str, Any]:
+    return {
+        "id": trial.id,
+        "precision": trial.precision,
+        "portable": trial.portable,
+        "reason": trial.portability,
+    }
+
+
+def _headline(result: SearchResult) -> str:
+    by_id = {trial.id: trial for trial in result.trials}
+    told = ", ".join(
+        f"{name} {by_id[name].size_bytes / 1024:,.0f} KiB {by_id[name].speedup:.2f}x"
+        for name in result.chosen
+    )
+    return f"{len(result.trials)} forms tried in {result.seconds:.0f} s: {told}"
+
+
+def _outside(_: Recipe) -> dict[str, str]:
+    """A search is decided by what this machine's CPU runs fastest."""
+    from pipeline.hardware import detect
+
+    return {"cpu": detect().cpu}
 
 
 STAGE = Stage(
     "quantize",
-    "make the FP16 and INT8 variants and check that they are what was asked for",
+    "search the FP16 and INT8 variants that pay, and check that they are what was asked for",
     run,
-    inputs=("data", "export"),
-    sections=("quantize", "seed"),
-    sources=("pipeline/stages/quantize.py", "pipeline/datasets/arrays.py", "exporters", "runtime"),
-    libraries=("numpy", "onnx", "onnxruntime"),
+    inputs=("data", "train", "export"),
+    sections=("quantize", "gate", "benchmark", "train", "export", "seed"),
+    sources=(
+        "pipeline/stages/quantize.py",
+        "pipeline/learning",
+        "pipeline/datasets/arrays.py",
+        "pipeline/timing.py",
+        "pipeline/hardware.py",
+        "exporters",
+        "runtime",
+    ),
+    libraries=("numpy", "torch", "onnx", "onnxscript", "onnxruntime"),
+    outside=_outside,
+    resumable=True,
 )

@@ -1,0 +1,177 @@
+"""Which range of an activation are its 8 bits spread over? Every tensor that can be quantized is
+looked at once, over images of the train split, in bounded memory; each method of calibration then
+takes its range from the same statistics.
+
+Min-max, percentile and entropy are onnxruntime's own; the mean squared error is what it lacks."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnxruntime.quantization.calibrate import (
+    CalibrationMethod,
+    HistogramCollector,
+    create_calibrator,
+)
+
+from . import onnx_file
+from .calibration import ImageReader
+from .errors import QuantizeError
+from .options import Calibration
+from .qdq import QUANTIZED_OPERATORS
+from .quiet import quiet
+
+Ranges = dict[str, tuple[float, float]]  # tensor -> (lowest, highest) that 8 bits must reach
+
+_BINS = 2048
+# onnxruntime's search for the entropy threshold takes (bins / 2 - 64) steps of pure Python; its
+# default of 128 bins leaves no step at all, and so plain min-max.
+_ENTROPY_BINS = 512
+_LEVELS = 255  # steps between the smallest and the largest of 8 bits
+_CLIPS = np.linspace(1.0, 0.2, 81)  # shares of an end of the range that are tried
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Values of one tensor: ``counts`` [n] between ``edges`` [n + 1], and their true ends."""
+
+    counts: NDArray[np.int64]
+    edges: NDArray[np.float64]
+    lowest: float
+    highest: float
+
+    @property
+    def centers(self) -> NDArray[np.float64]:
+        """The middle of each bin, [n]."""
+        return (self.edges[:-1] + self.edges[1:]) / 2
+
+    def clipped(self, low: float, high: float) -> float:
+        """The share of the values that lies outside ``low`` to ``high``."""
+        outside = (self.centers < low) | (self.centers > high)
+        return float(self.counts[outside].sum() / max(self.counts.sum(), 1))
+
+
+class ActivationStatistics:
+    """Ranges and histograms of a float model's tensors; each pass is made at the first need."""
+
+    def __init__(self, model: onnx.ModelProto, reader: ImageReader) -> None:
+        self._model, self.reader = model, reader
+
+    def ranges(self, method: Calibration, percentile: float = 99.99) -> Ranges:
+        """The range that ``method`` gives each tensor; always includes 0, as 8 bits must.
+
+        Raises QuantizeError when the model cannot be run on the images.
+        """
+        if method == "minmax":
+            found = self._extremes
+        elif method == "percentile":
+            found = self._percentile(percentile)
+        elif method == "entropy":
+            found = {name: _entropy_range(h) for name, h in self.histograms.items()}
+        else:
+            found = {name: least_squares_range(h) for name, h in self.histograms.items()}
+        return {name: (min(low, 0.0), max(high, 0.0)) for name, (low, high) in found.items()}
+
+    @cached_property
+    def histograms(self) -> dict[str, Histogram]:
+        """The values of every tensor."""
+        return {
+            name: Histogram(
+                np.asarray(row[0], np.int64),
+                np.asarray(row[1], np.float64),
+                float(row[2]),
+                float(row[3]),
+            )
+            for name, row in self._collector.get_histogram_dict().items()
+        }
+
+    @cached_property
+    def _extremes(self) -> Ranges:
+        found = self._calibrated(CalibrationMethod.MinMax, {}).compute_data()
+        return {
+            name: (float(np.min(data.range_value[0])), float(np.max(data.range_value[1])))
+            for name, data in found.items()
+        }
+
+    def _percentile(self, percentile: float) -> Ranges:
+        collector = self._collector
+        collector.percentile = percentile
+        with quiet():
+            found = collector.compute_percentile()
+        return {name: (float(row[0]), float(row[1])) for name, row in found.items()}
+
+    @cached_property
+    def _collector(self) -> Any:
+        options = {"symmetric": False, "num_bins": _BINS}
+        return self._calibrated(CalibrationMethod.Percentile, options).collector
+
+    def _calibrated(self, method: CalibrationMethod, options: dict[str, Any]) -> Any:
+        """onnxruntime's calibrator after it saw all images, one batch at a time: it would
+        otherwise keep every activation of every image."""
+        with tempfile.TemporaryDirectory(prefix="edgeproof-ranges-") as folder, quiet():
+            source = Path(folder) / "float.onnx"
+            onnx_file.save(self._model, source)
+            try:
+                calibrator = create_calibrator(
+                    source,
+                    list(QUANTIZED_OPERATORS),
+                    augmented_model_path=str(Path(folder) / "augmented.onnx"),
+                    calibrate_method=method,
+                    extra_options=options,
+                )
+                for piece in self.reader.pieces():
+                    calibrator.collect_data(piece)
+            except Exception as exc:  # onnxruntime raises a dozen unrelated classes
+                raise QuantizeError(
+                    f"the float model cannot be calibrated: {type(exc).__name__}: {exc}"
+                ) from exc
+            return calibrator
+
+
+def least_squares_range(histogram: Histogram) -> tuple[float, float]:
+    """The range with the smallest mean squared error of rounding and clipping together.
+
+    Both ends are tried at shares of themselves, one after the other, twice: the best end depends
+    a little on the other one. Within the range the error of rounding is step^2 / 12 (uniform
+    noise); outside it is the square of what is cut off. Source: Nagel et al., "A White Paper on
+    Neural Network Quantization", 2021, section 3.1 (range setting by MSE).
+    """
+    lowest, highest = min(histogram.lowest, 0.0), max(histogram.highest, 0.0)
+    low, high = lowest, highest
+    for _ in range(2):
+        high = min(_CLIPS * highest, key=lambda end: _error(histogram, low, end))
+        low = min(_CLIPS * lowest, key=lambda end: _error(histogram, end, high))
+    return float(low), float(high)
+
+
+def _error(histogram: Histogram, low: float, high: float) -> float:
+    """Sum of squared errors over all values."""
+    if high <= low:
+        return math.inf if histogram.highest > histogram.lowest else 0.0
+    centers = histogram.centers
+    cut = centers - np.clip(centers, low, high)
+    rounding = ((high - low) / _LEVELS) ** 2 / 12
+    return float((histogram.counts * np.where(cut == 0, rounding, cut * cut)).sum())
+
+
+def _entropy_range(histogram: Histogram) -> tuple[float, float]:
+    """onnxruntime's threshold of least Kullback-Leibler divergence, on coarser bins."""
+    merge = max(len(histogram.counts) // _ENTROPY_BINS, 1)
+    middle = len(histogram.counts) // 2  # the bins are symmetric around 0
+    half = middle // merge * merge
+    counts = histogram.counts[middle - half : middle + half].reshape(-1, merge).sum(axis=1)
+    edges = histogram.edges[middle - half : middle + half + 1 : merge].astype(np.float32)
+    if len(counts) <= 128:  # nothing to choose from
+        return histogram.lowest, histogram.highest
+    collector = HistogramCollector("entropy", False, len(counts), 128, 99.99, "same")
+    ends = (np.float32(histogram.lowest), np.float32(histogram.highest))
+    low, high = collector.get_entropy_threshold((counts, edges, *ends, ends[1]), 128)
+    return float(low), float(high)

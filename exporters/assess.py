@@ -1,0 +1,116 @@
+"""How good is a form of our own models on validation data? The gate's questions and two finer
+numbers, from probabilities that the shipped predictor gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime import Predictor
+from runtime.spec import ModelSpec
+
+from .gates import screen, tolerances_for
+from .metrics import Floats, best_thresholds
+from .options import GateOptions
+from .parity import Thresholds, compare, stream
+from .sensitivity import sqnr_db
+from .trial import Assessment
+
+_SMALLEST = 1e-7  # probability: a float softmax may give 0, whose logarithm is infinite
+
+
+@dataclass(frozen=True)
+class ValidationData:
+    """What a search decides on; the reference is FP32."""
+
+    spec: ModelSpec
+    images: NDArray[np.uint8]  # [n, h, w, c]
+    labels: NDArray[np.integer]  # [n], or 0/1 [n, labels]
+    gate: GateOptions
+    reference: Floats = field(repr=False)  # FP32's probabilities [n, labels]
+
+    @classmethod
+    def of_fp32(
+        cls,
+        fp32: bytes,
+        spec: ModelSpec,
+        images: NDArray[np.uint8],
+        labels: NDArray[np.integer],
+        gate: GateOptions,
+    ) -> ValidationData:
+        """With the probabilities of this FP32 file as reference."""
+        data = cls(spec, images, labels, gate, np.zeros((0, len(spec.labels)), np.float32))
+        return replace(data, reference=data.probabilities(fp32, "fp32", portable=False))
+
+    def first(self, count: int) -> ValidationData:
+        """The same of the first ``count`` images."""
+        return replace(
+            self,
+            images=self.images[:count],
+            labels=self.labels[:count],
+            reference=self.reference[:count],
+        )
+
+    def thresholds(self, probabilities: Floats) -> Thresholds:
+        """Those that a model with these probabilities would ship with; None for multi-class."""
+        if self.spec.task == "multi-class":
+            return None
+        return best_thresholds(probabilities, self.labels, self.gate.thresholds)
+
+    def predictor(
+        self, model: bytes, variant: str, *, portable: bool, threads: int | None = None
+    ) -> Predictor:
+        """The file as it would run on this CPU; multi-label thresholds are not looked at here."""
+        multi_label = self.spec.task == "multi-label"
+        return Predictor.from_parts(
+            self.spec,
+            None,
+            model,
+            thresholds=(0.5,) * len(self.spec.labels) if multi_label else None,
+            variant=variant,
+            portable=portable,
+            device="cpu",
+            threads=threads,
+        )
+
+    def probabilities(self, model: bytes, variant: str, portable: bool) -> Floats:
+        """What the predictor makes of all images."""
+        with self.predictor(model, variant, portable=portable) as predictor:
+            return stream(predictor, self.images)
+
+    def assess(self, model: bytes, variant: str, portable: bool) -> Assessment:
+        """Hold a model file against FP32."""
+        found = self.probabilities(model, variant, portable)
+        parity = compare(
+            self.reference,
+            found,
+            self.labels,
+            self.spec,
+            reference_thresholds=self.thresholds(self.reference),
+            candidate_thresholds=self.thresholds(found),
+        )
+        verdict = screen(parity, self.gate, tolerances_for(variant))
+        return Assessment(
+            passed=verdict.passed,
+            failures=verdict.failures,
+            accuracy_percent=100 * parity.candidate_accuracy,
+            lost_points=100 * (parity.reference_accuracy - parity.candidate_accuracy),
+            loss=cross_entropy(found, self.labels),
+            sqnr_db=sqnr_db(self.reference, found),
+        )
+
+    def assess_quickly(self, model: bytes) -> tuple[float, float]:
+        """(cross entropy in nats, SQNR in dB)."""
+        found = self.probabilities(model, "int8", portable=False)
+        return cross_entropy(found, self.labels), sqnr_db(self.reference, found)
+
+
+def cross_entropy(probabilities: Floats, labels: NDArray[np.integer]) -> float:
+    """Mean negative log-likelihood in nats, of classes [n] or of 0/1 labels [n, labels]."""
+    if labels.ndim == 1:
+        chosen = probabilities[np.arange(len(labels)), labels]
+    else:
+        chosen = np.where(labels == 1, probabilities, 1 - probabilities)
+    return float(-np.log(np.maximum(chosen, _SMALLEST, dtype=np.float64)).mean())

@@ -1,0 +1,470 @@
+"""Which INT8 form of a model pays? Tries variants from coarse to fine within a time box, on
+validation data, and always has a best so far.
+
+    schemes          types of activations and weights, one scale per output channel
+    granularity      the best of them with one scale per tensor
+    calibration      the best of them with other ranges for its activations
+    bias correction  the best of these with its biases corrected
+    transfer         what was found, applied to whatever scheme runs faster
+    float layers     depthwise convolutions in float; fully connected ones in dynamic INT8
+    mixed precision  when nothing passes: the fewest layers in float that make it pass
+    fine-tuning      when nothing passes yet: quantization-aware, from the checkpoint
+
+Knows neither clocks nor data sets nor training: how good and how fast a model is, and a fine-tuned
+one, come from the callables of a ``Subject``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from . import onnx_file
+from .activation_ranges import ActivationStatistics
+from .dynamic_int8 import dynamic_int8, head_share
+from .errors import QuantizeError
+from .int8_from_fp32 import quantize, verify_int8
+from .options import DynamicOptions, Int8Options, QuantizeOptions, Scheme
+from .portability import portability
+from .qdq import Graph, attribute
+from .saturation import LayerSaturation, confirm, simulate
+from .search_log import SearchLog
+from .sensitivity import Explanation, LayerDamage, clippings, layer_noise
+from .trial import SAME_SPEED, Assessment, Speed, Trial, pareto_front
+
+_HEADS = 0.5  # dynamic INT8 is tried where fully connected layers hold so much of the weights
+_MOST_LAYERS = 16  # that are put back into float one at a time; the noisiest ones
+
+_SCHEMES: dict[Scheme, dict[str, Any]] = {
+    "u8s8-rr": {"activations": "uint8", "weights": "int8", "reduce_range": True},
+    "u8s8": {"activations": "uint8", "weights": "int8", "reduce_range": False},
+    "u8u8": {"activations": "uint8", "weights": "uint8", "reduce_range": False},
+    "s8s8": {"activations": "int8", "weights": "int8", "reduce_range": False},
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The model that is searched, and how its forms are judged."""
+
+    model: onnx.ModelProto  # FP32
+    statistics: ActivationStatistics  # of this very model, on images of the train split
+    samples: dict[str, NDArray[Any]]  # a few real inputs by name, to look into layers
+    extremes: dict[str, NDArray[Any]]  # real and extreme inputs, to look for saturation
+    finish: Callable[[onnx.ModelProto, str], onnx.ModelProto]  # a quantized model as it ships
+    assess: Callable[[bytes, str, bool], Assessment]  # file, id, portable -> on validation data
+    # file -> (loss, SQNR in dB) on fewer validation data; for layers one at a time
+    assess_quickly: Callable[[bytes], tuple[float, float]]
+    time: Callable[[bytes, str, bool], Speed]  # file, id, portable
+    # scheme -> the FP32 model after quantization-aware fine-tuning, with its statistics
+    fine_tune: Callable[[Int8Options], tuple[onnx.ModelProto, ActivationStatistics]] | None = None
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found; the models lie in its log."""
+
+    trials: tuple[Trial, ...]  # in the order in which they were tried
+    front: tuple[str, ...]  # ids of the Pareto front, fastest first
+    chosen: tuple[str, ...]  # ids that go on to the test split
+    explanation: Explanation | None  # of the best INT8 variant; None when there is none
+    seconds: float
+    incomplete: bool  # True: the time was over, or the user stopped it
+    untried: tuple[str, ...]  # steps that were left out for that
+
+
+OnStep = Callable[[str, int, int], None]  # what is tried, trials done, trials expected
+
+
+class _TimeIsOverError(Exception):
+    """The time box is spent; carries nothing."""
+
+
+def search(
+    subject: Subject,
+    options: QuantizeOptions,
+    log: SearchLog,
+    *,
+    fp16: onnx.ModelProto | None = None,
+    on_step: OnStep = lambda what, done, total: None,
+    stopped: Callable[[], bool] = lambda: False,
+    clock: Callable[[], float] = time.monotonic,
+) -> SearchResult:
+    """Try variants, the listed ones of ``options`` first, and choose which go on.
+
+    Trials that ``log`` has already are taken from there, with the time that they took. Where
+    ``stopped`` says so, the search ends as it does at the end of its time: what was found is the
+    result, marked incomplete.
+
+    Raises QuantizeError when a listed variant cannot be made as it was asked for; one that the
+    search itself thought of is then noted as such and passed over.
+    """
+    return _Search(subject, options, log, on_step, stopped, clock).run(fp16)
+
+
+class _Search:
+    def __init__(
+        self,
+        subject: Subject,
+        options: QuantizeOptions,
+        log: SearchLog,
+        on_step: OnStep,
+        stopped: Callable[[], bool],
+        clock: Callable[[], float],
+    ) -> None:
+        self.subject, self.options, self.log = subject, options, log
+        self.on_step, self.stopped, self.clock = on_step, stopped, clock
+        self.trials: dict[str, Trial] = {}
+        self.explanation: Explanation | None = None
+        self.began = clock()
+        # what earlier, killed runs have spent counts, too
+        self.spent_before = sum(trial.seconds for trial in log.trials)
+        self.expected = 2 + len(options.int8) + len(options.search.schemes)
+        self.expected += 4 + len(options.search.calibrations)
+
+    def run(self, fp16: onnx.ModelProto | None) -> SearchResult:
+        self._try("fp32", "fp32", "as exported", {}, lambda: self.subject.model)
+        if fp16 is not None:
+            self._try("fp16", "fp16", "as listed", {}, lambda: fp16)
+        for listed in self.options.int8:
+            self._int8(listed, "as listed", forced=True)
+        steps = (
+            ("schemes", self._schemes),
+            ("granularity", self._granularity),
+            ("calibration", self._calibrations),
+            ("bias correction", self._bias),
+            ("transfer", self._transfer),
+            ("float layers", self._float_layers),
+            ("explanation", self._explain),
+            ("mixed precision", self._mixed),
+            ("fine-tuning", self._fine_tuned),
+        )
+        untried: list[str] = []
+        if self.options.search.minutes > 0:
+            untried = self._within_time(steps)
+        elif self.options.int8:
+            self._explain()
+        return SearchResult(
+            trials=tuple(self.trials.values()),
+            front=pareto_front(tuple(self.trials.values())),
+            chosen=self._chosen(),
+            explanation=self.explanation,
+            seconds=round(self.spent_before + self.clock() - self.began, 1),
+            incomplete=bool(untried),
+            untried=tuple(untried),
+        )
+
+    def _within_time(self, steps: Sequence[tuple[str, Callable[[], None]]]) -> list[str]:
+        """Run the steps; the names of those that were cut short or not begun."""
+        for number, (_, step) in enumerate(steps):
+            try:
+                step()
+            except _TimeIsOverError:
+                return [name for name, _ in steps[number:]]
+        return []
+
+    # --- the steps -------------------------------------------------------------------------
+
+    def _schemes(self) -> None:
+        for scheme in self.options.search.schemes:
+            self._int8(self._options(scheme), "schemes")
+
+    def _granularity(self) -> None:
+        base = self._base()
+        if self.options.search.per_tensor and base is not None:
+            asked = replace(_int8_of(base), id=f"{base.id}-tensor", per_channel=False)
+            self._int8(asked, "granularity")
+
+    def _calibrations(self) -> None:
+        base = self._base()
+        for method in self.options.search.calibrations if base else ():
+            assert base is not None
+            asked = replace(_int8_of(base), id=f"{base.id}-{method}", calibration=method)
+            self._int8(asked, "calibration", timed_as=base.id)
+
+    def _bias(self) -> None:
+        base = self._finest()
+        if self.options.search.bias_correction and base is not None:
+            asked = replace(_int8_of(base), id=f"{base.id}-bc", bias_correction=True)
+            self._int8(asked, "bias correction", timed_as=base.timed_as or base.id)
+
+    def _transfer(self) -> None:
+        """The best ranges and biases for every scheme that is faster than the one they were
+        found on; for all schemes when that one does not pass."""
+        finest = self._finest()
+        if finest is None:
+            return
+        found = _int8_of(finest)
+        for trial in self._static():
+            if trial.step not in ("schemes", "granularity") or finest.timed_as == trial.id:
+                continue
+            if finest.passed and trial.speedup < SAME_SPEED * finest.speedup:
+                continue
+            better = replace(
+                _int8_of(trial),
+                calibration=found.calibration,
+                bias_correction=found.bias_correction,
+            )
+            if better != _int8_of(trial):
+                better = replace(better, id=trial.id + _suffix(better))
+                self._int8(better, "transfer", timed_as=trial.id)
+
+    def _float_layers(self) -> None:
+        base = self._finest()
+        depthwise = _depthwise(self.subject.model)
+        if self.options.search.float_depthwise and depthwise and base is not None:
+            asked = replace(_int8_of(base), id=f"{base.id}-fdw", exclude_nodes=depthwise)
+            self._int8(asked, "float depthwise")
+        if self.options.search.dynamic and head_share(self.subject.model) >= _HEADS:
+            dynamic = DynamicOptions()
+            self._try(
+                dynamic.id,
+                "int8",
+                "dynamic heads",
+                asdict(dynamic),
+                lambda: self.subject.finish(dynamic_int8(self.subject.model, dynamic), dynamic.id),
+            )
+
+    def _explain(self) -> None:
+        """Look into the best INT8 variant, whether it passes or not."""
+        base = self._finest()
+        if base is None:
+            return
+        quantized = self.log.model(base.id)
+        noise = layer_noise(self.subject.model, quantized, self.subject.samples)
+        self.explanation = Explanation(
+            base.id, noise, (), clippings(quantized, self.subject.statistics)
+        )
+        loss, sqnr = self.subject.assess_quickly(onnx_file.to_bytes(quantized))
+        for row in sorted(noise, key=lambda row: row.sqnr_db)[:_MOST_LAYERS]:
+            self._check_time()
+            self.on_step(f"{row.node} back in float", len(self.trials), self.expected)
+            without = self._without(_int8_of(base), row.node)
+            found = LayerDamage(row.node, loss - without[0], without[1] - sqnr)
+            damage = sorted((*self.explanation.damage, found), key=lambda d: -d.sqnr_gained_db)
+            self.explanation = replace(self.explanation, damage=tuple(damage))
+
+    def _without(self, options: Int8Options, node: str) -> tuple[float, float]:
+        """(loss, SQNR in dB) with that layer in float."""
+        asked = replace(options, exclude_nodes=(*options.exclude_nodes, node))
+        try:
+            quantized = quantize(self.subject.model, asked, self.subject.statistics)
+            model = self.subject.finish(quantized, asked.id)
+        except QuantizeError:  # the only layer: nothing would be left to quantize
+            model = self.subject.model
+        return self.subject.assess_quickly(onnx_file.to_bytes(model))
+
+    def _mixed(self) -> None:
+        """The fewest layers in float that pass: doubling, then halving back."""
+        base = self._finest()
+        if not self.options.search.mixed or base is None or self._int8_passed():
+            return
+        assert self.explanation is not None  # the step before this one
+        order = [row.node for row in self.explanation.damage]
+        passing: int | None = None
+        count = 1
+        while count <= len(order) and passing is None:
+            passing = count if self._mixed_trial(base, order[:count]).passed else None
+            count *= 2
+        if passing is None:
+            return
+        low = passing // 2  # did not pass
+        while passing - low > 1:
+            middle = (low + passing) // 2
+            if self._mixed_trial(base, order[:middle]).passed:
+                passing = middle
+            else:
+                low = middle
+
+    def _mixed_trial(self, base: Trial, layers: Sequence[str]) -> Trial:
+        asked = replace(
+            _int8_of(base),
+            id=f"{base.id}-mixed{len(layers)}",
+            exclude_nodes=tuple(sorted(layers)),
+        )
+        return self._int8(asked, "mixed precision")
+
+    def _fine_tuned(self) -> None:
+        base = self._finest()
+        tune = self.subject.fine_tune
+        if base is None or tune is None or self._int8_passed():
+            return
+        if not self.options.search.fine_tune.epochs:
+            return
+        asked = replace(_int8_of(base), id=f"{base.id}-qat")
+
+        def make() -> onnx.ModelProto:
+            assert tune is not None
+            model, statistics = tune(asked)
+            quantized = self.subject.finish(quantize(model, asked, statistics), asked.id)
+            verify_int8(model, quantized, asked)
+            return quantized
+
+        self._try(asked.id, "int8", "fine-tuning", asdict(asked), make, timed_as=base.id)
+
+    # --- one trial -------------------------------------------------------------------------
+
+    def _options(self, scheme: Scheme) -> Int8Options:
+        images = self.options.search.calibration_images
+        return Int8Options(id=f"int8-{scheme}", calibration_images=images, **_SCHEMES[scheme])
+
+    def _int8(
+        self, asked: Int8Options, step: str, *, forced: bool = False, timed_as: str | None = None
+    ) -> Trial:
+        """Make and judge one static variant; the finished file is verified."""
+
+        def make() -> onnx.ModelProto:
+            quantized = quantize(self.subject.model, asked, self.subject.statistics)
+            finished = self.subject.finish(quantized, asked.id)
+            verify_int8(self.subject.model, finished, asked)
+            return finished
+
+        return self._try(asked.id, "int8", step, asdict(asked), make, forced, timed_as)
+
+    def _try(
+        self,
+        trial_id: str,
+        precision: str,
+        step: str,
+        options: dict[str, Any],
+        make: Callable[[], onnx.ModelProto],
+        forced: bool = False,
+        timed_as: str | None = None,
+    ) -> Trial:
+        if trial_id in self.trials:  # a listed variant may be one of the search's own
+            return self.trials[trial_id]
+        known = self.log.find(trial_id)
+        if known is not None:
+            self.trials[trial_id] = known
+            return known
+        if not forced and precision == "int8":
+            self._check_time()
+        self.on_step(trial_id, len(self.trials), max(self.expected, len(self.trials) + 1))
+        began = self.clock()
+        model: onnx.ModelProto | None = None
+        trial = Trial(trial_id, precision, step, options, 0.0)
+        try:
+            model = make()
+            trial = self._judged(trial, model, timed_as)
+        except QuantizeError as exc:
+            if forced:
+                raise
+            trial = replace(trial, error=str(exc))
+        trial = replace(trial, seconds=round(self.clock() - began, 3))
+        self.trials[trial_id] = trial
+        self.log.add(trial, model)
+        return trial
+
+    def _judged(self, trial: Trial, model: onnx.ModelProto, timed_as: str | None) -> Trial:
+        data = onnx_file.to_bytes(model)
+        portable, reason = False, "float arithmetic differs in the last bits"
+        stopped: tuple[LayerSaturation, ...] = ()
+        if trial.precision == "fp16":
+            reason = "half precision is computed differently from target to target"
+        elif trial.precision == "int8":
+            verdict = portability(model)
+            portable, reason = verdict.portable, verdict.reason
+            confirm(model, self.subject.extremes, portable=portable)
+            stopped = () if portable else simulate(model, self.subject.extremes)
+        timer = self.trials.get(timed_as or "")
+        speed = timer.speed if timer else self.subject.time(data, trial.id, portable)
+        return replace(
+            trial,
+            portable=portable,
+            portability=reason,
+            saturation=stopped,
+            size_bytes=len(data),
+            assessment=self.subject.assess(data, trial.id, portable),
+            speed=speed,
+            timed_as=timer.id if timer else None,
+        )
+
+    def _check_time(self) -> None:
+        spent = self.spent_before + self.clock() - self.began
+        if self.stopped() or spent > 60 * self.options.search.minutes:
+            raise _TimeIsOverError
+
+    # --- choosing --------------------------------------------------------------------------
+
+    def _static(self) -> list[Trial]:
+        """Static INT8 trials that could be made and have no layer in float on purpose."""
+        return [
+            trial
+            for trial in self.trials.values()
+            if trial.precision == "int8"
+            and trial.error is None
+            and "exclude_nodes" in trial.options
+            and not trial.options["exclude_nodes"]
+        ]
+
+    def _base(self) -> Trial | None:
+        """The scheme where finer steps begin: safe everywhere, then fastest. Whether it passes is
+        not asked yet, since finer steps make it more accurate and no slower."""
+        return _best([t for t in self._static() if t.step in ("schemes", "as listed")])
+
+    def _finest(self) -> Trial | None:
+        """The best of what was made of the base, itself included."""
+        base = self._base()
+        if base is None:
+            return None
+        same = [t for t in self._static() if base.id in (t.id, t.timed_as)]
+        return min(same, key=lambda trial: (not trial.passed, _damage(trial)))
+
+    def _int8_passed(self) -> bool:
+        return any(t.passed for t in self.trials.values() if t.precision == "int8")
+
+    def _chosen(self) -> tuple[str, ...]:
+        """FP32, FP16 and what was listed; the best INT8 variant, portable if one is; and the
+        fastest one when it is no other's equal: it may be safe on some CPUs only, or mixed."""
+        trials = list(self.trials.values())
+        chosen = [t.id for t in trials if t.precision != "int8" or t.step == "as listed"]
+        passed = [t for t in trials if t.precision == "int8" and t.passed]
+        if best := _best(passed):
+            chosen.append(best.id)
+            fastest = max(passed, key=lambda trial: (trial.speedup, -_damage(trial)))
+            if fastest.speedup > SAME_SPEED * max(best.speedup, 1.0):
+                chosen.append(fastest.id)
+        return tuple(dict.fromkeys(chosen))
+
+
+def _best(trials: Sequence[Trial]) -> Trial | None:
+    """Portable ones before others; then the fastest, and of equally fast ones the one that lost
+    least."""
+    peers = [t for t in trials if t.portable] or list(trials)
+    fastest = max((t.speedup for t in peers), default=0.0)
+    equal = [t for t in peers if t.speedup * SAME_SPEED >= fastest]
+    return min(equal, key=_damage, default=None)
+
+
+def _damage(trial: Trial) -> float:
+    """Noise of the probabilities: finer than the answers that changed, and hardly by chance."""
+    return -trial.assessment.sqnr_db if trial.assessment else np.inf
+
+
+def _int8_of(trial: Trial) -> Int8Options:
+    options = dict(trial.options)
+    options["exclude_nodes"] = tuple(options["exclude_nodes"])
+    return Int8Options(**options)
+
+
+def _suffix(options: Int8Options) -> str:
+    method = "" if options.calibration == "minmax" else f"-{options.calibration}"
+    return method + ("-bc" if options.bias_correction else "")
+
+
+def _depthwise(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Names of convolutions with as many groups as input channels, and more than one."""
+    graph = Graph(model)
+    return tuple(
+        node.name
+        for node in graph.nodes
+        if node.op_type == "Conv"
+        and int(attribute(node, "group", 1)) > 1
+        and node.input[1] in graph.constants
+        and graph.constants[node.input[1]].dims[1] == 1
+    )

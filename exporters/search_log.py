@@ -1,0 +1,67 @@
+"""What a search has tried so far, on disk, so that a killed one goes on where it was: one line of
+JSON and one model file for each trial, the line last."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import onnx
+
+from . import onnx_file
+from .errors import QuantizeError
+from .trial import Trial
+
+TRIALS_NAME = "trials.jsonl"
+
+
+class SearchLog:
+    """The trials of one search in one folder, which belongs to it alone."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._trials: dict[str, Trial] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / TRIALS_NAME
+        if file.exists():
+            for line in file.read_text(encoding="utf-8").splitlines():
+                try:
+                    trial = Trial.from_dict(json.loads(line))
+                except (ValueError, TypeError, KeyError):
+                    break  # a kill cut this line short; what follows is tried again
+                self._trials[trial.id] = trial
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """All of them, in the order in which they were tried."""
+        return tuple(self._trials.values())
+
+    def find(self, trial_id: str) -> Trial | None:
+        """The trial of that id, when it is finished and its model is there."""
+        trial = self._trials.get(trial_id)
+        if trial is None or (trial.error is None and not self.path(trial_id).exists()):
+            return None
+        return trial
+
+    def add(self, trial: Trial, model: onnx.ModelProto | None) -> None:
+        """Keep a finished trial; ``model`` is None when it could not be made."""
+        if model is not None:
+            aside = self.path(trial.id).with_suffix(".partial")
+            onnx_file.save(model, aside)
+            aside.replace(self.path(trial.id))
+        self._trials[trial.id] = trial
+        lines = (json.dumps(asdict(row), allow_nan=False) for row in self._trials.values())
+        aside = self.folder / f"{TRIALS_NAME}.partial"
+        aside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        aside.replace(self.folder / TRIALS_NAME)
+
+    def path(self, trial_id: str) -> Path:
+        """The model file of a trial."""
+        return self.folder / f"{trial_id}.onnx"
+
+    def model(self, trial_id: str) -> onnx.ModelProto:
+        """The model of a trial; raises QuantizeError when it could not be made."""
+        if not self.path(trial_id).exists():
+            raise QuantizeError(f"trial {trial_id!r} has no model in {self.folder}.")
+        return onnx_file.load(self.path(trial_id))

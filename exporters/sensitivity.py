@@ -1,0 +1,187 @@
+"""Which layers cost the accuracy, and why? Looks at one INT8 variant from the inside and at what
+each layer gives back when it alone stays float. Explains; decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from . import onnx_file
+from .activation_ranges import ActivationStatistics, Histogram
+from .qdq import Graph, QuantizedWeight, quantized_weights
+
+IMAGES = 32  # for signal-to-noise ratios; every inner tensor of them is in memory
+_SHOWN_BINS = 64  # of a histogram in a report
+
+
+@dataclass(frozen=True)
+class LayerNoise:
+    """One operator with weights, in the order of the graph."""
+
+    node: str
+    operator: str
+    # signal to quantization noise of its output in decibels, everything before it quantized too
+    sqnr_db: float
+    weight_sqnr_db: float  # of its weights alone; infinite for float weights
+
+
+@dataclass(frozen=True)
+class LayerDamage:
+    """What comes back when one layer alone stays float."""
+
+    node: str
+    loss_regained: float  # nats of cross entropy; negative: float made it worse by chance
+    sqnr_gained_db: float  # of the probabilities
+
+
+@dataclass(frozen=True)
+class Clipping:
+    """How an activation tensor was fitted into 8 bits."""
+
+    tensor: str
+    low: float  # the range that 8 bits reach
+    high: float
+    lowest: float  # the values that occurred
+    highest: float
+    clipped: float  # share of the values outside the range
+    used_levels: float  # share of the 255 steps that holds 99.9 % of the values
+    counts: tuple[int, ...]  # histogram from lowest to highest, in equal bins
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a variant answers otherwise than FP32, as far as can be seen from the inside."""
+
+    variant: str
+    noise: tuple[LayerNoise, ...]  # in the order of the graph
+    damage: tuple[LayerDamage, ...]  # worst first; only the noisiest layers were tried
+    clippings: tuple[Clipping, ...]  # the activation that uses its levels worst first
+
+
+def sqnr_db(signal: NDArray[np.floating], noisy: NDArray[np.floating]) -> float:
+    """10 log10(signal power / noise power), at most 200."""
+    reference = signal.astype(np.float64)
+    noise = float(np.square(reference - noisy).sum())
+    power = float(np.square(reference).sum())
+    if noise <= 0:
+        return 200.0
+    return float(np.clip(10 * np.log10(max(power, 1e-300) / noise), -200.0, 200.0))
+
+
+def layer_noise(
+    original: onnx.ModelProto, quantized: onnx.ModelProto, feed: dict[str, NDArray[np.generic]]
+) -> tuple[LayerNoise, ...]:
+    """Signal to noise of every operator with weights, on the inputs of ``feed``.
+
+    onnxruntime's quantizer keeps the names of float tensors, also that of an activation which it
+    folds into the operator before it, so outputs are compared under the quantized model's names.
+    Without graph optimisation, so that inner tensors exist.
+    """
+    before, after = Graph(original), Graph(quantized)
+    tensors = before.tensors
+    nodes = [
+        node
+        for node in after.nodes
+        if node.op_type in onnx_file.WEIGHTED and node.output[0] in tensors
+    ]
+    names = [node.output[0] for node in nodes]
+    clean, noisy = (_inner(model, names, feed) for model in (original, quantized))
+    weights = {weight.node: weight for weight in quantized_weights(after)}
+    found = []
+    for node, name in zip(nodes, names, strict=True):
+        seen = noisy[name]
+        folded = after.consumers(name) and after.consumers(name)[0]
+        if folded and folded.op_type == "QuantizeLinear":
+            seen = _quantized_values(after, folded, seen)
+        found.append(
+            LayerNoise(
+                node.name,
+                node.op_type,
+                sqnr_db(clean[name], seen),
+                _weight_sqnr(before, weights.get(node.name)),
+            )
+        )
+    return tuple(found)
+
+
+def clippings(quantized: onnx.ModelProto, statistics: ActivationStatistics) -> tuple[Clipping, ...]:
+    """Every quantized activation, the one that uses its levels worst first."""
+    graph = Graph(quantized)
+    rows = []
+    for node in graph.nodes:
+        histogram = statistics.histograms.get(node.input[0])
+        if node.op_type != "QuantizeLinear" or histogram is None:
+            continue
+        rows.append(_clipping(node.input[0], *_reach(graph, node), histogram))
+    return tuple(sorted(rows, key=lambda row: (row.used_levels - row.clipped, row.tensor)))
+
+
+def _inner(
+    model: onnx.ModelProto, names: Sequence[str], feed: dict[str, NDArray[np.generic]]
+) -> dict[str, NDArray[np.float32]]:
+    session = onnx_file.session(onnx_file.with_outputs(model, names), optimised=False)
+    wanted = list(dict.fromkeys(names))
+    options = ort.RunOptions()
+    options.only_execute_path_to_fetches = True
+    return dict(zip(wanted, session.run(wanted, feed, options), strict=True))
+
+
+def _reach(graph: Graph, node: onnx.NodeProto) -> tuple[float, float]:
+    """The real numbers that a QuantizeLinear's smallest and largest integer stand for."""
+    scale, zero = graph.array(node.input[1]), graph.array(node.input[2])
+    assert scale is not None and zero is not None  # verify_int8 saw constants
+    ends = np.iinfo(zero.dtype)
+    step, offset = float(scale.reshape(-1)[0]), int(zero.reshape(-1)[0])
+    return (ends.min - offset) * step, (ends.max - offset) * step
+
+
+def _quantized_values(
+    graph: Graph, node: onnx.NodeProto, values: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """What QuantizeLinear and DequantizeLinear make of ``values``."""
+    low, high = _reach(graph, node)
+    step = (high - low) / 255
+    return np.asarray(np.clip(np.rint(values / step) * step, low, high), np.float32)
+
+
+def _weight_sqnr(before: Graph, weight: QuantizedWeight | None) -> float:
+    if weight is None:
+        return 200.0
+    node = before.node(weight.node)
+    original = None if node is None else before.array(node.input[1])
+    if original is None or original.shape != weight.values.shape:
+        return 200.0
+    scale = weight.scale
+    if scale.ndim == 1 and scale.size > 1:
+        shape = [1] * weight.values.ndim
+        shape[weight.axis] = -1
+        scale = scale.reshape(shape)
+    return sqnr_db(original, weight.centered * scale)
+
+
+def _clipping(tensor: str, low: float, high: float, histogram: Histogram) -> Clipping:
+    step = (high - low) / 255
+    inside = histogram.counts.cumsum() / max(histogram.counts.sum(), 1)
+    first = histogram.edges[int(np.searchsorted(inside, 0.0005))]
+    last = histogram.edges[min(int(np.searchsorted(inside, 0.9995)) + 1, len(histogram.counts))]
+    spread = min(last, high) - max(first, low)
+    bins = np.linspace(
+        histogram.lowest, max(histogram.highest, histogram.lowest + 1e-12), _SHOWN_BINS + 1
+    )
+    counts, _ = np.histogram(histogram.centers, bins, weights=histogram.counts)
+    return Clipping(
+        tensor,
+        low,
+        high,
+        histogram.lowest,
+        histogram.highest,
+        # what rounding alone takes to the ends is not cut off
+        histogram.clipped(low - step / 2, high + step / 2),
+        float(np.clip(spread / (high - low), 0, 1)) if high > low else 0.0,
+        tuple(int(count) for count in counts),
+    )

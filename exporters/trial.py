@@ -1,0 +1,100 @@
+"""One form of a model that was tried: what it is, how good, how fast, how large. Values only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .saturation import LayerSaturation
+
+# Speeds closer than this are one speed: two runs of the same file differ by so much.
+SAME_SPEED = 1.02
+SAME_SIZE = 1.01
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """How good a model is on validation data, against its FP32 form."""
+
+    passed: bool  # the gate, as far as so many images can tell
+    failures: tuple[str, ...]  # in words
+    accuracy_percent: float  # of right answers; without labels, of answers equal to FP32's
+    lost_points: float  # percentage points of it that FP32 has more
+    loss: float  # mean cross entropy in nats, finer than accuracy
+    sqnr_db: float  # of the probabilities; 200 when equal
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast a model is at batch 1, beside FP32 in the same rounds."""
+
+    p50_ms: float
+    speedup: float  # times as fast as FP32, wall time
+    cpu_speedup: float  # the same in CPU time
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One candidate of a search, finished."""
+
+    id: str
+    precision: str  # "fp32", "fp16", "int8"
+    step: str  # which step of the search made it, in words
+    options: dict[str, Any]  # what was asked for; JSON values
+    seconds: float  # that it took, wall time
+    portable: bool = False
+    portability: str = ""  # the reason
+    saturation: tuple[LayerSaturation, ...] = ()  # simulated; of files that are not portable
+    size_bytes: int = 0
+    assessment: Assessment | None = None
+    speed: Speed | None = None
+    timed_as: str | None = None  # the trial whose speed this is: the same nodes, other constants
+    error: str | None = None  # why it could not be made; then everything above is empty
+
+    @property
+    def passed(self) -> bool:
+        """True when it could be made and passed the gate."""
+        return self.assessment is not None and self.assessment.passed
+
+    @property
+    def speedup(self) -> float:
+        """Times as fast as FP32; 0 when it was not timed."""
+        return self.speed.speedup if self.speed else 0.0
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Trial:
+        """Read what ``dataclasses.asdict`` wrote; raises TypeError or KeyError."""
+        values = dict(data)
+        values["saturation"] = tuple(LayerSaturation(**row) for row in data["saturation"])
+        if data["assessment"] is not None:
+            failures = tuple(data["assessment"]["failures"])
+            values["assessment"] = Assessment(**{**data["assessment"], "failures": failures})
+        if data["speed"] is not None:
+            values["speed"] = Speed(**data["speed"])
+        return cls(**values)
+
+
+def pareto_front(trials: Sequence[Trial]) -> tuple[str, ...]:
+    """Ids of the trials that nothing beats, fastest first: no other one that passed is at least
+    as accurate, as fast and as small, and better in one of these."""
+    timed = [trial for trial in trials if trial.passed and trial.speed is not None]
+    front = [t for t in timed if not any(_dominates(other, t) for other in timed)]
+    return tuple(trial.id for trial in sorted(front, key=lambda trial: -trial.speedup))
+
+
+def _dominates(a: Trial, b: Trial) -> bool:
+    """Speeds within ``SAME_SPEED`` count as equal, and so do sizes; more right answers than FP32
+    has are luck and count as equal to it."""
+    lost_a, lost_b = (max(t.assessment.lost_points, 0.0) for t in (a, b) if t.assessment)
+    if (
+        lost_a > lost_b
+        or b.speedup > SAME_SPEED * a.speedup
+        or a.size_bytes > SAME_SIZE * b.size_bytes
+    ):
+        return False
+    return (
+        lost_a < lost_b
+        or a.speedup > SAME_SPEED * b.speedup
+        or b.size_bytes > SAME_SIZE * a.size_bytes
+    )
