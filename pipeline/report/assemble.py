@@ -1,10 +1,8 @@
 """What the stages told -> one ``Report``. Adds what only the test split's probabilities show:
-the confusion matrix and the images on which forms of the model differ most."""
+the confusion matrix, and the images that ``images.py`` picks."""
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -34,10 +32,10 @@ from .data import (
     StageRow,
     TrainingReport,
     VariantReport,
-    WorstImage,
 )
+from .images import Answers, flips, worst_images
+from .search_data import SearchReport
 
-WORST_IMAGES = 12
 Reports = Mapping[str, Mapping[str, Any]]
 
 
@@ -47,10 +45,11 @@ def assemble(recipe: Recipe, reports: Reports, folders: Mapping[str, Path]) -> R
     spec = ModelSpec.from_dict(reports["validate"]["spec"])
     with np.load(folders["validate"] / reports["validate"]["probabilities"]) as arrays:
         probabilities = {name: arrays[name] for name in arrays.files}
+    answers = Answers(spec, dataset, probabilities, _thresholds(reports))
     benchmark = reports["benchmark"]
     defaults = tuple(DefaultReport(**row) for row in benchmark["defaults"])
     shown = next(row.variant for row in defaults if row.target == benchmark["target"])
-    return Report(
+    report = Report(
         recipe=recipe.model_dump(mode="json"),
         model=_model(recipe, spec, reports["train"]["result"]["parameters"], dataset),
         data=_data(dataset, spec),
@@ -61,12 +60,15 @@ def assemble(recipe: Recipe, reports: Reports, folders: Mapping[str, Path]) -> R
         defaults=defaults,
         target=benchmark["target"],
         confusion=_confusion(probabilities[shown], dataset, spec),
-        worst=_worst(reports, probabilities, dataset, spec),
+        worst=worst_images(answers, _rows(reports)),
+        search=SearchReport.from_result(reports["quantize"]["search"]),
         stages=tuple(
             StageRow(name, told["seconds"], told["finished"]) for name, told in reports.items()
         ),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+    int8 = report.int8
+    return report if int8 is None else replace(report, flips=flips(answers, int8.id))
 
 
 def with_bundle(report: Report, bundle_id: str, size_bytes: int) -> Report:
@@ -77,6 +79,12 @@ def with_bundle(report: Report, bundle_id: str, size_bytes: int) -> Report:
 def _rows(reports: Reports) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = reports["validate"]["variants"]
     return rows
+
+
+def _thresholds(reports: Reports) -> dict[str, list[float] | None]:
+    """Of the reference and of every variant; None for multi-class."""
+    found = {row["id"]: row["thresholds"] for row in _rows(reports)}
+    return {"reference": reports["validate"]["reference"]["thresholds"], **found}
 
 
 def _model(recipe: Recipe, spec: ModelSpec, parameters: int, dataset: Dataset) -> ModelReport:
@@ -213,6 +221,8 @@ def _labels(
                 ),
                 majority_percent=majority,
                 images=int(truth[:, index].sum()) if multi_label else total,
+                lost=pairs["only_reference"],
+                won=pairs["only_candidate"],
             )
         )
     return tuple(rows)
@@ -237,72 +247,3 @@ def _confusion(
     matrix = np.zeros((classes, classes), np.int64)
     np.add.at(matrix, (dataset.test.labels, found.argmax(axis=1)), 1)
     return tuple(tuple(int(cell) for cell in row) for row in matrix)
-
-
-def _worst(
-    reports: Reports,
-    probabilities: Mapping[str, NDArray[np.float32]],
-    dataset: Dataset,
-    spec: ModelSpec,
-) -> tuple[WorstImage, ...]:
-    """The images that differ most from PyTorch, over all variants; one variant for each image."""
-    thresholds = {row["id"]: row["thresholds"] for row in _rows(reports)}
-    reference = reports["validate"]["reference"]["thresholds"]
-    found: dict[int, tuple[float, str]] = {}
-    for row in _rows(reports):
-        for image, difference in row["parity"]["worst"]:
-            if difference > found.get(image, (0.0, ""))[0]:
-                found[image] = (difference, row["id"])
-    order = sorted(found, key=lambda image: -found[image][0])[:WORST_IMAGES]
-    return tuple(
-        _worst_image(i, name, probabilities, dataset, spec, (reference, thresholds[name]))
-        for i, name in ((i, found[i][1]) for i in order)
-    )
-
-
-def _worst_image(
-    image: int,
-    variant: str,
-    probabilities: Mapping[str, NDArray[np.float32]],
-    dataset: Dataset,
-    spec: ModelSpec,
-    thresholds: tuple[list[float] | None, list[float] | None],  # reference's, variant's
-) -> WorstImage:
-    before, after = probabilities["reference"][image], probabilities[variant][image]
-    label = int(np.abs(before - after).argmax())  # multi-label: the attribute that moved most
-
-    def answer(row: NDArray[np.float32], limits: list[float] | None) -> tuple[str, float]:
-        if limits is None:
-            return spec.labels[int(row.argmax())], float(row.max())
-        present = row[label] >= limits[label]
-        return ("" if present else "no ") + spec.labels[label], float(row[label])
-
-    truth = dataset.test.labels[image]
-    if spec.task == "multi-class":
-        truth_text = spec.labels[int(truth)]
-    else:
-        truth_text = ("" if truth[label] else "no ") + spec.labels[label]
-    (was, was_probability), (now, now_probability) = (
-        answer(row, limits) for row, limits in zip((before, after), thresholds, strict=True)
-    )
-    return WorstImage(
-        id=str(dataset.test.ids[image]),
-        truth=truth_text,
-        variant=variant,
-        reference_answer=was,
-        reference_probability=was_probability,
-        candidate_answer=now,
-        candidate_probability=now_probability,
-        difference=float(np.abs(before - after).max()),
-        picture=_png(dataset.test.images[image]) if dataset.info.redistributable else None,
-    )
-
-
-def _png(image: NDArray[np.uint8]) -> str:
-    """Base64 of a PNG of one image [h, w, c]."""
-    from PIL import Image
-
-    array = np.array(image)
-    buffer = io.BytesIO()
-    Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array).save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -1,157 +1,73 @@
-"""Figures of the report, as SVG that follows the reader's light or dark mode. matplotlib without
-pyplot, so no state is left behind. Takes the values of ``data.py`` and returns pictures with a
-text alternative; knows neither HTML around them nor what is good or bad.
-
-Colours are CSS variables, named in ``style.css.j2``: matplotlib draws with placeholder colours
-which are replaced in the finished SVG. The series colours are Okabe and Ito's, which people with
-any colour vision can tell apart (https://jfly.uni-koeln.de/color/); markers differ as well.
-"""
+"""Figures of the report: training, accuracy, parity, latency and size. Takes the values of
+``data.py`` and returns pictures with a text alternative; knows neither HTML around them nor what
+is good or bad."""
 
 from __future__ import annotations
 
-import io
 import math
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import wraps
-from typing import Any, ParamSpec
+from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.collections import PatchCollection
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from . import search_charts
 from .data import Difference, Report, Speed
+from .drawing import (
+    BLUE,
+    GRAY,
+    GRID,
+    INK,
+    ORANGE,
+    RED,
+    WIDTH,
+    Chart,
+    look,
+    name_points,
+    new_figure,
+    plain_log,
+    powers,
+    short,
+    styled,
+    to_chart,
+)
 from .words import milliseconds, power, size
 
-_INK, _MUTED, _GRID, _PAPER = "#010101", "#010102", "#010103", "#010104"
-_BLUE, _ORANGE, _PURPLE, _GRAY, _RED = "#010105", "#010106", "#010107", "#010108", "#010109"
-_VARIABLES = {
-    _INK: "--ink",
-    _MUTED: "--muted",
-    _GRID: "--grid",
-    _PAPER: "--card",
-    _BLUE: "--blue",
-    _ORANGE: "--orange",
-    _PURPLE: "--purple",
-    _GRAY: "--gray",
-    _RED: "--red",
-}
-_PRECISION = {"fp32": (_BLUE, "o"), "fp16": (_PURPLE, "s"), "int8": (_ORANGE, "D")}
-_OTHER = (_GRAY, "^")
-_WIDTH = 5.8  # inches of 72 units: narrow enough that its text is readable on a phone
-_STYLE: Any = {  # Any: the names are a closed type that differs between versions
-    "svg.fonttype": "none",  # text stays text: selectable, small, in the page's font
-    "text.parse_math": False,  # a label may hold a dollar sign
-    "font.family": "sans-serif",
-    "font.size": 11,
-    "axes.edgecolor": _GRID,
-    "axes.labelcolor": _MUTED,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": _GRID,
-    "grid.linewidth": 0.8,
-    "text.color": _INK,
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "ytick.major.pad": 6,
-    "xtick.minor.size": 0,
-    "ytick.minor.size": 0,
-    "legend.frameon": False,
-    "legend.labelcolor": _MUTED,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-}
 _COUNTS_UP_TO = 20  # labels: larger confusion matrices are colours only
 LABELS_SHOWN = 40  # the lowest ones; a table holds the rest
 _FLOOR = 1e-9  # differences below it, zero among them, are drawn there
 
 
-@dataclass(frozen=True)
-class Chart:
-    """A picture and what it says to those who cannot see it."""
-
-    svg: str
-    alt: str
-
-
-P = ParamSpec("P")
-
-
-def _styled(draw: Callable[P, Chart | None]) -> Callable[P, Chart | None]:
-    """Draw with our style and restore matplotlib's settings afterwards."""
-
-    @wraps(draw)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> Chart | None:
-        with mpl.rc_context({**_STYLE, "svg.hashsalt": draw.__name__}):
-            return draw(*args, **kwargs)
-
-    return wrapped
-
-
-def _figure(height: float, width: float = _WIDTH) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasSVG(figure)
-    return figure, figure.add_subplot()
-
-
-def _chart(figure: Figure, name: str, alt: str) -> Chart:
-    """The figure as inline SVG: no XML head, ids of its own, colours as CSS variables."""
-    out = io.StringIO()
-    figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    svg = out.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(<svg\b[^>]*?)\swidth="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg\b[^>]*?)\sheight="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'\bid="', f'id="{name}-', svg)
-    svg = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", svg)
-    svg = svg.replace("<svg", '<svg aria-hidden="true" focusable="false"', 1)
-    for color, variable in _VARIABLES.items():
-        svg = svg.replace(color, f"var({variable})")
-    return Chart(svg, alt)
-
-
-def _look(precision: str) -> tuple[str, str]:
-    return _PRECISION.get(precision, _OTHER)
-
-
 # --- training -------------------------------------------------------------------------------
 
 
-@_styled
+@styled
 def losses(report: Report) -> Chart | None:
     """Training and validation loss by epoch."""
     epochs = report.training.epochs
     if not epochs:
         return None
-    figure, axes = _figure(3.4)
+    figure, axes = new_figure(3.4)
     x = [epoch.epoch for epoch in epochs]
-    axes.plot(x, [e.train_loss for e in epochs], color=_BLUE, marker="o", ms=4, label="train")
+    axes.plot(x, [e.train_loss for e in epochs], color=BLUE, marker="o", ms=4, label="train")
     alt = f"Training loss falls from {epochs[0].train_loss:.3g} to {epochs[-1].train_loss:.3g}"
     known = [(e.epoch, e.val_loss) for e in epochs if e.val_loss is not None]
     if known:
-        axes.plot(*zip(*known, strict=True), color=_ORANGE, marker="D", ms=4, label="validation")
+        axes.plot(*zip(*known, strict=True), color=ORANGE, marker="D", ms=4, label="validation")
         alt += f", validation loss from {known[0][1]:.3g} to {known[-1][1]:.3g}"
     _epoch_axis(axes)
     if min(e.train_loss for e in epochs) > 0:
         axes.set_yscale("log")
-        _plain_log(axes, "y")
+        plain_log(axes, "y")
     axes.set_ylabel("loss")
     axes.legend(loc="upper right")
-    return _chart(figure, "losses", f"{alt}, in {len(epochs)} epochs.")
+    return to_chart(figure, "losses", f"{alt}, in {len(epochs)} epochs.")
 
 
-@_styled
+@styled
 def validation_accuracy(report: Report) -> Chart | None:
     """Validation accuracy by epoch, the chosen epoch marked."""
     known = [
@@ -161,13 +77,13 @@ def validation_accuracy(report: Report) -> Chart | None:
     ]
     if not known:
         return None
-    figure, axes = _figure(3.4)
-    axes.plot(*zip(*known, strict=True), color=_ORANGE, marker="D", ms=4)
+    figure, axes = new_figure(3.4)
+    axes.plot(*zip(*known, strict=True), color=ORANGE, marker="D", ms=4)
     best = dict(known).get(report.training.best_epoch or -1)
     alt = f"Validation accuracy by epoch, {known[-1][1]:.2f} % after the last"
     if best is not None:
         epoch = report.training.best_epoch or 0
-        axes.plot([epoch], [best], "o", ms=13, mfc="none", mec=_INK, mew=1.4)
+        axes.plot([epoch], [best], "o", ms=13, mfc="none", mec=INK, mew=1.4)
         late = epoch > known[len(known) // 2][0]
         axes.annotate(
             f"best {best:.2f} %",
@@ -181,7 +97,7 @@ def validation_accuracy(report: Report) -> Chart | None:
     _epoch_axis(axes)
     axes.margins(y=0.15)
     axes.set_ylabel("validation accuracy, %")
-    return _chart(figure, "valacc", alt + ".")
+    return to_chart(figure, "valacc", alt + ".")
 
 
 def _epoch_axis(axes: Axes) -> None:
@@ -193,7 +109,7 @@ def _epoch_axis(axes: Axes) -> None:
 # --- accuracy -------------------------------------------------------------------------------
 
 
-@_styled
+@styled
 def confusion(report: Report) -> Chart | None:
     """Truth by answer; right answers blue, mistakes red, both by their share of the row."""
     if report.confusion is None:
@@ -201,14 +117,14 @@ def confusion(report: Report) -> Chart | None:
     counts = np.asarray(report.confusion)  # [truth, answer]
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     labels, number = report.model.labels, len(counts)
-    figure, axes = _figure(_WIDTH * 0.92)
+    figure, axes = new_figure(WIDTH * 0.92)
     axes.grid(visible=False)
     patches = []
     for row, column in np.argwhere(counts):
         right = row == column
         # mistakes are few in 1000: the square root lets even one in a thousand be seen
         alpha = 0.55 * share[row, column] if right else 0.15 + 0.85 * share[row, column] ** 0.5
-        color = _BLUE if right else _RED
+        color = BLUE if right else RED
         corner = (column - 0.48, row - 0.48)
         patches.append(Rectangle(corner, 0.96, 0.96, color=color, alpha=round(alpha, 2), lw=0))
         if number <= _COUNTS_UP_TO:
@@ -220,13 +136,13 @@ def confusion(report: Report) -> Chart | None:
     _label_axis(axes, labels)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    return _chart(figure, "confusion", _confusion_words(counts, labels))
+    return to_chart(figure, "confusion", _confusion_words(counts, labels))
 
 
 def _label_axis(axes: Axes, labels: Sequence[str]) -> None:
     step = max(math.ceil(len(labels) / 30), 1)
     ticks = range(0, len(labels), step)
-    names = [_short(labels[tick], 16) for tick in ticks]
+    names = [short(labels[tick], 16) for tick in ticks]
     axes.set_yticks(ticks, names)
     axes.set_xticks(ticks, names, rotation=90 if max(map(len, names)) > 3 else 0)
 
@@ -244,40 +160,40 @@ def _confusion_words(counts: np.ndarray[Any, Any], labels: Sequence[str]) -> str
     return words
 
 
-@_styled
+@styled
 def per_label(report: Report) -> Chart | None:
     """Accuracy of each label: PyTorch, the default variant, and the majority baseline."""
     variant = report.default
     if variant is None or not variant.per_label:
         return None
     rows = sorted(variant.per_label, key=lambda row: row.variant_percent)[:LABELS_SHOWN]
-    figure, axes = _figure(1.1 + 0.27 * len(rows))
+    figure, axes = new_figure(1.1 + 0.27 * len(rows))
     y = range(len(rows))
-    color, marker = _look(variant.precision)
+    color, marker = look(variant.precision)
     base = [(i, row.majority_percent) for i, row in enumerate(rows)]
     known = [(percent, i) for i, percent in base if percent is not None]
     if known:
         for percent, i in known:
-            axes.plot([percent, rows[i].variant_percent], [i, i], color=_GRID, lw=3, zorder=1)
-        axes.plot(*zip(*known, strict=True), "|", ms=11, mew=2, color=_GRAY, label="majority")
+            axes.plot([percent, rows[i].variant_percent], [i, i], color=GRID, lw=3, zorder=1)
+        axes.plot(*zip(*known, strict=True), "|", ms=11, mew=2, color=GRAY, label="majority")
     axes.plot(
         [row.reference_percent for row in rows],
         y,
         "o",
         ms=9,
         mfc="none",
-        mec=_INK,
+        mec=INK,
         mew=1.3,
         label="PyTorch",
     )
     axes.plot([row.variant_percent for row in rows], y, marker, ms=5, color=color, label=variant.id)
-    axes.set_yticks(y, [_short(row.label.replace("_", " "), 24) for row in rows])
+    axes.set_yticks(y, [short(row.label.replace("_", " "), 24) for row in rows])
     axes.set_ylim(-0.7, len(rows) - 0.3)
     axes.set_xlabel("accuracy on the test split, %")
     axes.grid(axis="y", visible=False)
     figure.legend(loc="outside upper right", ncols=3)
     worst = rows[0]
-    return _chart(
+    return to_chart(
         figure,
         "perlabel",
         f"Accuracy of {len(rows)} of {len(variant.per_label)} labels; the lowest is "
@@ -289,16 +205,16 @@ def per_label(report: Report) -> Chart | None:
 # --- parity ---------------------------------------------------------------------------------
 
 
-@_styled
+@styled
 def parity(report: Report) -> Chart | None:
     """Absolute probability differences to PyTorch for each variant, on a log scale."""
     rows = list(reversed(report.variants))
     if not rows:
         return None
-    figure, axes = _figure(1.2 + 0.5 * len(rows))
+    figure, axes = new_figure(1.2 + 0.5 * len(rows))
     marks = {"p50": "|", "p90": "|", "p99": "d", "max": "o"}
     for y, variant in enumerate(rows):
-        color = _look(variant.precision)[0]
+        color = look(variant.precision)[0]
         found = _quantiles(variant.difference)
         axes.plot([min(found.values()), max(found.values())], [y, y], color=color, lw=2, alpha=0.5)
         for name, value in found.items():
@@ -306,7 +222,7 @@ def parity(report: Report) -> Chart | None:
     axes.set_xscale("log")
     low = min(min(_quantiles(variant.difference).values()) for variant in rows)
     axes.set_xlim(low / 3, 2)
-    _powers(axes)
+    powers(axes)
     axes.set_yticks(range(len(rows)), [variant.id for variant in rows])
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.set_xlabel("absolute difference of probabilities")
@@ -316,7 +232,7 @@ def parity(report: Report) -> Chart | None:
         "Absolute differences of probabilities to PyTorch on a log scale; the largest is "
         f"{power(worst.difference.max)} with {worst.id}."
     )
-    return _chart(figure, "parity", alt)
+    return to_chart(figure, "parity", alt)
 
 
 def _quantiles(difference: Difference) -> dict[str, float]:
@@ -334,49 +250,49 @@ def _timed(report: Report) -> list[tuple[str, str, Speed]]:
     return [(name, precision, speed) for name, precision, speed in rows if speed is not None]
 
 
-@_styled
+@styled
 def latency(report: Report) -> Chart | None:
     """Median latency at batch 1, with a whisker to p90 and a mark at p99."""
     rows = list(reversed(_timed(report)))
     if not rows:
         return None
-    figure, axes = _figure(1.0 + 0.5 * len(rows))
+    figure, axes = new_figure(1.0 + 0.5 * len(rows))
     # a rare p99 far out must not squeeze the bars: it becomes an arrow at the edge
     edge = 1.45 * max(speed.p90_ms or speed.p50_ms for _, _, speed in rows)
     for y, (_, precision, speed) in enumerate(rows):
-        axes.barh(y, speed.p50_ms, height=0.55, color=_look(precision)[0], alpha=0.85)
+        axes.barh(y, speed.p50_ms, height=0.55, color=look(precision)[0], alpha=0.85)
         _whisker(axes, y, speed, edge)
     axes.set_xlim(0, edge)
     axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
     axes.set_xlabel("milliseconds per image, batch 1")
     axes.grid(axis="y", visible=False)
     words = [f"{name} {milliseconds(speed.p50_ms)}" for name, _, speed in reversed(rows)]
-    return _chart(figure, "latency", "Median latency: " + ", ".join(words) + ".")
+    return to_chart(figure, "latency", "Median latency: " + ", ".join(words) + ".")
 
 
 def _whisker(axes: Axes, y: float, speed: Speed, edge: float) -> None:
     end = speed.p50_ms
     if speed.p90_ms is not None:
         end = speed.p90_ms
-        axes.plot([speed.p50_ms, end], [y, y], color=_INK, lw=1.3)
-        axes.plot([end], [y], "|", color=_INK, ms=9, mew=1.3)
+        axes.plot([speed.p50_ms, end], [y, y], color=INK, lw=1.3)
+        axes.plot([end], [y], "|", color=INK, ms=9, mew=1.3)
     if speed.p99_ms is not None:
         inside = speed.p99_ms <= 0.97 * edge
         x = speed.p99_ms if inside else 0.985 * edge
-        axes.plot([end, x], [y, y], color=_INK, lw=0.8, ls=":")
-        axes.plot([x], [y], "d" if inside else ">", color=_INK, ms=5)
+        axes.plot([end, x], [y, y], color=INK, lw=0.8, ls=":")
+        axes.plot([x], [y], "d" if inside else ">", color=INK, ms=5)
 
 
-@_styled
+@styled
 def sizes(report: Report) -> Chart | None:
     """Size of each variant's file."""
     rows = list(reversed(report.variants))
     if not rows:
         return None
-    figure, axes = _figure(1.0 + 0.5 * len(rows))
+    figure, axes = new_figure(1.0 + 0.5 * len(rows))
     largest = max(variant.size_bytes for variant in rows)
     for y, variant in enumerate(rows):
-        color = _look(variant.precision)[0]
+        color = look(variant.precision)[0]
         axes.barh(y, variant.size_bytes, height=0.55, color=color, alpha=0.85)
         axes.text(variant.size_bytes + 0.015 * largest, y, size(variant.size_bytes), va="center")
     axes.set_xlim(0, 1.22 * largest)
@@ -385,10 +301,10 @@ def sizes(report: Report) -> Chart | None:
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
     axes.grid(axis="y", visible=False)
     words = [f"{variant.id} {size(variant.size_bytes)}" for variant in reversed(rows)]
-    return _chart(figure, "sizes", "File sizes: " + ", ".join(words) + ".")
+    return to_chart(figure, "sizes", "File sizes: " + ", ".join(words) + ".")
 
 
-@_styled
+@styled
 def accuracy_latency(report: Report) -> Chart | None:
     """Accuracy against median latency: up and to the left is better."""
     accuracies = {variant.id: variant.accuracy_percent for variant in report.variants}
@@ -396,25 +312,14 @@ def accuracy_latency(report: Report) -> Chart | None:
     rows = _timed(report)
     if len(rows) < 2:
         return None
-    figure, axes = _figure(3.4)
+    figure, axes = new_figure(3.4)
     times = [speed.p50_ms for _, _, speed in rows]
-    middle = math.sqrt(min(times) * max(times))
-    lifts = _lifts([accuracies[name] for name, _, _ in rows])
-    for (name, precision, speed), lift in zip(rows, lifts, strict=True):
-        color, marker = _look(precision)
+    for name, precision, speed in rows:
+        color, marker = look(precision)
         axes.plot([speed.p50_ms], [accuracies[name]], marker, color=color, ms=9)
-        right = speed.p50_ms <= middle
-        axes.annotate(
-            name,
-            (speed.p50_ms, accuracies[name]),
-            (9 if right else -9, lift),
-            textcoords="offset points",
-            ha="left" if right else "right",
-            va="center",
-        )
     axes.set_xscale("log")
     axes.set_xlim(min(times) / 1.5, max(times) * 1.5)
-    _plain_log(axes, "x")
+    plain_log(axes, "x")
     # at least 0.4 points high, or else differences of a single image would look like cliffs
     low, high = min(accuracies.values()), max(accuracies.values())
     pad = max(0.25 * (high - low), 0.2 - 0.5 * (high - low), 0.05)
@@ -423,37 +328,9 @@ def accuracy_latency(report: Report) -> Chart | None:
     axes.ticklabel_format(axis="y", useOffset=False)
     axes.set_xlabel("milliseconds per image, median at batch 1")
     axes.set_ylabel("accuracy, %")
+    name_points(axes, [(speed.p50_ms, accuracies[name], name) for name, _, speed in rows])
     points = [f"{n} {accuracies[n]:.2f} % at {milliseconds(s.p50_ms)}" for n, _, s in rows]
-    return _chart(figure, "tradeoff", "Accuracy against latency: " + ", ".join(points) + ".")
-
-
-def _lifts(heights: Sequence[float]) -> list[float]:
-    """Offsets in points for the names of points: the higher one's up, so that few overlap."""
-    order = np.argsort(np.argsort(heights, kind="stable"), kind="stable")  # rank of each
-    lifts: list[float] = np.interp(order, [0, max(len(heights) - 1, 1)], [-7, 7]).tolist()
-    return lifts
-
-
-# --- axes -----------------------------------------------------------------------------------
-
-
-def _plain_log(axes: Axes, which: str) -> None:
-    """Plain numbers at 1, 2 and 5 of each decade instead of powers of ten."""
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
-
-
-def _powers(axes: Axes) -> None:
-    axes.xaxis.set_major_locator(LogLocator(numticks=8))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: power(value, digits=0)))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-
-
-def _short(text: str, width: int) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= width else line[: width - 1] + "…"
+    return to_chart(figure, "tradeoff", "Accuracy against latency: " + ", ".join(points) + ".")
 
 
 CHARTS: tuple[Callable[[Report], Chart | None], ...] = (
@@ -465,6 +342,7 @@ CHARTS: tuple[Callable[[Report], Chart | None], ...] = (
     latency,
     sizes,
     accuracy_latency,
+    *search_charts.CHARTS,
 )
 
 

@@ -18,8 +18,10 @@ from pydantic import TypeAdapter, ValidationError
 from pipeline.errors import StoreError
 from pipeline.hardware import Hardware
 
+from .search_data import STRICT as _STRICT
+from .search_data import SearchReport
+
 SCHEMA_VERSION = 1
-_STRICT: dict[str, Any] = {"extra": "forbid", "allow_inf_nan": False}
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,8 @@ class LabelRow:
     reference_threshold: float | None = None
     majority_percent: float | None = None  # always giving the commoner answer
     images: int | None = None  # test images with this label
+    lost: int | None = None  # answers that were right with the reference and are wrong now
+    won: int | None = None  # the other way round
 
 
 @dataclass(frozen=True)
@@ -196,6 +200,24 @@ class WorstImage:
 
 
 @dataclass(frozen=True)
+class Flips:
+    """Answers on the test split that one variant gives otherwise than the reference."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    variant: str
+    lost: int  # right before, wrong now
+    won: int  # wrong before, right now
+    still_wrong: int  # another wrong answer
+    answers: int  # in all: images, multi-label: times labels
+    images: tuple[WorstImage, ...] = ()  # lost ones first; those that moved most, if many
+
+    @property
+    def changed(self) -> int:
+        """All of them."""
+        return self.lost + self.won + self.still_wrong
+
+
+@dataclass(frozen=True)
 class StageRow:
     """One stage of the run."""
 
@@ -235,6 +257,8 @@ class Report:
     target: str = "cpu"  # the kind of device that was timed, one of those in ``defaults``
     confusion: tuple[tuple[int, ...], ...] | None = None  # multi-class: rows truth, default variant
     worst: tuple[WorstImage, ...] = ()
+    search: SearchReport | None = None
+    flips: Flips | None = None  # of ``int8``
     stages: tuple[StageRow, ...] = ()
     bundle: BundleReport | None = None  # None: nothing was packaged
     notes: tuple[str, ...] = ()
@@ -243,7 +267,8 @@ class Report:
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
-        pictures = any(image.picture is not None for image in self.worst)
+        shown = (*self.worst, *(self.flips.images if self.flips else ()))
+        pictures = any(image.picture is not None for image in shown)
         if pictures and not self.data.redistributable and not self.private:
             raise ValueError(
                 f"report holds pictures of {self.data.name!r}, which is not redistributable; "
@@ -261,6 +286,16 @@ class Report:
     def fp32(self) -> VariantReport | None:
         """The first FP32 variant, which sizes and speeds are compared with."""
         return next((variant for variant in self.variants if variant.precision == "fp32"), None)
+
+    @property
+    def int8(self) -> VariantReport | None:
+        """The INT8 variant to explain: the one that was looked into, else the default, else the
+        first; None when none came to the test split."""
+        explained = self.search.explanation if self.search else None
+        order = (explained.variant if explained else "", self.default.id if self.default else "")
+        rows = [variant for variant in self.variants if variant.precision == "int8"]
+        ranks = {name: rank for rank, name in reversed(list(enumerate(order)))}
+        return min(rows, key=lambda row: ranks.get(row.id, len(order)), default=None)
 
     def to_json(self) -> str:
         """The exact text of ``report.json``: two blanks of indentation."""

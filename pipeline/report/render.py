@@ -12,19 +12,24 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from . import words
-from .charts import LABELS_SHOWN, Chart, draw_all
+from . import search_words, words
+from .charts import LABELS_SHOWN, draw_all
 from .data import LabelRow, Report, VariantReport
+from .drawing import Chart
+from .search_data import DamageRow, NoiseRow, SearchReport, TrialReport
 
 # (anchor, title) in reading order; a section of the template shows itself when it is listed
 SECTIONS = (
+    ("verdict", "Which form runs where"),
     ("data", "Data"),
     ("training", "Training"),
+    ("tried", "What was tried"),
     ("variants", "Variants"),
     ("gates", "Gates"),
     ("parity", "Parity"),
     ("speed", "Speed and memory"),
     ("accuracy", "Accuracy by label"),
+    ("hurts", "Where INT8 hurts"),  # or what search_words.title says
     ("worst", "Largest disagreements"),
     ("provenance", "Provenance"),
 )
@@ -40,14 +45,24 @@ def render_html(report: Report) -> str:
             report=report,
             default=report.default,
             charts={name: _figure(chart) for name, chart in charts.items()},
-            sections=[row for row in SECTIONS if _has(row[0], report, charts)],
+            sections=[
+                (name, search_words.title(report) if name == "hurts" else title)
+                for name, title in SECTIONS
+                if _has(name, report, charts)
+            ],
             payoffs=[
-                text for variant in report.variants if (text := words.payoff(report, variant))
+                text
+                for variant in sorted(report.variants, key=lambda row: row.precision != "int8")
+                if (text := words.payoff(report, variant))
             ],
             label_rows=_label_rows(report.default),
             labels_shown=LABELS_SHOWN,
             flips=sum(image.reference_answer != image.candidate_answer for image in report.worst),
             recipe=_toml(report.recipe),
+            fates=_fates(report),
+            layer_rows=_layer_rows(report.search),
+            change_rows=_change_rows(report.int8),
+            told=search_words,
             smaller=words.smaller,
             verdict=words.verdict(report),
             summary=words.summary(report),
@@ -63,7 +78,10 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in ("count", "megabytes", "milliseconds", "percent", "points", "power", "seconds"):
+    for name in (
+        *("count", "decibels", "lost", "megabytes", "milliseconds", "percent", "points", "power"),
+        *("seconds", "share", "signed_power", "span"),
+    ):
         environment.filters[name] = getattr(words, name)
     environment.filters |= {"bytes": words.size, "times": words.times}
     environment.globals["missing"] = words.MISSING
@@ -82,7 +100,37 @@ def _has(section: str, report: Report, charts: Mapping[str, Chart]) -> bool:
         return "confusion" in charts or "per_label" in charts
     if section == "worst":
         return bool(report.worst)
+    if section == "verdict":
+        return bool(report.defaults)
+    if section == "tried":
+        return report.search is not None
+    if section == "hurts":
+        explained = report.search is not None and report.search.explanation is not None
+        return explained or report.flips is not None
     return True
+
+
+def _fates(report: Report) -> list[tuple[TrialReport, str]]:
+    """Every trial with what became of it."""
+    search = report.search
+    if search is None:
+        return []
+    return [(trial, search_words.fate(search, trial)) for trial in search.trials]
+
+
+def _layer_rows(search: SearchReport | None) -> list[tuple[NoiseRow, DamageRow | None]]:
+    """The layers of the explained variant in the order of the graph."""
+    explanation = search.explanation if search else None
+    if explanation is None:
+        return []
+    damage = {row.node: row for row in explanation.damage}
+    return [(row, damage.get(row.node)) for row in explanation.noise]
+
+
+def _change_rows(variant: VariantReport | None) -> list[LabelRow]:
+    """The labels of a variant, the one that lost most accuracy first."""
+    rows = variant.per_label if variant else ()
+    return sorted(rows, key=lambda row: row.variant_percent - row.reference_percent)
 
 
 def _label_rows(variant: VariantReport | None) -> list[LabelRow]:

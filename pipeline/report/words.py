@@ -32,6 +32,20 @@ def percent(value: float | None, digits: int = 2) -> str:
     return MISSING if value is None else f"{value:.{digits}f}{_SPACE}%"
 
 
+def share(value: float) -> str:
+    """A share of one as a percentage with one or two digits that count: "32 %", "0.018 %"."""
+    if value <= 0:
+        return f"0{_SPACE}%"
+    if 100 * value < 0.001:
+        return f"under 0.001{_SPACE}%"
+    return significant(100 * value, 3 if value >= 0.995 else 2) + _SPACE + "%"
+
+
+def decibels(value: float) -> str:
+    """ "38.2 dB"; "equal" where there is no noise at all."""
+    return "equal" if value >= 199.5 else f"{value:.1f}{_SPACE}dB".replace("-", "\N{MINUS SIGN}")
+
+
 def points(value: float) -> str:
     """A difference of percentages with its sign: "+0.02", "-0.10", "0.00"."""
     text = f"{value:+.2f}"
@@ -89,6 +103,22 @@ def power(value: float | None, digits: int = 1) -> str:
     return raised if digits == 0 and mantissa == "1" else f"{mantissa}×{raised}"
 
 
+def lost(value: float) -> str:
+    """Points that were lost: "0.02"; won ones are "−0.17"."""
+    return points(value).removeprefix("+")
+
+
+def signed_power(value: float) -> str:
+    """A change as :func:`power` says it, with its sign: "+3.7×10⁻⁴", "−0.012"."""
+    sign = "\N{MINUS SIGN}" if value < 0 else "+" if value > 0 else ""
+    return sign + power(abs(value))
+
+
+def span(ends: tuple[float, float]) -> str:
+    """Two ends of a range with three digits that count: "−1.25 to 4.96"."""
+    return " to ".join(significant(end) for end in ends).replace("-", "\N{MINUS SIGN}")
+
+
 # --- findings -------------------------------------------------------------------------------
 
 
@@ -136,18 +166,18 @@ def payoff(report: Report, variant: VariantReport) -> str | None:
     if variant.precision == "fp32" or report.fp32 is None:
         return None
     less = smaller(report, variant)
-    file = (
-        f"its file is {less:.1f} times smaller"
-        if less and less >= 1.05
-        else ("its file is no smaller")
-    )
+    smaller_by = f"{less:.1f} times smaller" if less and less >= 1.05 else None
     if variant.speedup is None:
+        file = f"its file is {smaller_by or 'no smaller'}"
         return f"{variant.id}: {file}; its speed was not measured here."
     gain, interval = variant.speedup, ""
     if gain.low is not None and gain.high is not None:
         interval = f" (95{_SPACE}% interval {gain.low:.2f} to {gain.high:.2f})"
-    kind = variant.precision.upper()
-    if gain.value < WORTH:
-        start = f"{variant.id}: {kind} does not pay on this CPU, {times(gain.value)}"
-        return f"{start} the speed of FP32{interval}; {file}."
-    return f"{variant.id}: {times(gain.value)} the speed of FP32{interval}, and {file}."
+    if gain.value >= WORTH:
+        file = f"its file is {smaller_by or 'no smaller'}"
+        return f"{variant.id}: {times(gain.value)} the speed of FP32{interval}, and {file}."
+    offered = f"offered for its size, {smaller_by}" if smaller_by else "no smaller either"
+    return (
+        f"{variant.precision.upper()} does not pay on this CPU: {times(gain.value)} the speed of "
+        f"FP32{interval}. {variant.id} is {offered}."
+    )

@@ -1,0 +1,129 @@
+"""The test images that a report shows: those on which forms of the model differ most, and those
+whose answer one variant changed. A picture is taken only where the images may be passed on."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporters.metrics import correct, decide
+from pipeline.datasets.arrays import Dataset
+from runtime.spec import ModelSpec
+
+from .data import Flips, WorstImage
+
+WORST_IMAGES = 12
+FLIPPED_IMAGES = 24  # shown of those that changed; two rows of pictures on a wide screen
+Thresholds = list[float] | None
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What PyTorch and every variant said on the test split."""
+
+    spec: ModelSpec
+    dataset: Dataset
+    probabilities: Mapping[str, NDArray[np.float32]]  # "reference" and each variant: [n, labels]
+    thresholds: Mapping[str, Thresholds]  # by the same names; None for multi-class
+
+    def image(self, index: int, variant: str, label: int | None = None) -> WorstImage:
+        """One test image; multi-label: by one attribute, the one that moved most by default."""
+        before, after = (self.probabilities[name][index] for name in ("reference", variant))
+        multi_label = self.spec.task == "multi-label"
+        if multi_label and label is None:
+            label = int(np.abs(before - after).argmax())
+        told = self.dataset.test.labels[index]
+        truth = told if label is None else told[label]
+        (was, was_probability), (now, now_probability) = (
+            self._answer(row, name, label)
+            for row, name in ((before, "reference"), (after, variant))
+        )
+        moved = np.abs(before - after)
+        return WorstImage(
+            id=str(self.dataset.test.ids[index]),
+            truth=self._words(int(truth), label),
+            variant=variant,
+            reference_answer=was,
+            reference_probability=was_probability,
+            candidate_answer=now,
+            candidate_probability=now_probability,
+            difference=float(moved.max() if label is None else moved[label]),
+            picture=(
+                _png(self.dataset.test.images[index]) if self.dataset.info.redistributable else None
+            ),
+        )
+
+    def decide(self, name: str) -> NDArray[np.int64]:
+        """The answers of "reference" or a variant: [n], or 0/1 [n, labels]."""
+        return decide(self.probabilities[name], self._limits(name))
+
+    def correct(self, name: str) -> NDArray[np.bool_]:
+        """Which of them are right, in the same shape."""
+        return correct(self.probabilities[name], self.dataset.test.labels, self._limits(name))
+
+    def _limits(self, name: str) -> NDArray[np.float64] | None:
+        limits = self.thresholds[name]
+        return None if limits is None else np.asarray(limits, np.float64)
+
+    def _answer(self, row: NDArray[np.float32], name: str, label: int | None) -> tuple[str, float]:
+        limits = self._limits(name)
+        if limits is None or label is None:
+            return self._words(int(row.argmax()), None), float(row.max())
+        return self._words(int(row[label] >= limits[label]), label), float(row[label])
+
+    def _words(self, answer: int, label: int | None) -> str:
+        """A class's name; or an attribute's, with "no" where it is absent."""
+        if label is None:
+            return self.spec.labels[answer]
+        return ("" if answer else "no ") + self.spec.labels[label]
+
+
+def worst_images(answers: Answers, rows: list[dict[str, Any]]) -> tuple[WorstImage, ...]:
+    """The images that differ most from PyTorch, over all variants; one variant for each image.
+
+    ``rows`` are those of the validate stage."""
+    found: dict[int, tuple[float, str]] = {}
+    for row in rows:
+        for image, difference in row["parity"]["worst"]:
+            if difference > found.get(image, (0.0, ""))[0]:
+                found[image] = (difference, row["id"])
+    order = sorted(found, key=lambda image: -found[image][0])[:WORST_IMAGES]
+    return tuple(answers.image(image, found[image][1]) for image in order)
+
+
+def flips(answers: Answers, variant: str) -> Flips:
+    """The answers of PyTorch that a variant changed; the shown ones are those that moved most,
+    the lost ones first."""
+    was, now = answers.correct("reference"), answers.correct(variant)
+    changed = answers.decide("reference") != answers.decide(variant)
+    moved = np.abs(answers.probabilities["reference"] - answers.probabilities[variant])
+    if moved.shape != changed.shape:  # multi-class: one answer of many probabilities
+        moved = moved.max(axis=1)
+    places = np.argwhere(changed)  # (image,) or (image, label)
+    order = np.argsort(-moved[changed], kind="stable")[:FLIPPED_IMAGES]
+    kinds = np.where(was & ~now, 0, np.where(~was & now, 1, 2))
+    shown = sorted(map(tuple, places[order].tolist()), key=lambda place: int(kinds[place]))
+    return Flips(
+        variant=variant,
+        lost=int((was & ~now).sum()),
+        won=int((~was & now).sum()),
+        still_wrong=int((changed & ~was & ~now).sum()),
+        answers=int(changed.size),
+        images=tuple(answers.image(place[0], variant, *place[1:]) for place in shown),
+    )
+
+
+def _png(image: NDArray[np.uint8]) -> str:
+    """Base64 of a PNG of one image [h, w, c]."""
+    from PIL import Image
+
+    array = np.array(image)
+    buffer = io.BytesIO()
+    Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
