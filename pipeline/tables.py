@@ -12,7 +12,8 @@ from rich.table import Table
 if TYPE_CHECKING:
     from runtime import Manifest
 
-    from .report.data import Report, VariantReport
+    from .report.data import Report, Speed, VariantReport
+    from .report.search_data import SearchReport, TrialReport
 
 
 def result_table(report: Report) -> Iterator[Table | str]:
@@ -22,47 +23,94 @@ def result_table(report: Report) -> Iterator[Table | str]:
     yield f"[bold]{escape(model.name)}[/bold] {headline}"
     if data.synthetic:
         yield "[bold yellow]SYNTHETIC images: says nothing about real photographs[/bold yellow]"
-    # narrow: nine columns have to fit into a terminal of 80
-    table = Table("form", "gate", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = _narrow_table("form", "gate")
+    balanced = report.reference.balanced_accuracy_percent is not None
     for heading in ("acc. %", "bal. %", "KiB", "p50 ms", "p99 ms", "images/s", "vs fp32"):
-        table.add_column(heading, justify="right")
-    for column in table.columns:
-        column.no_wrap = True
+        if balanced or heading != "bal. %":
+            table.add_column(heading, justify="right", no_wrap=True)
     reference = report.reference
-    speed = reference.speed
-    table.add_row(
-        "PyTorch eager",
-        "",
-        _percent(reference.accuracy_percent),
-        _percent(reference.balanced_accuracy_percent),
-        "",
-        f"{speed.p50_ms:.3f}" if speed else "",
-        f"{speed.p99_ms:.3f}" if speed and speed.p99_ms else "",
-        f"{speed.images_per_second:,.0f}" if speed and speed.images_per_second else "",
-        "",
+    accuracies = _accuracies(
+        reference.accuracy_percent, reference.balanced_accuracy_percent, balanced
     )
-    default = report.default
+    table.add_row("PyTorch eager", "", *accuracies, "", *_speeds(reference.speed), "")
     for variant in report.variants:
-        table.add_row(*_variant_cells(variant, variant is default))
+        table.add_row(*_variant_cells(variant, variant is report.default, balanced))
     yield table
+    if report.search is not None:
+        yield from _search_table(report.search)
     for row in report.defaults:
         yield f"  default for {row.target}: {escape(row.variant)} ({escape(row.reason)})"
     yield f"  [dim]{escape(report.hardware.caption())}[/dim]"
 
 
-def _variant_cells(variant: VariantReport, is_default: bool) -> list[str]:
-    speed, speedup = variant.speed, variant.speedup
+def _narrow_table(name: str, verdict: str) -> Table:
+    """Nine columns have to fit into a terminal of 80: only a long name may take a second line."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column(name, overflow="fold")
+    table.add_column(verdict, no_wrap=True)
+    return table
+
+
+def _variant_cells(variant: VariantReport, is_default: bool, balanced: bool) -> list[str]:
     return [
         f"[bold]{escape(variant.id)}[/bold]" if is_default else escape(variant.id),
         "[green]passed[/green]" if variant.passed else "[red]failed[/red]",
-        _percent(variant.accuracy_percent),
-        _percent(variant.balanced_accuracy_percent),
+        *_accuracies(variant.accuracy_percent, variant.balanced_accuracy_percent, balanced),
         f"{variant.size_bytes / 1024:,.0f}",
-        f"{speed.p50_ms:.3f}" if speed else "",
-        f"{speed.p99_ms:.3f}" if speed and speed.p99_ms else "",
-        f"{speed.images_per_second:,.0f}" if speed and speed.images_per_second else "",
-        f"{speedup.value:.2f}x" if speedup else "",
+        *_speeds(variant.speed),
+        f"{variant.speedup.value:.2f}x" if variant.speedup else "",
     ]
+
+
+def _accuracies(percent: float, balanced_percent: float | None, balanced: bool) -> list[str]:
+    """One cell, or with balanced accuracies in the table two."""
+    return [_percent(percent)] + ([_percent(balanced_percent)] if balanced else [])
+
+
+def _speeds(speed: Speed | None) -> list[str]:
+    if speed is None:
+        return ["", "", ""]
+    return [
+        f"{speed.p50_ms:.3f}",
+        f"{speed.p99_ms:.3f}" if speed.p99_ms else "",
+        f"{speed.images_per_second:,.0f}" if speed.images_per_second else "",
+    ]
+
+
+def _search_table(search: SearchReport) -> Iterator[Table | str]:
+    """What was tried, on validation data; those that went on to the test split in bold."""
+    table = _narrow_table("tried", "verdict")
+    for heading in ("lost", "SQNR dB", "KiB", "vs fp32"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("portable", no_wrap=True)
+    for trial in search.trials:
+        table.add_row(*_trial_cells(trial, trial.id in search.chosen))
+    yield table
+    if search.incomplete:
+        left_out = escape(", ".join(search.untried))
+        yield f"  [bold yellow]The search is incomplete: no {left_out}[/bold yellow]"
+
+
+def _trial_cells(trial: TrialReport, chosen: bool) -> list[str]:
+    name = f"[bold]{escape(trial.id)}[/bold]" if chosen else escape(trial.id)
+    found, speed = trial.assessment, trial.speed
+    if found is None:
+        return [name, "[dim]not made[/dim]"]
+    return [
+        name,
+        "[green]passed[/green]" if found.passed else "[red]refused[/red]",
+        f"{found.lost_points:.2f}",
+        "" if found.sqnr_db >= 199.5 else f"{found.sqnr_db:.1f}",
+        f"{trial.size_bytes / 1024:,.0f}",
+        f"{speed.speedup:.2f}x" if speed else "",
+        _portable(trial),
+    ]
+
+
+def _portable(trial: TrialReport) -> str:
+    layers = len(trial.saturating)
+    saturate = f"no: {layers} layer{'s' if layers > 1 else ''}" if layers else "no"
+    return "yes" if trial.portable else saturate
 
 
 def _percent(value: float | None) -> str:

@@ -17,6 +17,7 @@ from functools import wraps
 from typing import Any, ParamSpec
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -142,16 +143,24 @@ def short(text: str, width: int) -> str:
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
+def short_path(name: str, width: int) -> str:
+    """The end of a node's or tensor's name, which tells more than its beginning."""
+    return name if len(name) <= width else "…" + name[1 - width :]
+
+
 # --- names beside points --------------------------------------------------------------------
 
 _CHARACTER = 6.0  # points that a character of 11-point text is wide, about
 _LINE = 13.0  # points that a line of it is high
-# Where a name may stand: offset in points from its point, nearest and most usual ones first.
+# Where a name may stand: offset in points of its near end (or middle) from its point, the nearest
+# and most usual places first.
 _PLACES = [
-    (side * (9 + 3 * (abs(lift) > _LINE)), lift)
-    for lift in (0, 11, -11, 22, -22, 34, -34, 46, -46)
-    for side in (1, -1)
+    (side * (9 if lift else 11), lift)
+    for lift in (0, 11, -11, 15, -15, 24, -24, 36, -36, 48, -48)
+    for side in ((1, -1) if abs(lift) != 15 else (0,))
 ]
+_SHARES = {1: 0.0, 0: 0.5, -1: 1.0}  # of a name's width left of its end, by side
+_ALIGNMENTS = {1: "left", 0: "center", -1: "right"}
 
 
 def name_points(axes: Axes, named: Sequence[tuple[float, float, str]], others: Points = ()) -> None:
@@ -171,28 +180,29 @@ def name_points(axes: Axes, named: Sequence[tuple[float, float, str]], others: P
         return float(x) * scale, float(y) * scale
 
     dots = [place((x, y)) for x, y, _ in named] + [place(point) for point in others]
-    taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in dots]
-    for x, y, name in named:
+    taken = [(x - 8, y - 8, x + 8, y + 8) for x, y in dots]
+    for number, (x, y, name) in enumerate(named):
         spot, width = place((x, y)), _CHARACTER * len(name)
 
         def box(
             offset: tuple[float, float], spot: tuple[float, float] = spot, width: float = width
         ) -> Box:
-            left = spot[0] + offset[0] - (width if offset[0] < 0 else 0)
+            left = spot[0] + offset[0] - width * _SHARES[np.sign(offset[0])]
             middle = spot[1] + offset[1]
             return left, middle - _LINE / 2, left + width, middle + _LINE / 2
 
         best = min(_PLACES, key=lambda offset: _cost(box(offset), taken, limits) + abs(offset[1]))
         taken.append(box(best))
-        far = abs(best[1]) > _LINE
+        far = abs(best[1]) > 15
         axes.annotate(
             name,
             (x, y),
             best,
             textcoords="offset points",
-            ha="left" if best[0] > 0 else "right",
+            ha=_ALIGNMENTS[np.sign(best[0])],
             va="center",
             arrowprops={"arrowstyle": "-", "color": GRAY, "lw": 0.7} if far else None,
+            gid=f"halo{number}",  # style.css.j2 keeps lines off it
         )
 
 

@@ -3,6 +3,7 @@ what it must not be used for, in Markdown."""
 
 from __future__ import annotations
 
+from . import words
 from .data import Report, VariantReport
 
 
@@ -36,6 +37,7 @@ def model_card(report: Report) -> str:
         "",
         f"Timed on: {report.hardware.caption()}.",
         "",
+        *_int8(report),
         "## Limits",
         "",
         "The figures hold for images like those it was tested on. Hashes in the bundle detect "
@@ -52,6 +54,16 @@ def _warning(report: Report) -> list[str]:
         "real photographs.**",
         "",
     ]
+
+
+def _int8(report: Report) -> list[str]:
+    """What INT8 gains where it was measured, and that it was measured there alone."""
+    rows = [row for row in report.variants if row.precision == "int8" and row.passed]
+    gains = [f"- {text}" for row in rows if (text := words.payoff(report, row))]
+    if not gains:
+        return []
+    elsewhere = "Measured on that machine alone; `autotune` times the variants where they run."
+    return ["## What INT8 gains", "", *gains, "", elsewhere, ""]
 
 
 def _row(variant: VariantReport) -> str:

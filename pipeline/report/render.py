@@ -101,7 +101,7 @@ def _has(section: str, report: Report, charts: Mapping[str, Chart]) -> bool:
     if section == "worst":
         return bool(report.worst)
     if section == "verdict":
-        return bool(report.defaults)
+        return bool(report.defaults or report.variants)
     if section == "tried":
         return report.search is not None
     if section == "hurts":

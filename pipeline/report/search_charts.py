@@ -4,6 +4,7 @@ the values of ``data.py``; judges nothing."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -29,6 +30,7 @@ from .drawing import (
     new_figure,
     plain_log,
     short,
+    short_path,
     styled,
     to_chart,
 )
@@ -119,7 +121,7 @@ def _limits(axes: Axes, rows: Sequence[TrialReport], margin: float | None) -> fl
     inside = [_lost(row) for row in rows if _lost(row) <= edge]
     reach = max([*inside, margin or 0.0]) if len(inside) == len(rows) else edge
     pad = 0.09 * (reach - lowest) + 0.005
-    axes.set_ylim(reach + pad, lowest - pad)
+    axes.set_ylim(reach + pad, lowest - 2 * pad)  # room for names
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
     times = [_latency(row) for row in rows]
     if max(times) / min(times) > 4:
@@ -176,7 +178,7 @@ def layers(report: Report) -> Chart | None:
     output = [noise[row.node].sqnr_db if row.node in noise else np.nan for row in rows]
     left.plot(_finite(weights), y, "o", color=MUTED, mfc="none", ms=8, label="weights")
     left.plot(_finite(output), y, "D", color=ORANGE, ms=6, label="output")
-    left.set_yticks(y, [short(row.node, 22) for row in rows])
+    left.set_yticks(y, [short_path(row.node, 22) for row in rows])
     left.set_ylim(len(rows) - 0.4, -0.6)
     left.set_xlabel("signal to noise, dB")
     gained = [row.sqnr_gained_db for row in rows]
@@ -221,10 +223,10 @@ def activations(report: Report) -> Chart | None:
 
 
 def _distinct(rows: Sequence[ClippingRow]) -> list[ClippingRow]:
-    """Without tensors that only another shape of the one before them."""
-    kept: dict[tuple[float, float, tuple[int, ...]], ClippingRow] = {}
+    """Without tensors that are another one in another shape."""
+    kept: dict[ClippingRow, ClippingRow] = {}
     for row in rows:
-        kept.setdefault((row.low, row.high, row.counts), row)
+        kept.setdefault(replace(row, tensor=""), row)
     return list(kept.values())
 
 
@@ -235,7 +237,10 @@ def _histogram(axes: Axes, row: ClippingRow) -> None:
     inside = (middles >= row.low) & (middles <= row.high)
     axes.axvspan(row.low, row.high, color=GRID, alpha=0.55, lw=0)
     for chosen, color in ((inside, ORANGE), (~inside, RED)):
-        axes.stairs(np.where(chosen, heights, 0), edges, fill=True, color=color, alpha=0.85, lw=0)
+        if heights[chosen].any():
+            axes.stairs(
+                np.where(chosen, heights, 0), edges, fill=True, color=color, alpha=0.85, lw=0
+            )
     low, high = min(row.low, row.lowest), max(row.high, row.highest)
     pad = 0.03 * (high - low)
     axes.set_xlim(low - pad, high + pad)
@@ -245,7 +250,12 @@ def _histogram(axes: Axes, row: ClippingRow) -> None:
     axes.spines["left"].set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
     axes.set_title(
-        f"{short(row.tensor, 30)}\n", loc="left", fontsize=10.5, pad=3, color=INK, linespacing=1.25
+        f"{short_path(row.tensor, 30)}\n",
+        loc="left",
+        fontsize=10.5,
+        pad=3,
+        color=INK,
+        linespacing=1.25,
     )
     used = f"uses {percent(100 * row.used_levels, 0)}, clips {share(row.clipped)}"
     axes.text(0, 1.03, used, transform=axes.transAxes, fontsize=9.5, color=MUTED, va="bottom")

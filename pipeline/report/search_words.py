@@ -82,7 +82,7 @@ def _behind(trial: TrialReport, best: TrialReport) -> str:
             told.append(f"{noise:.1f} dB noisier")
     than = f"{' and '.join(told)} than {best.id}" if told else ""
     unsafe = "not portable" if best.portable and not trial.portable else ""
-    return "; ".join(filter(None, (unsafe, than))) or f"no better than {best.id}"
+    return "; ".join(filter(None, (unsafe, than))) or f"{best.id} was chosen instead"
 
 
 # --- where INT8 hurts -----------------------------------------------------------------------

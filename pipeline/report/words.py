@@ -87,7 +87,8 @@ def seconds(value: float | None) -> str:
     if value < 10:
         return f"{value:.1f}{_SPACE}s"
     minutes, rest = divmod(round(value), 60)
-    return f"{minutes}{_SPACE}min {rest}{_SPACE}s" if minutes else f"{rest}{_SPACE}s"
+    told = (f"{minutes}{_SPACE}min" if minutes else "", f"{rest}{_SPACE}s" if rest else "")
+    return " ".join(filter(None, told))
 
 
 def power(value: float | None, digits: int = 1) -> str:
@@ -167,6 +168,8 @@ def payoff(report: Report, variant: VariantReport) -> str | None:
         return None
     less = smaller(report, variant)
     smaller_by = f"{less:.1f} times smaller" if less and less >= 1.05 else None
+    if not variant.passed:
+        return f"{variant.id} was refused by the gate; its speed was not measured."
     if variant.speedup is None:
         file = f"its file is {smaller_by or 'no smaller'}"
         return f"{variant.id}: {file}; its speed was not measured here."

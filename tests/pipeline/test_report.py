@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import math
 import random
 import re
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from html.parser import HTMLParser
 
 import matplotlib as mpl
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
+from exporters.saturation import LayerSaturation
+from exporters.search import SearchResult
+from exporters.sensitivity import Clipping, Explanation, LayerDamage, LayerNoise
+from exporters.trial import Assessment, Trial
+from exporters.trial import Speed as TrialSpeedOfSearch
+from pipeline.datasets.arrays import Dataset, DatasetInfo, Split
 from pipeline.errors import StoreError
 from pipeline.hardware import Hardware
-from pipeline.report import charts, data, render, words
+from pipeline.report import charts, data, drawing, render, search_words, words
 from pipeline.report.data import (
     BundleReport,
     DataReport,
     DefaultReport,
     Difference,
     Epoch,
+    Flips,
     LabelRow,
     ModelReport,
     ReferenceReport,
@@ -35,6 +44,21 @@ from pipeline.report.data import (
     VariantReport,
     WorstImage,
 )
+from pipeline.report.images import FLIPPED_IMAGES, Answers, flips
+from pipeline.report.model_card import model_card
+from pipeline.report.search_data import (
+    AssessmentReport,
+    ClippingRow,
+    DamageRow,
+    ExplanationReport,
+    NoiseRow,
+    SaturationRow,
+    SearchReport,
+    TrialReport,
+    TrialSpeed,
+)
+from pipeline.tables import result_table
+from runtime.spec import ModelSpec
 
 HARDWARE = Hardware(
     cpu="Intel(R) Core(TM) i5-7200U CPU @ 2.50GHz",
@@ -100,6 +124,129 @@ def speed(p50_ms: float, **changes: object) -> Speed:
     return replace(row, **changes)  # type: ignore[arg-type]
 
 
+def trial(
+    name: str,
+    lost: float,
+    speedup: float,
+    sqnr_db: float,
+    *,
+    step: str = "schemes",
+    margin: float = 0.15,
+    size_bytes: int = 52_480,
+    accuracy: float = 99.4,
+    **changes: object,
+) -> TrialReport:
+    """A finished trial; beyond the margin it was refused."""
+    failures = () if lost < margin else (f"it loses {lost:.3f} points; the margin is {margin:g}",)
+    row = TrialReport(
+        id=name,
+        precision=name.partition("-")[0],
+        step=step,
+        options={"id": name},
+        seconds=1.8,
+        size_bytes=size_bytes,
+        assessment=AssessmentReport(
+            not failures, failures, accuracy - lost, lost, 0.02 + lost / 100, sqnr_db
+        ),
+        speed=TrialSpeed(0.0842 / speedup, speedup, speedup),
+    )
+    return replace(row, **changes)  # type: ignore[arg-type]
+
+
+def clipping(tensor: str, high: float, highest: float, used: float, clipped: float) -> ClippingRow:
+    """An activation after a ReLU whose values fall off exponentially."""
+    edges = np.linspace(0, highest, 65)
+    counts = np.exp(-12 * edges[:-1] / highest) * 400_000
+    return ClippingRow(
+        tensor, 0.0, high, 0.0, highest, clipped, used, tuple(int(value) for value in counts)
+    )
+
+
+def digits_search() -> SearchReport:
+    """Nothing beats FP32; the chosen INT8 form is offered for its size."""
+    stops = (SaturationRow("Conv_0", 0.318, 108.1), SaturationRow("Conv_1", 0.00018, 6.5))
+    trials = (
+        trial("fp32", 0.0, 1.0, 200.0, step="as exported", size_bytes=161_204),
+        trial("fp16", 0.0, 0.64, 77.1, step="as listed", size_bytes=83_100),
+        trial("int8-u8s8-rr", 0.02, 0.96, 49.4, portable=True),
+        trial("int8-u8s8", 0.0, 0.97, 52.2, saturation=stops),
+        trial("int8-u8u8", 0.02, 0.74, 53.3, portable=True, size_bytes=52_700),
+        trial("int8-s8s8", 62.4, 0.23, 8.1, saturation=stops),
+        trial(
+            "int8-u8s8-rr-entropy",
+            0.31,
+            0.96,
+            38.9,
+            portable=True,
+            step="calibration",
+            timed_as="int8-u8s8-rr",
+        ),
+        TrialReport(
+            "int8-dynamic", "int8", "dynamic heads", {}, 0.1, error="no fully connected layer"
+        ),
+    )
+    noise = (
+        NoiseRow("Conv_0", "Conv", 39.5, 41.2),
+        NoiseRow("Conv_1", "Conv", 36.8, 37.6),
+        NoiseRow("Gemm_0", "Gemm", 39.9, 200.0),
+    )
+    return SearchReport(
+        trials=trials,
+        front=("fp32", "int8-u8s8", "int8-u8s8-rr"),
+        chosen=("fp32", "fp16", "int8-u8s8-rr"),
+        explanation=ExplanationReport(
+            "int8-u8s8-rr",
+            noise,
+            (DamageRow("Conv_1", 3.7e-4, 0.83), DamageRow("Conv_0", -2.1e-4, -0.12)),
+            (clipping("relu_1", 4.96, 6.34, 0.80, 4.8e-5), clipping("relu_0", 4.9, 5.5, 0.9, 0.0)),
+        ),
+        seconds=23.3,
+    )
+
+
+def faces_search() -> SearchReport:
+    """INT8 pays; the time ran out; one activation has an outlier and many layers have names."""
+    stops = (SaturationRow("node_Conv_20", 0.053, 31.0),)
+    common = {"margin": 0.1, "accuracy": 96.9, "size_bytes": 418_000}
+    forms = [
+        (f"int8-u8s8-rr{suffix}", 0.02 + 0.011 * i, 1.87, 41.2 + i)
+        for i, suffix in enumerate(["", "-tensor", "-percentile", "-mse", "-percentile-bc"])
+    ]
+    trials = [
+        trial("fp32", 0.0, 1.0, 200.0, step="as exported", **common | {"size_bytes": 1_561_000}),
+        trial("fp16", 0.0, 0.9, 78.2, step="as listed", **common | {"size_bytes": 784_000}),
+        *(trial(*form, **common, portable=True) for form in forms),
+        trial("int8-u8s8", 0.12, 1.96, 30.1, **common, saturation=stops),
+        trial("int8-s8s8", 0.28, 1.11, 29.4, **common, saturation=stops),
+        trial("int8-u8u8", -0.01, 1.31, 44.6, **common, portable=True),
+        trial("int8-u8u8-bc", -0.02, 1.31, 51.6, **common, portable=True, timed_as="int8-u8u8"),
+        trial("int8-u8s8-rr-fdw", 0.0, 1.42, 55.0, **common, portable=True, step="float depthwise"),
+        trial("int8-u8s8-rr-mixed1", 0.01, 1.66, 47.0, **common, step="mixed precision"),
+        trial("int8-u8s8-rr-mixed2", 0.0, 1.52, 49.0, **common, step="mixed precision"),
+        trial("int8-dynamic", 0.0, 0.24, 60.0, **common, step="dynamic heads"),
+    ]
+    nodes = [f"/features/{i}/block/conv/Conv_quantized_{i}" for i in range(24)]
+    return SearchReport(
+        trials=tuple(trials),
+        front=("int8-u8s8-rr", "int8-u8s8-rr-mixed1", "int8-u8s8-rr-mixed2", "int8-u8s8-rr-fdw"),
+        chosen=("fp32", "fp16", "int8-u8s8-rr", "int8-u8s8-rr-fdw"),
+        explanation=ExplanationReport(
+            "int8-u8s8-rr",
+            tuple(NoiseRow(n, "Conv", 38 - i / 2, 44 - i / 5) for i, n in enumerate(nodes)),
+            tuple(DamageRow(n, 1e-3 / (i + 1), 4.8 / (i + 1) - 0.4) for i, n in enumerate(nodes))[
+                :16
+            ],
+            (
+                clipping("/features/3/act/Relu_output_0_with_a_long_name", 250.0, 250.0, 0.03, 0.0),
+                *(clipping(f"relu_{i}", 6.0, 6.0 + i, 0.7, i / 100) for i in range(1, 8)),
+            ),
+        ),
+        seconds=180.2,
+        incomplete=True,
+        untried=("mixed precision", "fine-tuning"),
+    )
+
+
 def picture(value: int) -> str:
     """A small grey PNG with something on it."""
     y, x = np.mgrid[0:28, 0:28]
@@ -119,7 +266,7 @@ def digits() -> Report:
             confusion[row][noise.choice([c for c in range(10) if c != row])] += 1
         confusion[row][row] = total - sum(confusion[row])
     rows = tuple(
-        LabelRow(label, 99.1 + i / 12, 99.05 + i / 12, images=1000 + i)
+        LabelRow(label, 99.1 + i / 12, 99.05 + i / 12, images=1000 + i, lost=i % 3, won=i % 2)
         for i, label in enumerate(labels)
     )
     reasons = (
@@ -188,6 +335,7 @@ def digits() -> Report:
             "data": {"kind": "mnist", "root": None, "validation_images": 5000},
             "network": {"layers": [{"op": "conv", "out": 32, "kernel": 3}, {"op": "linear"}]},
             "train": {"epochs": 12, "lr": 0.1, "augment": {"shift": 2.0, "rotate": 10.0}},
+            "quantize": {"search": {"minutes": 3.0, "validation_images": 5_000}},
             "gate": {"margin_points": 0.15, "alpha": 0.05},
         },
         model=ModelReport(
@@ -224,6 +372,17 @@ def digits() -> Report:
         ),
         bundle=BundleReport("5f3a" * 16, 412_300),
         created="2026-01-15 10:17",
+        search=digits_search(),
+        flips=Flips(
+            "int8-u8s8-rr",
+            lost=4,
+            won=2,
+            still_wrong=1,
+            answers=10_000,
+            images=tuple(
+                image for image in worst if image.reference_answer != image.candidate_answer
+            ),
+        ),
     )
 
 
@@ -236,7 +395,11 @@ def faces() -> Report:
             reference_percent=min(found := 99.6 - noise.random() * 7, 100),
             variant_percent=found - noise.random() * 0.3,
             balanced_percent=found - 1.2,
+            balanced_before_percent=found - 1.4,
             threshold=round(0.5 + noise.uniform(-0.2, 0.2), 2),
+            reference_threshold=0.5,
+            lost=noise.randrange(9),
+            won=noise.randrange(7),
             majority_percent=50 + noise.random() * 42,
             images=100 + noise.randrange(400),
         )
@@ -302,6 +465,25 @@ def faces() -> Report:
                 candidate_answer=f"Smiling: {answer}",
             )
             for i, (image, answer) in enumerate(zip(base.worst, ["no", "yes"] * 5, strict=True))
+        ),
+        search=faces_search(),
+        flips=Flips(
+            "int8-u8s8-rr",
+            lost=31,
+            won=27,
+            still_wrong=0,
+            answers=18_000,
+            images=tuple(
+                replace(
+                    base.worst[0],
+                    picture=None,
+                    id=f"00{7300 + i}.jpg",
+                    truth="Smiling",
+                    reference_answer="Smiling",
+                    candidate_answer="no Smiling",
+                )
+                for i in range(24)
+            ),
         ),
     )
 
@@ -386,6 +568,81 @@ def test_pictures_of_others_stay_home() -> None:
     with pytest.raises(ValueError, match="not redistributable"):
         replace(digits(), data=private)
     assert replace(digits(), data=private, private=True).worst[0].picture
+    with pytest.raises(ValueError, match="not redistributable"):  # flipped ones no less
+        replace(digits(), data=private, worst=())
+
+
+def test_reads_a_report_from_before_there_was_a_search() -> None:
+    old = json.loads(digits().to_json())
+    del old["search"], old["flips"]
+    for variant in old["variants"]:
+        for row in variant["per_label"]:
+            del row["lost"], row["won"]
+    report = Report.from_json(json.dumps(old))
+    assert report.search is None and report.flips is None
+    page = Page(render.render_html(report))
+    assert not {"tried", "hurts"} & {values.get("id") for _, values in page.tags}
+    assert len(list(result_table(report))) == len(list(result_table(digits()))) - 1
+
+
+MIRRORED = {  # what the search returns, and what a report holds of it
+    SearchResult: SearchReport,
+    Trial: TrialReport,
+    LayerSaturation: SaturationRow,
+    Assessment: AssessmentReport,
+    TrialSpeedOfSearch: TrialSpeed,
+    Explanation: ExplanationReport,
+    LayerNoise: NoiseRow,
+    LayerDamage: DamageRow,
+    Clipping: ClippingRow,
+}
+
+
+@pytest.mark.parametrize("source", MIRRORED)
+def test_report_holds_all_that_the_search_tells(source: type) -> None:
+    mirror = MIRRORED[source]
+    assert [row.name for row in fields(mirror)] == [row.name for row in fields(source)]
+
+
+def test_search_result_becomes_a_report() -> None:
+    trials = (
+        Trial("fp32", "fp32", "as exported", {}, 0.3),
+        Trial(
+            "int8-u8s8",
+            "int8",
+            "schemes",
+            {"exclude_nodes": ()},
+            1.5,
+            saturation=(LayerSaturation("Conv_0", 0.3, 108.0),),
+            assessment=Assessment(False, ("too far",), 98.0, 1.5, 0.1, 20.0),
+            speed=TrialSpeedOfSearch(0.1, 1.2, 1.1),
+        ),
+    )
+    explanation = Explanation(
+        "int8-u8s8",
+        (LayerNoise("Conv_0", "Conv", 20.0, 41.0),),
+        (LayerDamage("Conv_0", 0.1, 5.0),),
+        (Clipping("relu", 0.0, 1.0, 0.0, 2.0, 0.1, 0.4, (5, 1)),),
+    )
+    result = SearchResult(trials, ("fp32",), ("fp32",), explanation, 1.8, True, ("transfer",))
+    stored = json.loads(json.dumps(asdict(result)))  # as the stage's report lies on disk
+    found = SearchReport.from_result(stored)
+    assert found.trials[1].saturating == (SaturationRow("Conv_0", 0.3, 108.0),)
+    assert found.explanation is not None and found.explanation.clippings[0].counts == (5, 1)
+    assert not found.trials[1].passed and found.best_int8 is None
+    assert found.incomplete and found.untried == ("transfer",)
+
+
+def test_explains_the_variant_that_was_looked_into() -> None:
+    report = faces()
+    assert report.int8 is report.variants[2]
+    other = replace(report.variants[2], id="int8-u8u8")
+    both = replace(report, variants=(*report.variants[:2], other, report.variants[2]))
+    assert both.int8 is both.variants[3]
+    defaults = (DefaultReport("cpu", "int8-u8u8", "1.3 times the speed of FP32 here"),)
+    unexplained = replace(both, defaults=defaults, search=None)
+    assert unexplained.int8 is both.variants[2]
+    assert replace(report, variants=report.variants[:2]).int8 is None
 
 
 def test_default_is_that_of_the_cpu() -> None:
@@ -432,11 +689,204 @@ def test_says_whether_int8_pays() -> None:
     report = digits()
     assert words.payoff(report, report.variants[0]) is None
     slower = words.payoff(report, report.variants[2]) or ""
-    assert "INT8 does not pay on this CPU, 0.96×" in slower
-    assert "3.1 times smaller" in slower
+    assert slower.startswith("INT8 does not pay on this CPU: 0.96× the speed of FP32")
+    assert slower.endswith("int8-u8s8-rr is offered for its size, 3.1 times smaller.")
     faster = words.payoff(faces(), faces().variants[2]) or ""
     assert faster.startswith("int8-u8s8-rr: 1.87× the speed of FP32")
-    assert "not measured" in (words.payoff(faces(), faces().variants[1]) or "")
+    refused = words.payoff(faces(), faces().variants[1])
+    assert refused == "fp16 was refused by the gate; its speed was not measured."
+    untimed = words.payoff(report, replace(report.variants[1], speedup=None)) or ""
+    assert untimed == "fp16: its file is 1.9 times smaller; its speed was not measured here."
+
+
+def test_numbers_of_the_search_in_words() -> None:
+    said = [
+        words.share(0.318),
+        words.share(0.000182),
+        words.share(4e-7),
+        words.share(1.0),
+        words.share(0.0),
+        words.decibels(49.37),
+        words.decibels(200.0),
+        words.decibels(-1.2),
+        words.lost(0.02),
+        words.lost(-0.17),
+        words.signed_power(-6.3e-5),
+        words.span((-1.25, 4.9591)),
+        words.seconds(180.2),
+    ]
+    assert [text.replace("\N{NARROW NO-BREAK SPACE}", " ") for text in said] == [
+        *("32 %", "0.018 %", "under 0.001 %", "100 %", "0 %"),
+        *("49.4 dB", "equal", "−1.2 dB", "0.02", "−0.17", "−6.3×10⁻⁵", "−1.25 to 4.96", "3 min"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("fp32", "went on to the test split"),
+        ("int8-u8s8-rr", "went on to the test split"),
+        ("int8-u8s8", "not portable"),
+        ("int8-u8u8", "slower than int8-u8s8-rr"),
+        ("int8-s8s8", "it loses 62.400 points; the margin is 0.15"),
+        ("int8-dynamic", "no fully connected layer"),
+        ("int8-u8s8-rr-tensor", "4.2 dB noisier than int8-u8s8-rr"),
+        ("int8-s8s8-bc", "not portable; slower and 1.4 dB noisier than int8-u8s8-rr"),
+    ],
+)
+def test_says_what_became_of_a_trial(name: str, expected: str) -> None:
+    search = digits_search()
+    more = (
+        trial("int8-u8s8-rr-tensor", 0.02, 0.96, 45.2, portable=True),
+        trial("int8-s8s8-bc", 0.0, 0.7, 48.0),
+    )
+    search = replace(search, trials=(*search.trials, *more))
+    assert search_words.fate(search, search.by_id[name]) == expected
+
+
+def test_says_which_layers_saturate() -> None:
+    by_id = digits_search().by_id
+    said = search_words.saturation(by_id["int8-u8s8"])
+    assert said.replace("\N{NARROW NO-BREAK SPACE}", " ") == (
+        "saturates: Conv_0 32 %, Conv_1 0.018 %"
+    )
+    assert search_words.saturation(by_id["int8-u8s8-rr"]) == ""
+    kind = replace(by_id["int8-u8s8"], saturation=(SaturationRow("Conv_0", 0.0, 0.0),))
+    assert search_words.saturation(kind) == "sums could saturate; none did"
+
+
+def test_incomplete_search_is_said_with_what_was_left_out() -> None:
+    assert search_words.left_out(digits()) is None
+    report = replace(digits(), search=faces_search())
+    over = search_words.left_out(report) or ""
+    assert "its limit is 3 minutes" in over and "mixed precision, fine-tuning" in over
+    stopped = replace(report, search=replace(faces_search(), seconds=60.0))
+    assert "it was stopped" in (search_words.left_out(stopped) or "")
+    page = Page(render.render_html(report)).text
+    assert page.count("mixed precision, fine-tuning") == 2  # at the top, and where it belongs
+
+
+def test_a_drop_is_claimed_only_where_there_is_one() -> None:
+    report = digits()
+    assert search_words.title(report) == "Where INT8 hurts"
+    int8 = replace(report.variants[2], passed=False)
+    refused = replace(report, variants=(*report.variants[:2], int8))
+    assert search_words.title(refused) == "Why did accuracy drop?"
+    assert "was refused by the gate" in (search_words.loss(refused) or "")
+    # refused on validation data already, so that no INT8 came to the test split
+    search = digits_search()
+    explanation = replace(search.explanation, variant="int8-s8s8")
+    early = replace(
+        report,
+        variants=report.variants[:2],
+        flips=None,
+        search=replace(search, explanation=explanation),
+    )
+    assert search_words.title(early) == "Why did accuracy drop?"
+    assert "int8-s8s8 (refused on validation data)" in (search_words.layer_finding(early) or "")
+
+
+def test_names_the_layer_that_costs_most() -> None:
+    found = search_words.layer_finding(faces()) or ""
+    assert found.startswith("/features/0/block/conv/Conv_quantized_0 costs most in int8-u8s8-rr")
+    assert "4.4 dB" in found
+    assert "No single layer stands out" in (search_words.layer_finding(digits()) or "")
+
+
+def test_model_card_says_what_int8_gains() -> None:
+    slower, faster = model_card(digits()), model_card(faces())
+    assert "## What INT8 gains\n\n- INT8 does not pay on this CPU: 0.96×" in slower
+    assert "- int8-u8s8-rr: 1.87× the speed of FP32" in faster
+    assert "What INT8 gains" not in model_card(bare())
+
+
+# --- the terminal ---------------------------------------------------------------------------
+
+
+def test_show_has_every_trial_in_80_columns() -> None:
+    console = Console(width=80, file=io.StringIO(), record=True)
+    for part in result_table(replace(faces(), search=faces_search())):
+        console.print(part, soft_wrap=isinstance(part, str))
+    text = console.export_text()
+    lines = [line.split() for line in text.splitlines() if line.strip()]
+    assert ["int8-u8s8", "refused", "0.12", "30.1", "408", "1.96x", "no:", "1", "layer"] in lines
+    assert ["int8-u8u8-bc", "passed", "-0.02", "51.6", "408", "1.31x", "yes"] in lines
+    assert "incomplete: no mixed precision, fine-tuning" in text
+    assert max(len(line.rstrip()) for line in text.splitlines() if "int8-" in line) <= 80
+
+
+# --- images ---------------------------------------------------------------------------------
+
+
+def answers(
+    labels: list[object],
+    reference: list[list[float]],
+    variant: list[list[float]],
+    thresholds: dict[str, list[float] | None],
+    *,
+    redistributable: bool = True,
+) -> Answers:
+    """A test split of small grey images."""
+    count, task = len(labels), "multi-label" if thresholds["reference"] else "multi-class"
+    names = tuple("abc"[: len(reference[0])])
+    spec = ModelSpec("small", task, 4, 4, 1, names)
+    split = Split(
+        np.zeros((count, 4, 4, 1), np.uint8),
+        np.asarray(labels),
+        np.asarray([f"test/{i}" for i in range(count)]),
+    )
+    info = DatasetInfo("small", task, names, {}, "", False, redistributable, "CC0")
+    probabilities = {
+        "reference": np.asarray(reference, np.float32),
+        "int8": np.asarray(variant, np.float32),
+    }
+    return Answers(spec, Dataset(info, split, split, split), probabilities, thresholds)
+
+
+def test_flips_of_classes() -> None:
+    seen = answers(
+        [0, 0, 1, 2, 1],
+        [[0.6, 0.3, 0.1], [0.5, 0.4, 0.1], [0.6, 0.4, 0], [0.1, 0.8, 0.1], [0.1, 0.9, 0]],
+        [[0.6, 0.3, 0.1], [0.4, 0.5, 0.1], [0.3, 0.7, 0], [0.9, 0.1, 0.0], [0.2, 0.8, 0]],
+        {"reference": None, "int8": None},
+    )
+    found = flips(seen, "int8")
+    assert (found.lost, found.won, found.still_wrong, found.answers) == (1, 1, 1, 5)
+    assert found.changed == 3
+    assert [image.id for image in found.images] == ["test/1", "test/2", "test/3"]  # lost first
+    first = found.images[0]
+    assert (first.truth, first.reference_answer, first.candidate_answer) == ("a", "a", "b")
+    assert first.difference == pytest.approx(0.1) and first.picture
+
+
+def test_flips_of_attributes_follow_each_forms_own_thresholds() -> None:
+    seen = answers(
+        [[1, 0], [0, 1]],
+        [[0.55, 0.2], [0.3, 0.45]],
+        [[0.55, 0.2], [0.3, 0.45]],  # the same probabilities; the thresholds alone differ
+        {"reference": [0.5, 0.5], "int8": [0.6, 0.4]},
+        redistributable=False,
+    )
+    found = flips(seen, "int8")
+    assert (found.lost, found.won, found.still_wrong, found.answers) == (1, 1, 0, 4)
+    lost, won = found.images
+    assert (lost.truth, lost.reference_answer, lost.candidate_answer) == ("a", "a", "no a")
+    assert (won.truth, won.reference_answer, won.candidate_answer) == ("b", "no b", "b")
+    assert lost.picture is None  # the data may not be passed on
+
+
+def test_of_many_flips_those_that_moved_most_are_shown() -> None:
+    count = FLIPPED_IMAGES + 5
+    moved = np.linspace(0.01, 0.4, count)
+    seen = answers(
+        [0] * count,
+        [[0.5 + step / 2, 0.5 - step / 2] for step in moved],
+        [[0.5 - step / 2, 0.5 + step / 2] for step in moved],
+        {"reference": None, "int8": None},
+    )
+    found = flips(seen, "int8")
+    assert found.lost == count and len(found.images) == FLIPPED_IMAGES
+    assert min(image.difference for image in found.images) >= moved[5] - 1e-6
 
 
 # --- the page -------------------------------------------------------------------------------
@@ -537,7 +987,7 @@ SECTIONS = [name for name, _ in render.SECTIONS]
         ),
         (
             "bare",
-            [name for name in SECTIONS if name not in ("accuracy", "worst")],
+            [name for name in SECTIONS if name not in ("accuracy", "worst", "tried", "hurts")],
             ["Nothing may ship", "Incomplete training", "0 of 3", "nothing was packaged"],
         ),
     ],
@@ -561,15 +1011,16 @@ def test_only_synthetic_data_has_the_banner(pages: dict[str, str]) -> None:
 def test_what_is_missing_is_not_measured(pages: dict[str, str]) -> None:
     text = Page(pages["bare"]).text
     assert text.count("not measured") >= 10
-    assert "its speed was not measured here" in text
+    assert "its speed was not measured" in text
 
 
 def test_pictures_or_numbers_alone(pages: dict[str, str]) -> None:
     pictures = [v for tag, v in Page(pages["digits"]).tags if tag == "img"]
-    assert len(pictures) == 10
+    assert len(pictures) == 10 + 4  # those that differ most, those that flipped
     faces_page = Page(pages["faces"])
     assert not [tag for tag, _ in faces_page.tags if tag == "img"]
     assert "007100.jpg" in faces_page.text
+    assert "007323.jpg" in faces_page.text  # the last of those that flipped
     assert "may not be passed on" in faces_page.text
 
 
@@ -616,6 +1067,53 @@ def test_charts_are_drawn_in_css_colours_and_repeat_exactly() -> None:
     first, second = charts.parity(digits()), charts.parity(digits())
     assert first == second and first is not None
     assert "var(--orange)" in first.svg and "#0101" not in first.svg
+
+
+def test_search_charts_show_what_was_found() -> None:
+    drawn = charts.draw_all(digits())
+    tried = drawn["tried"]
+    assert tried.alt.startswith("7 forms; on the front: fp32 loses 0.00 points at 1.00")
+    assert "var(--red)" in tried.svg  # refused ones, and the gate's margin
+    assert ">int8-u8s8-rr</text>" in tried.svg and ">int8-u8s8</text>" not in tried.svg
+    assert "Conv_1 gives back 0.8 dB" in drawn["layers"].alt
+    assert "relu_1 clips 0.0048" in drawn["activations"].alt
+    # the ends of the histogram that 8 bits do not reach are red; without clipping none is
+    assert "var(--red)" in drawn["activations"].svg
+    search = digits_search()
+    whole = replace(
+        search.explanation,
+        clippings=(clipping("relu_0", high=6.0, highest=6.0, used=1, clipped=0),),
+    )
+    unclipped = charts.draw_all(replace(digits(), search=replace(search, explanation=whole)))
+    assert "var(--red)" not in unclipped["activations"].svg
+
+
+def test_changes_by_label_need_a_change() -> None:
+    report = digits()
+    rows = tuple(replace(row, lost=0, won=0) for row in report.variants[2].per_label)
+    same = replace(
+        report, variants=(*report.variants[:2], replace(report.variants[2], per_label=rows))
+    )
+    assert "label_changes" in charts.draw_all(report)
+    assert "label_changes" not in charts.draw_all(same)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_names_beside_points_do_not_overlap(seed: int) -> None:
+    figure, axes = drawing.new_figure(3.9)
+    random_ = np.random.default_rng(seed)
+    x, y = random_.uniform(0, 1, 6), random_.choice([0.0, 0.02, 0.5], 6)
+    axes.set(xlim=(-0.1, 1.1), ylim=(-0.4, 1))
+    named = [
+        (float(a), float(b), f"int8-form-{i}") for i, (a, b) in enumerate(zip(x, y, strict=True))
+    ]
+    drawing.name_points(axes, named)
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in axes.texts]
+    boxes = [box for box in boxes if box.width > 0]
+    assert len(boxes) == len(named)
+    pairs = [(a, b) for i, a in enumerate(boxes) for b in boxes[:i]]
+    assert not any(a.shrunk(0.9, 0.7).overlaps(b.shrunk(0.9, 0.7)) for a, b in pairs)
 
 
 def test_charts_without_data_are_left_out() -> None:
