@@ -15,11 +15,11 @@ def overview(report: Report) -> str:
     search = report.search
     if search is None:
         return ""
-    passed = sum(trial.passed for trial in search.trials)
+    passed, images = sum(trial.passed for trial in search.trials), _images(report)
+    on = "validation images" if images is None else f"{count(images)} validation images"
     return (
         f"{len(search.trials)} forms were tried in {seconds(search.seconds)} and held against FP32 "
-        f"on {count(_images(report))} validation images; {passed} passed, and {len(search.chosen)} "
-        "went on to the test split."
+        f"on {on}; {passed} passed, and {len(search.chosen)} went on to the test split."
     )
 
 
