@@ -20,7 +20,7 @@ from .search_data import DamageRow, NoiseRow, SearchReport, TrialReport
 
 # (anchor, title) in reading order; a section of the template shows itself when it is listed
 SECTIONS = (
-    ("verdict", "Which form runs where"),
+    ("verdict", "Verdict"),
     ("data", "Data"),
     ("training", "Training"),
     ("tried", "What was tried"),
