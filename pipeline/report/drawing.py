@@ -152,12 +152,13 @@ def short_path(name: str, width: int) -> str:
 
 _CHARACTER = 6.0  # points that a character of 11-point text is wide, about
 _LINE = 13.0  # points that a line of it is high
+_NEAR = 15.0  # offset in points of a name right above or below its point; farther ones are tied
 # Where a name may stand: offset in points of its near end (or middle) from its point, the nearest
 # and most usual places first.
 _PLACES = [
     (side * (9 if lift else 11), lift)
-    for lift in (0, 11, -11, 15, -15, 24, -24, 36, -36, 48, -48)
-    for side in ((1, -1) if abs(lift) != 15 else (0,))
+    for lift in (0, 11, -11, _NEAR, -_NEAR, 24, -24, 36, -36, 48, -48)
+    for side in ((1, -1) if abs(lift) != _NEAR else (0,))
 ]
 _SHARES = {1: 0.0, 0: 0.5, -1: 1.0}  # of a name's width left of its end, by side
 _ALIGNMENTS = {1: "left", 0: "center", -1: "right"}
@@ -174,26 +175,15 @@ def name_points(axes: Axes, named: Sequence[tuple[float, float, str]], others: P
     scale = 72 / figure.dpi  # pixels to points
     frame = axes.get_window_extent()
     limits = (frame.x0 * scale, frame.y0 * scale, frame.x1 * scale, frame.y1 * scale)
-
-    def place(point: tuple[float, float]) -> tuple[float, float]:
-        x, y = axes.transData.transform(point)
-        return float(x) * scale, float(y) * scale
-
-    dots = [place((x, y)) for x, y, _ in named] + [place(point) for point in others]
-    taken = [(x - 8, y - 8, x + 8, y + 8) for x, y in dots]
-    for number, (x, y, name) in enumerate(named):
-        spot, width = place((x, y)), _CHARACTER * len(name)
-
-        def box(
-            offset: tuple[float, float], spot: tuple[float, float] = spot, width: float = width
-        ) -> Box:
-            left = spot[0] + offset[0] - width * _SHARES[np.sign(offset[0])]
-            middle = spot[1] + offset[1]
-            return left, middle - _LINE / 2, left + width, middle + _LINE / 2
-
-        best = min(_PLACES, key=lambda offset: _cost(box(offset), taken, limits) + abs(offset[1]))
-        taken.append(box(best))
-        far = abs(best[1]) > 15
+    points = np.array([*((x, y) for x, y, _ in named), *others]).reshape(-1, 2)
+    spots = [(float(x) * scale, float(y) * scale) for x, y in axes.transData.transform(points)]
+    taken = [(x - 8, y - 8, x + 8, y + 8) for x, y in spots]
+    for number, ((x, y, name), spot) in enumerate(zip(named, spots, strict=False)):
+        boxes = {place: _box(name, spot, place) for place in _PLACES}
+        costs = {place: _cost(box, taken, limits) + abs(place[1]) for place, box in boxes.items()}
+        best = min(costs, key=costs.__getitem__)
+        taken.append(boxes[best])
+        far = abs(best[1]) > _NEAR
         axes.annotate(
             name,
             (x, y),
@@ -204,6 +194,14 @@ def name_points(axes: Axes, named: Sequence[tuple[float, float, str]], others: P
             arrowprops={"arrowstyle": "-", "color": GRAY, "lw": 0.7} if far else None,
             gid=f"halo{number}",  # style.css.j2 keeps lines off it
         )
+
+
+def _box(name: str, spot: tuple[float, float], offset: tuple[float, float]) -> Box:
+    """What a name covers that stands so far from its point."""
+    width = _CHARACTER * len(name)
+    left = spot[0] + offset[0] - width * _SHARES[np.sign(offset[0])]
+    middle = spot[1] + offset[1]
+    return left, middle - _LINE / 2, left + width, middle + _LINE / 2
 
 
 def _cost(box: Box, taken: Sequence[Box], limits: Box) -> float:
