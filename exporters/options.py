@@ -69,6 +69,16 @@ class Int8Options:
 
 
 @dataclass(frozen=True)
+class FineTuneOptions:
+    """Quantization-aware fine-tuning of the trained network; all else is as in training."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    epochs: int = 3
+    lr_factor: float = 0.02  # of train.lr: large enough to leave a grid, too small to forget
+    calibration_images: int = 512  # of the train split, from which ranges are taken
+
+
+@dataclass(frozen=True)
 class QuantizeOptions:
     """The variants to make beside ``fp32``."""
 
