@@ -25,14 +25,12 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from pipeline.errors import TrainError
-
+from .graph import first_input, is_spatial_mean, operator, traced
 from .networks import PixelNetwork
 
 _LEVELS = 255  # of uint8, less one
 
-# PyTorch operators by what onnxruntime's quantizer does with the ONNX operator that they become;
-# names are those of torch.ops.aten without the underscore of the in-place form.
+# PyTorch operators, by what onnxruntime's quantizer does with the ONNX operator that they become
 _CHANNEL_AXIS = {  # with weights: the axis of the output channels
     **{"conv1d": 0, "conv2d": 0, "conv3d": 0, "linear": 0},
     **{"conv_transpose1d": 1, "conv_transpose2d": 1, "conv_transpose3d": 1},
@@ -49,7 +47,6 @@ _SAME_VALUES = frozenset(
         *("contiguous", "clone"),
     }
 )
-_NOTHING = frozenset({"dropout", "feature_dropout", "alpha_dropout"})
 
 
 class ActivationRounding(nn.Module):
@@ -108,10 +105,8 @@ def fake_quantized(network: PixelNetwork, weight_range: int) -> PixelNetwork:
     Activations are rounded once :func:`observing` has shown it images. Raises TrainError when the
     network cannot be traced; what can be exported to ONNX can.
     """
-    body = _traced(network)
-    _plain(body)
+    body = traced(network)
     _insert(body, _Plan(body), weight_range)
-    body.graph.eliminate_dead_code()
     body.graph.lint()
     body.recompile()
     rounding = PixelNetwork(body, network.options, network.spec)
@@ -138,50 +133,6 @@ def observing(rounding: PixelNetwork) -> Iterator[None]:
 # --- the graph ------------------------------------------------------------------------------
 
 
-def _traced(network: PixelNetwork) -> GraphModule:
-    """The body as a graph of PyTorch operators on the parameters of ``network``."""
-    spec, device = network.spec, network.mean.device
-    # 2: a batch of 1 is specialised
-    example = torch.zeros(2, spec.channels, spec.height, spec.width, device=device)
-    was_training = network.training
-    network.eval()
-    try:
-        with torch.no_grad():
-            program = torch.export.export(
-                network.body, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)
-            )
-    except Exception as exc:  # the tracer passes on whatever the network's own code raises
-        raise TrainError(
-            f"{type(network.body).__name__} cannot be traced by torch.export, so its rounding to "
-            f"8 bits cannot be learned: {exc}. Expected a network whose operators do not depend "
-            "on values or on the number of images; or leave quantization-aware fine-tuning out."
-        ) from exc
-    finally:
-        network.train(was_training)
-    body = program.module()
-    # a module of its own: torch's refuses train() and eval(), and checks its input at each call
-    for node in list(body.graph.nodes):
-        if node.op == "call_module":
-            body.graph.erase_node(node)
-    return GraphModule(body, body.graph)
-
-
-def _plain(body: GraphModule) -> None:
-    """Take out what is no operator in the file, and write SiLU as the two that it becomes."""
-    for node in list(body.graph.nodes):
-        name = _name(node)
-        if name in _NOTHING:
-            node.replace_all_uses_with(_input(node))
-            body.graph.erase_node(node)
-        elif name == "silu":
-            with body.graph.inserting_before(node):
-                x = _input(node)
-                gate = body.graph.call_function(torch.ops.aten.sigmoid.default, (x,))
-                product = body.graph.call_function(torch.ops.aten.mul.Tensor, (x, gate))
-            node.replace_all_uses_with(product)
-            body.graph.erase_node(node)
-
-
 def _insert(body: GraphModule, plan: _Plan, weight_range: int) -> None:
     roundings: dict[Node, str] = {}
     for node in list(body.graph.nodes):
@@ -193,7 +144,7 @@ def _insert(body: GraphModule, plan: _Plan, weight_range: int) -> None:
         if plan.has_weights(node):
             weight = cast(Node, node.args[1])
             name = f"rounding_of_weight_{node.name}"
-            body.add_submodule(name, WeightRounding(_CHANNEL_AXIS[_name(node)], weight_range))
+            body.add_submodule(name, WeightRounding(_CHANNEL_AXIS[operator(node)], weight_range))
             with body.graph.inserting_before(node):
                 node.update_arg(1, body.graph.call_module(name, (weight,)))
 
@@ -211,7 +162,7 @@ class _Plan:
 
     def __init__(self, body: GraphModule) -> None:
         nodes = list(body.graph.nodes)
-        self._weighted = {n for n in nodes if _name(n) in _CHANNEL_AXIS and _is_parameter(n, 1)}
+        self._weighted = {n for n in nodes if operator(n) in _CHANNEL_AXIS and _is_parameter(n, 1)}
         behind, before = set[Node](), set[Node]()  # what lies behind, and before, weights
         for node in nodes:
             if any(n in behind or n in self._weighted for n in node.all_input_nodes):
@@ -230,15 +181,15 @@ class _Plan:
     def grid_of(self, node: Node) -> Node | None:
         """The tensor whose range ``node`` is rounded with, usually itself; None: not rounded."""
         grid = self._grids.get(node)
-        if grid is None or grid is node or _name(node) in _ROUNDS_AGAIN:
+        if grid is None or grid is node or operator(node) in _ROUNDS_AGAIN:
             return grid
         return None  # it has values of the grid already
 
     def _grid(self, node: Node) -> Node | None:
         if node.op == "get_attr" or self._belongs_to_next(node):
             return None
-        if node in self._inside and _name(node) in (_SAME_VALUES | _ROUNDS_AGAIN):
-            return self._grid(_input(node)) or (node if self._is_demanded(node) else None)
+        if node in self._inside and operator(node) in (_SAME_VALUES | _ROUNDS_AGAIN):
+            return self._grid(first_input(node)) or (node if self._is_demanded(node) else None)
         return node if self._is_made_in_8_bits(node) or self._is_demanded(node) else None
 
     def _belongs_to_next(self, node: Node) -> bool:
@@ -246,9 +197,9 @@ class _Plan:
         if len(node.users) != 1:
             return False
         (user,) = node.users
-        if _name(user) == "batch_norm":
+        if operator(user) == "batch_norm":
             return node in self._weighted
-        return user in self._inside and _name(user) in _CLIPS
+        return user in self._inside and operator(user) in _CLIPS
 
     def _is_demanded(self, node: Node) -> bool:
         return any(
@@ -257,27 +208,16 @@ class _Plan:
         )
 
     def _is_made_in_8_bits(self, node: Node) -> bool:
-        name = _name(node)
+        name = operator(node)
         if node in self._weighted:  # the last matrix product gives float logits
             return node in self._before or name.startswith("conv")
         if name == "batch_norm":  # folded
-            return _input(node) in self._weighted and self._is_made_in_8_bits(_input(node))
+            return first_input(node) in self._weighted and self._is_made_in_8_bits(
+                first_input(node)
+            )
         if name in _CLIPS and node in self._inside:
-            return self._is_made_in_8_bits(_input(node))
+            return self._is_made_in_8_bits(first_input(node))
         return node in self._inside and _has_own_range(node)
-
-
-def _name(node: Node) -> str:
-    """The operator without overload and in-place mark: ``conv2d``, ``relu``; "" for the rest."""
-    target = node.target
-    if node.op != "call_function":
-        return ""
-    packet = getattr(target, "overloadpacket", target)
-    return str(getattr(packet, "__name__", "")).rstrip("_")
-
-
-def _input(node: Node) -> Node:
-    return node.all_input_nodes[0]
 
 
 def _is_parameter(node: Node, position: int) -> bool:
@@ -288,11 +228,8 @@ def _is_parameter(node: Node, position: int) -> bool:
 def _has_own_range(node: Node) -> bool:
     """Whether onnxruntime gives in- and outputs a range each; pools to a single pixel are among
     them, as GlobalAveragePool."""
-    name = _name(node)
-    if name == "mean":
-        axes = node.args[1] if len(node.args) > 1 else None
-        return isinstance(axes, (list, tuple)) and sorted(int(str(a)) % 4 for a in axes) == [2, 3]
+    name = operator(node)
     if name == "adaptive_avg_pool2d":
         size = node.args[1]
         return isinstance(size, (list, tuple)) and math.prod(int(str(n)) for n in size) == 1
-    return name in _OWN_RANGE
+    return name in _OWN_RANGE or is_spatial_mean(node)

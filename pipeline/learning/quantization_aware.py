@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +28,7 @@ from runtime.cpu import usable_threads
 from .augment import augment
 from .batches import batch_of
 from .device import resolve_device, torch_settings
+from .equalization import equalize
 from .evaluate import BATCH_SIZE, judge
 from .fake_quantization import fake_quantized, observing
 from .fit import StepProgress
@@ -40,7 +41,8 @@ from .optimize import build_optimizer, learning_rate, training_loss
 class Judged:
     """The validation split, seen by a network that rounds as its INT8 file will."""
 
-    epoch: int  # 0: before fine-tuning
+    epoch: int  # 0: not yet trained
+    equalized: bool  # its channels were scaled to the same reach
     val_loss: float  # cross-entropy, mean over labels for multi-label
     val_accuracy_percent: float
 
@@ -49,9 +51,9 @@ class Judged:
 class FineTuned:
     """What fine-tuning came to."""
 
-    network: PixelNetwork  # float, on the CPU, in evaluation mode; of the best epoch
-    best_epoch: int  # 0: no epoch was better than leaving the network as it was
-    epochs: tuple[Judged, ...]  # from epoch 0 on
+    network: PixelNetwork  # float, on the CPU, in evaluation mode
+    best: Judged  # what ``network`` is
+    judged: tuple[Judged, ...]  # all that were tried: untouched, equalized, and then each epoch
     cpu_seconds: float
 
 
@@ -67,10 +69,11 @@ def fine_tune(
     """Fine-tune a copy of ``network`` for weights -``weight_range``..``weight_range`` (64 with
     reduce_range, 127 without), per channel, and uint8 activations with min-max ranges.
 
-    Batch size, optimizer, augmentation and device are those of ``train``. The epoch with the
-    least validation loss is taken, the untouched network among them. The same seed gives the
-    same bits at the same thread count. Raises TrainError when the options make no sense, the
-    network cannot be traced, or the loss is no number any more.
+    First its channels are equalized, which trains nothing and is undone if it does not help. Batch
+    size, optimizer, augmentation and device are those of ``train``. Of all that was tried, the
+    untouched network among them, the one with the least validation loss is returned. The same
+    seed gives the same bits at the same thread count. Raises TrainError when the options make no
+    sense, the network cannot be traced, or the loss is no number any more.
     """
     _check(dataset, options, weight_range)
     start = time.process_time()
@@ -80,6 +83,7 @@ def fine_tune(
         torch.manual_seed(seed)
         tuning = _Tuning(network, dataset, train, options, weight_range, seed, device)
         tuning.judge()
+        tuning.equalize()
         while tuning.epoch < options.epochs:
             tuning.run_epoch(on_step)
             tuning.judge()
@@ -133,11 +137,13 @@ class _Tuning:
         self.batch = min(train.batch_size, len(dataset.train))
         self.steps_per_epoch = len(dataset.train) // self.batch
         self.epoch = 0  # finished ones
+        self.equalized = False
         self.judged: list[Judged] = []
         self.best_weights: dict[str, Tensor] = {}
 
     def run_epoch(self, on_step: Callable[[StepProgress], None] | None) -> None:
-        """Every training image once, in a random order."""
+        """Every training image once, in a random order. Ranges stay as they are: weights move so
+        little that it is enough to take them anew when the epoch is judged."""
         order = torch.randperm(len(self.dataset.train), generator=self.generator).numpy()
         start = time.perf_counter()
         for position in range(self.steps_per_epoch):
@@ -154,18 +160,34 @@ class _Tuning:
         """Take ranges as the quantizer will, look at the validation split, keep the best."""
         self._calibrate()
         loss, accuracy = judge(self.rounding, self.dataset.val, str(self.device))
-        if not self.judged or loss < min(line.val_loss for line in self.judged):
+        line = Judged(self.epoch, self.equalized, loss, accuracy)
+        self.judged.append(line)
+        if self.best is line:
             self.best_weights = {
-                k: v.detach().clone() for k, v in self.network.state_dict().items()
+                name: value.detach().clone() for name, value in self.network.state_dict().items()
             }
-        self.judged.append(Judged(self.epoch, loss, accuracy))
+
+    def equalize(self) -> None:
+        """Scale channels to the same reach, if that helps."""
+        self.equalized = equalize(self.network, self._calibration_batches()) > 0
+        if not self.equalized:
+            return
+        self.judge()
+        if not self.best.equalized:
+            self.network.load_state_dict(self.best_weights)
+            self.equalized = False
+            self._calibrate()
+
+    @property
+    def best(self) -> Judged:
+        """The least validation loss; of equal ones the first."""
+        return min(self.judged, key=lambda line: line.val_loss)
 
     def finish(self, cpu_seconds: float) -> FineTuned:
         """The best network, on the CPU."""
         self.network.load_state_dict(self.best_weights)
-        best = min(self.judged, key=lambda line: line.val_loss)  # of equal ones the first
         network = self.network.to("cpu").to(memory_format=torch.contiguous_format).eval()
-        return FineTuned(network, best.epoch, tuple(self.judged), cpu_seconds)
+        return FineTuned(network, self.best, tuple(self.judged), cpu_seconds)
 
     def _step(self, chosen: NDArray[np.int64], number: int, lr: float) -> float:
         for group in self.optimizer.param_groups:
@@ -194,9 +216,13 @@ class _Tuning:
 
     def _calibrate(self) -> None:
         with observing(self.rounding), torch.no_grad():
-            for start in range(0, len(self.calibration), BATCH_SIZE):
-                chosen = self.calibration[start : start + BATCH_SIZE]
-                self.rounding(batch_of(self.dataset.train, chosen, self.device)[0])
+            for batch in self._calibration_batches():
+                self.rounding(batch)
+
+    def _calibration_batches(self) -> Iterator[Tensor]:
+        for start in range(0, len(self.calibration), BATCH_SIZE):
+            chosen = self.calibration[start : start + BATCH_SIZE]
+            yield batch_of(self.dataset.train, chosen, self.device)[0]
 
     @property
     def _steps(self) -> int:
