@@ -131,7 +131,10 @@ def _parameters(node: Node) -> tuple[str, ...]:
 
 
 def _is_layer(node: Node) -> bool:
-    return operator(node) in ("conv2d", "linear")
+    """A convolution or a linear layer whose channels are on axis 1, as those of rows of tokens are
+    not."""
+    rank = {"conv2d": 4, "linear": 2}.get(operator(node))
+    return rank is not None and "val" in node.meta and node.meta["val"].ndim == rank
 
 
 def _groups(node: Node) -> object:

@@ -144,6 +144,20 @@ class Shuffled(nn.Module):
         return scores
 
 
+class Tokens(nn.Module):
+    """Linear layers on [N, 5, 5], whose channels are not on axis 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(1, 5, 12), nn.Linear(5, 5), nn.Linear(5, 5)
+        self.head = nn.Linear(25, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.a(x).flatten(1).unsqueeze(1).expand(-1, 5, -1) * 1.5
+        scores: torch.Tensor = self.head(self.c(torch.relu(self.b(x))).flatten(1))
+        return scores
+
+
 def random_network(body: nn.Module | NetworkOptions, seed: int = 0) -> PixelNetwork:
     """Random weights, and statistics of batch norm that are not the neutral ones."""
     torch.manual_seed(seed)
@@ -453,12 +467,13 @@ def test_equalization_changes_the_file_not_the_function(tuned: Tuned) -> None:
         ("silu", 0),
         ("functional", 0),  # sums, joins and gates tie the channels of their inputs together
         ("shuffled", 1),  # the two layers behind the views
+        ("tokens", 0),
     ],
 )
 def test_only_what_passes_factors_on_is_equalized(
     name: str, pairs: int, images: NDArray[np.uint8]
 ) -> None:
-    network = random_network(NETWORKS[name])
+    network = random_network(Tokens() if name == "tokens" else NETWORKS[name])
     before = probabilities(network, images)
     assert equalize(network, [torch.from_numpy(images)]) == pairs
     assert np.abs(probabilities(network, images) - before).max() < 1e-5
