@@ -76,6 +76,34 @@ def screen(parity: Parity, options: GateOptions, tolerances: Sequence[Tolerance]
     return Verdict(all(check.passed for check in checks), checks)
 
 
+def within_bounds(
+    options: GateOptions, *, size_bytes: int, latency_ms: float, memory_mb: float | None
+) -> tuple[Check, ...]:
+    """Hold a variant's size and what was measured of it here against the recipe's bounds; no
+    check where there is no bound. Memory that could not be measured does not pass one."""
+    found = (
+        ("size", "bytes", float(size_bytes), options.max_size_bytes),
+        ("latency", "ms at batch 1", latency_ms, options.max_latency_ms),
+        (
+            "memory",
+            "MB resident",
+            math.inf if memory_mb is None else memory_mb,
+            options.max_memory_mb,
+        ),
+    )
+    return tuple(
+        Check(
+            name,
+            value <= limit,
+            value,
+            limit,
+            f"{name} {value:,.6g} {unit}, the recipe allows {limit:,.6g}",
+        )
+        for name, unit, value, limit in found
+        if limit is not None
+    )
+
+
 def tolerances_for(variant_id: str) -> tuple[Tolerance, ...]:
     """The rows of the precision that a variant's id begins with; raises ExportError."""
     precision = variant_id.partition("-")[0]

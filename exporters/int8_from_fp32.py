@@ -72,6 +72,9 @@ def quantize(
     so do the logits (the last Gemm puts out float, which costs nothing and leaves one rounding
     less).
 
+    Pixels that the float model dequantizes (see :func:`onnx_from_torch.onnx_from_torch`) are taken
+    as they are: the quantizer leaves a tensor alone that comes from a DequantizeLinear.
+
     Raises QuantizeError when the request contradicts itself, cannot be carried out, or was not
     carried out by the tools (see :func:`verify_int8`).
     """
@@ -109,7 +112,9 @@ def verify_int8(
             problems.append(f"{node.name} is not quantized")
         else:
             problems += _weight_problems(weight, options)
-            problems += _activation_problems(graph, weight, options)
+            # pixels that the float model dequantizes stay as they are
+            asked = before.activation_type(node.name) or options.activations
+            problems += _activation_problems(graph, weight, asked)
     if problems:
         raise QuantizeError(
             f"variant {options.id!r}: the tools did not do what was asked: "
@@ -156,11 +161,10 @@ def _quantize(
     prepared.CopyFrom(model)
     onnx.helper.set_model_props(prepared, _PREPARED)
     # The quantizer's own calibration has seen one image and is overruled for every tensor.
+    ranges = statistics.ranges(options.calibration, options.percentile)
     overrides = {
         tensor: [{"rmin": np.float32(low), "rmax": np.float32(high)}]
-        for tensor, (low, high) in statistics.ranges(
-            options.calibration, options.percentile
-        ).items()
+        for tensor, (low, high) in ranges.items()
     }
     with tempfile.TemporaryDirectory(prefix="edgeproof-int8-") as folder, quiet():
         target = Path(folder) / "int8.onnx"
@@ -256,10 +260,10 @@ def _weight_problems(weight: QuantizedWeight, options: Int8Options) -> list[str]
     return problems
 
 
-def _activation_problems(graph: Graph, weight: QuantizedWeight, options: Int8Options) -> list[str]:
+def _activation_problems(graph: Graph, weight: QuantizedWeight, asked: str) -> list[str]:
     found = graph.activation_type(weight.node)
     if found is None:
         return [f"the activations of {weight.node} are not quantized"]
-    if found != options.activations:
-        return [f"the activations of {weight.node} are {found}, not {options.activations}"]
+    if found != asked:
+        return [f"the activations of {weight.node} are {found}, not {asked}"]
     return []

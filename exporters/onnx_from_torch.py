@@ -55,6 +55,7 @@ def onnx_from_torch(network: nn.Module, spec: ModelSpec, options: ExportOptions)
     network = copy.deepcopy(network).to("cpu").to(memory_format=torch.contiguous_format)
     model = _export(network, spec)
     _pool_means(model.graph)
+    _dequantize_pixels(model.graph)
     _rename(model.graph)
     result = onnx_file.finished(ir.to_proto(model), spec)
     onnx_file.check_model(result, spec)
@@ -103,6 +104,49 @@ def _translate(network: nn.Module, images: torch.Tensor) -> ir.Model:
     if program is None:
         raise GraphError("torch.onnx.export returned nothing; expected an ONNX program.")
     return program.model
+
+
+def _dequantize_pixels(graph: ir.Graph) -> None:
+    """Turn ``(float(pixel) - mean) * scale`` into the one DequantizeLinear that it is.
+
+    Pixels are 8-bit numbers already. Where the mean is a whole pixel value and all channels share
+    it, normalising them is dequantizing them: the same bits in one node instead of three, and an
+    INT8 model takes the pixels as they are, without rounding anything.
+    """
+    for cast in list(graph):
+        pixels = cast.inputs[0] if cast.op_type == "Cast" else None
+        if pixels is None or pixels.dtype != ir.DataType.UINT8:
+            continue
+        chain, constants = [cast], {"Sub": 0.0, "Mul": 0.0}
+        for operator in constants:
+            user = _only_user(chain[-1])
+            constant = _scalar(user, 1) if user is not None and user.op_type == operator else None
+            if user is not None and constant is not None:
+                chain.append(user)
+                constants[operator] = constant
+        mean, scale = constants["Sub"], constants["Mul"]
+        if not (scale > 0 and 0 <= mean <= 255 and mean == round(mean)):
+            continue
+        steps = {"pixel_scale": np.float32(scale), "pixel_zero_point": np.uint8(mean)}
+        values = [ir.Value(name=name, const_value=ir.tensor(v)) for name, v in steps.items()]
+        for value in values:
+            graph.register_initializer(value)
+        node = ir.node("DequantizeLinear", [pixels, *values])
+        new, old = node.outputs[0], chain[-1].outputs[0]
+        new.shape, new.type = old.shape, old.type
+        ir.convenience.replace_nodes_and_values(graph, cast, chain[::-1], [node], [old], [new])
+
+
+def _only_user(node: ir.Node) -> ir.Node | None:
+    users = [user for user, _ in node.outputs[0].uses()]
+    return users[0] if len(users) == 1 and not node.outputs[0].is_graph_output() else None
+
+
+def _scalar(node: ir.Node, position: int) -> float | None:
+    """A constant input of one element as a number."""
+    value = node.inputs[position]
+    tensor = None if value is None else ir.convenience.get_const_tensor(value)
+    return float(tensor.numpy().reshape(-1)[0]) if tensor is not None and tensor.size == 1 else None
 
 
 def _pool_means(graph: ir.Graph) -> None:

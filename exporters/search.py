@@ -15,6 +15,7 @@ one, come from the callables of a ``Subject``."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -133,7 +134,7 @@ class _Search:
             self._try("fp16", "fp16", "as listed", {}, lambda: fp16)
         for listed in self.options.int8:
             self._int8(listed, "as listed", forced=True)
-        steps = (
+        steps: tuple[tuple[str, Callable[[], None]], ...] = (
             ("schemes", self._schemes),
             ("granularity", self._granularity),
             ("calibration", self._calibrations),
@@ -144,11 +145,9 @@ class _Search:
             ("mixed precision", self._mixed),
             ("fine-tuning", self._fine_tuned),
         )
-        untried: list[str] = []
-        if self.options.search.minutes > 0:
-            untried = self._within_time(steps)
-        elif self.options.int8:
-            self._explain()
+        if not self.options.search.minutes:
+            steps = (("explanation", self._explain),)
+        untried = self._within_time(steps)
         return SearchResult(
             trials=tuple(self.trials.values()),
             front=pareto_front(tuple(self.trials.values())),
@@ -260,26 +259,25 @@ class _Search:
         return self.subject.assess_quickly(onnx_file.to_bytes(model))
 
     def _mixed(self) -> None:
-        """The fewest layers in float that pass: doubling, then halving back."""
+        """The fewest of the layers that do most damage, in float, that make it pass: so many are
+        found by doubling, then by halving back."""
         base = self._finest()
         if not self.options.search.mixed or base is None or self._int8_passed():
             return
         assert self.explanation is not None  # the step before this one
-        order = [row.node for row in self.explanation.damage]
-        passing: int | None = None
-        count = 1
-        while count <= len(order) and passing is None:
-            passing = count if self._mixed_trial(base, order[:count]).passed else None
-            count *= 2
-        if passing is None:
-            return
-        low = passing // 2  # did not pass
-        while passing - low > 1:
-            middle = (low + passing) // 2
+        # one layer has to stay quantized
+        order = [row.node for row in self.explanation.damage][: len(self.explanation.noise) - 1]
+        failing, count = 0, min(1, len(order))
+        while count and not self._mixed_trial(base, order[:count]).passed:
+            failing, count = count, min(2 * count, len(order))
+            if failing == count:
+                return  # not even with all of them
+        while count - failing > 1:
+            middle = (failing + count) // 2
             if self._mixed_trial(base, order[:middle]).passed:
-                passing = middle
+                count = middle
             else:
-                low = middle
+                failing = middle
 
     def _mixed_trial(self, base: Trial, layers: Sequence[str]) -> Trial:
         asked = replace(
@@ -386,7 +384,8 @@ class _Search:
 
     def _check_time(self) -> None:
         spent = self.spent_before + self.clock() - self.began
-        if self.stopped() or spent > 60 * self.options.search.minutes:
+        limit = 60 * self.options.search.minutes or math.inf  # 0: there is nothing to search
+        if self.stopped() or spent > limit:
             raise _TimeIsOverError
 
     # --- choosing --------------------------------------------------------------------------

@@ -120,7 +120,8 @@ class NetworkOptions(Section):
     layers: tuple[Layer, ...] = ()
     torchvision: str | None = None
     callable: str | None = None
-    # pixels are scaled to [0, 1], then normalised by these; None: 0.5 and 0.5 for each channel
+    # pixels are scaled to [0, 1], then normalised by these; None: 0.5 and 0.5 for each channel.
+    # The mean is rounded to the nearest of the 256 values that a pixel can have.
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 

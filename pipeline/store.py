@@ -200,7 +200,7 @@ class Store:
 
     def publish(self, stage: str, names: tuple[str, ...]) -> None:
         """Copy outputs of a finished stage beside the stage folders, each one atomically; what is
-        there already with the same content stays. Folders lose files that are no longer made."""
+        there already with the same content stays, and what is no longer made goes."""
         record = self.record(stage)
         if record is None:
             return
@@ -211,6 +211,8 @@ class Store:
                     _mirror(source, self.root / name)
                 elif source.exists():
                     _copy(source, self.root / name)
+                else:
+                    _remove(self.root / name)
 
     def _swap(self, stage: str) -> None:
         folder, partial, old = self.folder(stage), self._partial(stage), self._old(stage)
@@ -278,6 +280,14 @@ def _mirror(source: Path, target: Path) -> None:
     for file in target.iterdir():
         if file.name not in names:
             file.unlink()
+
+
+def _remove(target: Path) -> None:
+    """A file or folder of an earlier run that would be taken for one of this run."""
+    if target.is_dir():
+        shutil.rmtree(target)
+    else:
+        target.unlink(missing_ok=True)
 
 
 def _copy(source: Path, target: Path) -> None:

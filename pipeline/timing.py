@@ -368,6 +368,7 @@ def measure_process(
     preprocess: Path | None = None,
     thresholds: Sequence[float] | None = None,
     variant: str = "fp32",
+    portable: bool = True,
     device: str = "cpu",
     threads: int | None = None,
     repeats: int = 3,
@@ -380,6 +381,7 @@ def measure_process(
     options = {
         "thresholds": None if thresholds is None else list(thresholds),
         "variant": variant,
+        "portable": portable,
         "device": device,
         "threads": threads,
     }

@@ -1,5 +1,5 @@
-"""Probabilities of many images, batch by batch, so that they never stand in memory as floats.
-Knows nothing of labels or accuracy; ``exporters.metrics`` judges."""
+"""Probabilities of many images, batch by batch, so that they never stand in memory as floats, and
+how good they are while training. Knows nothing of epochs and gates."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+
+from exporters.metrics import correct
+from pipeline.datasets.arrays import Split
+
+from .networks import PixelNetwork
 
 BATCH_SIZE = 256  # larger ones fall out of the processor's cache and were slower
 
@@ -41,3 +46,17 @@ def probabilities(
     finally:
         network.train(was_training)
     return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
+
+
+def judge(network: PixelNetwork, split: Split, device: str) -> tuple[float, float]:
+    """(cross-entropy, accuracy in percent) of a split; means over labels for multi-label."""
+    answer = probabilities(network, split.images, device=device)
+    tiny = np.finfo(np.float32).tiny
+    if network.spec.task == "multi-class":
+        of_truth = answer[np.arange(len(answer)), split.labels]
+        right = correct(answer, split.labels, None)
+    else:
+        of_truth = np.where(split.labels == 1, answer, 1 - answer)
+        right = correct(answer, split.labels, np.full(1, 0.5))
+    loss = -np.log(np.maximum(of_truth, tiny), dtype=np.float64).mean()
+    return float(loss), 100 * float(right.mean())

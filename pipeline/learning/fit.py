@@ -12,8 +12,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +22,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from exporters.metrics import correct
 from pipeline.datasets.arrays import Dataset, Split
 from pipeline.errors import TrainError
 from pipeline.recipe import NetworkOptions, TrainOptions
@@ -32,7 +30,9 @@ from runtime.spec import ModelSpec
 
 from . import checkpoint
 from .augment import augment
-from .evaluate import probabilities
+from .batches import batch_of
+from .device import mixed_precision, resolve_device, torch_settings
+from .evaluate import judge
 from .memory import freed_memory_is_kept
 from .networks import PixelNetwork, build_network
 from .optimize import averaged_copy, build_optimizer, learning_rate, training_loss
@@ -104,10 +104,10 @@ def fit(
     nothing can be written; RecipeError when the network's layers do not fit together.
     """
     _check(dataset, spec)
-    device = _resolve_device(train.device)
+    device = resolve_device(train.device)
     threads = train.threads or usable_threads()
     folder.mkdir(parents=True, exist_ok=True)
-    with freed_memory_is_kept(), _torch_settings(device, threads):
+    with freed_memory_is_kept(), torch_settings(device, threads):
         torch.manual_seed(seed)
         run = _Run(dataset, build_network(network, spec), train, seed, folder, device, threads)
         run.resume()
@@ -146,39 +146,6 @@ def _check_split(name: str, split: Split, spec: ModelSpec) -> None:
         raise TrainError(
             f"the {name} labels go from {labels.min()} to {labels.max()}; expected 0 to {most}."
         )
-
-
-def _resolve_device(asked: str) -> torch.device:
-    if asked == "cpu" or (asked == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        built = torch.version.cuda
-        reason = f"torch {torch.__version__} was built " + (
-            f"for CUDA {built} but finds no usable GPU or driver" if built else "without CUDA"
-        )
-        raise TrainError(
-            f'train.device = "cuda", but {reason}. Install a CUDA build of torch and a driver, or '
-            'set train.device = "auto".'
-        )
-    return torch.device("cuda")
-
-
-@contextmanager
-def _torch_settings(device: torch.device, threads: int) -> Iterator[None]:
-    """Threads, random state and determinism for the time of training."""
-    threads_before = torch.get_num_threads()
-    cudnn = torch.backends.cudnn
-    cudnn_before = (cudnn.deterministic, cudnn.benchmark)
-    torch.set_num_threads(threads)
-    # On the CPU every kernel used here gives the same bits at the same thread count anyway.
-    # torch.use_deterministic_algorithms would refuse what some networks need on a GPU.
-    cudnn.deterministic, cudnn.benchmark = True, False
-    try:
-        with torch.random.fork_rng(devices=[0] if device.type == "cuda" else []):
-            yield
-    finally:
-        cudnn.deterministic, cudnn.benchmark = cudnn_before
-        torch.set_num_threads(threads_before)
 
 
 def _identity(
@@ -220,7 +187,7 @@ class _Run:
         self.network.to(memory_format=torch.channels_last)
         self.averaged = averaged_copy(self.network, train.ema) if train.ema else None
         self.optimizer = build_optimizer(self.network, train)
-        self.precision = _precision(device)
+        self.precision = mixed_precision(device)
         # float16 alone needs its gradients scaled; else this passes everything through
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == torch.float16)
         self.generator = torch.Generator().manual_seed(seed)  # of orders and augmentation
@@ -293,12 +260,7 @@ class _Run:
 
     def _batch(self, order: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         start = self.position * self.batch
-        chosen = order[start : start + self.batch]
-        split = self.dataset.train
-        # indexing copies, so a read-only memory map is read and never written
-        pixels = torch.from_numpy(np.asarray(split.images[chosen]))  # uint8 (N, H, W, C)
-        labels = torch.from_numpy(np.asarray(split.labels[chosen]))  # (N,) or (N, labels)
-        return pixels.to(self.device), labels.to(self.device)
+        return batch_of(self.dataset.train, order[start : start + self.batch], self.device)
 
     def _look_at(self, loss: Tensor, number: int, lr: float) -> None:
         """Add up the loss; stop as soon as it is seen to be no number."""
@@ -317,7 +279,7 @@ class _Run:
     def finish_epoch(self, rate: float) -> None:
         """Look at the validation split, remember the best weights, write the metrics."""
         network = self._judged()
-        loss, accuracy = _judge(network, self.dataset.val, str(self.device))
+        loss, accuracy = judge(network, self.dataset.val, str(self.device))
         last_step = (self.epoch + 1) * self.steps_per_epoch - 1
         line = EpochMetrics(
             epoch=self.epoch + 1,
@@ -470,27 +432,6 @@ class _Run:
 
     def _write_metrics(self) -> None:
         checkpoint.write_metrics(self.folder, [asdict(line) for line in self.metrics])
-
-
-def _precision(device: torch.device) -> torch.dtype | None:
-    """The type of mixed precision; None computes in float32, as on every CPU."""
-    if device.type != "cuda":
-        return None  # few CPUs have bfloat16 units, and without them it is slower
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-
-
-def _judge(network: PixelNetwork, split: Split, device: str) -> tuple[float, float]:
-    """(cross-entropy, accuracy in percent) of a split; means over labels for multi-label."""
-    answer = probabilities(network, split.images, device=device)
-    tiny = np.finfo(np.float32).tiny
-    if network.spec.task == "multi-class":
-        of_truth = answer[np.arange(len(answer)), split.labels]
-        right = correct(answer, split.labels, None)
-    else:
-        of_truth = np.where(split.labels == 1, answer, 1 - answer)
-        right = correct(answer, split.labels, np.full(1, 0.5))
-    loss = -np.log(np.maximum(of_truth, tiny), dtype=np.float64).mean()
-    return float(loss), 100 * float(right.mean())
 
 
 def _rank(line: EpochMetrics) -> tuple[float, float]:

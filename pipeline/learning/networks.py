@@ -38,7 +38,7 @@ class PixelNetwork(nn.Module):
     ``logits`` stops before that and also takes float pixels in 0..255, as augmentation makes.
     """
 
-    mean: Tensor
+    mean: Tensor  # in whole pixel values
     scale: Tensor
 
     def __init__(self, body: nn.Module, options: NetworkOptions, spec: ModelSpec) -> None:
@@ -49,8 +49,9 @@ class PixelNetwork(nn.Module):
         mean = _constants(options.mean or (0.5,) * spec.channels)
         std = _constants(options.std or (0.5,) * spec.channels)
         # In units of pixel values, so that dividing by 255 costs no node of its own. They come
-        # from the options, so a checkpoint need not hold them.
-        self.register_buffer("mean", 255 * mean, persistent=False)
+        # from the options, so a checkpoint need not hold them. A whole pixel value as mean makes
+        # normalising pixels the same as dequantizing them (see exporters/onnx_from_torch.py).
+        self.register_buffer("mean", torch.round(255 * mean), persistent=False)
         self.register_buffer("scale", 1 / (255 * std), persistent=False)
 
     def logits(self, pixels: Tensor) -> Tensor:

@@ -71,9 +71,9 @@ def assemble(recipe: Recipe, reports: Reports, folders: Mapping[str, Path]) -> R
     return report if int8 is None else replace(report, flips=flips(answers, int8.id))
 
 
-def with_bundle(report: Report, bundle_id: str, size_bytes: int) -> Report:
+def with_bundle(report: Report, bundle_id: str, size_bytes: int, file: str) -> Report:
     """The same report, which now knows the bundle that was made from it."""
-    return replace(report, bundle=BundleReport(bundle_id, size_bytes))
+    return replace(report, bundle=BundleReport(bundle_id, size_bytes, file))
 
 
 def _rows(reports: Reports) -> list[dict[str, Any]]:
@@ -172,8 +172,11 @@ def _variant(
         size_bytes=(folders["quantize"] / f"{row['id']}.onnx").stat().st_size,
         portable=row["portable"],
         portable_reason=row["reason"],
-        passed=row["passed"],
-        verdict_reasons=tuple(row["verdict"]),
+        passed=row["id"] in benchmark["ships"],
+        verdict_reasons=(
+            *row["verdict"],
+            *(check["text"] for check in benchmark["bounds"].get(row["id"], ())),
+        ),
         accuracy_percent=row["accuracy_percent"],
         top1_agreement_percent=100 * parity["agreement"],
         difference=Difference(

@@ -9,10 +9,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.errors import GateError
 from pipeline.recipe import Recipe
 from pipeline.stage import Context, Stage
 
 if TYPE_CHECKING:
+    from exporters.gates import Check
     from pipeline.timing import Run, Timing
     from runtime.spec import ModelSpec
 
@@ -20,7 +22,8 @@ EAGER = "PyTorch eager"
 
 
 def run(context: Context) -> dict[str, Any]:
-    """Time everything in turns at the recipe's number of threads; the report holds the rows."""
+    """Time everything in turns at the recipe's number of threads, hold it against the recipe's
+    bounds, and choose defaults among what may ship; the report holds the rows."""
     from exporters.defaults import choose_defaults
     from pipeline.hardware import detect
     from pipeline.timing import to_dict
@@ -28,17 +31,19 @@ def run(context: Context) -> dict[str, Any]:
 
     passed = [row for row in context.reports["validate"]["variants"] if row["passed"]]
     timings = _time(context, "cpu", [row["id"] for row in passed])
-    measured = {cpu_target(): _measured(passed, timings)}
-    cuda = _cuda_timings(context, [row["id"] for row in passed])
-    if isinstance(cuda, dict):
-        measured["cuda"] = _measured(passed, cuda)
-    defaults = choose_defaults(measured)
     processes = _processes(context, [row["id"] for row in passed])
     threads = context.recipe.benchmark.threads
     rows = {
         name: {**to_dict(timing, processes[name]), "threads": threads}
         for name, timing in timings.items()
     }
+    bounds = _bounds(context, rows)
+    ships = _ships(context, passed, bounds)
+    measured = {cpu_target(): _measured(ships, timings)}
+    cuda = _cuda_timings(context, [row["id"] for row in ships])
+    if isinstance(cuda, dict):
+        measured["cuda"] = _measured(ships, cuda)
+    defaults = choose_defaults(measured)
     here = next(row for row in defaults if row.target == cpu_target())
     return {
         "headline": f"default here ({here.target}): {here.variant}, {here.reason}",
@@ -48,8 +53,47 @@ def run(context: Context) -> dict[str, Any]:
         "reference": EAGER,
         "speedups": {name: _speedup(timings, name) for name in timings},
         "cuda": cuda if isinstance(cuda, str) else {n: to_dict(t) for n, t in cuda.items()},
+        "bounds": {name: [asdict(check) for check in checks] for name, checks in bounds.items()},
+        "ships": [row["id"] for row in ships],
         "defaults": [asdict(row) for row in defaults],
     }
+
+
+def _bounds(context: Context, rows: dict[str, dict[str, Any]]) -> dict[str, tuple[Check, ...]]:
+    """Each variant against the recipe's bounds of size, latency and memory."""
+    from exporters.gates import within_bounds
+
+    return {
+        name: within_bounds(
+            context.recipe.gate,
+            size_bytes=(context.inputs["quantize"] / f"{name}.onnx").stat().st_size,
+            latency_ms=row["p50_ms"],
+            memory_mb=row["rss_mb"],
+        )
+        for name, row in rows.items()
+        if name != EAGER
+    }
+
+
+def _ships(
+    context: Context, passed: list[dict[str, Any]], bounds: dict[str, tuple[Check, ...]]
+) -> list[dict[str, Any]]:
+    """The variants within their bounds; raises GateError when none is."""
+    broken = {
+        name: [check.text for check in checks if not check.passed]
+        for name, checks in bounds.items()
+    }
+    for name, texts in broken.items():
+        if texts:
+            context.observer.note(f"{name} is not packaged: {'; '.join(texts)}")
+    ships = [row for row in passed if not broken[row["id"]]]
+    if not ships:
+        told = "; ".join(f"{name}: {', '.join(texts)}" for name, texts in broken.items())
+        raise GateError(
+            f"no variant keeps the bounds of the recipe on this machine: {told}. Raise the bounds "
+            "in [gate], or make the network smaller."
+        )
+    return ships
 
 
 def _time(context: Context, device: str, variants: list[str]) -> dict[str, Timing]:
@@ -88,16 +132,21 @@ def _predictor(context: Context, spec: ModelSpec, name: str, device: str, thread
     from runtime import Predictor
 
     model = context.inputs["quantize"] / f"{name}.onnx"
-    made = {row["id"]: row for row in context.reports["quantize"]["variants"]}
     return Predictor.from_parts(
         spec,
         None,
         model,
         variant=name,
-        portable=made[name]["portable"],  # decides which INT8 kernels a bundle would run
+        portable=_portable(context, name),
         device=device,
         threads=threads,
     )
+
+
+def _portable(context: Context, name: str) -> bool:
+    """Decides which INT8 kernels a bundle would run."""
+    rows = {row["id"]: row for row in context.reports["quantize"]["variants"]}
+    return bool(rows[name]["portable"])
 
 
 def _spec_and_images(context: Context) -> tuple[ModelSpec, Any]:
@@ -153,7 +202,9 @@ def _processes(context: Context, variants: list[str]) -> dict[str, Any]:
     context.observer.step("benchmark: cold starts", 1, total, EAGER)
     for number, name in enumerate(variants, start=2):
         model = (context.inputs["quantize"] / f"{name}.onnx").resolve()
-        found[name] = measure_process(spec, model, variant=name, threads=threads)
+        found[name] = measure_process(
+            spec, model, variant=name, portable=_portable(context, name), threads=threads
+        )
         context.observer.step("benchmark: cold starts", number, total, name)
     return found
 
@@ -195,7 +246,7 @@ STAGE = Stage(
     "time the variants that passed, choose the default of each kind of device",
     run,
     inputs=("data", "train", "quantize", "validate"),
-    sections=("benchmark",),
+    sections=("benchmark", "gate"),
     sources=(
         "pipeline/stages/benchmark.py",
         "pipeline/hardware.py",

@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.report.data import Report
+    from runtime.manifest import Default
 
 BUNDLE_NAME = "bundle.zip"
+BUNDLES_NAME = "bundles"  # folder of <target>.zip, when the recipe wants one for each
 DIST_NAME = "dist"
 REPORT_JSON_NAME = "report.json"
 REPORT_HTML_NAME = "report.html"
@@ -24,11 +26,23 @@ def run(context: Context) -> dict[str, Any]:
     from pipeline.report import data as report_data
     from pipeline.report.assemble import assemble, with_bundle
     from pipeline.report.render import render_html
+    from runtime.manifest import Default
 
     recipe = context.recipe
     report = assemble(recipe, context.reports, context.inputs)
-    bundle = context.out / BUNDLE_NAME
-    bundle_id = _write_bundle(context, report, bundle)
+    defaults = [Default(**row) for row in context.reports["benchmark"]["defaults"]]
+    if recipe.package.bundles == "one":
+        names = {BUNDLE_NAME: defaults}
+        own = BUNDLE_NAME
+    else:
+        (context.out / BUNDLES_NAME).mkdir(exist_ok=True)
+        names = {f"{BUNDLES_NAME}/{row.target}.zip": _alone(row) for row in defaults}
+        own = f"{BUNDLES_NAME}/{report.target}.zip"  # of this kind of machine
+    ids = {}
+    for number, (name, rows) in enumerate(names.items(), start=1):
+        ids[name] = _write_bundle(context, report, context.out / name, rows)
+        context.observer.step("package: bundles", number, len(names), name)
+    bundle = context.out / own
     (context.out / DIST_NAME).mkdir(exist_ok=True)
     wheel = write_wheel(
         context.out / DIST_NAME,
@@ -38,17 +52,29 @@ def run(context: Context) -> dict[str, Any]:
         summary=recipe.description,
         licence=str(report.model.licence),
     )
-    report = with_bundle(report, bundle_id, bundle.stat().st_size)
+    report = with_bundle(report, ids[own], bundle.stat().st_size, own)
     report_data.write(report, context.out / REPORT_JSON_NAME)
     (context.out / REPORT_HTML_NAME).write_text(render_html(report), encoding="utf-8")
     return {
-        "headline": f"bundle {bundle_id[:12]}, {bundle.stat().st_size / 1024:,.0f} KiB; "
+        "headline": f"bundle {ids[own][:12]}, {bundle.stat().st_size / 1024:,.0f} KiB; "
         f"{wheel.name}, {wheel.stat().st_size / 1024:,.0f} KiB",
-        "bundle_id": bundle_id,
+        "bundle_id": ids[own],
+        "bundles": ids,
     }
 
 
-def _write_bundle(context: Context, report: Report, bundle: Path) -> str:
+def _alone(row: Default) -> list[Default]:
+    """The defaults of a bundle that holds the variant of one kind of device only; every bundle
+    has a default for any other CPU."""
+    from runtime.manifest import Default
+
+    rows = [row, Default("cpu", row.variant, f"it is the only one; made for {row.target}")]
+    return rows if row.target != "cpu" else [row]
+
+
+def _write_bundle(context: Context, report: Report, bundle: Path, defaults: list[Default]) -> str:
+    """A bundle of the variants that may ship: all of them, or those that ``defaults`` name when
+    the recipe wants one bundle for each kind of device."""
     from exporters.bundle_writer import (
         Golden,
         PackedVariant,
@@ -59,11 +85,13 @@ def _write_bundle(context: Context, report: Report, bundle: Path) -> str:
     from pipeline.datasets import golden
     from pipeline.datasets.arrays import open_dataset
     from pipeline.report.model_card import model_card
-    from runtime.manifest import Default
     from runtime.spec import ModelSpec
 
     recipe, validated = context.recipe, context.reports["validate"]
     dataset = open_dataset(context.inputs["data"])
+    ships = set(context.reports["benchmark"]["ships"])
+    if recipe.package.bundles == "per-target":
+        ships &= {row.variant for row in defaults}
     variants = [
         PackedVariant(
             model=(context.inputs["quantize"] / f"{row['id']}.onnx").read_bytes(),
@@ -75,14 +103,14 @@ def _write_bundle(context: Context, report: Report, bundle: Path) -> str:
             device_tolerance=device_tolerance(row["precision"], row["portable"]),
         )
         for row in validated["variants"]
-        if row["passed"]
+        if row["id"] in ships
     ]
     return write_bundle(
         bundle,
         spec=ModelSpec.from_dict(validated["spec"]),
         preprocess=(context.inputs["data"] / "preprocess.onnx").read_bytes(),
         variants=variants,
-        defaults=[Default(**row) for row in context.reports["benchmark"]["defaults"]],
+        defaults=defaults,
         golden=Golden(
             golden.raw_images(recipe.preprocess, dataset, recipe.package.golden_raw),
             golden.model_pixels(dataset, recipe.package.golden_images),
@@ -135,5 +163,5 @@ STAGE = Stage(
         "runtime",
     ),
     libraries=("numpy", "onnxruntime", "matplotlib", "jinja2"),
-    publish=(BUNDLE_NAME, DIST_NAME, REPORT_JSON_NAME, REPORT_HTML_NAME),
+    publish=(BUNDLE_NAME, BUNDLES_NAME, DIST_NAME, REPORT_JSON_NAME, REPORT_HTML_NAME),
 )

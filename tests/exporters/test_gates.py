@@ -337,3 +337,60 @@ def test_comparison_is_symmetric_and_blind_to_order(seed: int, multi: bool) -> N
     mixed = compare(before[order], after[order], labels[order], spec)
     assert (mixed.pairs, mixed.labels, mixed.losses) == (there.pairs, there.labels, there.losses)
     assert sum(row.pairs.total for row in there.labels) == there.pairs.total
+
+
+# --- choosing on validation images, and bounds -----------------------------------------------
+
+
+def flipped(images: int, lost: int, won: int) -> Parity:
+    """Two models that differ a little everywhere, and in ``lost`` and ``won`` answers."""
+    labels = np.zeros(images, np.int64)
+    before, after = labels.copy(), labels.copy()
+    after[:lost] = 1
+    before[lost : lost + won] = 1
+    return compare(one_hot(before), one_hot(after, sure=0.89), labels, CLASSES)
+
+
+def test_screening_few_images_asks_for_the_loss_that_was_found() -> None:
+    """300 images can never bound a loss below 0.15 points; a search must not fail for that."""
+    same, lost = flipped(300, 0, 0), flipped(300, 3, 0)
+    options = GateOptions()
+    assert not gates.judge(same, options).passed
+    assert gates.screen(same, options).passed
+    assert not gates.screen(lost, options).passed
+
+
+def test_screening_enough_images_is_judging() -> None:
+    for lost in (0, 1, 5, 30):
+        parity = flipped(10_000, lost, 0)
+        assert gates.screen(parity, GateOptions()) == gates.judge(parity, GateOptions())
+
+
+@pytest.mark.parametrize(
+    ("bounds", "failed"),
+    [
+        ({}, []),
+        ({"max_size_bytes": 1000, "max_latency_ms": 2.0, "max_memory_mb": 60.0}, []),
+        ({"max_size_bytes": 999}, ["size"]),
+        ({"max_latency_ms": 1.9}, ["latency"]),
+        ({"max_memory_mb": 59.0}, ["memory"]),
+    ],
+)
+def test_bounds(bounds: dict[str, float], failed: list[str]) -> None:
+    checks = gates.within_bounds(
+        GateOptions(**bounds),  # type: ignore[arg-type]
+        size_bytes=1000,
+        latency_ms=2.0,
+        memory_mb=60.0,
+    )
+    assert len(checks) == len(bounds)
+    assert [check.name for check in checks if not check.passed] == failed
+    for check in checks:
+        assert "the recipe allows" in check.text
+
+
+def test_memory_that_could_not_be_measured_keeps_no_bound() -> None:
+    (check,) = gates.within_bounds(
+        GateOptions(max_memory_mb=1e6), size_bytes=1, latency_ms=1, memory_mb=None
+    )
+    assert not check.passed

@@ -201,3 +201,72 @@ def test_load_names_the_path(tmp_path: Any, digits: Any) -> None:
     assert onnx_file.to_bytes(onnx_file.load(tmp_path / "m.onnx")) == onnx_file.to_bytes(
         digits.model
     )
+
+
+# --- pixels are 8-bit numbers already ---------------------------------------------------------
+
+
+class Normalised(nn.Module):
+    """(pixel - mean) * scale, or something like it, before a convolution."""
+
+    def __init__(self, normalise: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.normalise = normalise
+        self.conv = nn.Conv2d(1, 2, 3, padding=1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = self.normalise(images.permute(0, 3, 1, 2).float())
+        return torch.softmax(self.conv(x).mean((2, 3)), dim=1)
+
+
+@pytest.mark.parametrize(
+    ("normalise", "expected"),
+    [
+        (lambda x: (x - 33) * 0.0127, True),
+        (lambda x: x * 0.0039, True),  # mean 0
+        (lambda x: (x - 33.3) * 0.0127, False),  # no pixel has this value
+        (lambda x: (x + 5) * 0.0127, False),  # nor this one
+        (lambda x: (x - 33) * -0.01, False),  # a scale is positive
+        (lambda x: (x - 33) * 0.01 + (x - 33), False),  # used twice
+        (lambda x: (x - 33).abs() * 0.01, False),  # something in between
+    ],
+)
+def test_normalised_pixels_are_dequantized(
+    normalise: Callable[[torch.Tensor], torch.Tensor], expected: bool
+) -> None:
+    torch.manual_seed(0)
+    network = Normalised(normalise).eval()
+    model = onnx_from_torch(network, SPEC, ExportOptions())  # proves equal answers
+    assert ("DequantizeLinear" in operators(model)) == expected
+    assert ("Cast" in operators(model)) != expected
+
+
+def test_dequantizing_gives_the_bits_of_the_network() -> None:
+    network = Normalised(lambda x: (x - 33) * np.float32(1 / 78.6)).eval()
+    model = onnx_from_torch(network, SPEC, ExportOptions())
+    (node,) = [n for n in model.graph.node if n.op_type == "DequantizeLinear"]
+    seen = onnx_file.with_outputs(model, [node.output[0]])
+    images = np.arange(256, dtype=np.uint8).reshape(16, 4, 4, 1)
+    found = onnx_file.session(seen).run([node.output[0]], {"images": images})[0]
+    wanted = network.normalise(torch.from_numpy(images).permute(0, 3, 1, 2).float())
+    assert np.array_equal(found, wanted.numpy())
+
+
+def test_int8_takes_the_pixels_as_they_are() -> None:
+    """No QuantizeLinear before the first layer: nothing is rounded there."""
+    from exporters.int8_from_fp32 import int8_from_fp32
+    from exporters.options import Int8Options
+    from exporters.qdq import Graph
+
+    torch.manual_seed(0)
+    network = Normalised(lambda x: (x - 33) * 0.0127).eval()
+    model = onnx_from_torch(network, SPEC, ExportOptions())
+    images = np.random.default_rng(0).integers(0, 256, (16, 4, 4, 1), dtype=np.uint8)
+    for activations in ("uint8", "int8"):
+        options = Int8Options(activations=activations, calibration_images=16)  # type: ignore[arg-type]
+        graph = Graph(int8_from_fp32(model, SPEC, options, images))
+        conv = graph.node("Conv_0")
+        assert conv is not None
+        pixels = graph.producer(conv.input[0])
+        assert pixels is not None and pixels.op_type == "DequantizeLinear"
+        assert graph.producer(pixels.input[0]).op_type == "Transpose"  # type: ignore[union-attr]

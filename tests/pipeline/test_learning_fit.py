@@ -183,7 +183,7 @@ def test_the_best_epoch_by_validation_is_kept(
         judged.append({k: v.clone() for k, v in network.state_dict().items()})
         return next(told)
 
-    monkeypatch.setattr(fit_module, "_judge", judge)
+    monkeypatch.setattr(fit_module, "judge", judge)
     result = train(tmp_path)
     assert (result.best_epoch, result.val_accuracy_percent) == (2, 90.0)
     for key, value in weights(tmp_path).items():
