@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from .data import Report
 from .search_data import SearchReport, TrialReport
-from .words import count, percent, points, seconds, share
+from .words import count, percent, points, seconds, share, standing
 
 STANDS_OUT_DB = 1.0  # what a layer must give back to be called the one that costs most
 
@@ -89,9 +89,10 @@ def _behind(trial: TrialReport, best: TrialReport) -> str:
 
 
 def dropped(report: Report) -> bool:
-    """Whether the INT8 variant to explain was refused, on the test split or before it."""
+    """Whether the INT8 variant to explain was refused for its answers, on the test split or
+    before it."""
     if report.int8 is not None:
-        return not report.int8.passed
+        return not report.int8.passed and report.int8.speed is None
     explained = _explained(report)
     return explained is not None and not explained.passed
 
@@ -116,8 +117,8 @@ def loss(report: Report) -> str | None:
     change = variant.accuracy_percent - report.reference.accuracy_percent
     images = count(report.data.counts.get("test"))
     text = (
-        f"{variant.id} {'passed' if variant.passed else 'was refused by'} the gate. On {images} "
-        f"test images it answers {percent(variant.accuracy_percent)} right, {points(change)} "
+        f"{variant.id} {standing(variant)}. On {images} test "
+        f"images it answers {percent(variant.accuracy_percent)} right, {points(change)} "
         "points against PyTorch"
     )
     if found is None or found.variant != variant.id:

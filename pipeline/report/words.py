@@ -156,6 +156,14 @@ def summary(report: Report) -> str:
     return f"{text} and {milliseconds(default.speed.p50_ms)} per image{on} ({report.hardware.cpu})."
 
 
+def standing(variant: VariantReport) -> str:
+    """How a variant stands before the gate; only what keeps its accuracy is timed, and then held
+    against the recipe's bounds of latency, size and memory."""
+    if variant.passed:
+        return "passed the gate"
+    return "breaks a bound of the recipe" if variant.speed else "was refused by the gate"
+
+
 def smaller(report: Report, variant: VariantReport) -> float | None:
     """How many times as large FP32 is."""
     fp32 = report.fp32
@@ -169,7 +177,9 @@ def payoff(report: Report, variant: VariantReport) -> str | None:
     less = smaller(report, variant)
     smaller_by = f"{less:.1f} times smaller" if less and less >= 1.05 else None
     if not variant.passed:
-        return f"{variant.id} was refused by the gate; its speed was not measured."
+        speed = variant.speedup
+        told = f"{times(speed.value)} the speed of FP32" if speed else "its speed was not measured"
+        return f"{variant.id} {standing(variant)}; {told}."
     if variant.speedup is None:
         file = f"its file is {smaller_by or 'no smaller'}"
         return f"{variant.id}: {file}; its speed was not measured here."

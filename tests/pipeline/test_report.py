@@ -769,7 +769,12 @@ def test_incomplete_search_is_said_with_what_was_left_out() -> None:
 def test_a_drop_is_claimed_only_where_there_is_one() -> None:
     report = digits()
     assert search_words.title(report) == "Where INT8 hurts"
-    int8 = replace(report.variants[2], passed=False)
+    slow = replace(report.variants[2], passed=False)  # timed, so its answers were good enough
+    bound = replace(report, variants=(*report.variants[:2], slow))
+    assert search_words.title(bound) == "Where INT8 hurts"
+    assert "breaks a bound of the recipe" in (search_words.loss(bound) or "")
+    assert "breaks a bound of the recipe; 0.96×" in (words.payoff(bound, slow) or "")
+    int8 = replace(slow, speed=None, speedup=None)
     refused = replace(report, variants=(*report.variants[:2], int8))
     assert search_words.title(refused) == "Why did accuracy drop?"
     assert "was refused by the gate" in (search_words.loss(refused) or "")
