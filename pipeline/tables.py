@@ -78,9 +78,9 @@ def _speeds(speed: Speed | None) -> list[str]:
 
 
 def _search_table(search: SearchReport) -> Iterator[Table | str]:
-    """What was tried, on validation data; those that went on to the test split in bold."""
+    """What was tried, on validation data; SQNR in decibels. In bold what the test split saw."""
     table = _narrow_table("tried", "verdict")
-    for heading in ("lost", "SQNR dB", "KiB", "vs fp32"):
+    for heading in ("lost", "SQNR", "KiB", "vs fp32"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("portable", no_wrap=True)
     for trial in search.trials:

@@ -148,11 +148,12 @@ def _limits(axes: Axes, rows: Sequence[TrialReport], margin: float | None) -> fl
 
 
 def _staircase(axes: Axes, front: Iterable[TrialReport]) -> None:
-    """The least that is lost at each latency; what lies below and right of it is beaten."""
+    """The least that is lost at each latency; what lies below and right of it is beaten. As the
+    search has it, more right answers than FP32's are luck and count as none lost."""
     steps: list[tuple[float, float]] = []
-    for row in sorted(front, key=lambda row: (_latency(row), _lost(row))):
-        if not steps or _lost(row) < steps[-1][1]:
-            steps.append((_latency(row), _lost(row)))
+    for x, y in sorted((_latency(row), max(_lost(row), 0.0)) for row in front):
+        if not steps or y < steps[-1][1]:
+            steps.append((x, y))
     if steps:
         bottom, right = axes.get_ylim()[0], axes.get_xlim()[1]
         line = [(steps[0][0], bottom), *steps, (right, steps[-1][1])]
