@@ -43,8 +43,9 @@ checkpoint_seconds = 0 # after each step, so that a kill always hits a run that 
 batch_sizes = [1, 3]
 [quantize]
 fp16 = false
-[[quantize.int8]]
 calibration_images = 64
+int8 = [{{ id = "int8-u8s8-rr" }}]
+search.minutes = 0
 [gate]
 margin_points = 10 # 90 images cannot show less than 3
 [benchmark]
