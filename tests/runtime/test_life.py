@@ -168,6 +168,28 @@ def test_a_pool_of_processes_takes_predictors(path: Path, method: Any) -> None:
 
 
 @FORKS
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_child_may_end_by_sys_exit(path: Path, threads: int, closed: bool) -> None:
+    """onnxruntime's reporting thread would hang it there: see ``processes.py``."""
+    code = (
+        "import os, sys, numpy\n"
+        "from runtime import Predictor\n"
+        f"p = Predictor(sys.argv[1], 'cpu', threads={threads})\n"
+        "page = numpy.full((30, 40, 3), 7, numpy.uint8)\n"
+        "expected = p.predict(page)\n"
+        f"if {closed}: p.close()\n"
+        "if child := os.fork():\n"
+        "    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+        f"sys.exit(3 if {closed} or p.predict(page) == expected else 4)\n"
+    )
+    command = [sys.executable, "-c", code, str(path)]
+    root = Path(runtime.__file__).parents[1]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=60)
+    assert done.returncode == 3, done.stderr
+
+
+@FORKS
 def test_another_device_does_not_survive_a_fork(path: Path) -> None:
     with Predictor(path, device="cpu", threads=2) as p:
         object.__setattr__(p.info, "device", "cuda")
