@@ -46,6 +46,8 @@ def test_an_unknown_attribute_names_those_that_exist() -> None:
 def test_answers_are_frozen_and_plain_json() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         ANSWER.label = "two"  # type: ignore[misc]
+    with pytest.raises(AttributeError):
+        FACE["two"].present = True  # type: ignore[misc]
     assert json.loads(json.dumps(ANSWER.to_dict(top=1)))["top"] == [
         {"label": "one", "index": 1, "probability": 0.5}
     ]
