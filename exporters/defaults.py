@@ -25,13 +25,15 @@ class Measured:
 def choose_defaults(
     measured: Mapping[str, Sequence[Measured]], base: str = "fp32"
 ) -> tuple[Default, ...]:
-    """A default for each of ``TARGETS``; ``measured`` has the variants by target.
+    """A default for each of ``TARGETS`` and of what else was measured ("arm64-dotprod", which a
+    reader looks for before "arm64"); ``measured`` has the variants by target.
 
     The fastest variant that is worth it, else ``base``. A target that was not measured gets
     ``base``, with the words "not measured here". An INT8 file that is not portable is only ever
     the default of the very target where its answers were measured.
     """
-    return tuple(_choose(target, measured.get(target, ()), base) for target in TARGETS)
+    targets = dict.fromkeys((*TARGETS, *measured))
+    return tuple(_choose(target, measured.get(target, ()), base) for target in targets)
 
 
 def _choose(target: str, rows: Sequence[Measured], base: str) -> Default:

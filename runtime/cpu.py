@@ -28,18 +28,29 @@ def usable_threads(root: str = "/") -> int:
     return max(1, math.floor(min(cores, _quota_cores(root))))
 
 
-def cpu_target(root: str = "/") -> str:
-    """The row of a manifest's ``defaults`` that fits this CPU; "cpu" when none is special."""
+def cpu_targets(root: str = "/") -> tuple[str, ...]:
+    """The rows of a manifest's ``defaults`` that fit this CPU, the most special first; "cpu" is
+    always the last. What 8-bit layers gain depends on these instructions more than on anything
+    else: sums of four products (VNNI; ARM's dot product) and of small matrices (i8mm)."""
     machine = platform.machine().lower()
+    special: list[str] = []
     if machine in ("aarch64", "arm64"):
-        return "arm64"
-    if machine in ("x86_64", "amd64"):
+        features = _features(root)
+        special = ["arm64-i8mm"] if "i8mm" in features else []
+        special += ["arm64-dotprod"] if "asimddp" in features else []
+        special += ["arm64"]
+    elif machine in ("x86_64", "amd64"):
         features = _features(root)
         if features & {"avx512_vnni", "avx_vnni", "avx512vnni"}:
-            return "x86_64-vnni"
-        if "avx2" in features:
-            return "x86_64-avx2"
-    return "cpu"
+            special = ["x86_64-vnni"]
+        elif "avx2" in features:
+            special = ["x86_64-avx2"]
+    return (*special, "cpu")
+
+
+def cpu_target(root: str = "/") -> str:
+    """The most special of ``cpu_targets``: what a measurement made here is one of."""
+    return cpu_targets(root)[0]
 
 
 def cpu_identity(root: str = "/") -> str:

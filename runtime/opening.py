@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from . import autotune_cache, onnx_session
 from .bundle import ModelParts
-from .cpu import cpu_target, usable_threads
+from .cpu import cpu_targets, usable_threads
 from .errors import (
     BundleError,
     BundleFormatError,
@@ -67,7 +67,7 @@ def open_model(parts: ModelParts, device: str, variant: str, threads: int | None
 def open_variant(parts: ModelParts, device: Device, variant: Variant, threads: int) -> OpenedModel:
     """A session of that variant on that device, checked against the spec. ``info.reason`` says
     only what is special about how it runs."""
-    target = _target(device.name)
+    target = _targets(device.name)[0]
     # Only there do the 8-bit kernels saturate: they sum pairs in 16 bits.
     exact = variant.precision == "int8" and not variant.portable and target == "x86_64-avx2"
     session = open_session(parts.read(variant.file), device, threads, exact_int8=exact)
@@ -90,7 +90,7 @@ def open_variant(parts: ModelParts, device: Device, variant: Variant, threads: i
 
 def usual_variant(manifest: Manifest, device: str) -> str:
     """The id of the bundle's default for a device."""
-    return manifest.default_for(_target(device)).variant
+    return manifest.default_for(*_targets(device)).variant
 
 
 def open_preprocess(parts: ModelParts) -> Session:
@@ -131,8 +131,8 @@ def _thread_count(threads: int | None) -> int:
     return threads
 
 
-def _target(device: str) -> str:
-    return cpu_target() if device == "cpu" else device
+def _targets(device: str) -> tuple[str, ...]:
+    return cpu_targets() if device == "cpu" else (device,)
 
 
 def _variant(parts: ModelParts, wanted: str, device: str, threads: int) -> tuple[Variant, str]:
@@ -145,7 +145,7 @@ def _variant(parts: ModelParts, wanted: str, device: str, threads: int) -> tuple
             return manifest.variant(tuned[0]), tuned[1]
         except VariantError:
             _log.info("the remembered variant %r is not in the bundle", tuned[0])
-    default = manifest.default_for(_target(device))
+    default = manifest.default_for(*_targets(device))
     return (
         manifest.variant(default.variant),
         f"{default.variant} is the default of {default.target}: {default.reason}",

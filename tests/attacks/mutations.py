@@ -3,8 +3,9 @@ one does.
 
     PYTHONPATH=. python tests/attacks/mutations.py COUNT SEED [BUNDLE]
 
-Without BUNDLE, of multi-class images, three small ones are mutated in turns. Prints JSON. The mutations are of bytes, as damage is: hashes are not made to fit (that is a
-forger's work, and in ``cases.py``).
+Without BUNDLE, which must be of a multi-class model, three small ones are mutated in turns. Prints
+JSON. The mutations are of bytes, as damage is: hashes are not made to fit (that is a forger's work,
+and in ``cases.py``).
 """
 
 from __future__ import annotations

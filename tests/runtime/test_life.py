@@ -65,7 +65,7 @@ def test_int8_that_would_saturate_here_runs_with_exact_kernels_and_says_so(
     variant: str,
     exact: bool,
 ) -> None:
-    monkeypatch.setattr(opening, "cpu_target", lambda: target)
+    monkeypatch.setattr(opening, "cpu_targets", lambda: (target, "cpu"))
     model = build.model(build.GREY)
     with Predictor.from_parts(build.GREY, None, model, variant=variant, portable=portable) as p:
         options = session_of(p).get_session_options()

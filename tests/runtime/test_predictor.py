@@ -144,17 +144,35 @@ def test_an_impossible_option_is_refused(
         Predictor(grey_bundle, **{"device": "cpu", **options})
 
 
-def test_the_default_of_this_kind_of_cpu_is_taken(build: Any) -> None:
-    from runtime.cpu import cpu_target
+@pytest.mark.parametrize(
+    ("rows", "variant", "named"),
+    [
+        (("arm64-i8mm", "arm64", "cpu"), "int8-u8s8-rr", "arm64-i8mm"),
+        (("cpu", "arm64-dotprod", "arm64"), "int8-u8s8-rr", "arm64-dotprod"),
+        (("arm64", "cpu", "x86_64-vnni"), "int8-u8s8-rr", "arm64"),
+        (("cpu", "x86_64-vnni"), "fp32", "cpu"),
+    ],
+)
+def test_the_default_of_this_kind_of_cpu_is_taken(
+    build: Any, monkeypatch: pytest.MonkeyPatch, rows: Any, variant: str, named: str
+) -> None:
+    """The bundle's table decides, by the most special row that fits: that of the INT8 file here."""
+    from runtime import opening
 
-    rows = [
-        {"target": "cpu", "variant": "fp32", "reason": "not measured here"},
-        {"target": cpu_target(), "variant": "int8-u8s8-rr", "reason": "2.0x as fast"},
+    targets = ("arm64-i8mm", "arm64-dotprod", "arm64", "cpu")
+    monkeypatch.setattr(opening, "cpu_targets", lambda: targets)
+    table = [
+        {
+            "target": target,
+            "variant": "int8-u8s8-rr" if target == named != "cpu" else "fp32",
+            "reason": f"measured on {target}",
+        }
+        for target in rows
     ]
-    data = build.bundle(edit=lambda d: d.update(defaults=rows))
+    data = build.bundle(edit=lambda d: d.update(defaults=table))
     with Predictor(data, device="cpu") as p:
-        assert p.info.variant == ("int8-u8s8-rr" if cpu_target() != "cpu" else "fp32")
-        assert p.info.target == cpu_target()
+        assert (p.info.variant, p.info.target) == (variant, "arm64-i8mm")
+        assert f"{variant} is the default of {named}: measured on {named}" in p.info.reason
 
 
 def test_selftest_reports_what_it_compared(grey: Predictor, color: Predictor) -> None:
