@@ -152,11 +152,12 @@ class Bundle:
                     f"{self._name}: {MANIFEST_SIGNATURE_NAME} has {len(signature)} bytes; "
                     f"expected {_SIGNATURE_BYTES}. Sign the bundle again."
                 )
-        if trusted_keys is None:
+        keys = reusable_keys(trusted_keys)
+        if keys is None:
             return None
         from .signature import signer  # here: most bundles are opened without keys
 
-        return signer(text, signature, trusted_keys, self._name)
+        return signer(text, signature, keys, self._name)
 
     def _check_members(self) -> None:
         members = self._zip.members
@@ -251,6 +252,15 @@ class Parts:
     def close(self) -> None:
         """Let go of the parts."""
         self._members = {}
+
+
+def reusable_keys(trusted_keys: Iterable[str] | None) -> tuple[str, ...] | None:
+    """Trusted keys that can be asked for more than once, unlike an iterator; raises InputError."""
+    if trusted_keys is None:
+        return None
+    if isinstance(trusted_keys, (str, bytes)) or not isinstance(trusted_keys, Iterable):
+        raise InputError(f"trusted_keys={trusted_keys!r}; expected a list of keys.")
+    return tuple(trusted_keys)
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:

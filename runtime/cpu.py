@@ -28,6 +28,30 @@ def usable_threads(root: str = "/") -> int:
     return max(1, math.floor(min(cores, _quota_cores(root))))
 
 
+def startable_threads(wanted: int) -> int:
+    """How many more threads, ``wanted`` at most, the system lets this process have at once.
+
+    Tried, since limits of processes, of a container and of address space (each thread's stack
+    counts, often 8 MB) all decide: onnxruntime 1.32 waits forever when one of its own does not
+    start. Some 50 us a thread.
+    """
+    import threading
+
+    gate, started = threading.Event(), list[threading.Thread]()
+    try:
+        for _ in range(wanted):
+            thread = threading.Thread(target=gate.wait, daemon=True)
+            thread.start()
+            started.append(thread)
+    except (RuntimeError, MemoryError):  # "can't start new thread"
+        pass
+    finally:
+        gate.set()
+        for thread in started:
+            thread.join()
+    return len(started)
+
+
 def cpu_targets(root: str = "/") -> tuple[str, ...]:
     """The rows of a manifest's ``defaults`` that fit this CPU, the most special first; "cpu" is
     always the last. What 8-bit layers gain depends on these instructions more than on anything

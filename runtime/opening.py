@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from . import autotune_cache, onnx_session
 from .bundle import ModelParts
-from .cpu import cpu_targets, usable_threads
+from .cpu import cpu_targets, startable_threads, usable_threads
 from .errors import (
     BundleError,
     BundleFormatError,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _log = logging.getLogger(__name__)
+_MAX_THREADS = 1024  # onnxruntime makes each, however many; a million take the machine down
 _EXACT_REASON = (
     " It is not portable and this CPU has no VNNI, so it runs with exact kernels "
     "(session.x64quantprecision=1)."
@@ -121,12 +122,21 @@ def infer(session: Session, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _thread_count(threads: int | None) -> int:
+    """What was asked for, or all that affinity, quota and limits leave; the caller's thread is
+    one of them."""
     if threads is None:
-        return usable_threads()
-    if type(threads) is not int or threads < 1:
+        return 1 + startable_threads(usable_threads() - 1)
+    if type(threads) is not int or not 1 <= threads <= _MAX_THREADS:
         raise InputError(
-            f"threads={threads!r}; expected a whole number of at least 1, or None for all cores "
-            "that affinity and cgroup quota leave."
+            f"threads={threads!r}; expected a whole number from 1 to {_MAX_THREADS}, or None for "
+            "all cores that affinity and cgroup quota leave."
+        )
+    if (possible := 1 + startable_threads(threads - 1)) < threads:
+        raise InputError(
+            f"threads={threads}; expected at most {possible}, since the system lets this process "
+            "start no more: a limit of processes (ulimit -u, a container's) or of address space "
+            "(ulimit -v), in which each has a stack. Give fewer, or None for as many as there can "
+            "be."
         )
     return threads
 

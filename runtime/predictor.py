@@ -49,7 +49,7 @@ class Predictor:
     """
 
     _path: str | None = None  # of the bundle; None: it came as bytes, as a file or in parts
-    _keys: str | tuple[str, ...] | None = None  # trusted keys
+    _keys: tuple[str, ...] | None = None  # trusted keys
 
     def __init__(
         self,
@@ -72,9 +72,9 @@ class Predictor:
 
         Raises BundleFormatError, BundleIntegrityError, VariantError, DeviceError, InputError.
         """
-        from .bundle import Bundle
+        from .bundle import Bundle, reusable_keys
 
-        keys = trusted_keys if isinstance(trusted_keys, str | None) else tuple(trusted_keys)
+        keys = reusable_keys(trusted_keys)
         if isinstance(bundle, (str, os.PathLike)):
             self._path = os.path.abspath(os.fspath(bundle))  # noqa: PTH100 - the app may change cwd
         self._keys = keys
@@ -344,7 +344,11 @@ class Predictor:
         return autotune(self._own_parts(), self._info.device, self._info.threads, seconds)
 
     def warmup(self, n: int = 3) -> None:
-        """Run ``n`` black images one by one, so that the first real call is as fast as the rest."""
+        """Run ``n`` black images one by one, so that the first real call is as fast as the rest.
+
+        Raises InputError."""
+        if type(n) is not int or n < 0:
+            raise InputError(f"warmup({n!r}); expected a whole number of at least 0.")
         for _ in range(n):
             self(np.zeros((1, *self._shape), np.uint8))
 

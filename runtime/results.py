@@ -46,8 +46,8 @@ class Prediction:
 
     def top(self, k: int = 5) -> tuple[Candidate, ...]:
         """The ``k`` most probable labels (all of them if there are fewer), best first."""
-        if k < 1:
-            raise InputError(f"top({k}) asks for no label; expected at least 1.")
+        if type(k) is not int or k < 1:
+            raise InputError(f"top({k!r}) asks for no label; expected a whole number from 1 up.")
         order = sorted(range(len(self.labels)), key=lambda i: (-self.probabilities[i], i))
         return tuple(Candidate(self.labels[i], i, self.probabilities[i]) for i in order[:k])
 

@@ -107,7 +107,8 @@ class ZipReader:
 
     def _directory(self, file: IO[bytes]) -> tuple[list[Member], int]:
         """The rows of the directory and where it begins."""
-        size = file.seek(0, os.SEEK_END)
+        file.seek(0, os.SEEK_END)
+        size = file.tell()  # not every file's seek() says it
         if size > _MAX_FILE_BYTES:
             self._refuse(f"the file has {size} bytes; expected at most {_MAX_FILE_BYTES}.")
         end_at = max(0, size - _END.size)
@@ -228,7 +229,10 @@ class ZipReader:
             if self._file is None:
                 raise ValueError("closed")
             self._file.seek(position)
-            return self._file.read(count)
+            found = self._file.read(count)
+        if not isinstance(found, bytes):
+            raise ValueError(f"its read() gives a {type(found).__name__}; open it in binary mode")
+        return found
 
     def _what_it_is(self, size: int) -> str:
         """What a file without an end record at its end is."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
+import threading
 from pathlib import Path
 
 import pytest
 
-from runtime.cpu import cpu_target, cpu_targets, usable_threads
+from runtime.cpu import cpu_target, cpu_targets, startable_threads, usable_threads
 
 
 def system(root: Path, files: dict[str, str]) -> str:
@@ -78,6 +79,24 @@ def test_threads_respect_the_affinity(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: 5)
     assert usable_threads(f"{tmp_path}/") == 5
+
+
+def test_threads_that_cannot_start_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert startable_threads(0) == 0
+    before = threading.active_count()
+    assert startable_threads(3) == 3
+    assert threading.active_count() == before
+    left = iter(range(2))
+
+    def refuse(self: threading.Thread) -> None:
+        if next(left, None) is None:
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    start = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert startable_threads(5) == 2
+    assert threading.active_count() == before
 
 
 ARM = ("arm64", "cpu")

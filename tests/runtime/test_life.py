@@ -47,6 +47,37 @@ def test_the_options_reach_the_sessions(path: Path) -> None:
         assert one.get_session_config_entry("session.inter_op.allow_spinning") == "0"
 
 
+LIMITED = """if True:
+    import resource, sys
+    import numpy
+    from runtime import InputError, Predictor, cpu, opening
+    opening.usable_threads = lambda: 64
+    Predictor(sys.argv[1], "cpu", threads=1).close()  # all that it imports is there
+    with open("/proc/self/statm") as file:
+        used = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20), resource.RLIM_INFINITY))
+    try:
+        Predictor(sys.argv[1], "cpu", threads=64)
+    except InputError as exc:
+        print(exc)
+    with Predictor(sys.argv[1], "cpu") as p:
+        p.selftest()
+        print(p.info.threads)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="not run: reads /proc")
+def test_threads_that_cannot_start_are_refused(path: Path) -> None:
+    """onnxruntime would wait for them forever. A limit of processes comes to the same."""
+    command = [sys.executable, "-c", LIMITED, str(path)]
+    root = Path(runtime.__file__).parents[1]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=60)
+    assert done.returncode == 0, done.stderr
+    message, threads = done.stdout.splitlines()
+    assert message.startswith("threads=64; expected at most ") and "ulimit -v" in message
+    assert 1 <= int(threads) < 64
+
+
 @pytest.mark.parametrize(
     ("target", "portable", "variant", "exact"),
     [

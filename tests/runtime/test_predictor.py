@@ -132,7 +132,11 @@ def test_info_says_what_runs_where_and_why(grey: Predictor, grey_bundle: bytes) 
     [
         ({"variant": "int4"}, VariantError, "no variant 'int4'; it has: fp32, int8-u8s8-rr"),
         ({"device": "tpu"}, DeviceError, "device 'tpu' is unknown; expected 'auto' or one of cpu"),
-        ({"threads": 0}, InputError, "threads=0; expected a whole number of at least 1"),
+        ({"device": ["cpu"]}, DeviceError, r"device \['cpu'\] is unknown"),
+        ({"threads": 0}, InputError, "threads=0; expected a whole number from 1 to 1024, or None"),
+        ({"threads": 10**6}, InputError, "threads=1000000; expected a whole number from 1 to 1024"),
+        ({"trusted_keys": 5}, InputError, "trusted_keys=5; expected a list of keys"),
+        ({"trusted_keys": "ed25519:x"}, InputError, "trusted_keys='ed25519:x'; expected a list"),
         ({"threads": 1.5}, InputError, r"threads=1\.5"),
         ({"threads": True}, InputError, "threads=True"),
     ],
@@ -336,6 +340,9 @@ def test_warmup_runs_and_changes_nothing(grey: Predictor) -> None:
     expected = grey(PIXELS)
     grey.warmup(2)
     np.testing.assert_array_equal(grey(PIXELS), expected)
+    for n in (-1, 1.5, "x"):
+        with pytest.raises(InputError, match=r"warmup\(.*expected a whole number of at least 0"):
+            grey.warmup(n)  # type: ignore[arg-type]
 
 
 def test_many_threads_get_the_single_thread_s_answers(grey_bundle: bytes) -> None:

@@ -29,8 +29,9 @@ def test_of_equals_the_first_comes_first() -> None:
 
 
 def test_no_candidates_is_no_question() -> None:
-    with pytest.raises(InputError, match=r"top\(0\) asks for no label"):
-        ANSWER.top(0)
+    for k in (0, -1, 1.5, "x"):
+        with pytest.raises(InputError, match=r"top\(.*\) asks for no label"):
+            ANSWER.top(k)  # type: ignore[arg-type]
 
 
 def test_an_attribute_is_present_from_its_threshold_upwards() -> None:
