@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, NoReturn
 
-from .errors import BundleFormatError, BundleIntegrityError
+from .errors import BundleError, BundleFormatError, BundleIntegrityError
 
 MAX_MEMBERS = 1000
 _MAX_FILE_BYTES = (1 << 32) - 2  # beyond it a zip needs zip64, a second place for every size
@@ -89,7 +89,9 @@ class ZipReader:
         return b"".join(self.chunks(name))
 
     def chunks(self, name: str) -> Iterator[bytes]:
-        """The bytes of one member, exactly as many as announced; raises BundleIntegrityError."""
+        """The bytes of one member, exactly as many as announced.
+
+        Raises BundleIntegrityError; BundleError when it was closed."""
         member = self.members[name]
         try:
             if member.method == _STORED:
@@ -226,10 +228,11 @@ class ZipReader:
 
     def _at(self, position: int, count: int) -> bytes:
         with self._lock:
-            if self._file is None:
-                raise ValueError("closed")
-            self._file.seek(position)
-            found = self._file.read(count)
+            file = self._file  # close(), in another thread, does not wait
+            if file is None:
+                raise BundleError(f"{self.name}: the bundle was closed. Open it again.")
+            file.seek(position)
+            found = file.read(count)
         if not isinstance(found, bytes):
             raise ValueError(f"its read() gives a {type(found).__name__}; open it in binary mode")
         return found

@@ -46,7 +46,7 @@ def test_path_bytes_and_file_open_the_same_bundle(grey_bundle: bytes, tmp_path: 
 def test_a_closed_bundle_says_so(grey_bundle: bytes) -> None:
     bundle = Bundle.open(grey_bundle)
     bundle.close()
-    with pytest.raises(BundleIntegrityError, match=r"preprocess\.onnx cannot be read .*closed"):
+    with pytest.raises(BundleError, match=r"the bundle was closed\. Open it again"):
         bundle.read("preprocess.onnx")
 
 

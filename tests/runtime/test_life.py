@@ -7,6 +7,8 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
+import time
 import weakref
 from pathlib import Path
 from typing import Any
@@ -140,6 +142,37 @@ def test_close_frees_the_sessions(path: Path) -> None:
     p.close()
     gc.collect()
     assert [reference() for reference in left] == [None, None]
+
+
+def test_closing_while_others_ask_is_no_accident(path: Path) -> None:
+    """Each call gives the right answer or says that the predictor, or its bundle, is closed."""
+    with Predictor(path, "cpu", threads=1) as p:
+        expected, page = p(PIXELS), p.predict(PAGE)
+    wrong: list[object] = []
+
+    def ask(p: Predictor) -> None:
+        try:
+            while True:
+                np.testing.assert_array_equal(p(PIXELS), expected)
+                assert p.predict(PAGE) == page
+                p.selftest()
+        except PredictorError as exc:
+            if "closed" not in str(exc):
+                wrong.append(exc)
+        except BaseException as exc:
+            wrong.append(exc)
+
+    for turn in range(20):
+        p = Predictor(path, "cpu", threads=1 + turn % 2)
+        askers = [threading.Thread(target=ask, args=(p,)) for _ in range(4)]
+        for asker in askers:
+            asker.start()
+        time.sleep(0.002 * (turn % 5))
+        p.close()
+        for asker in askers:
+            asker.join(30)
+            assert not asker.is_alive()
+    assert wrong == []
 
 
 def in_child(work: Any) -> int:
