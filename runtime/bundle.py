@@ -55,6 +55,9 @@ class ModelParts(Protocol):
     def verify(self) -> None:
         """Hash every member; raises BundleIntegrityError."""
 
+    def renew_lock(self) -> None:
+        """In a forked child: nobody is there who could release what was held at the fork."""
+
     def close(self) -> None:
         """Close what was opened; ``read`` is over."""
 
@@ -136,6 +139,10 @@ class Bundle:
             for chunk in self._zip.chunks(name):
                 digest.update(chunk)
             self._check_hash(name, digest.hexdigest())
+
+    def renew_lock(self) -> None:
+        """In a forked child: nobody is there who could release what was held at the fork."""
+        self._zip.renew_lock()
 
     def close(self) -> None:
         """Close the file, unless it was opened by the caller."""
@@ -248,6 +255,9 @@ class Parts:
 
     def verify(self) -> None:
         """Parts have no hashes."""
+
+    def renew_lock(self) -> None:
+        """Parts have none."""
 
     def close(self) -> None:
         """Let go of the parts."""

@@ -437,8 +437,9 @@ class Predictor:
         return self._parts
 
     def _after_fork(self) -> None:
-        """In a forked child. The lock may have been held; threads and CUDA contexts stay behind."""
+        """In a forked child. Locks may have been held; threads and CUDA contexts stay behind."""
         self._lock = threading.Lock()
+        self._parts.renew_lock()
         if self._is_closed:
             return
         if self._info.device == "cpu" and self._info.threads == 1:

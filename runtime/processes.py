@@ -2,7 +2,9 @@
 
 A fork copies memory and no threads. A session of onnxruntime with a pool of threads would wait for
 them forever, and an open file has one position for parent and child; so in the child a predictor
-opens a session, and its bundle, of its own. A pickle holds the path and the id of a bundle.
+opens a session, and the path of its bundle, of its own. (A bundle that was given as a file object
+keeps the position that it shares with the parent: give a path where processes fork.) A pickle holds
+the path and the id of a bundle.
 
 A child ends as it likes, ``os._exit`` (multiprocessing's way) or ``sys.exit``. One thing is out of
 reach here: if the app imported onnxruntime 1.29 or later *before* this package, onnxruntime's own

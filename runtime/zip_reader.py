@@ -103,6 +103,10 @@ class ZipReader:
                 f"{self.name}: {name} cannot be read ({exc}); the bundle is damaged or closed."
             ) from exc
 
+    def renew_lock(self) -> None:
+        """In a forked child, where whoever held the lock is not there to release it."""
+        self._lock = threading.Lock()
+
     def close(self) -> None:
         """Let go of the file; it is the caller's."""
         self._file = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -179,6 +180,7 @@ def in_child(work: Any) -> int:
     """The exit code of ``work`` in a forked child, which ends as those of multiprocessing do."""
     child = os.fork()
     if child == 0:
+        signal.alarm(60)  # a child that waits forever dies of it
         try:
             work()
         except BaseException:
@@ -207,6 +209,16 @@ def test_a_child_opens_the_bundle_anew(path: Path, threads: int) -> None:
         # both sessions of one thread are still good; another pool needs the file
         assert in_child(lambda: p.predict(PAGE)) == (0 if threads == 1 else 1)
         p.predict(PAGE)
+
+
+@FORKS
+def test_a_child_of_a_busy_parent_waits_for_no_lock(grey_bundle: bytes) -> None:
+    """Another thread holds the locks of a predictor and of its bundle at the fork."""
+    with Predictor(grey_bundle, device="cpu", threads=1) as p:
+        expected = p.predict(PAGE)
+        with p._lock, p._parts._zip._lock:  # type: ignore[attr-defined]
+            assert in_child(lambda: p.selftest() and p.close()) == 0
+        assert p.predict(PAGE) == expected
 
 
 @FORKS
