@@ -114,22 +114,20 @@ def artifacts() -> Path:
 @pytest.fixture(scope="session")
 def mnist_bundle(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of the last run, or one with the same network untrained: equally fast."""
-    path = artifacts / "mnist" / "bundle.zip"
-    if path.exists():
-        return path
-    path = tmp_path_factory.mktemp("mnist") / "bundle.zip"
-    _write_untrained(path, "mnist")
-    return path
+    return _bundle(artifacts, tmp_path_factory, "mnist")
 
 
 @pytest.fixture(scope="session")
 def celeba_bundle(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same of celeba; the stand-in has 40 attributes."""
-    path = artifacts / "celeba" / "bundle.zip"
-    if path.exists():
-        return path
-    path = tmp_path_factory.mktemp("celeba") / "bundle.zip"
-    _write_untrained(path, "celeba")
+    return _bundle(artifacts, tmp_path_factory, "celeba")
+
+
+def _bundle(artifacts: Path, factory: pytest.TempPathFactory, name: str) -> Path:
+    path = artifacts / name / "bundle.zip"
+    if not path.exists():
+        path = factory.mktemp(name) / "bundle.zip"
+        _write_untrained(path, name)
     return path
 
 
