@@ -25,14 +25,13 @@ class Measured:
 def choose_defaults(
     measured: Mapping[str, Sequence[Measured]], base: str = "fp32"
 ) -> tuple[Default, ...]:
-    """A default for each of ``TARGETS`` and of what else was measured ("arm64-dotprod", which a
-    reader looks for before "arm64"); ``measured`` has the variants by target.
+    """A default for each of ``TARGETS``; ``measured`` has the variants by target.
 
     The fastest variant that is worth it, else ``base``. A target that was not measured gets
     ``base``, with the words "not measured here". An INT8 file that is not portable is only ever
     the default of the very target where its answers were measured.
     """
-    targets = dict.fromkeys((*TARGETS, *measured))
+    targets = dict.fromkeys((*TARGETS, *measured))  # "arm64-dotprod" has a row where it was measured
     return tuple(_choose(target, measured.get(target, ()), base) for target in targets)
 
 
