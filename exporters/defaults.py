@@ -31,7 +31,7 @@ def choose_defaults(
     ``base``, with the words "not measured here". An INT8 file that is not portable is only ever
     the default of the very target where its answers were measured.
     """
-    targets = dict.fromkeys((*TARGETS, *measured))  # "arm64-dotprod" has a row where it was measured
+    targets = dict.fromkeys((*TARGETS, *measured))  # a special ARM has a row where it was measured
     return tuple(_choose(target, measured.get(target, ()), base) for target in targets)
 
 
