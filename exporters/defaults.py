@@ -41,7 +41,8 @@ def choose_defaults(measured: Mapping[str, Sequence[Measured]]) -> tuple[Default
     if not rows:
         raise PackageError("no variant was measured; expected at least one that may ship.")
     base = min(rows, key=lambda row: PRECISIONS.index(row.precision)).id
-    return tuple(_choose(target, measured.get(target, ()), base) for target in TARGETS)
+    targets = dict.fromkeys((*TARGETS, *measured))  # a special ARM has a row where it was measured
+    return tuple(_choose(target, measured.get(target, ()), base) for target in targets)
 
 
 def _choose(target: str, rows: Sequence[Measured], base: str) -> Default:

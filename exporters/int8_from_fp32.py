@@ -36,17 +36,18 @@ def int8_from_fp32(
     options: Int8Options,
     images: NDArray[np.uint8],
     *,
+    calibration_images: int = 512,
     seed: int = 0,
 ) -> onnx.ModelProto:
     """Quantize a model that :func:`onnx_from_torch.onnx_from_torch` made.
 
     ``images`` [n, h, w, c] is the train split (memory-mapped is best), of which
-    ``options.calibration_images`` are drawn by ``seed``.
+    ``calibration_images`` are drawn by ``seed``.
 
     Raises QuantizeError as :func:`quantize` does, and when the result does not keep the contract
     of a shipped file.
     """
-    chosen = calibration.choose(len(images), options.calibration_images, seed)
+    chosen = calibration.choose(len(images), calibration_images, seed)
     statistics = ActivationStatistics(model, calibration.ImageReader(images, chosen))
     return shipped(quantize(model, options, statistics), spec, options.id)
 

@@ -53,14 +53,6 @@ class ExportOptions:
 
 
 @dataclass(frozen=True)
-class FineTuneOptions:
-    """Quantization-aware fine-tuning from the checkpoint."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
-    epochs: int = 2  # 0: none
-
-
-@dataclass(frozen=True)
 class Int8Options:
     """One static INT8 QDQ variant.
 
@@ -76,7 +68,6 @@ class Int8Options:
     reduce_range: bool = True
     calibration: Calibration = "minmax"
     percentile: float = 99.99  # calibration = "percentile": this share of the values is not clipped
-    calibration_images: int = 512  # drawn from the train split
     exclude_nodes: tuple[str, ...] = ()
     bias_correction: bool = False  # shift biases by the mean error of each channel
 
@@ -94,6 +85,16 @@ class DynamicOptions:
 
 
 @dataclass(frozen=True)
+class FineTuneOptions:
+    """Quantization-aware fine-tuning of the trained network; all else is as in training."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    epochs: int = 3  # 0: none; digits gained nearly all in the first one
+    lr_factor: float = 0.05  # of train.lr; 0.02 and 0.1 did as well on digits
+    calibration_images: int = 512  # of the train split, from which ranges are taken
+
+
+@dataclass(frozen=True)
 class SearchOptions:
     """Which INT8 variants are tried, in a coarse-to-fine order; see ``search.py``.
 
@@ -102,12 +103,12 @@ class SearchOptions:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     minutes: float = 3.0  # wall time; 0: no search, only the variants that are listed
+    threads: int = 1  # with which variants are timed
     # Activations and weights in letters: u8s8 has uint8 activations and int8 weights; -rr are
     # 7-bit weights. The first one is where finer steps begin.
     schemes: tuple[Scheme, ...] = ("u8s8-rr", "u8s8", "u8u8", "s8s8")
     per_tensor: bool = True  # also one scale for all channels of a layer
     calibrations: tuple[Calibration, ...] = ("percentile", "mse", "entropy")  # after "minmax"
-    calibration_images: int = 512  # drawn from the train split
     validation_images: int = 5_000  # at most so many of the validation split decide
     sensitivity_images: int = 256  # of these, for layers one at a time
     dynamic: bool = True  # where fully connected layers hold most weights
@@ -118,21 +119,12 @@ class SearchOptions:
 
 
 @dataclass(frozen=True)
-class FineTuneOptions:
-    """Quantization-aware fine-tuning of the trained network; all else is as in training."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
-    epochs: int = 3  # digits gained nearly all in the first one
-    lr_factor: float = 0.05  # of train.lr; 0.02 and 0.1 did as well on digits
-    calibration_images: int = 512  # of the train split, from which ranges are taken
-
-
-@dataclass(frozen=True)
 class QuantizeOptions:
     """The variants to make beside ``fp32``: those listed, and those that a search finds."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     fp16: bool = True
+    calibration_images: int = 512  # drawn from the train split, for every variant
     int8: tuple[Int8Options, ...] = ()  # made, and judged on the test split, whatever is found
     search: SearchOptions = SearchOptions()
 

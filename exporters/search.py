@@ -171,7 +171,7 @@ class _Search:
 
     def _schemes(self) -> None:
         for scheme in self.options.search.schemes:
-            self._int8(self._options(scheme), "schemes")
+            self._int8(Int8Options(id=f"int8-{scheme}", **_SCHEMES[scheme]), "schemes")
 
     def _granularity(self) -> None:
         base = self._base()
@@ -294,7 +294,11 @@ class _Search:
             return
         if not self.options.search.fine_tune.epochs:
             return
-        asked = replace(_int8_of(base), id=f"{base.id}-qat")
+        scheme = self.trials.get(base.timed_as or base.id, base)
+        # fine-tuning learns to live with plain ranges and biases
+        asked = replace(
+            _int8_of(scheme), id=f"{scheme.id}-qat", calibration="minmax", bias_correction=False
+        )
 
         def make() -> onnx.ModelProto:
             assert tune is not None
@@ -306,10 +310,6 @@ class _Search:
         self._try(asked.id, "int8", "fine-tuning", asdict(asked), make, timed_as=base.id)
 
     # --- one trial -------------------------------------------------------------------------
-
-    def _options(self, scheme: Scheme) -> Int8Options:
-        images = self.options.search.calibration_images
-        return Int8Options(id=f"int8-{scheme}", calibration_images=images, **_SCHEMES[scheme])
 
     def _int8(
         self, asked: Int8Options, step: str, *, forced: bool = False, timed_as: str | None = None

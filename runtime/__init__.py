@@ -12,6 +12,7 @@ onnxruntime is missing, ``from runtime import Predictor`` raises RuntimeMissing.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,12 @@ if TYPE_CHECKING:
     from .spec import ModelSpec
 
 __version__ = "0.1.0"
+
+# What runs on a device is nobody else's business. From 1.29 onnxruntime, unless this is set before
+# it is imported, keeps a device id and a record of sessions and errors in the user's cache folder
+# and sends it to its maker. Its thread also makes a forked child wait forever at its exit, and
+# takes 3 MB. Who wants it sets ORT_DISABLE_TELEMETRY=0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
     "Attribute",

@@ -1,13 +1,15 @@
 """``python -m runtime predict|selftest|info|autotune BUNDLE``: the predictor at a device's prompt.
 ``install SLOT BUNDLE``, ``rollback SLOT`` and ``slot SLOT`` keep the bundle of a device.
 
-Exit code 0: done; 1: refused or failed, with one line on stderr; 2: wrong usage.
+Exit code 0: done; 1: refused or failed, with one line on stderr; 2: wrong usage. Letters that the
+terminal's encoding lacks are printed as escapes.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +26,17 @@ def main(argv: list[str] | None = None) -> int:
     """Run one verb and return the exit code."""
     arguments = _parser().parse_args(argv)
     try:
+        code = _run(arguments)
+        if sys.stdout is not None:  # None: a daemon's is closed
+            sys.stdout.flush()
+    except BrokenPipeError:  # who reads, "head" for one, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        return 1
+    return code
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    try:
         from .predictor import Predictor  # here: its absence of onnxruntime is an error like any
 
         arguments.trusted_keys = _keys(arguments.trusted_key)
@@ -39,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
         ) as predictor:
             arguments.verb(predictor, arguments)
     except PredictorError as exc:
-        print(f"error: {' '.join(str(exc).split())}", file=sys.stderr)
+        print(f"error: {' '.join(str(exc).split())}", file=sys.stderr)  # which escapes by itself
         return 1
     return 0
 
@@ -141,7 +154,7 @@ def _tell_switch(arguments: argparse.Namespace, verb: str, bundle_id: str) -> No
     if arguments.json:
         _print_json({"bundle_id": bundle_id})
         return
-    print(f"{arguments.slot}: {verb} {bundle_id}")
+    _print(f"{arguments.slot}: {verb} {bundle_id}")
 
 
 def _state(arguments: argparse.Namespace) -> None:
@@ -152,7 +165,7 @@ def _state(arguments: argparse.Namespace) -> None:
         _print_json(state)
         return
     for key in ("current", "previous"):
-        print(f"{key:13} {state[key]}")
+        _print(f"{key:13} {state[key]}")
 
 
 def _predict(predictor: Predictor, arguments: argparse.Namespace) -> None:
@@ -162,7 +175,7 @@ def _predict(predictor: Predictor, arguments: argparse.Namespace) -> None:
         _print_json([{"image": image, **_as_dict(answer, arguments)} for image, answer in answers])
         return
     for image, answer in answers:
-        print(f"{image}: {_as_text(answer, arguments.top)}")
+        _print(f"{image}: {_as_text(answer, arguments.top)}")
 
 
 def _as_dict(
@@ -189,11 +202,11 @@ def _autotune(predictor: Predictor, arguments: argparse.Namespace) -> None:
         _print_json(report.to_dict())
         return
     for row in report.rows:
-        print(f"{row.variant:20} {row.latency_us:9.1f} us  {row.speedup:.2f}x  n={row.rounds}")
+        _print(f"{row.variant:20} {row.latency_us:9.1f} us  {row.speedup:.2f}x  n={row.rounds}")
     for variant, reason in report.failed.items():
-        print(f"{variant:20} not timed: {reason}")
-    print(report.reason)
-    print(f"remembered in {report.remembered_in or 'nothing: the cache folder cannot be written'}")
+        _print(f"{variant:20} not timed: {reason}")
+    _print(report.reason)
+    _print(f"remembered in {report.remembered_in or 'nothing: the cache folder cannot be written'}")
 
 
 def _selftest(predictor: Predictor, arguments: argparse.Namespace) -> None:
@@ -201,7 +214,7 @@ def _selftest(predictor: Predictor, arguments: argparse.Namespace) -> None:
     if arguments.json:
         _print_json(report.to_dict())
         return
-    print(
+    _print(
         f"passed: {report.images} images preprocessed to the same bytes; {report.samples} samples "
         f"through {report.variant} on {report.provider} differ by at most "
         f"{report.max_difference:.3g} (allowed: {report.tolerance:.3g})"
@@ -214,11 +227,20 @@ def _info(predictor: Predictor, arguments: argparse.Namespace) -> None:
         _print_json({**about, "spec": predictor.spec.to_dict()})
         return
     for key, value in about.items():
-        print(f"{key:13} {value}")
+        _print(f"{key:13} {value}")
 
 
 def _print_json(value: object) -> None:
-    print(json.dumps(value, indent=2))
+    _print(json.dumps(value, indent=2))
+
+
+def _print(text: str) -> None:
+    """A label or a path may have letters that a terminal, or a file on Windows, has not."""
+    try:
+        print(text)
+    except UnicodeEncodeError:
+        encoding = sys.stdout.encoding
+        print(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from .errors import RuntimeMissing
 
 WHEELS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino")
@@ -47,5 +49,10 @@ if not hasattr(onnxruntime, "InferenceSession"):  # what uninstalling one of two
         or "the module onnxruntime is an empty shell, as after uninstalling one of two wheels. "
         f"Run: pip uninstall -y {' '.join(WHEELS)}. {_INSTALL}"
     )
+
+# An app that imported onnxruntime before this package started its telemetry (see __init__.py): this
+# stops the events, not the thread. The words are those that onnxruntime takes for yes.
+if os.environ.get("ORT_DISABLE_TELEMETRY", "").lower() in ("1", "true", "yes"):
+    onnxruntime.disable_telemetry_events()
 
 __all__ = ["WHEELS", "installed_wheels", "mixture_note", "onnxruntime"]

@@ -112,7 +112,7 @@ def _cache_folder() -> Path | None:
     if not chosen:
         parts = ("Library", "Caches") if sys.platform == "darwin" else (".cache",)
         try:
-            return Path.home().joinpath(*parts)
+            chosen = str(Path.home().joinpath(*parts))
         except RuntimeError:  # no home
             return None
-    return Path(chosen) if Path(chosen).is_absolute() else None
+    return Path(chosen) if Path(chosen).is_absolute() else None  # nothing in the app's own folder

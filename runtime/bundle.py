@@ -55,6 +55,9 @@ class ModelParts(Protocol):
     def verify(self) -> None:
         """Hash every member; raises BundleIntegrityError."""
 
+    def renew_lock(self) -> None:
+        """In a forked child: nobody is there who could release what was held at the fork."""
+
     def close(self) -> None:
         """Close what was opened; ``read`` is over."""
 
@@ -137,6 +140,10 @@ class Bundle:
                 digest.update(chunk)
             self._check_hash(name, digest.hexdigest())
 
+    def renew_lock(self) -> None:
+        """In a forked child: nobody is there who could release what was held at the fork."""
+        self._zip.renew_lock()
+
     def close(self) -> None:
         """Close the file, unless it was opened by the caller."""
         self._zip.close()
@@ -152,11 +159,12 @@ class Bundle:
                     f"{self._name}: {MANIFEST_SIGNATURE_NAME} has {len(signature)} bytes; "
                     f"expected {_SIGNATURE_BYTES}. Sign the bundle again."
                 )
-        if trusted_keys is None:
+        keys = reusable_keys(trusted_keys)
+        if keys is None:
             return None
         from .signature import signer  # here: most bundles are opened without keys
 
-        return signer(text, signature, trusted_keys, self._name)
+        return signer(text, signature, keys, self._name)
 
     def _check_members(self) -> None:
         members = self._zip.members
@@ -248,9 +256,21 @@ class Parts:
     def verify(self) -> None:
         """Parts have no hashes."""
 
+    def renew_lock(self) -> None:
+        """Parts have none."""
+
     def close(self) -> None:
         """Let go of the parts."""
         self._members = {}
+
+
+def reusable_keys(trusted_keys: Iterable[str] | None) -> tuple[str, ...] | None:
+    """Trusted keys that can be asked for more than once, unlike an iterator; raises InputError."""
+    if trusted_keys is None:
+        return None
+    if isinstance(trusted_keys, (str, bytes)) or not isinstance(trusted_keys, Iterable):
+        raise InputError(f"trusted_keys={trusted_keys!r}; expected a list of keys.")
+    return tuple(trusted_keys)
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:

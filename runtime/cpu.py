@@ -28,18 +28,53 @@ def usable_threads(root: str = "/") -> int:
     return max(1, math.floor(min(cores, _quota_cores(root))))
 
 
-def cpu_target(root: str = "/") -> str:
-    """The row of a manifest's ``defaults`` that fits this CPU; "cpu" when none is special."""
+def startable_threads(wanted: int) -> int:
+    """How many more threads, ``wanted`` at most, the system lets this process have at once.
+
+    Tried, since limits of processes, of a container and of address space (each thread's stack
+    counts, often 8 MB) all decide: onnxruntime 1.32 waits forever when one of its own does not
+    start. Some 50 us a thread.
+    """
+    import threading
+
+    gate, started = threading.Event(), list[threading.Thread]()
+    try:
+        for _ in range(wanted):
+            thread = threading.Thread(target=gate.wait, daemon=True)
+            thread.start()
+            started.append(thread)
+    except (RuntimeError, MemoryError):  # "can't start new thread"
+        pass
+    finally:
+        gate.set()
+        for thread in started:
+            thread.join()
+    return len(started)
+
+
+def cpu_targets(root: str = "/") -> tuple[str, ...]:
+    """The rows of a manifest's ``defaults`` that fit this CPU, the most special first; "cpu" is
+    always the last. What 8-bit layers gain depends on these instructions more than on anything
+    else: sums of four products (VNNI; ARM's dot product) and of small matrices (i8mm)."""
     machine = platform.machine().lower()
+    special: list[str] = []
     if machine in ("aarch64", "arm64"):
-        return "arm64"
-    if machine in ("x86_64", "amd64"):
+        features = _features(root)
+        special = ["arm64-i8mm"] if "i8mm" in features else []
+        special += ["arm64-dotprod"] if "asimddp" in features else []
+        special += ["arm64"]
+    elif machine in ("x86_64", "amd64"):
         features = _features(root)
         if features & {"avx512_vnni", "avx_vnni", "avx512vnni"}:
-            return "x86_64-vnni"
-        if "avx2" in features:
-            return "x86_64-avx2"
-    return "cpu"
+            special = ["x86_64-vnni"]
+        elif "avx2" in features:
+            special = ["x86_64-avx2"]
+    return (*special, "cpu")
+
+
+def cpu_target(root: str = "/") -> str:
+    """The most special of ``cpu_targets``: what a measurement made here is one of."""
+    return cpu_targets(root)[0]
 
 
 def cpu_identity(root: str = "/") -> str:

@@ -60,7 +60,7 @@ class Variant:
 class Default:
     """The variant for one kind of device, with the number that decided it."""
 
-    target: str  # "x86_64-avx2", "x86_64-vnni", "arm64", "cuda", "wasm", or "cpu" for any other
+    target: str  # as BUNDLE.md lists them: "x86_64-vnni", "arm64", ..., or "cpu" for any other
     variant: str  # a variant's id
     reason: str  # what was measured, or the words "not measured here"
 
@@ -97,10 +97,10 @@ class Manifest:
         known = ", ".join(v.id for v in self.variants)
         raise VariantError(f"the bundle has no variant {variant_id!r}; it has: {known}.")
 
-    def default_for(self, target: str) -> Default:
-        """The default of a target, or the "cpu" one where that target has no row."""
+    def default_for(self, *targets: str) -> Default:
+        """The default of the first of these targets that has a row, or else that of "cpu"."""
         rows = {row.target: row for row in self.defaults}
-        return rows.get(target, rows["cpu"])
+        return next(rows[target] for target in (*targets, "cpu") if target in rows)
 
     def to_json(self) -> str:
         """The exact text of ``manifest.json``: sorted keys, two blanks of indentation."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from . import autotune_cache, onnx_session
 from .bundle import ModelParts
-from .cpu import cpu_target, usable_threads
+from .cpu import cpu_targets, startable_threads, usable_threads
 from .errors import (
     BundleError,
     BundleFormatError,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _log = logging.getLogger(__name__)
+_MAX_THREADS = 1024  # onnxruntime makes each, however many; a million take the machine down
 _EXACT_REASON = (
     " It is not portable and this CPU has no VNNI, so it runs with exact kernels "
     "(session.x64quantprecision=1)."
@@ -67,7 +68,7 @@ def open_model(parts: ModelParts, device: str, variant: str, threads: int | None
 def open_variant(parts: ModelParts, device: Device, variant: Variant, threads: int) -> OpenedModel:
     """A session of that variant on that device, checked against the spec. ``info.reason`` says
     only what is special about how it runs."""
-    target = _target(device.name)
+    target = _targets(device.name)[0]
     # Only there do the 8-bit kernels saturate: they sum pairs in 16 bits.
     exact = variant.precision == "int8" and not variant.portable and target == "x86_64-avx2"
     session = open_session(parts.read(variant.file), device, threads, exact_int8=exact)
@@ -90,7 +91,7 @@ def open_variant(parts: ModelParts, device: Device, variant: Variant, threads: i
 
 def usual_variant(manifest: Manifest, device: str) -> str:
     """The id of the bundle's default for a device."""
-    return manifest.default_for(_target(device)).variant
+    return manifest.default_for(*_targets(device)).variant
 
 
 def open_preprocess(parts: ModelParts) -> Session:
@@ -121,18 +122,27 @@ def infer(session: Session, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _thread_count(threads: int | None) -> int:
+    """What was asked for, or all that affinity, quota and limits leave; the caller's thread is
+    one of them."""
     if threads is None:
-        return usable_threads()
-    if type(threads) is not int or threads < 1:
+        return 1 + startable_threads(usable_threads() - 1)
+    if type(threads) is not int or not 1 <= threads <= _MAX_THREADS:
         raise InputError(
-            f"threads={threads!r}; expected a whole number of at least 1, or None for all cores "
-            "that affinity and cgroup quota leave."
+            f"threads={threads!r}; expected a whole number from 1 to {_MAX_THREADS}, or None for "
+            "all cores that affinity and cgroup quota leave."
+        )
+    if (possible := 1 + startable_threads(threads - 1)) < threads:
+        raise InputError(
+            f"threads={threads}; expected at most {possible}, since the system lets this process "
+            "start no more: a limit of processes (ulimit -u, a container's) or of address space "
+            "(ulimit -v), in which each has a stack. Give fewer, or None for as many as there can "
+            "be."
         )
     return threads
 
 
-def _target(device: str) -> str:
-    return cpu_target() if device == "cpu" else device
+def _targets(device: str) -> tuple[str, ...]:
+    return cpu_targets() if device == "cpu" else (device,)
 
 
 def _variant(parts: ModelParts, wanted: str, device: str, threads: int) -> tuple[Variant, str]:
@@ -145,7 +155,7 @@ def _variant(parts: ModelParts, wanted: str, device: str, threads: int) -> tuple
             return manifest.variant(tuned[0]), tuned[1]
         except VariantError:
             _log.info("the remembered variant %r is not in the bundle", tuned[0])
-    default = manifest.default_for(_target(device))
+    default = manifest.default_for(*_targets(device))
     return (
         manifest.variant(default.variant),
         f"{default.variant} is the default of {default.target}: {default.reason}",

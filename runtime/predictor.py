@@ -1,27 +1,21 @@
 """The predictor: pixels in, probabilities out; or any image in, an answer out.
 
 Everything that only opening needs is imported when a predictor is opened. A predictor may be
-used from many threads at once and, on the CPU, in a forked child, which ends with ``os._exit`` as
-multiprocessing's do; one that was opened from a path can be pickled.
+used from many threads at once and, on the CPU, in a forked child; one that was opened from a path
+can be pickled. ``processes.py`` has what that takes.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-import weakref
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 
 import numpy as np
 
 from . import _onnxruntime as _onnxruntime  # its absence is told here, not at the first use
-from .errors import (
-    BundleFormatError,
-    BundleIntegrityError,
-    DeviceError,
-    InputError,
-    PredictorError,
-)
+from . import processes
+from .errors import BundleFormatError, DeviceError, InputError, PredictorError
 from .images import as_batch, as_image
 from .spec import INPUT_NAME, OUTPUT_NAME, PREPROCESS_INPUT, PREPROCESS_OUTPUT
 
@@ -55,7 +49,7 @@ class Predictor:
     """
 
     _path: str | None = None  # of the bundle; None: it came as bytes, as a file or in parts
-    _keys: str | tuple[str, ...] | None = None  # trusted keys
+    _keys: tuple[str, ...] | None = None  # trusted keys
 
     def __init__(
         self,
@@ -78,9 +72,9 @@ class Predictor:
 
         Raises BundleFormatError, BundleIntegrityError, VariantError, DeviceError, InputError.
         """
-        from .bundle import Bundle
+        from .bundle import Bundle, reusable_keys
 
-        keys = trusted_keys if isinstance(trusted_keys, str | None) else tuple(trusted_keys)
+        keys = reusable_keys(trusted_keys)
         if isinstance(bundle, (str, os.PathLike)):
             self._path = os.path.abspath(os.fspath(bundle))  # noqa: PTH100 - the app may change cwd
         self._keys = keys
@@ -140,7 +134,7 @@ class Predictor:
         self._preprocess_session: Session = None
         self._is_closed = False
         self._lock = threading.Lock()  # for what is opened at its first use
-        _watch_forks(self)
+        processes.watch_forks(self)
 
     @property
     def info(self) -> PredictorInfo:
@@ -350,7 +344,11 @@ class Predictor:
         return autotune(self._own_parts(), self._info.device, self._info.threads, seconds)
 
     def warmup(self, n: int = 3) -> None:
-        """Run ``n`` black images one by one, so that the first real call is as fast as the rest."""
+        """Run ``n`` black images one by one, so that the first real call is as fast as the rest.
+
+        Raises InputError."""
+        if type(n) is not int or n < 0:
+            raise InputError(f"warmup({n!r}); expected a whole number of at least 0.")
         for _ in range(n):
             self(np.zeros((1, *self._shape), np.uint8))
 
@@ -383,7 +381,7 @@ class Predictor:
             )
         info = self._info
         state = (self._path, info.bundle_id, info.device, info.variant, self._threads, self._keys)
-        return (_reopened, (type(self), *state))
+        return (processes.reopened, (type(self), *state))
 
     def _answers(
         self, pixels: NDArray[np.uint8], min_probability: float
@@ -432,18 +430,21 @@ class Predictor:
             with self._lock:
                 if self._parts_pid != os.getpid():
                     if self._path is not None:
-                        self._parts = _same_bundle(self._path, self._keys, self._info.bundle_id)
+                        self._parts = processes.same_bundle(
+                            self._path, self._keys, self._info.bundle_id
+                        )
                     self._parts_pid = os.getpid()
         return self._parts
 
     def _after_fork(self) -> None:
-        """In a forked child. The lock may have been held; threads and CUDA contexts stay behind."""
+        """In a forked child. Locks may have been held; threads and CUDA contexts stay behind."""
         self._lock = threading.Lock()
+        self._parts.renew_lock()
         if self._is_closed:
             return
         if self._info.device == "cpu" and self._info.threads == 1:
             return  # a session of one thread has no pool to miss, and its weights stay shared
-        _make_immortal(self._run.__self__)
+        processes.make_immortal(self._run.__self__)
         if self._info.device == "cpu":
             self._run = self._run_in_child
         else:
@@ -477,72 +478,6 @@ class Predictor:
     def _refuse(self, *_: object) -> NoReturn:
         """Stands where the session's ``run`` stood."""
         raise PredictorError("this predictor is closed. Open another one.")
-
-
-_opened: weakref.WeakSet[Predictor] = weakref.WeakSet()
-_watching = False
-
-
-def _watch_forks(predictor: Predictor) -> None:
-    """Have ``predictor`` told when it wakes up in a forked child."""
-    global _watching
-    _opened.add(predictor)
-    if not _watching and hasattr(os, "register_at_fork"):
-        _watching = True
-        os.register_at_fork(after_in_child=_tell_of_fork)
-
-
-def _make_immortal(session: Session) -> None:
-    """Destroying a session joins its threads; in a forked child, which has none of them, that
-    waits forever. So it is never destroyed there. (onnxruntime waits for them at C's ``exit``, too,
-    with or without us: a child must end with ``os._exit``, as those of multiprocessing do.)"""
-    import ctypes
-
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
-
-
-def _tell_of_fork() -> None:
-    for predictor in list(_opened):
-        predictor._after_fork()
-
-
-def _reopened(
-    cls: type[Predictor],
-    path: str,
-    bundle_id: str,
-    device: str,
-    variant: str,
-    threads: int | None,
-    keys: tuple[str, ...] | None,
-) -> Predictor:
-    """What unpickling gives; raises BundleIntegrityError when another bundle lies there now."""
-    predictor = cls(path, device, variant, threads, trusted_keys=keys)
-    try:
-        _check_id(path, predictor.info.bundle_id, bundle_id)
-    except PredictorError:
-        predictor.close()
-        raise
-    return predictor
-
-
-def _same_bundle(path: str, keys: Any, bundle_id: str | None) -> ModelParts:
-    from .bundle import Bundle
-
-    bundle = Bundle.open(path, keys)
-    try:
-        _check_id(path, bundle.id, bundle_id)
-    except PredictorError:
-        bundle.close()
-        raise
-    return bundle
-
-
-def _check_id(path: str, found: str | None, expected: str | None) -> None:
-    if found != expected:
-        raise BundleIntegrityError(
-            f"{path}: the bundle has the id {found}; expected {expected}, the one that was open. "
-            "It was replaced: open it anew."
-        )
 
 
 def _check_probability(value: object) -> None:

@@ -161,8 +161,8 @@ def _options(device: Device, threads: int) -> dict[str, str]:
     return {**device.options, **more}
 
 
-def _known(name: str) -> Device:
-    if name not in DEVICES:
+def _known(name: object) -> Device:
+    if not isinstance(name, str) or name not in DEVICES:
         raise DeviceError(
             f"device {name!r} is unknown; expected 'auto' or one of {', '.join(DEVICES)}."
         )

@@ -9,7 +9,6 @@ imported when a key is given, never before.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
 
 from .errors import InputError, RuntimeMissing, SignatureError
 
@@ -42,14 +41,14 @@ def key_bytes(key: str) -> bytes:
     return raw
 
 
-def signer(manifest: bytes, signature: bytes | None, trusted_keys: Iterable[str], name: str) -> str:
+def signer(
+    manifest: bytes, signature: bytes | None, trusted_keys: tuple[str, ...], name: str
+) -> str:
     """The trusted key that signed ``manifest``; ``signature`` is None where there is none.
 
     Raises SignatureError when there is none, InputError for a key that is none, and
     RuntimeMissing without the cryptography package.
     """
-    if isinstance(trusted_keys, (str, bytes)):
-        raise InputError(f"trusted_keys={trusted_keys!r}; expected a list of keys.")
     keys = [(key, key_bytes(key)) for key in trusted_keys]
     if not keys:
         raise InputError(

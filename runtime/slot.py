@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from . import strict_json
-from .bundle import open_file
+from .bundle import open_file, reusable_keys
 from .errors import BundleError, DeviceError, PredictorError, SelftestError, SlotError
 
 if TYPE_CHECKING:
@@ -81,13 +81,12 @@ class _How:
     device: str
     variant: str
     threads: int | None
-    trusted_keys: Iterable[str] | None
+    trusted_keys: tuple[str, ...] | None
 
     @classmethod
     def of(cls, device: str, variant: str, threads: int | None, keys: Iterable[str] | None) -> _How:
-        """Keys are asked for more than once, so an iterator becomes a tuple; a single text, which
-        would fall into letters, is left for the check of keys to refuse."""
-        return cls(device, variant, threads, keys if isinstance(keys, str | None) else tuple(keys))
+        """Keys are asked for more than once."""
+        return cls(device, variant, threads, reusable_keys(keys))
 
 
 class Slot:

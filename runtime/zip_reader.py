@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, NoReturn
 
-from .errors import BundleFormatError, BundleIntegrityError
+from .errors import BundleError, BundleFormatError, BundleIntegrityError
 
 MAX_MEMBERS = 1000
 _MAX_FILE_BYTES = (1 << 32) - 2  # beyond it a zip needs zip64, a second place for every size
@@ -89,7 +89,9 @@ class ZipReader:
         return b"".join(self.chunks(name))
 
     def chunks(self, name: str) -> Iterator[bytes]:
-        """The bytes of one member, exactly as many as announced; raises BundleIntegrityError."""
+        """The bytes of one member, exactly as many as announced.
+
+        Raises BundleIntegrityError; BundleError when it was closed."""
         member = self.members[name]
         try:
             if member.method == _STORED:
@@ -101,13 +103,18 @@ class ZipReader:
                 f"{self.name}: {name} cannot be read ({exc}); the bundle is damaged or closed."
             ) from exc
 
+    def renew_lock(self) -> None:
+        """In a forked child, where whoever held the lock is not there to release it."""
+        self._lock = threading.Lock()
+
     def close(self) -> None:
         """Let go of the file; it is the caller's."""
         self._file = None
 
     def _directory(self, file: IO[bytes]) -> tuple[list[Member], int]:
         """The rows of the directory and where it begins."""
-        size = file.seek(0, os.SEEK_END)
+        file.seek(0, os.SEEK_END)
+        size = file.tell()  # not every file's seek() says it
         if size > _MAX_FILE_BYTES:
             self._refuse(f"the file has {size} bytes; expected at most {_MAX_FILE_BYTES}.")
         end_at = max(0, size - _END.size)
@@ -225,10 +232,14 @@ class ZipReader:
 
     def _at(self, position: int, count: int) -> bytes:
         with self._lock:
-            if self._file is None:
-                raise ValueError("closed")
-            self._file.seek(position)
-            return self._file.read(count)
+            file = self._file  # close(), in another thread, does not wait
+            if file is None:
+                raise BundleError(f"{self.name}: the bundle was closed. Open it again.")
+            file.seek(position)
+            found = file.read(count)
+        if not isinstance(found, bytes):
+            raise ValueError(f"its read() gives a {type(found).__name__}; open it in binary mode")
+        return found
 
     def _what_it_is(self, size: int) -> str:
         """What a file without an end record at its end is."""

@@ -1,7 +1,9 @@
-"""A recipe so small that the whole road takes seconds, for tests that walk it from outside."""
+"""What tests of several folders share: a recipe so small that the whole road takes seconds, and the
+bundles of the last run, or stand-ins for them (ARTIFACTS=FOLDER says where that run lies)."""
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+ROOT = Path(__file__).resolve().parents[1]
 LABELS = ("bar", "pole", "box")
 IDX_FILES = {"train": 360, "t10k": 90}  # images
 RECIPE = """
@@ -43,8 +46,9 @@ checkpoint_seconds = 0 # after each step, so that a kill always hits a run that 
 batch_sizes = [1, 3]
 [quantize]
 fp16 = false
-[[quantize.int8]]
 calibration_images = 64
+int8 = [{{ id = "int8-u8s8-rr" }}]
+search.minutes = 0
 [gate]
 margin_points = 10 # 90 images cannot show less than 3
 [benchmark]
@@ -101,3 +105,75 @@ def tiny_images() -> Callable[[], tuple[np.ndarray, np.ndarray]]:
         return images.astype(np.uint8), np.array(LABELS)[labels]
 
     return draw
+
+
+@pytest.fixture(scope="session")
+def artifacts() -> Path:
+    return ROOT / os.environ.get("ARTIFACTS", "artifacts")
+
+
+@pytest.fixture(scope="session")
+def mnist_bundle(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of the last run, or one with the same network untrained: equally fast."""
+    return _bundle(artifacts, tmp_path_factory, "mnist")
+
+
+@pytest.fixture(scope="session")
+def celeba_bundle(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of celeba; the stand-in has 40 attributes."""
+    return _bundle(artifacts, tmp_path_factory, "celeba")
+
+
+def _bundle(artifacts: Path, factory: pytest.TempPathFactory, name: str) -> Path:
+    path = artifacts / name / "bundle.zip"
+    if not path.exists():
+        path = factory.mktemp(name) / "bundle.zip"
+        _write_untrained(path, name)
+    return path
+
+
+def _write_untrained(path: Path, name: str) -> None:
+    import torch
+
+    from exporters import onnx_file
+    from exporters.bundle_writer import Golden, PackedVariant, golden_tolerance, write_bundle
+    from exporters.int8_from_fp32 import int8_from_fp32
+    from exporters.onnx_from_torch import onnx_from_torch
+    from pipeline.datasets.drawn_digits import draw_digit
+    from pipeline.learning.networks import build_network
+    from pipeline.recipe import load
+    from pipeline.stages.data import preprocess_graph
+    from runtime import Default, ModelSpec
+
+    recipe, random = load(name), np.random.default_rng(0)
+    spec = ModelSpec("mnist", "multi-class", 28, 28, 1, tuple("0123456789"))
+    thresholds, raw = None, draw_digit(random, 4)
+    if name == "celeba":
+        spec = ModelSpec(name, "multi-label", 64, 64, 3, tuple(f"Attribute {i}" for i in range(40)))
+        thresholds, raw = (0.5,) * 40, random.integers(0, 256, (218, 178, 3), np.uint8)
+    images = random.integers(0, 256, (512, *spec.shape), np.uint8)
+    torch.manual_seed(0)
+    network = build_network(recipe.network, spec).eval()
+    fp32 = onnx_from_torch(network, spec, recipe.export)
+    options = recipe.quantize.int8[0]
+    models = {"fp32": fp32, options.id: int8_from_fp32(fp32, spec, options, images)}
+    write_bundle(
+        path,
+        spec=spec,
+        preprocess=preprocess_graph(recipe.preprocess),
+        variants=[
+            PackedVariant(
+                onnx_file.to_bytes(model),
+                variant,
+                variant[:4],
+                False,
+                golden_tolerance(variant[:4], False),
+                thresholds,
+            )
+            for variant, model in models.items()
+        ],
+        defaults=[Default("cpu", "fp32", "not measured here")],
+        golden=Golden((raw,), images[:8]),
+        measurements={},
+        model_card="# Untrained, for timings\n",
+    )

@@ -9,7 +9,7 @@ What is rounded, and how, follows ``exporters/int8_from_fp32.py`` and onnxruntim
 * activations, asymmetric uint8, one range for each tensor: what enters and what leaves each
   operator that has 8-bit kernels, between the first and the last one with weights. A ReLU or clip
   is part of the operator before it; pools and reshapes keep the grid of their input. Logits stay
-  float.
+  float, and pixels with one mean for all channels are as they are in the file: 8-bit already.
 
 Biases, which are 32-bit in the file, stay float here.
 """
@@ -106,7 +106,9 @@ def fake_quantized(network: PixelNetwork, weight_range: int) -> PixelNetwork:
     network cannot be traced; what can be exported to ONNX can.
     """
     body = traced(network)
-    _insert(body, _Plan(body), weight_range)
+    # normalised pixels are 8-bit numbers already, where one mean and one scale made them
+    exact = network.mean.numel() == network.scale.numel() == 1
+    _insert(body, _Plan(body, exact_pixels=exact), weight_range)
     body.graph.lint()
     body.recompile()
     rounding = PixelNetwork(body, network.options, network.spec)
@@ -160,8 +162,9 @@ def _insert_behind(body: GraphModule, node: Node, module: str) -> None:
 class _Plan:
     """Which tensors of a graph are rounded, decided before anything is changed."""
 
-    def __init__(self, body: GraphModule) -> None:
+    def __init__(self, body: GraphModule, *, exact_pixels: bool) -> None:
         nodes = list(body.graph.nodes)
+        self._exact_pixels = exact_pixels
         self._weighted = {n for n in nodes if operator(n) in _CHANNEL_AXIS and _is_parameter(n, 1)}
         behind, before = set[Node](), set[Node]()  # what lies behind, and before, weights
         for node in nodes:
@@ -187,6 +190,8 @@ class _Plan:
 
     def _grid(self, node: Node) -> Node | None:
         if node.op == "get_attr" or self._belongs_to_next(node):
+            return None
+        if node.op == "placeholder" and self._exact_pixels:
             return None
         if node in self._inside and operator(node) in (_SAME_VALUES | _ROUNDS_AGAIN):
             return self._grid(first_input(node)) or (node if self._is_demanded(node) else None)

@@ -95,7 +95,7 @@ def _subject(context: Context, dataset: Dataset, fp32: onnx.ModelProto, spec: Mo
         finish=lambda model, name: shipped(model, spec, name),
         assess=data.assess,
         assess_quickly=data.first(options.sensitivity_images).assess_quickly,
-        time=partial(_time, onnx_file.to_bytes(fp32), data, context.recipe.benchmark.threads),
+        time=partial(_time, onnx_file.to_bytes(fp32), data, options.threads),
         fine_tune=partial(_fine_tune, context, dataset, spec),
     )
 
@@ -106,10 +106,9 @@ def _statistics(context: Context, dataset: Dataset, model: onnx.ModelProto) -> A
     from exporters.calibration import ImageReader, choose
 
     images = dataset.train.images
-    count = min(context.recipe.quantize.search.calibration_images, len(images))
-    return ActivationStatistics(
-        model, ImageReader(images, choose(len(images), count, context.recipe.seed))
-    )
+    count = context.recipe.quantize.calibration_images
+    chosen = choose(len(images), count, context.recipe.seed)
+    return ActivationStatistics(model, ImageReader(images, chosen))
 
 
 def _time(
@@ -187,7 +186,7 @@ STAGE = Stage(
     "search the FP16 and INT8 variants that pay, and check that they are what was asked for",
     run,
     inputs=("data", "train", "export"),
-    sections=("quantize", "gate", "benchmark", "train", "export", "seed"),
+    sections=("quantize", "gate", "train", "export", "seed"),
     sources=(
         "pipeline/stages/quantize.py",
         "pipeline/learning",

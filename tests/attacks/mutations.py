@@ -1,10 +1,11 @@
 """Mutated bundles: each is refused with one of the runtime's own errors, or answers as the sound
 one does.
 
-    python tests/attacks/mutations.py COUNT SEED
+    PYTHONPATH=. python tests/attacks/mutations.py COUNT SEED [BUNDLE]
 
-Prints JSON. The mutations are of bytes, as damage is: hashes are not made to fit (that is a
-forger's work, and in ``cases.py``).
+Without BUNDLE, which must be of a multi-class model, three small ones are mutated in turns. Prints
+JSON. The mutations are of bytes, as damage is: hashes are not made to fit (that is a forger's work,
+and in ``cases.py``).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import cases
 import zips
@@ -24,7 +26,7 @@ import zips
 from runtime import PredictorError
 
 Mutation = Callable[[bytes, random.Random], bytes]
-TOO_LONG_S = 5.0  # for a bundle of 10 KB: a hang
+TOO_LONG_S = 5.0  # for a bundle of 10 to 700 KB: a hang
 
 
 def flip_bits(data: bytes, rng: random.Random) -> bytes:
@@ -90,7 +92,10 @@ MUTATIONS: tuple[Mutation, ...] = (
 def main() -> None:
     count, seed = int(sys.argv[1]), int(sys.argv[2])
     rng = random.Random(seed)
-    sound = [cases.plain(), cases.build.bundle(), cases.well_signed()]  # stored, deflated, signed
+    if len(sys.argv) > 3:
+        sound = [Path(sys.argv[3]).read_bytes()]
+    else:  # stored, deflated, signed
+        sound = [cases.plain(), cases.build.bundle(), cases.well_signed()]
     expected = cases.attempt(sound[0])
     outcomes: Counter[str] = Counter()
     slowest, problems = 0.0, []

@@ -40,7 +40,7 @@ def packed(model: Any, name: str, portable: bool = False, **more: Any) -> Packed
 @pytest.fixture(scope="module")
 def parts(digits: Any) -> dict[str, Any]:
     spec: ModelSpec = digits.spec
-    int8 = int8_from_fp32(digits.model, spec, Int8Options(calibration_images=32), digits.images)
+    int8 = int8_from_fp32(digits.model, spec, Int8Options(), digits.images, calibration_images=32)
     random = np.random.default_rng(0)
     return {
         "spec": spec,

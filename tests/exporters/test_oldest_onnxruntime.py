@@ -57,8 +57,8 @@ def test_oldest_answers_as_the_newest(
     which: str, request: Any, python: Path, tmp_path: Path
 ) -> None:
     case = request.getfixturevalue(which)
-    few = Int8Options(calibration_images=48)
-    int8 = int8_from_fp32(case.model, case.spec, few, case.images)
+    few = Int8Options()
+    int8 = int8_from_fp32(case.model, case.spec, few, case.images, calibration_images=48)
     assert portability(int8).portable
     models = {
         "fp32": (case.model, 1e-5),

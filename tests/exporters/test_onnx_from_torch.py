@@ -263,8 +263,8 @@ def test_int8_takes_the_pixels_as_they_are() -> None:
     model = onnx_from_torch(network, SPEC, ExportOptions())
     images = np.random.default_rng(0).integers(0, 256, (16, 4, 4, 1), dtype=np.uint8)
     for activations in ("uint8", "int8"):
-        options = Int8Options(activations=activations, calibration_images=16)  # type: ignore[arg-type]
-        graph = Graph(int8_from_fp32(model, SPEC, options, images))
+        options = Int8Options(activations=activations)  # type: ignore[arg-type]
+        graph = Graph(int8_from_fp32(model, SPEC, options, images, calibration_images=16))
         conv = graph.node("Conv_0")
         assert conv is not None
         pixels = graph.producer(conv.input[0])

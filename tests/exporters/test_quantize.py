@@ -20,7 +20,7 @@ from exporters.options import Int8Options
 from exporters.portability import portability
 from exporters.qdq import Graph, quantized_weights
 
-SMALL = Int8Options(calibration_images=48)
+SMALL = Int8Options()
 INT8 = {
     "u8s8-rr": SMALL,
     "u8s8": dataclasses.replace(SMALL, reduce_range=False),
@@ -28,8 +28,8 @@ INT8 = {
     "u8u8-rr-tensor": dataclasses.replace(SMALL, weights="uint8", per_channel=False),
     "s8s8-rr": dataclasses.replace(SMALL, activations="int8"),
     "tensor": dataclasses.replace(SMALL, per_channel=False),
-    "entropy": dataclasses.replace(SMALL, calibration="entropy", calibration_images=96),
-    "percentile": dataclasses.replace(SMALL, calibration="percentile", calibration_images=96),
+    "entropy": dataclasses.replace(SMALL, calibration="entropy"),
+    "percentile": dataclasses.replace(SMALL, calibration="percentile"),
     "excluded": dataclasses.replace(SMALL, exclude_nodes=("Conv_0",)),
 }
 
@@ -46,7 +46,7 @@ def test_int8_is_what_was_asked_for(
     name: str, which: str, request: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
     case, options = request.getfixturevalue(which), INT8[name]
-    variant = int8_from_fp32(case.model, case.spec, options, case.images)
+    variant = int8_from_fp32(case.model, case.spec, options, case.images, calibration_images=48)
     assert capfd.readouterr() == ("", "")
     onnx_file.check_model(variant, case.spec)
     verify_int8(case.model, variant, options)
@@ -60,7 +60,7 @@ def test_the_whole_middle_is_integer(digits: Any, tmp_path: Any) -> None:
     """onnxruntime fuses every layer; no float convolution and no stray Q/DQ pair is left."""
     import onnxruntime as ort
 
-    variant = int8_from_fp32(digits.model, digits.spec, SMALL, digits.images)
+    variant = int8_from_fp32(digits.model, digits.spec, SMALL, digits.images, calibration_images=48)
     options = ort.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "fused.onnx")
     options.log_severity_level = 3
@@ -74,7 +74,9 @@ def test_the_whole_middle_is_integer(digits: Any, tmp_path: Any) -> None:
 
 
 def test_first_and_last_nodes_stay_float(digits: Any) -> None:
-    graph = Graph(int8_from_fp32(digits.model, digits.spec, SMALL, digits.images))
+    graph = Graph(
+        int8_from_fp32(digits.model, digits.spec, SMALL, digits.images, calibration_images=48)
+    )
     softmax = next(node for node in graph.nodes if node.op_type == "Softmax")
     logits = graph.producer(softmax.input[0])
     assert logits is not None and logits.op_type == "Gemm"
@@ -84,10 +86,13 @@ def test_first_and_last_nodes_stay_float(digits: Any) -> None:
 
 
 def test_int8_is_deterministic_and_seeded(digits: Any) -> None:
-    few = dataclasses.replace(SMALL, calibration_images=3)
     one, two, other = (
-        onnx_file.to_bytes(int8_from_fp32(digits.model, digits.spec, few, digits.images, seed=s))
-        for s in (5, 5, 6)
+        onnx_file.to_bytes(
+            int8_from_fp32(
+                digits.model, digits.spec, SMALL, digits.images, calibration_images=3, seed=seed
+            )
+        )
+        for seed in (5, 5, 6)
     )
     assert one == two
     assert one != other
@@ -105,7 +110,7 @@ def test_dead_channels_and_dead_inputs_get_usable_scales(digits: Any) -> None:
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     black = np.zeros_like(digits.images)
     for images in (digits.images, black):
-        variant = int8_from_fp32(model, digits.spec, SMALL, images)
+        variant = int8_from_fp32(model, digits.spec, SMALL, images, calibration_images=48)
         found = onnx_file.run(onnx_file.session(variant), images)
         assert np.isfinite(found).all()
 
@@ -122,14 +127,18 @@ def test_dead_channels_and_dead_inputs_get_usable_scales(digits: Any) -> None:
             {"exclude_nodes": ("Conv_0", "Conv_1", "Conv_2", "Gemm_0")},
             "nothing is left to quantize",
         ),
-        ({"calibration_images": 97}, "97 calibration images were asked for and 96 are there"),
-        ({"calibration_images": 0}, "0 calibration images"),
     ],
 )
 def test_int8_refuses(digits: Any, change: dict[str, Any], message: str) -> None:
     options = dataclasses.replace(SMALL, **change)
     with pytest.raises(QuantizeError, match=message):
-        int8_from_fp32(digits.model, digits.spec, options, digits.images)
+        int8_from_fp32(digits.model, digits.spec, options, digits.images, calibration_images=48)
+
+
+@pytest.mark.parametrize("count", [0, 97])
+def test_int8_refuses_too_few_or_no_images(digits: Any, count: int) -> None:
+    with pytest.raises(QuantizeError, match=f"{count} calibration images were asked .* 96 are"):
+        int8_from_fp32(digits.model, digits.spec, SMALL, digits.images, calibration_images=count)
 
 
 def test_int8_refuses_weights_that_are_not_numbers(digits: Any) -> None:
@@ -140,7 +149,7 @@ def test_int8_refuses_weights_that_are_not_numbers(digits: Any) -> None:
     values[0] = np.nan
     tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     with pytest.raises(QuantizeError, match=r"\['Conv_1.weight'\] are not finite"):
-        int8_from_fp32(model, digits.spec, SMALL, digits.images)
+        int8_from_fp32(model, digits.spec, SMALL, digits.images, calibration_images=48)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +165,9 @@ def test_int8_refuses_weights_that_are_not_numbers(digits: Any) -> None:
     ],
 )
 def test_an_ignored_request_is_named(digits: Any, made: str, asked: str, message: str) -> None:
-    variant = int8_from_fp32(digits.model, digits.spec, INT8[made], digits.images)
+    variant = int8_from_fp32(
+        digits.model, digits.spec, INT8[made], digits.images, calibration_images=48
+    )
     with pytest.raises(QuantizeError, match=message):
         verify_int8(digits.model, variant, INT8[asked])
 
@@ -168,7 +179,7 @@ def test_a_file_that_was_not_quantized_is_named(digits: Any) -> None:
 
 @pytest.mark.parametrize("fault", [0.0, -1.0, np.nan])
 def test_a_bad_scale_is_named(digits: Any, fault: float) -> None:
-    variant = int8_from_fp32(digits.model, digits.spec, SMALL, digits.images)
+    variant = int8_from_fp32(digits.model, digits.spec, SMALL, digits.images, calibration_images=48)
     node = next(n for n in variant.graph.node if n.op_type == "QuantizeLinear")
     tensor = next(t for t in variant.graph.initializer if t.name == node.input[1])
     tensor.CopyFrom(numpy_helper.from_array(np.float32(fault), tensor.name))
@@ -180,7 +191,7 @@ def test_a_bad_scale_is_named(digits: Any, fault: float) -> None:
 
 
 def test_a_planted_pair_is_found_in_the_file(digits: Any) -> None:
-    variant = int8_from_fp32(digits.model, digits.spec, SMALL, digits.images)
+    variant = int8_from_fp32(digits.model, digits.spec, SMALL, digits.images, calibration_images=48)
     weight = next(w for w in quantized_weights(Graph(variant)) if w.node == "Conv_1")
     values = weight.values.copy()
     values[2, 3, 1, 1:] = 127, -127  # neighbours in a row of the kernel

@@ -83,8 +83,8 @@ def test_only_files_that_are_not_portable_saturate(which: str, request: Any) -> 
     case = request.getfixturevalue(which)
     images = np.concatenate([case.images[:16], extreme_images(case.spec.shape)])
     for reduced in (True, False):
-        options = Int8Options(reduce_range=reduced, calibration_images=48)
-        model = int8_from_fp32(case.model, case.spec, options, case.images)
+        options = Int8Options(reduce_range=reduced)
+        model = int8_from_fp32(case.model, case.spec, options, case.images, calibration_images=48)
         share = max(row.saturated for row in simulate(model, {"images": images}))
         assert portability(model).portable == reduced
         assert (share == 0) == reduced
@@ -120,7 +120,7 @@ def test_convolutions_are_simulated_at_their_own_strides_and_pads() -> None:
 
 def test_confirmation_says_what_this_cpu_can_show(digits: Any) -> None:
     model = int8_from_fp32(
-        digits.model, digits.spec, Int8Options(calibration_images=48), digits.images
+        digits.model, digits.spec, Int8Options(), digits.images, calibration_images=48
     )
     found = confirm(model, {"images": digits.images[:8]}, portable=True)
     assert found.exact_difference == 0  # portable: on every CPU
@@ -150,8 +150,8 @@ def test_an_avx2_cpu_without_vnni_agrees(digits: Any, tmp_path: Path, reduced: b
         pytest.skip("not run: qemu-x86_64 is missing; apt-get install qemu-user-static")
     images = np.concatenate([digits.images[:16], extreme_images(digits.spec.shape)])
     np.save(tmp_path / "images.npy", images)
-    options = Int8Options(reduce_range=reduced, calibration_images=48)
-    model = int8_from_fp32(digits.model, digits.spec, options, digits.images)
+    options = Int8Options(reduce_range=reduced)
+    model = int8_from_fp32(digits.model, digits.spec, options, digits.images, calibration_images=48)
     onnx_file.save(model, tmp_path / "model.onnx")
     command = [qemu, "-cpu", "Haswell", sys.executable, "-c", _COMPARE]
     command += [str(tmp_path / "model.onnx"), str(tmp_path / "images.npy")]

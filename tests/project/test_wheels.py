@@ -18,6 +18,7 @@ from pipeline.recipe import shipped_names
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("pipeline", "exporters", "runtime")
 MAX_BYTES = 400_000  # MNIST alone would be 11 MB
+MAX_INSTALLED_MB = 170  # a model with numpy and onnxruntime, byte code included
 OFFLINE = ("Retrying (", "from versions: none")  # what pip says when it reaches no index
 
 
@@ -95,6 +96,13 @@ def test_a_model_tests_itself_at_the_prompt(python: Path, tmp_path: Path) -> Non
     assert done.stdout.startswith("passed: 1 images preprocessed to the same bytes; 3 samples")
     info = run(python, "-I", "-m", "edgeproof_mnist", "info", "--json", cwd=tmp_path)
     assert json.loads(info.stdout)["variant"] == "fp32", info.stderr
+
+
+def test_a_model_and_all_that_it_needs_are_small(python: Path) -> None:
+    packages = next(python.parents[1].glob("lib/python*/site-packages"))
+    megabytes = sum(f.stat().st_size for f in packages.rglob("*") if f.is_file()) / 1e6
+    print(f"numpy, onnxruntime and the model take {megabytes:.0f} MB")
+    assert 50 < megabytes <= MAX_INSTALLED_MB
 
 
 # --- the project's wheel ----------------------------------------------------------------------

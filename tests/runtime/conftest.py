@@ -161,26 +161,6 @@ def bundle(
     return zipped(packed)
 
 
-def packed(spec: ModelSpec, variant: bytes) -> bytes:
-    """A bundle whose only variant is ``variant``, an ONNX file for ``spec``."""
-    with Predictor.from_parts(spec, preprocess(spec), variant, threads=1) as p:
-        raw = np.zeros((9, 11, 3), np.uint8)
-        pixels = p.preprocess(raw)[np.newaxis]
-        file = io.BytesIO()
-        arrays: dict[str, Any] = {"raw/0": raw, "pixels": pixels, "probabilities/fp32": p(pixels)}
-        np.savez(file, **arrays)
-
-    def only_fp32(manifest: dict[str, Any]) -> None:
-        del manifest["variants"][1:], manifest["files"]["variants/int8-u8s8-rr.onnx"]
-
-    return bundle(
-        spec,
-        members={"variants/fp32.onnx": variant, "golden.npz": file.getvalue()},
-        edit=only_fp32,
-        pack=lambda members: members.pop("variants/int8-u8s8-rr.onnx"),
-    )
-
-
 def zipped(members: dict[str, bytes]) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -200,7 +180,6 @@ class Bundles:
     preprocess = staticmethod(preprocess)
     golden = staticmethod(golden)
     bundle = staticmethod(bundle)
-    packed = staticmethod(packed)
     zipped = staticmethod(zipped)
 
 

@@ -1,6 +1,6 @@
 """Kill ``Slot.install`` at random moments, and see whether the slot can be used.
 
-    python tests/runtime/slot_kills.py FOLDER A.zip B.zip COUNT SEED
+    PYTHONPATH=. python tests/runtime/slot_kills.py FOLDER A.zip B.zip COUNT SEED
 
 Prints JSON: how often it was killed, how many of these the install had already ended, how many
 slots were unusable. One warm process forks the victims, since an interpreter takes longer to

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,18 @@ def test_a_cache_that_cannot_be_written_is_no_failure(
     monkeypatch.setenv("XDG_CACHE_HOME", "relative/is/not/allowed")
     assert autotune_cache.path_of("a", "cpu", 1) is None
     assert grey.autotune(SECONDS).remembered_in is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="not run: HOME is asked on POSIX systems")
+def test_without_a_home_nothing_is_remembered_or_recalled(
+    grey: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", "not/absolute")
+    assert grey.autotune(SECONDS).remembered_in is None
+    assert autotune_cache.recall("a" * 64, "cpu", 1) is None
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_at_the_prompt(

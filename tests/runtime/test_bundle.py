@@ -9,6 +9,7 @@ import stat
 import struct
 import zipfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def test_path_bytes_and_file_open_the_same_bundle(grey_bundle: bytes, tmp_path: 
 def test_a_closed_bundle_says_so(grey_bundle: bytes) -> None:
     bundle = Bundle.open(grey_bundle)
     bundle.close()
-    with pytest.raises(BundleIntegrityError, match=r"preprocess\.onnx cannot be read .*closed"):
+    with pytest.raises(BundleError, match=r"the bundle was closed\. Open it again"):
         bundle.read("preprocess.onnx")
 
 
@@ -205,6 +206,25 @@ def test_each_broken_bundle_says_what_is_wrong(name: str, build: Any) -> None:
     with pytest.raises(error, match=message) as caught:
         Predictor(build.bundle(**options), device="cpu")
     assert caught.type is error
+
+
+def test_a_file_of_text_is_no_bundle(grey_bundle: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "bundle.zip"
+    path.write_bytes(grey_bundle)
+    message = r"its read\(\) gives a str; open it in binary mode"
+    with path.open(encoding="latin-1") as file, pytest.raises(BundleFormatError, match=message):
+        Bundle.open(file)  # type: ignore[arg-type]
+    with pytest.raises(BundleFormatError, match=message):
+        Bundle.open(io.StringIO("PK"))  # type: ignore[arg-type]
+
+
+def test_a_file_whose_seek_says_nothing_is_read(grey_bundle: bytes) -> None:
+    class Quiet(io.BytesIO):
+        def seek(self, *arguments: Any) -> Any:
+            super().seek(*arguments)
+
+    with closing(Bundle.open(Quiet(grey_bundle))) as bundle:
+        assert bundle.read("measurements.json") == b"{}"
 
 
 def test_a_member_that_is_there_twice_is_refused(grey_bundle: bytes) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
+import threading
 from pathlib import Path
 
 import pytest
 
-from runtime.cpu import cpu_target, usable_threads
+from runtime.cpu import cpu_target, cpu_targets, startable_threads, usable_threads
 
 
 def system(root: Path, files: dict[str, str]) -> str:
@@ -80,23 +81,52 @@ def test_threads_respect_the_affinity(tmp_path: Path, monkeypatch: pytest.Monkey
     assert usable_threads(f"{tmp_path}/") == 5
 
 
+def test_threads_that_cannot_start_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert startable_threads(0) == 0
+    before = threading.active_count()
+    assert startable_threads(3) == 3
+    assert threading.active_count() == before
+    left = iter(range(2))
+
+    def refuse(self: threading.Thread) -> None:
+        if next(left, None) is None:
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    start = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert startable_threads(5) == 2
+    assert threading.active_count() == before
+
+
+ARM = ("arm64", "cpu")
+DOT = ("arm64-dotprod", *ARM)
+
+
 @pytest.mark.parametrize(
     ("machine", "cpuinfo", "expected"),
     [
-        ("x86_64", "flags\t\t: fpu avx avx2 avx512_vnni\n", "x86_64-vnni"),
-        ("AMD64", "flags : avx2 avx_vnni\n", "x86_64-vnni"),
-        ("x86_64", "vendor_id : x\nflags\t: avx avx2\n", "x86_64-avx2"),
-        ("x86_64", "flags : sse2\n", "cpu"),
-        ("aarch64", "Features : fp asimd asimddp\n", "arm64"),
-        ("arm64", "", "arm64"),
-        ("riscv64", "isa : rv64\n", "cpu"),
+        ("x86_64", "flags\t\t: fpu avx avx2 avx512_vnni\n", ("x86_64-vnni", "cpu")),
+        ("AMD64", "flags : avx2 avx_vnni\n", ("x86_64-vnni", "cpu")),
+        ("x86_64", "vendor_id : x\nflags\t: avx avx2\n", ("x86_64-avx2", "cpu")),
+        ("x86_64", "flags : sse2\n", ("cpu",)),
+        ("aarch64", "Features : fp asimd crc32\n", ARM),
+        ("aarch64", "Features : fp asimd asimddp\n", DOT),
+        ("aarch64", "Features : fp asimd asimddp i8mm bf16\n", ("arm64-i8mm", *DOT)),
+        ("riscv64", "isa : rv64\n", ("cpu",)),
     ],
 )
-def test_the_target_is_read_from_the_instruction_sets(
-    machine: str, cpuinfo: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_targets_are_read_from_the_instruction_sets(
+    machine: str,
+    cpuinfo: str,
+    expected: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(platform, "machine", lambda: machine)
-    assert cpu_target(system(tmp_path, {"proc/cpuinfo": cpuinfo})) == expected
+    root = system(tmp_path, {"proc/cpuinfo": cpuinfo})
+    assert cpu_targets(root) == expected
+    assert cpu_target(root) == expected[0]
 
 
 def test_without_proc_numpy_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

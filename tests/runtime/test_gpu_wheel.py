@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -45,15 +46,23 @@ PROBE = """if True:
     except ImportError as exc:
         print(json.dumps([type(exc).__name__, "", str(exc)]))
 """
-# A driver that is there and finds no device: every call of it says CUDA_ERROR_NO_DEVICE.
+# What onnxruntime does by itself: it prints why CUDA failed and goes on with the CPU.
+BARE = """if True:
+    import sys, zipfile, onnxruntime
+    model = zipfile.ZipFile(sys.argv[1]).read("variants/fp32.onnx")
+    session = onnxruntime.InferenceSession(model, providers=["CUDAExecutionProvider"])
+    print(session.get_providers())
+"""
+# A driver that is there and whose every call fails with RESULT, an error of cuda.h: 100 is
+# CUDA_ERROR_NO_DEVICE, 2 CUDA_ERROR_OUT_OF_MEMORY.
 STUB_DRIVER = """
 #include <string.h>
-static int no_device(void) { return 100; }
-int cuInit(unsigned flags) { return 100; }
-int cuTensorMapEncodeTiled(void) { return 100; }
+static int failed(void) { return RESULT; }
+int cuInit(unsigned flags) { return RESULT; }
+int cuTensorMapEncodeTiled(void) { return RESULT; }
 int cuDriverGetVersion(int *version) { *version = VERSION; return 0; }
 int cuGetProcAddress_v2(const char *name, void **out, int v, unsigned long f, int *status) {
-    *out = (void *)no_device;
+    *out = (void *)failed;
     if (!strcmp(name, "cuDriverGetVersion")) *out = (void *)cuDriverGetVersion;
     if (!strcmp(name, "cuGetProcAddress")) *out = (void *)cuGetProcAddress_v2;
     if (status) *status = 0;
@@ -122,6 +131,16 @@ def test_without_cuda_libraries_each_is_named(plain: Path, bundle_path: Path, lo
     assert device == "cpu" and f"cuda was passed over: {cuda}" in reason
 
 
+def test_what_the_cpp_side_prints_goes_into_the_reason(plain: Path, bundle_path: Path) -> None:
+    """The bare session spills it; here it is the reason, and stderr stays empty."""
+    command = [plain / "bin" / "python", "-c", BARE, bundle_path]
+    bare = subprocess.run(command, capture_output=True, text=True)
+    assert bare.stdout == "['CPUExecutionProvider']\n"
+    (spilled,) = set(re.findall(r"(lib\S+): cannot open shared object", bare.stderr))
+    cuda, _, reason = probe(plain, bundle_path)
+    assert spilled in cuda and spilled in reason
+
+
 def test_cuda_path_that_is_set_changes_nothing(plain: Path, bundle_path: Path) -> None:
     """With it onnxruntime raises an error of its own, which names no library."""
     for folder in ("/usr/local/cuda", "/nowhere"):
@@ -141,20 +160,24 @@ def test_with_libraries_the_driver_is_what_is_missing(
 
 
 @pytest.mark.parametrize(
-    ("version", "cause"),
-    [(99000, "the driver finds no CUDA device"), (1000, "the NVIDIA driver is older")],
+    ("version", "result", "cause"),
+    [
+        (99000, 100, "the driver finds no CUDA device"),
+        (1000, 100, "the NVIDIA driver is older"),
+        (99000, 2, "the device's memory is full"),
+        (99000, 999, "CUDA failure 999: unknown error."),
+    ],
 )
-def test_a_driver_without_a_device(
-    with_libraries: Path, bundle_path: Path, tmp_path: Path, version: int, cause: str
+def test_a_driver_that_fails(
+    with_libraries: Path, bundle_path: Path, tmp_path: Path, version: int, result: int, cause: str
 ) -> None:
     if shutil.which("gcc") is None:
         pytest.skip("not run: no gcc to build a stand-in for libcuda.so.1")
     source = tmp_path / "stub.c"
     source.write_text(STUB_DRIVER)
     library = tmp_path / "libcuda.so.1"
-    subprocess.run(
-        ["gcc", "-shared", "-fPIC", f"-DVERSION={version}", "-o", library, source], check=True
-    )
+    defined = [f"-DVERSION={version}", f"-DRESULT={result}"]
+    subprocess.run(["gcc", "-shared", "-fPIC", *defined, "-o", library, source], check=True)
     cuda, device, _ = probe(with_libraries, bundle_path, LD_LIBRARY_PATH=str(tmp_path))
     assert cause in cuda
     assert device == "cpu"

@@ -5,8 +5,11 @@ from __future__ import annotations
 import gc
 import os
 import pickle
+import signal
 import subprocess
 import sys
+import threading
+import time
 import weakref
 from pathlib import Path
 from typing import Any
@@ -47,6 +50,37 @@ def test_the_options_reach_the_sessions(path: Path) -> None:
         assert one.get_session_config_entry("session.inter_op.allow_spinning") == "0"
 
 
+LIMITED = """if True:
+    import resource, sys
+    import numpy
+    from runtime import InputError, Predictor, cpu, opening
+    opening.usable_threads = lambda: 64
+    Predictor(sys.argv[1], "cpu", threads=1).close()  # all that it imports is there
+    with open("/proc/self/statm") as file:
+        used = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20), resource.RLIM_INFINITY))
+    try:
+        Predictor(sys.argv[1], "cpu", threads=64)
+    except InputError as exc:
+        print(exc)
+    with Predictor(sys.argv[1], "cpu") as p:
+        p.selftest()
+        print(p.info.threads)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="not run: reads /proc")
+def test_threads_that_cannot_start_are_refused(path: Path) -> None:
+    """onnxruntime would wait for them forever. A limit of processes comes to the same."""
+    command = [sys.executable, "-c", LIMITED, str(path)]
+    root = Path(runtime.__file__).parents[1]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=60)
+    assert done.returncode == 0, done.stderr
+    message, threads = done.stdout.splitlines()
+    assert message.startswith("threads=64; expected at most ") and "ulimit -v" in message
+    assert 1 <= int(threads) < 64
+
+
 @pytest.mark.parametrize(
     ("target", "portable", "variant", "exact"),
     [
@@ -65,7 +99,7 @@ def test_int8_that_would_saturate_here_runs_with_exact_kernels_and_says_so(
     variant: str,
     exact: bool,
 ) -> None:
-    monkeypatch.setattr(opening, "cpu_target", lambda: target)
+    monkeypatch.setattr(opening, "cpu_targets", lambda: (target, "cpu"))
     model = build.model(build.GREY)
     with Predictor.from_parts(build.GREY, None, model, variant=variant, portable=portable) as p:
         options = session_of(p).get_session_options()
@@ -111,10 +145,42 @@ def test_close_frees_the_sessions(path: Path) -> None:
     assert [reference() for reference in left] == [None, None]
 
 
+def test_closing_while_others_ask_is_no_accident(path: Path) -> None:
+    """Each call gives the right answer or says that the predictor, or its bundle, is closed."""
+    with Predictor(path, "cpu", threads=1) as p:
+        expected, page = p(PIXELS), p.predict(PAGE)
+    wrong: list[object] = []
+
+    def ask(p: Predictor) -> None:
+        try:
+            while True:
+                np.testing.assert_array_equal(p(PIXELS), expected)
+                assert p.predict(PAGE) == page
+                p.selftest()
+        except PredictorError as exc:
+            if "closed" not in str(exc):
+                wrong.append(exc)
+        except BaseException as exc:
+            wrong.append(exc)
+
+    for turn in range(20):
+        p = Predictor(path, "cpu", threads=1 + turn % 2)
+        askers = [threading.Thread(target=ask, args=(p,)) for _ in range(4)]
+        for asker in askers:
+            asker.start()
+        time.sleep(0.002 * (turn % 5))
+        p.close()
+        for asker in askers:
+            asker.join(30)
+            assert not asker.is_alive()
+    assert wrong == []
+
+
 def in_child(work: Any) -> int:
     """The exit code of ``work`` in a forked child, which ends as those of multiprocessing do."""
     child = os.fork()
     if child == 0:
+        signal.alarm(60)  # a child that waits forever dies of it
         try:
             work()
         except BaseException:
@@ -146,6 +212,16 @@ def test_a_child_opens_the_bundle_anew(path: Path, threads: int) -> None:
 
 
 @FORKS
+def test_a_child_of_a_busy_parent_waits_for_no_lock(grey_bundle: bytes) -> None:
+    """Another thread holds the locks of a predictor and of its bundle at the fork."""
+    with Predictor(grey_bundle, device="cpu", threads=1) as p:
+        expected = p.predict(PAGE)
+        with p._lock, p._parts._zip._lock:  # type: ignore[attr-defined]
+            assert in_child(lambda: p.selftest() and p.close()) == 0
+        assert p.predict(PAGE) == expected
+
+
+@FORKS
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_pool_of_processes_takes_predictors(path: Path, method: Any) -> None:
     """Inherited by fork and pickled by path; its children end without waiting for our threads."""
@@ -165,6 +241,28 @@ def test_a_pool_of_processes_takes_predictors(path: Path, method: Any) -> None:
     environment = {**os.environ, "PYTHONPATH": str(root)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
     assert done.stdout == "True\n", done.stderr
+
+
+@FORKS
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_child_may_end_by_sys_exit(path: Path, threads: int, closed: bool) -> None:
+    """onnxruntime's reporting thread would hang it there: see ``processes.py``."""
+    code = (
+        "import os, sys, numpy\n"
+        "from runtime import Predictor\n"
+        f"p = Predictor(sys.argv[1], 'cpu', threads={threads})\n"
+        "page = numpy.full((30, 40, 3), 7, numpy.uint8)\n"
+        "expected = p.predict(page)\n"
+        f"if {closed}: p.close()\n"
+        "if child := os.fork():\n"
+        "    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+        f"sys.exit(3 if {closed} or p.predict(page) == expected else 4)\n"
+    )
+    command = [sys.executable, "-c", code, str(path)]
+    root = Path(runtime.__file__).parents[1]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=60)
+    assert done.returncode == 3, done.stderr
 
 
 @FORKS

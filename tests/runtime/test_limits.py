@@ -1,4 +1,9 @@
-"""Figures that no clock decides: instructions, memory, limits. Each needs minutes, or a tool."""
+"""Figures that no clock decides: instructions, memory, limits. Each needs minutes, or a tool.
+
+They are of the digit bundle of the last run, or of an untrained one. Another run's:
+
+    ARTIFACTS=elsewhere .venv/bin/python -m pytest -m full -s tests/runtime/test_limits.py
+"""
 
 from __future__ import annotations
 
@@ -7,12 +12,13 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import runtime
+from runtime import Bundle
 
 pytestmark = [
     pytest.mark.full,
@@ -24,52 +30,14 @@ MAX_RATIO = 1.15  # of instructions, against the bare session
 CALLS = 20
 
 
-@pytest.fixture(scope="module")
-def bundle_path(digit_bundle: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("bundle") / "bundle.zip"
-    path.write_bytes(digit_bundle)
-    return path
-
-
-@pytest.fixture(scope="module")
-def digit_bundle(build: Any) -> bytes:
-    """A network of the shipped digit model's size in a bundle: 28x28, two convolutions."""
-    import numpy as np
-    from onnx import TensorProto, helper, numpy_helper
-
-    from exporters import onnx_file
-    from runtime import ModelSpec
-
-    spec = ModelSpec("digits", "multi-class", 28, 28, 1, tuple("0123456789"))
-    random = np.random.default_rng(0)
-    sizes = {"w1": (16, 1, 3, 3), "w2": (32, 16, 3, 3), "w3": (32, 10)}
-    graph = helper.make_graph(
-        [
-            helper.make_node("Cast", ["images"], ["f"], to=TensorProto.FLOAT),
-            helper.make_node("Mul", ["f", "scale"], ["s"]),
-            helper.make_node("Transpose", ["s"], ["t"], perm=[0, 3, 1, 2]),
-            helper.make_node("Conv", ["t", "w1"], ["c1"], pads=[1, 1, 1, 1]),
-            helper.make_node("Relu", ["c1"], ["r1"]),
-            helper.make_node("Conv", ["r1", "w2"], ["c2"], strides=[2, 2]),
-            helper.make_node("Relu", ["c2"], ["r2"]),
-            helper.make_node("GlobalAveragePool", ["r2"], ["p"]),
-            helper.make_node("Flatten", ["p"], ["flat"]),
-            helper.make_node("MatMul", ["flat", "w3"], ["logits"]),
-            helper.make_node("Softmax", ["logits"], ["probabilities"]),
-        ],
-        "digits",
-        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", *spec.shape])],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", 10])],
-        [
-            numpy_helper.from_array(np.float32(1 / 255), "scale"),
-            *(
-                numpy_helper.from_array(random.normal(size=s).astype(np.float32), n)
-                for n, s in sizes.items()
-            ),
-        ],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
-    return bytes(build.packed(spec, onnx_file.to_bytes(onnx_file.finished(model, spec))))
+@pytest.fixture(scope="module", params=["fp32", "int8"])
+def variant(request: pytest.FixtureRequest, mnist_bundle: Path) -> str:
+    """The first variant of that precision."""
+    with closing(Bundle.open(mnist_bundle)) as bundle:
+        for row in bundle.manifest.variants:
+            if row.precision == request.param:
+                return row.id
+    pytest.skip(f"not run: {mnist_bundle} has no {request.param} variant")
 
 
 COUNTER = """
@@ -82,11 +50,11 @@ COUNTED = """if True:
     import numpy
     from runtime import Bundle, Predictor
     from runtime.onnx_session import CPU_PROVIDER, create
-    path, library, what, calls = sys.argv[1:]
+    path, variant, library, what, calls = sys.argv[1:]
     images = numpy.zeros((1, 28, 28, 1), numpy.uint8)
-    predictor = Predictor(path, "cpu", "fp32", 1)
-    model = Bundle.open(path).read("variants/fp32.onnx")
-    session = create(model, CPU_PROVIDER, 1)
+    predictor = Predictor(path, "cpu", variant, 1)
+    bundle = Bundle.open(path)
+    session = create(bundle.read(bundle.manifest.variant(variant).file), CPU_PROVIDER, 1)
     run = predictor
     if what == "bare":
         run = lambda images: session.run(["probabilities"], {"images": images})[0]
@@ -101,7 +69,7 @@ COUNTED = """if True:
 
 
 def test_a_call_takes_hardly_more_instructions_than_the_bare_session(
-    bundle_path: Path, tmp_path: Path
+    mnist_bundle: Path, variant: str, tmp_path: Path
 ) -> None:
     if not (shutil.which("valgrind") and shutil.which("gcc")):
         pytest.skip(
@@ -118,14 +86,18 @@ def test_a_call_takes_hardly_more_instructions_than_the_bare_session(
     def count(what: str) -> int:
         options = ["--tool=callgrind", "--instr-atstart=no", "--collect-atstart=no"]
         words = ["valgrind", *options, f"--callgrind-out-file={tmp_path / 'out'}"]
-        words += [sys.executable, "-c", COUNTED, str(bundle_path), str(library), what, str(CALLS)]
+        words += [sys.executable, "-c", COUNTED, str(mnist_bundle), variant]
+        words += [str(library), what, str(CALLS)]
         done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
         found = re.search(r"Collected : (\d+)", done.stderr)
         assert found, done.stderr[-2000:]
         return int(found[1]) // CALLS
 
     bare, ours = count("bare"), count("ours")
-    print(f"instructions of a call: session.run {bare:,}, p(images) {ours:,}: {ours / bare:.3f}")
+    print(
+        f"instructions of a call, {variant}: session.run {bare:,}, p(images) {ours:,}: "
+        f"{ours / bare:.3f}"
+    )
     assert ours <= MAX_RATIO * bare
 
 
@@ -140,7 +112,7 @@ THREADS = """if True:
 
     CALLERS, CALLS = 8, 12_500
     pixels = numpy.random.default_rng(0).integers(0, 256, (100, 28, 28, 1), numpy.uint8)
-    p = Predictor(sys.argv[1], "cpu", threads=1)
+    p = Predictor(sys.argv[1], "cpu", sys.argv[2], threads=1)
     expected = [p(image).tobytes() for image in pixels]
     wrong, sizes = [], []
     barrier = threading.Barrier(CALLERS, action=lambda: sizes.append(resident()))
@@ -163,13 +135,14 @@ THREADS = """if True:
 """
 
 
-def test_100000_answers_from_8_threads_are_bit_equal_and_memory_stays(bundle_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", THREADS, bundle_path], capture_output=True, text=True, cwd=ROOT
-    )
+def test_100000_answers_from_8_threads_are_bit_equal_and_memory_stays(
+    mnist_bundle: Path, variant: str
+) -> None:
+    command = [sys.executable, "-c", THREADS, str(mnist_bundle), variant]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    print(found)
+    print(f"100,000 answers from 8 threads, {variant}: {found}")
     assert found["wrong"] == 0
     assert found["grown_mb"] < 2
 
@@ -192,7 +165,9 @@ SMALL = """if True:
 """
 
 
-def test_it_runs_in_256_mb_of_address_space_on_one_core_without_network(bundle_path: Path) -> None:
+def test_it_runs_in_256_mb_of_address_space_on_one_core_without_network(
+    mnist_bundle: Path,
+) -> None:
     if not (shutil.which("prlimit") and shutil.which("taskset")):
         pytest.skip("not run: prlimit and taskset are not installed")
     core = "0"
@@ -201,7 +176,7 @@ def test_it_runs_in_256_mb_of_address_space_on_one_core_without_network(bundle_p
     if subprocess.run([*offline, "true"], capture_output=True).returncode:
         offline = []
         print("unshare -n is not permitted: run with network")
-    command = [*offline, *limits, sys.executable, "-c", SMALL, str(bundle_path)]
+    command = [*offline, *limits, sys.executable, "-c", SMALL, str(mnist_bundle)]
     environment = {"OPENBLAS_NUM_THREADS": "1", "HOME": "/"}  # its buffers are 40 MB for a thread
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
     assert done.returncode == 0, done.stderr

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,8 @@ from PIL import Image
 import runtime
 from runtime import AttributePrediction, Predictor
 from runtime.__main__ import main
+
+ROOT = Path(runtime.__file__).parents[1]
 
 
 @pytest.fixture
@@ -107,3 +111,41 @@ def test_it_runs_as_a_module(files: dict[str, str]) -> None:
     assert run("--help").stdout.startswith("usage: python -m runtime")
     assert run("selftest", files["grey.zip"]).returncode == 0
     assert run("selftest", "no.zip").returncode == 1
+
+
+def prompt(*words: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    """``python -m runtime`` in a process of its own."""
+    environment = {**os.environ, **options.pop("env", {})}
+    command = [sys.executable, "-m", "runtime", *words]
+    return subprocess.run(command, cwd=ROOT, env=environment, timeout=60, **options)
+
+
+def test_letters_that_the_terminal_lacks_are_escaped(files: dict[str, str]) -> None:
+    page = Path(files["page.png"]).rename(Path(files["page.png"]).with_name("größe 目.png"))
+    for words in (["predict", files["grey.zip"], str(page)], ["info", files["grey.zip"]]):
+        plain = prompt(*words, env={"PYTHONIOENCODING": "ascii"}, capture_output=True)
+        assert plain.returncode == 0, plain.stderr
+        if words[0] == "predict":
+            assert b"gr\\xf6\\xdfe \\u76ee.png: " in plain.stdout
+    missing = prompt(
+        *("predict", files["grey.zip"], "größe"),
+        env={"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+    )
+    assert missing.returncode == 1 and missing.stderr.startswith(b"error: image 0 of the list")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="not run: pipes end otherwise on Windows")
+def test_a_reader_that_leaves_early_is_no_error(files: dict[str, str]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    found = prompt("info", files["grey.zip"], stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert (found.returncode, found.stderr) == (1, b"")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="not run: closes descriptors in a shell")
+def test_it_runs_with_its_output_closed(files: dict[str, str]) -> None:
+    command = f'"$0" -m runtime selftest "{files["grey.zip"]}" >&-'
+    found = subprocess.run(["sh", "-c", command, sys.executable], cwd=ROOT, capture_output=True)
+    assert (found.returncode, found.stderr) == (0, b"")

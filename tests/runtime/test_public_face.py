@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 import runtime
 
 ROOT = Path(runtime.__file__).parents[1]
+TELEMETRY = "ORT_DISABLE_TELEMETRY"
 ERRORS = (
     *("PredictorError", "InputError", "DeviceError", "RuntimeMissing", "SelftestError"),
     *("BundleError", "BundleFormatError", "BundleIntegrityError", "VariantError"),
@@ -92,8 +95,6 @@ def test_an_empty_onnxruntime_is_told_from_a_missing_one() -> None:
 
 
 def test_both_wheels_at_once_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    from importlib import metadata
-
     from runtime import _onnxruntime
 
     monkeypatch.setattr(metadata, "distribution", lambda name: name)
@@ -132,3 +133,42 @@ def test_the_version_is_that_of_the_project() -> None:
 
     project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert runtime.__version__ == project["version"]
+
+
+REPORTS = """if True:
+    import os, pathlib
+    {first}
+    from runtime import Predictor
+    with Predictor({path!r}, "cpu", threads=2) as p:
+        p.selftest()
+    print(sorted(path.name for path in pathlib.Path(os.environ["XDG_CACHE_HOME"]).rglob("*")))
+"""
+
+
+def what_is_written(path: Path, first: str = "", **variables: str) -> str:
+    """What a predictor's process leaves in the user's cache folder."""
+    cache = path.parent / f"cache{len(variables)}{len(first)}"
+    environment = {name: value for name, value in os.environ.items() if name != TELEMETRY}
+    found = subprocess.run(
+        [sys.executable, "-c", REPORTS.format(first=first, path=str(path))],
+        cwd=ROOT,
+        env={**environment, "XDG_CACHE_HOME": str(cache), **variables},
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 0, found.stderr
+    return found.stdout.strip()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="not run: looks where Linux keeps caches")
+def test_onnxruntime_keeps_no_record_of_what_runs(grey_bundle: bytes, tmp_path: Path) -> None:
+    """Left alone it does from 1.29 on, as the last lines prove of the one at hand (behind a proxy
+    that is none, so that they send nothing)."""
+    path = tmp_path / "bundle.zip"
+    path.write_bytes(grey_bundle)
+    assert what_is_written(path) == "[]"
+    assert what_is_written(path, first="import exporters, onnxruntime") == "[]"
+    if tuple(map(int, metadata.version("onnxruntime").split(".")[:2])) >= (1, 29):
+        nowhere = "http://127.0.0.1:9"
+        found = what_is_written(path, **{TELEMETRY: "0", "HTTPS_PROXY": nowhere})
+        assert "deviceid" in found

@@ -29,8 +29,9 @@ def test_of_equals_the_first_comes_first() -> None:
 
 
 def test_no_candidates_is_no_question() -> None:
-    with pytest.raises(InputError, match=r"top\(0\) asks for no label"):
-        ANSWER.top(0)
+    for k in (0, -1, 1.5, "x"):
+        with pytest.raises(InputError, match=r"top\(.*\) asks for no label"):
+            ANSWER.top(k)  # type: ignore[arg-type]
 
 
 def test_an_attribute_is_present_from_its_threshold_upwards() -> None:
@@ -46,6 +47,8 @@ def test_an_unknown_attribute_names_those_that_exist() -> None:
 def test_answers_are_frozen_and_plain_json() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         ANSWER.label = "two"  # type: ignore[misc]
+    with pytest.raises(AttributeError):
+        FACE["two"].present = True  # type: ignore[misc]
     assert json.loads(json.dumps(ANSWER.to_dict(top=1)))["top"] == [
         {"label": "one", "index": 1, "probability": 0.5}
     ]
