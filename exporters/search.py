@@ -230,8 +230,8 @@ class _Search:
             )
 
     def _explain(self) -> None:
-        """Look into the best INT8 variant, whether it passes or not."""
-        base = self._finest()
+        """Look into the static variant that will be chosen, or that came nearest to it."""
+        base = _best([t for t in self._static() if t.passed]) or self._finest()
         if base is None:
             return
         quantized = self.log.model(base.id)

@@ -197,7 +197,8 @@ def run(stage: str, start: str | None, force: bool, explain: bool, **options: An
             commands = selection.resuming(stage, name, exc.stage, start, force)
             _explain_failure(exc, recipe.name, commands)
         if stage in ("all", STAGE_NAMES[-1]):
-            _out.print(f"  → {escape(str(runner.store.root))}/bundle.zip, dist/, report.html\n")
+            made = [name for name in STAGES[-1].publish if (runner.store.root / name).exists()]
+            _out.print(f"  → {escape(str(runner.store.root))}/{', '.join(made)}\n")
 
 
 @contextmanager

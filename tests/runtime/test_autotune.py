@@ -25,7 +25,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def slow_default(build: Any) -> bytes:
-    """A bundle whose default, fp32, does a hundred times the work of its int8 variant."""
+    """A bundle whose default, fp32, does some five hundred times the work of its int8 variant."""
     import onnx
     from onnx import helper, numpy_helper
 
@@ -33,10 +33,10 @@ def slow_default(build: Any) -> bytes:
     nodes = list(model.graph.node)
     place = next(i for i, node in enumerate(nodes) if node.op_type == "MatMul")
     rows = nodes[place].input[0]
-    for i in range(20):  # x @ 1 = x, which no optimisation knows
+    for i in range(100):  # x @ 1 = x, which no optimisation knows
         nodes.insert(place + i, helper.make_node("MatMul", [rows, "one"], [f"same_{i}"]))
         rows = f"same_{i}"
-    nodes[place + 20].input[0] = rows
+    nodes[place + 100].input[0] = rows
     one = np.eye(64, dtype=np.float32)
     model.graph.initializer.append(numpy_helper.from_array(one, "one"))
     del model.graph.node[:]
