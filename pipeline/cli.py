@@ -1,5 +1,5 @@
-"""Words -> recipe -> runner -> printed result and exit code. The only module that knows click;
-it loads torch, onnx and numpy only when a command needs them."""
+"""Words -> recipe -> runner -> printed result and exit code. This module and the `*_command.py` ones
+know click, no other; torch, onnx and numpy are loaded only when a command needs them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from .console import ConsoleObserver, outcome_line
+from .demo_command import demo, fetch
 from .errors import Interrupted, PipelineError, RecipeError, StageError, StoreError
+from .package_command import package
 from .recipe import load, shipped_names
 from .runner import Runner
 from .stages import STAGES
@@ -163,6 +165,10 @@ class _Group(click.Group):
 def cli() -> None:
     """From images to a bundle that a device can trust: train, export to ONNX, quantize, validate,
     benchmark, package. The model that was measured is the model that ships."""
+
+
+for command in (demo, fetch, package):
+    cli.add_command(command)
 
 
 @cli.command(

@@ -6,6 +6,7 @@ PipelineError            exit code 1
 ├── TrainError           training cannot start or went wrong
 ├── GateError            no variant may be shipped
 ├── StoreError           the artifact folder is locked, full or damaged
+├── WebError             the page for browsers cannot be made or served
 ├── StageError           whatever went wrong while a stage ran, with the stage's name
 └── Interrupted          exit code 130: Ctrl-C; says in which stage
 """
@@ -37,6 +38,10 @@ class GateError(PipelineError):
 
 class StoreError(PipelineError):
     """The artifact folder is locked by another run, full, or damaged."""
+
+
+class WebError(PipelineError):
+    """The page for browsers cannot be made or served, or onnxruntime-web was not fetched."""
 
 
 class StageError(PipelineError):

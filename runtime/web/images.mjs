@@ -42,11 +42,16 @@ function isImageData(image) {
   return typeof ImageData !== "undefined" && image instanceof ImageData;
 }
 
-/** @param {Blob} blob */
-async function fromBlob(blob) {
-  let bitmap;
+/**
+ * The decoded picture of a file, upright; the caller closes it.
+ *
+ * @param {Blob} blob
+ * @returns {Promise<ImageBitmap>}
+ * @throws {InputError}
+ */
+export async function decode(blob) {
   try {
-    bitmap = await createImageBitmap(blob, {
+    return await createImageBitmap(blob, {
       imageOrientation: "from-image",
       colorSpaceConversion: "none",
       premultiplyAlpha: "none",
@@ -59,6 +64,11 @@ async function fromBlob(blob) {
       { cause },
     );
   }
+}
+
+/** @param {Blob} blob */
+async function fromBlob(blob) {
+  const bitmap = await decode(blob);
   try {
     return drawn(bitmap);
   } finally {

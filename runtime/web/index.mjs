@@ -9,6 +9,9 @@
 
 export { Bundle } from "./bundle.mjs";
 export * from "./errors.mjs";
+export { Golden } from "./golden.mjs";
+export { decode } from "./images.mjs";
+export { checkedMetadata } from "./model_file.mjs";
 export { onnxruntimeNode, onnxruntimeWeb } from "./onnxruntime.mjs";
 export { Predictor } from "./predictor.mjs";
 export { AttributePrediction, Prediction } from "./results.mjs";
