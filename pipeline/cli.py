@@ -1,5 +1,5 @@
-"""Words -> recipe -> runner -> printed result and exit code. This module and the `*_command.py` ones
-know click, no other; torch, onnx and numpy are loaded only when a command needs them."""
+"""Words -> recipe -> runner -> printed result and exit code. It and the `*_command.py` modules
+alone know click; torch, onnx and numpy are loaded only when a command needs them."""
 
 from __future__ import annotations
 

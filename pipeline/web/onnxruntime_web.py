@@ -20,7 +20,8 @@ NAME = "onnxruntime-web"
 VERSION = "1.30.0"
 # Of the package's archive, as npm's lock files have it.
 INTEGRITY = (
-    "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
+    "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8p"
+    "ZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
 )
 COMMAND = f"pipeline fetch {NAME}"
 _MODULES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs")

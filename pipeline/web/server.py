@@ -55,10 +55,10 @@ def create_server(files: Mapping[str, bytes], port: int) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def do_GET(self) -> None:  # noqa: N802 - the name that http.server looks for
+        def do_GET(self) -> None:
             self._send(with_body=True)
 
-        def do_HEAD(self) -> None:  # noqa: N802 - as above
+        def do_HEAD(self) -> None:
             self._send(with_body=False)
 
         def log_message(self, format: str, *args: object) -> None:

@@ -101,8 +101,11 @@ export class Bundle {
 
   #checkMembers() {
     const [{ members, name: zipName }, { files }] = [this.#zip, this.manifest];
-    const extra = [...members.keys()].filter((name) => !files.has(name) && !UNLISTED.includes(name));
-    if (extra.length) throw new BundleFormatError(`${zipName}: the manifest does not list ${extra}.`);
+    const extra = [...members.keys()].filter(
+      (name) => !files.has(name) && !UNLISTED.includes(name),
+    );
+    if (extra.length)
+      throw new BundleFormatError(`${zipName}: the manifest does not list ${extra}.`);
     const missing = [...files.keys()].filter(
       (name) => !members.has(name) || UNLISTED.includes(name),
     );

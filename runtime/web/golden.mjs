@@ -86,7 +86,8 @@ export class Golden {
       throw new SelftestError(`${GOLDEN_NAME} has no probabilities for variant "${id}".`);
     }
     const difference = recorded.reduce((d, value, i) => Math.max(d, Math.abs(value - found[i])), 0);
-    if (!(difference <= goldenTolerance) || found.length !== recorded.length) { // true of NaN too
+    if (!(difference <= goldenTolerance) || found.length !== recorded.length) {
+      // true of NaN too
       throw new SelftestError(
         `variant "${id}" differs from its golden probabilities by ${difference.toPrecision(3)}; ` +
           `expected at most ${goldenTolerance}. ${ADVICE}`,
@@ -103,7 +104,7 @@ export class Golden {
 function checked(found, spec) {
   const problems = [];
   const raw = [];
-  for (let image; (image = found.get(`raw/${raw.length}`)); ) raw.push(image);
+  for (let image; (image = found.get(`raw/${raw.length}`));) raw.push(image);
   const pixels = found.get("pixels") ?? { shape: [], data: new Float32Array() };
   const samples = pixels.shape[0] ?? 0;
   const isPixels = pixels.data instanceof Uint8Array;
@@ -185,7 +186,10 @@ export function arrayOf(name, bytes) {
         `${[...bytes.subarray(0, 8)]}).`,
     );
   }
-  const shape = head[3].split(",").filter((size) => size.trim()).map(Number);
+  const shape = head[3]
+    .split(",")
+    .filter((size) => size.trim())
+    .map(Number);
   const itemBytes = head[1] === "|u1" ? 1 : 4;
   const expected = shape.reduce((product, size) => product * size, itemBytes);
   const values = bytes.slice(head[0].length); // its own buffer, so aligned for any type

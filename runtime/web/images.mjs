@@ -23,15 +23,16 @@ const WHITE = 255;
  * @throws {InputError}
  */
 export async function asImage(image) {
+  if (typeof image !== "object" || image === null) {
+    throw new InputError(
+      `the image is ${image === null ? "null" : typeof image}; expected {shape, data}, an ` +
+        "ImageData, a Blob, or what a canvas can draw.",
+    );
+  }
   if (image instanceof Blob) return fromBlob(image);
-  if (image && "shape" in image) return checked(image.shape, image.data);
+  if ("shape" in image) return checked(image.shape, image.data);
   if (isImageData(image)) return checked([image.height, image.width, 4], image.data);
-  const canDraw = typeof OffscreenCanvas !== "undefined" && typeof image === "object" && image;
-  if (canDraw) return drawn(/** @type {CanvasImageSource} */ (image));
-  throw new InputError(
-    `the image is ${image === null ? "null" : `a ${typeof image}`}; expected {shape, data}, an ` +
-      "ImageData, a Blob, or what a canvas can draw.",
-  );
+  return drawn(image);
 }
 
 /**
@@ -108,8 +109,16 @@ function drawn(source) {
  * @returns {[number, number]} in its own pixels, not as it is shown
  */
 function sizeOf(source) {
-  const { naturalWidth, naturalHeight, videoWidth, videoHeight, displayWidth, displayHeight, width, height } =
-    /** @type {Record<string, number>} */ (/** @type {unknown} */ (source));
+  const {
+    naturalWidth,
+    naturalHeight,
+    videoWidth,
+    videoHeight,
+    displayWidth,
+    displayHeight,
+    width,
+    height,
+  } = /** @type {Record<string, number>} */ (/** @type {unknown} */ (source));
   return [
     Number(naturalWidth ?? videoWidth ?? displayWidth ?? width),
     Number(naturalHeight ?? videoHeight ?? displayHeight ?? height),

@@ -227,7 +227,11 @@ function spec(value) {
   const [height, width] = [count(data.height, "height"), count(data.width, "width")];
   const { channels } = data;
   const sides = [height, width];
-  if (Math.min(...sides) < 1 || Math.max(...sides) > MAX_SIDE || (channels !== 1 && channels !== 3)) {
+  if (
+    Math.min(...sides) < 1 ||
+    Math.max(...sides) > MAX_SIDE ||
+    (channels !== 1 && channels !== 3)
+  ) {
     throw new BundleFormatError(
       `model spec has size ${height}x${width}x${channels}; expected a positive height and width ` +
         `of at most ${MAX_SIDE} and 1 (grey) or 3 (rgb) channels.`,

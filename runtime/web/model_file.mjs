@@ -59,11 +59,11 @@ export function checkedMetadata(bytes) {
   const metadata = new Map();
   let fields = 0;
   const stack = [{ message: "ModelProto", at: 0, end: bytes.length, depth: 1 }];
-  for (let part; (part = stack.pop()); ) {
+  for (let part; (part = stack.pop());) {
     const { message, end, depth } = part;
     /** @type {Record<number, string>} */
     const texts = {};
-    for (let { at } = part; at < end; ) {
+    for (let { at } = part; at < end;) {
       const field = fieldAt(bytes, at);
       fields += 1;
       if (field.end > end || fields > MAX_FIELDS || depth > MAX_DEPTH) {
@@ -92,11 +92,17 @@ export function checkedMetadata(bytes) {
  * @param {Field} field
  */
 function refuseWhatIsElsewhere(bytes, message, { number, value, start, end }) {
-  if (message === "TensorProto" && (number === EXTERNAL_DATA || (number === DATA_LOCATION && value))) {
+  if (
+    message === "TensorProto" &&
+    (number === EXTERNAL_DATA || (number === DATA_LOCATION && value))
+  ) {
     throw refusal(`a tensor lies in another file (external data). ${REBUILD}`);
   }
   const isCompiled = message === "NodeProto" && number === OP_TYPE;
-  if (isCompiled && String.fromCharCode(...bytes.subarray(start, Math.min(end, start + 16))) === COMPILED_NODE) {
+  if (
+    isCompiled &&
+    String.fromCharCode(...bytes.subarray(start, Math.min(end, start + 16))) === COMPILED_NODE
+  ) {
     throw refusal(`it has a node EPContext, which loads compiled code. ${REBUILD}`);
   }
 }

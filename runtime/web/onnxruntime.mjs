@@ -27,7 +27,10 @@ const GZIP_MARK = [0x1f, 0x8b];
  * @returns {Promise<Onnxruntime>}
  * @throws {RuntimeMissing | DeviceError | InputError}
  */
-export async function onnxruntimeWeb({ folder = new URL("./ort/", import.meta.url), threads = 1 } = {}) {
+export async function onnxruntimeWeb({
+  folder = new URL("./ort/", import.meta.url),
+  threads = 1,
+} = {}) {
   if (!Number.isInteger(threads) || threads < 1) {
     throw new InputError(`threads=${threads}; expected a whole number of at least 1.`);
   }

@@ -126,7 +126,10 @@ export class Predictor {
     checkStamp(checkedMetadata(model).get(SPEC_KEY), manifest.spec);
     const session = await sessionOf(model, ort, true);
     const { height, width, channels, labels } = manifest.spec;
-    checkEnds(session, MODEL_ENDS, [null, height, width, channels], "float32", [null, labels.length]);
+    checkEnds(session, MODEL_ENDS, [null, height, width, channels], "float32", [
+      null,
+      labels.length,
+    ]);
     return new Predictor(bundle, ort, chosen, session, reason);
   }
 
@@ -364,8 +367,10 @@ function checkEnds(session, names, inputShape, outputType, outputShape) {
       first.type === type &&
       first.shape.length === shape.length &&
       // a free dimension is told as a name, one that is known must be that number
-      first.shape.every((/** @type {unknown} */ size, /** @type {number} */ i) =>
-        typeof size !== "number" || size === shape[i]);
+      first.shape.every(
+        (/** @type {unknown} */ size, /** @type {number} */ i) =>
+          typeof size !== "number" || size === shape[i],
+      );
     if (!fits) {
       throw new BundleFormatError(
         `the graph has the ${what}s ${JSON.stringify(found)}; expected one, "${name}", ${type}, ` +

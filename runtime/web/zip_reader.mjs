@@ -71,9 +71,7 @@ export class ZipReader {
     const start = this.#dataAt.get(name);
     if (!member || start === undefined) throw this.#refusal(`there is no member ${name}.`);
     if (member.sizeBytes > limitBytes) {
-      throw this.#refusal(
-        `${name} has ${member.sizeBytes} bytes; expected at most ${limitBytes}.`,
-      );
+      throw this.#refusal(`${name} has ${member.sizeBytes} bytes; expected at most ${limitBytes}.`);
     }
     const packed = this.#bytes.subarray(start, start + member.packedBytes);
     if (member.method === STORED) return packed;
@@ -276,7 +274,10 @@ export class ZipReader {
    */
   #zip64Sizes(at) {
     if (this.#uint16(at) !== 1 || this.#uint16(at + 2) !== 16) return [];
-    return [Number(this.#view.getBigUint64(at + 12, true)), Number(this.#view.getBigUint64(at + 4, true))];
+    return [
+      Number(this.#view.getBigUint64(at + 12, true)),
+      Number(this.#view.getBigUint64(at + 4, true)),
+    ];
   }
 
   /**

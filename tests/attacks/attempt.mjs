@@ -25,7 +25,10 @@ for (const name of (await readdir(folder)).sort()) {
     }
   } catch (error) {
     const isOwn = error instanceof PredictorError;
-    Object.assign(line, { error: isOwn ? error.name : `not ours: ${error}`, message: error.message });
+    Object.assign(line, {
+      error: isOwn ? error.name : `not ours: ${error}`,
+      message: error.message,
+    });
   }
   console.log(JSON.stringify(line));
 }

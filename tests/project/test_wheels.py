@@ -128,6 +128,9 @@ def test_the_project_wheel_holds_every_module_and_what_they_read(members: dict[s
     read = {f"pipeline/recipes/{name}.toml" for name in shipped_names()}
     read |= {str(file.relative_to(ROOT)) for file in (ROOT / "pipeline").rglob("*.j2")}
     read |= {f"{name}/py.typed" for name in FOLDERS} | {"runtime/BUNDLE.md"}
+    page = (ROOT / "pipeline" / "web" / "page").iterdir()
+    modules = (ROOT / "runtime" / "web").glob("*.m*s")
+    read |= {str(file.relative_to(ROOT)) for file in (*page, *modules)}
     assert read <= set(members)
     assert any(name.endswith("licenses/NOTICE") for name in members)
 
@@ -137,4 +140,6 @@ def test_the_project_wheel_holds_nothing_else(members: dict[str, int]) -> None:
     (info,) = (name for name in tops if name.endswith(".dist-info"))
     assert tops == {*FOLDERS, info}
     kinds = {Path(name).suffix for name in members if not name.startswith(info)}
-    assert kinds == {".py", ".toml", ".j2", ".typed", ".md", ".json"}  # not one image of MNIST
+    page = {".html", ".css", ".js", ".mjs", ".mts", ".svg", ".txt"}
+    # not one image of MNIST
+    assert kinds == {".py", ".toml", ".j2", ".typed", ".md", ".json", *page}

@@ -6,9 +6,9 @@ const SURE = 0.6; // below it, a digit is shown as a guess
 const MANY = 12; // labels from which on the bars stand in two columns
 const QUIET_MS = 700; // without a change before the answer is spoken
 
-/** @typedef {import("./runtime/predictor.mjs").ModelSpec} ModelSpec */
-/** @typedef {import("./runtime/results.mjs").Prediction} Prediction */
-/** @typedef {import("./runtime/results.mjs").AttributePrediction} AttributePrediction */
+/** @typedef {import("./runtime/index.mjs").ModelSpec} ModelSpec */
+/** @typedef {import("./runtime/index.mjs").Prediction} Prediction */
+/** @typedef {import("./runtime/index.mjs").AttributePrediction} AttributePrediction */
 
 /** @param {ModelSpec} spec */
 export function createAnswer({ labels, task, height, width }) {
@@ -18,7 +18,10 @@ export function createAnswer({ labels, task, height, width }) {
   const seen = /** @type {HTMLCanvasElement} */ (byId("seen"));
   Object.assign(seen, { width, height });
   bars.classList.toggle("two", labels.length > MANY);
-  bars.classList.toggle("wordy", labels.some((label) => label.length > 2));
+  bars.classList.toggle(
+    "wordy",
+    labels.some((label) => label.length > 2),
+  );
   verdict.classList.toggle("words", task === "multi-label");
   const rows = labels.map((label) => {
     const [fill, mark] = [make("span", { class: "fill" }), make("span", { class: "mark" })];

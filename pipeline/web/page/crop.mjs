@@ -75,7 +75,11 @@ export function createCrop({ aspect, onChange }) {
    */
   function resize(width, fx, fy) {
     const wanted = Math.min(widest(), Math.max(MIN_SIDE, width));
-    place(rect.x + (rect.width - wanted) * fx, rect.y + ((rect.width - wanted) / aspect) * fy, wanted);
+    place(
+      rect.x + (rect.width - wanted) * fx,
+      rect.y + ((rect.width - wanted) / aspect) * fy,
+      wanted,
+    );
   }
 
   frame.addEventListener("pointerdown", (event) => {

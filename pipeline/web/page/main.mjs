@@ -19,8 +19,20 @@ const DIGITS = "0123456789";
 const ALIGNED_FACE = [218, 178]; // rows, columns of CelebA's aligned pictures
 // Where eyes and mouth lie on those, in pixels from the left and the top: on photographs by CelebA's
 // own landmarks, on drawn faces by how they are drawn. All rounded; people differ.
-const PHOTOGRAPHED = { eyes: [[70, 111], [108, 111]], mouth: [89, 152] };
-const DRAWN = { eyes: [[71, 98], [107, 98]], mouth: [89, 134] };
+const PHOTOGRAPHED = {
+  eyes: [
+    [70, 111],
+    [108, 111],
+  ],
+  mouth: [89, 152],
+};
+const DRAWN = {
+  eyes: [
+    [71, 98],
+    [107, 98],
+  ],
+  mouth: [89, 134],
+};
 const [EYE, MOUTH] = [[9, 6], 17]; // half widths and heights of the marks
 const MAX_SAMPLES = 4;
 
@@ -28,24 +40,24 @@ const MAX_SAMPLES = 4;
 
 /** @type {Map<string, Predictor>} the variants that are open */
 const predictors = new Map();
-/** @type {Predictor} the one that answers */
+/** @type {Predictor | undefined} the one that answers */
 let predictor;
 
 start().catch(fail);
 
 async function start() {
   const threads = Number(new URLSearchParams(location.search).get("threads") ?? 1);
-  const [bundle, runtime] = await Promise.all([
-    Bundle.open(new URL("bundle.zip", document.baseURI)),
-    onnxruntimeWeb({ threads }),
-  ]);
-  const { spec } = bundle.manifest;
-  describe(bundle, runtime);
-  const answer = createAnswer(spec);
+  const loading = onnxruntimeWeb({ threads });
+  loading.catch(() => {}); // told where it is awaited
+  const bundle = await Bundle.open(new URL("bundle.zip", document.baseURI));
+  describe(bundle);
+  const answer = createAnswer(bundle.manifest.spec);
+  // one can draw while the model is on its way
+  const input = await createInput(bundle, () => ask(), answer.say);
+  const runtime = await loading;
+  fact("Runs on", runtimeInWords(runtime));
   predictor = await Predictor.load(bundle, { runtime });
   predictors.set(predictor.info.variant, predictor);
-
-  const input = await createInput(bundle, () => ask(), answer.say);
   const table = createVariants(await variantRows(bundle), choose);
   table.choose(predictor.info.variant);
 
@@ -54,13 +66,13 @@ async function start() {
   /** Answer what is on the left now; of many changes in a row only the last one counts. */
   async function ask() {
     isStale = true;
-    if (isAsking) return;
+    if (isAsking || !predictor) return;
     isAsking = true;
     try {
       while (isStale) {
         isStale = false;
         const pixels = input.pixels();
-        if (pixels) await show(pixels);
+        if (pixels) await show(pixels, predictor);
         else answer.clear();
       }
     } catch (error) {
@@ -70,17 +82,17 @@ async function start() {
     }
   }
 
-  /** @param {ImageData} image */
-  async function show(image) {
+  /** @param {ImageData} image @param {Predictor} p */
+  async function show(image, p) {
     const begun = performance.now();
-    const pixels = await predictor.preprocess(image);
+    const pixels = await p.preprocess(image);
     const prepared = performance.now();
-    const found = await predictor.answer(pixels);
+    const found = await p.answer(pixels);
     const done = performance.now();
     answer.show(found, pixels);
     byId("timing").textContent =
       `Prepared in ${(prepared - begun).toFixed(1)} ms, answered in ` +
-      `${(done - prepared).toFixed(1)} ms by ${predictor.info.variant}.`;
+      `${(done - prepared).toFixed(1)} ms by ${p.info.variant}.`;
     if (!performance.getEntriesByName("first answer").length) performance.mark("first answer");
   }
 
@@ -177,7 +189,9 @@ async function createInput(bundle, onChange, say) {
   const isDigits = spec.channels === 1 && spec.labels.join("") === DIGITS;
   byId("input-head").textContent = isDigits ? "Draw a digit" : "Choose a picture";
   byId(isDigits ? "pad" : "photo").hidden = false;
-  const source = isDigits ? createDigitInput(onChange, say) : await createPhotoInput(bundle, onChange);
+  const source = isDigits
+    ? createDigitInput(onChange, say)
+    : await createPhotoInput(bundle, onChange);
 
   /** @param {Blob | null | undefined} file */
   const open = async (file) => {
@@ -253,10 +267,15 @@ async function createPhotoInput(bundle, onChange) {
 function drawGuides({ eyes, mouth: [x, y] }) {
   const [w, h] = EYE;
   const shapes = [
-    ...eyes.map(([cx, cy]) => `M${cx - w} ${cy}a${w} ${h} 0 1 0 ${2 * w} 0a${w} ${h} 0 1 0 ${-2 * w} 0`),
+    ...eyes.map(
+      ([cx, cy]) => `M${cx - w} ${cy}a${w} ${h} 0 1 0 ${2 * w} 0a${w} ${h} 0 1 0 ${-2 * w} 0`,
+    ),
     `M${x - MOUTH} ${y}q${MOUTH} 11 ${2 * MOUTH} 0`,
   ];
-  for (const [kind, paths] of [["", shapes], ["dash", ["M0 20H178M0 198H178"]]]) {
+  for (const [kind, paths] of [
+    ["", shapes],
+    ["dash", ["M0 20H178M0 198H178"]],
+  ]) {
     for (const tone of ["dark", "light"]) {
       for (const d of paths) {
         const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
@@ -304,29 +323,42 @@ async function offerSamples(bundle, show) {
   });
 }
 
-/** @param {Bundle} bundle @param {import("./runtime/onnxruntime.mjs").Onnxruntime} runtime */
-function describe({ id, manifest }, runtime) {
+/** @param {Bundle} bundle */
+function describe({ id, manifest }) {
   const { spec, synthetic } = manifest;
   const { data, recipe, licence, versions } = /** @type {Provenance} */ (manifest.provenance);
   const title = recipe?.description?.split(",")[0] ?? spec.name;
   byId("name").textContent = title;
   document.title = `${title} · edgeproof`;
   byId("synthetic").hidden = !synthetic;
-  const counts = Object.entries(data?.counts ?? {}).map(([k, n]) => `${n.toLocaleString("en")} ${k}`);
+  const counts = Object.entries(data?.counts ?? {}).map(
+    ([k, n]) => `${n.toLocaleString("en")} ${k}`,
+  );
   const facts = {
     Model: `${spec.name} ${manifest.modelVersion}, ${spec.task}, ${spec.labels.length} labels`,
     Input: `${spec.height} × ${spec.width} pixels, ${spec.channels === 1 ? "grey" : "colour"}`,
     Data: [data?.name, ...counts].filter(Boolean).join(", "),
-    Licence: [licence && `weights: ${licence}`, data?.licence && `data: ${data.licence}`].filter(Boolean).join("; "),
-    "Made with": Object.entries(versions ?? {}).map(([name, v]) => `${name} ${v}`).join(", "),
-    "Runs on": `onnxruntime-web ${runtime.ort.env.versions?.web ?? ""}, WebAssembly, ${threadsOf(runtime.threads)}`,
+    Licence: [licence && `weights: ${licence}`, data?.licence && `data: ${data.licence}`]
+      .filter(Boolean)
+      .join("; "),
+    "Made with": Object.entries(versions ?? {})
+      .map(([name, v]) => `${name} ${v}`)
+      .join(", "),
     "Bundle id": id,
   };
   for (const [name, value] of Object.entries(facts)) {
-    if (!value) continue;
-    const shown = name === "Bundle id" ? make("code", {}, value) : value;
-    byId("facts").append(make("dt", {}, name), make("dd", {}, shown));
+    if (value) fact(name, name === "Bundle id" ? make("code", {}, value) : value);
   }
+}
+
+/** @param {string} name @param {string | HTMLElement} value */
+function fact(name, value) {
+  byId("facts").append(make("dt", {}, name), make("dd", {}, value));
+}
+
+/** @param {import("./runtime/index.mjs").Onnxruntime} runtime */
+function runtimeInWords({ ort, threads }) {
+  return `onnxruntime-web ${ort.env.versions?.web ?? ""}, WebAssembly, ${threadsOf(threads)}`;
 }
 
 /** @param {Bundle} bundle */
@@ -351,7 +383,9 @@ async function variantRows(bundle) {
 /** @param {number} runs @param {number} threads */
 function caption(runs, threads) {
   const browser = /(Firefox|Edg|Chrome|Version)\/(\d+)/.exec(navigator.userAgent);
-  const name = browser ? `${browser[1] === "Version" ? "Safari" : browser[1]} ${browser[2]}` : "this browser";
+  const name = browser
+    ? `${browser[1] === "Version" ? "Safari" : browser[1]} ${browser[2]}`
+    : "this browser";
   return (
     `Measured just now in ${name}, ${threadsOf(threads)} of WebAssembly, batch 1, without ` +
     `preprocessing: median of at least ${runs} answers, in turns. It says nothing about other ` +
@@ -378,7 +412,9 @@ function told(error) {
 function fail(error) {
   const name = error instanceof Error ? error.name : "Error";
   const isInput = name === "InputError";
-  byId("failure-head").textContent = isInput ? "This picture cannot be read" : "The model cannot run here";
+  byId("failure-head").textContent = isInput
+    ? "This picture cannot be read"
+    : "The model cannot run here";
   byId("failure-text").textContent = told(error);
   byId("failure").hidden = false;
   if (!isInput && !predictor) badge("failed", "Not running", [told(error)]);

@@ -6,7 +6,7 @@ import { byId, make } from "./dom.mjs";
 const ROUNDS = 15; // each variant has its turn in every round, so that noise hits all alike
 const CHUNK_MS = 6; // of one variant in one round: well above what a browser's clock resolves
 
-/** @typedef {import("./runtime/predictor.mjs").Predictor} Predictor */
+/** @typedef {import("./runtime/index.mjs").Predictor} Predictor */
 /** @typedef {{id: string, precision: string, portable: boolean, sizeBytes: number, quality: number | null}} Row */
 
 /**
@@ -19,7 +19,12 @@ export function createVariants(rows, onChoose) {
     rows.map((row) => {
       const radio = make("input", { type: "radio", name: "variant", value: row.id });
       const tag = row.portable ? " portable" : "";
-      const label = make("label", {}, radio, make("span", {}, row.id, make("span", { class: "tag" }, tag)));
+      const label = make(
+        "label",
+        {},
+        radio,
+        make("span", {}, row.id, make("span", { class: "tag" }, tag)),
+      );
       const [bar, time] = [make("i"), make("span", {}, "–")];
       const speed = make("div", { class: "speed" }, time, bar);
       const ratio = make("td", { class: "number" }, "–");
