@@ -74,8 +74,8 @@ class Shown:
         return np.array(rows)
 
     def settle(self) -> None:
-        """Let what was done reach the model: two frames, and the answer that is under way."""
-        self.page.wait_for_timeout(150)
+        """Wait until the answer is that to what is on the left now."""
+        self.page.locator("#answer[aria-busy=false]").wait_for(timeout=60_000)
 
     def draw(self, digit: str, rng: np.random.Generator) -> None:
         """Draw on the pad with the mouse."""
@@ -444,6 +444,7 @@ def test_a_damaged_bundle_is_refused_in_words(bundle: Path, browser: Any) -> Non
         text = shown.page.inner_text("#failure")
         assert "variants/fp32.onnx has the sha256" in text and "Copy it again" in text
         assert shown.page.get_attribute("#parity", "data-state") == "failed"
+        assert not shown.page.locator("#input").is_visible()  # nothing that would not work
 
 
 def test_a_file_that_is_no_picture_is_refused_in_words(bundle: Path, browser: Any) -> None:

@@ -43,6 +43,8 @@ const predictors = new Map();
 /** @type {Predictor | undefined} the one that answers */
 let predictor;
 
+let pending = 0; // what the answer on the right still waits for
+
 start().catch(fail);
 
 async function start() {
@@ -72,7 +74,7 @@ async function start() {
       while (isStale) {
         isStale = false;
         const pixels = input.pixels();
-        if (pixels) await show(pixels, predictor);
+        if (pixels) await whileBusy(show(pixels, predictor));
         else answer.clear();
       }
     } catch (error) {
@@ -99,7 +101,7 @@ async function start() {
   /** @param {string} id */
   async function choose(id) {
     try {
-      predictor = await opened(id);
+      predictor = await whileBusy(opened(id));
       table.choose(id);
       ask();
     } catch (error) {
@@ -124,7 +126,7 @@ async function start() {
   const button = /** @type {HTMLButtonElement} */ (byId("measure"));
   button.addEventListener("click", () => time().catch(fail));
   reach("ready");
-  await ask();
+  await whileBusy(ask());
   await test(predictor, bundle, table);
   for (const { id } of bundle.manifest.variants) {
     if (id !== predictor.info.variant) await test(await opened(id), bundle, table);
@@ -134,9 +136,29 @@ async function start() {
 }
 
 /**
+ * Mark the answer as out of date until the promise is kept, for screen readers and tests.
+ *
+ * @template T
+ * @param {Promise<T>} promise
+ * @returns {Promise<T>}
+ */
+async function whileBusy(promise) {
+  const answer = byId("answer");
+  pending += 1;
+  answer.setAttribute("aria-busy", "true");
+  try {
+    return await promise;
+  } finally {
+    pending -= 1;
+    // what follows in the same task may be busy again
+    queueMicrotask(() => pending || answer.setAttribute("aria-busy", "false"));
+  }
+}
+
+/**
  * Say how far the page is, for tests and for the timeline of the developer tools.
  *
- * @param {"ready" | "measured"} state
+ * @param {"ready" | "measured" | "failed"} state
  */
 function reach(state) {
   document.documentElement.dataset.state = state;
@@ -197,7 +219,7 @@ async function createInput(bundle, onChange, say) {
   const open = async (file) => {
     if (!file) return;
     try {
-      source.show(await decode(file));
+      source.show(await whileBusy(decode(file)));
       byId("failure").hidden = true;
     } catch (error) {
       fail(error);
@@ -417,5 +439,8 @@ function fail(error) {
     : "The model cannot run here";
   byId("failure-text").textContent = told(error);
   byId("failure").hidden = false;
-  if (!isInput && !predictor) badge("failed", "Not running", [told(error)]);
+  if (isInput || predictor) return;
+  byId("name").textContent = "This model cannot be opened";
+  badge("failed", "Not running", []);
+  reach("failed");
 }
