@@ -6,15 +6,14 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
-import os
 import shutil
 import subprocess
-import sys
 import tarfile
 import tempfile
 from pathlib import Path
 
 from pipeline.errors import WebError
+from runtime.cache_folder import user_cache_folder
 
 NAME = "onnxruntime-web"
 VERSION = "1.30.0"
@@ -32,7 +31,10 @@ _TIMEOUT_S = 600
 
 def folder() -> Path:
     """Where the files are kept, whether they are there or not; raises WebError without a home."""
-    return _cache_folder() / f"{NAME}-{VERSION}"
+    cache = user_cache_folder()
+    if cache is None:
+        raise WebError("this user has no cache folder. Set XDG_CACHE_HOME to an absolute path.")
+    return cache / f"{NAME}-{VERSION}"
 
 
 def read() -> dict[str, bytes]:
@@ -117,17 +119,3 @@ def _unpacked(archive: bytes) -> dict[str, bytes]:
                 found[name] = member.read()
     found[f"{_WASM}.gz"] = gzip.compress(found.pop(_WASM), 9, mtime=0)
     return found
-
-
-def _cache_folder() -> Path:
-    chosen = os.environ.get("XDG_CACHE_HOME", "")
-    if not chosen and sys.platform == "win32":
-        chosen = os.environ.get("LOCALAPPDATA", "")
-    if chosen and Path(chosen).is_absolute():
-        return Path(chosen) / "edgeproof"
-    try:
-        home = Path.home()
-    except RuntimeError as exc:
-        raise WebError("this user has no home and so no cache folder. Set XDG_CACHE_HOME.") from exc
-    parts = ("Library", "Caches") if sys.platform == "darwin" else (".cache",)
-    return home.joinpath(*parts, "edgeproof")

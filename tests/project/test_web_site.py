@@ -1,5 +1,5 @@
 """The page as files: what is in it, how it is written and served, and what is said when something
-is missing. No browser; `tests/project/test_web_page.py` has one."""
+is missing. No browser; `test_web_page.py` has one."""
 
 from __future__ import annotations
 
@@ -15,17 +15,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from exporters import onnx_file
-from exporters.bundle_writer import Golden, PackedVariant, write_bundle
-from exporters.preprocess_graph import resize_graph
 from pipeline.cli import cli
 from pipeline.errors import WebError
 from pipeline.web import onnxruntime_web
 from pipeline.web.server import create_server, packed_size
 from pipeline.web.site import MARK, site_files, write_site
-from runtime import Default, ModelSpec
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -44,43 +38,6 @@ def fetched(cache: Path) -> Path:
     for name in onnxruntime_web.FILES:
         (place / name).write_bytes(gzip.compress(name.encode(), mtime=0))
     return place
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import numpy as np
-    from onnx import TensorProto, helper, numpy_helper
-
-    spec = ModelSpec("tiny", "multi-class", 4, 4, 1, ("a", "b"))
-    graph = helper.make_graph(
-        [
-            helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT),
-            helper.make_node("Flatten", ["floats"], ["rows"]),
-            helper.make_node("MatMul", ["rows", "weights"], ["logits"]),
-            helper.make_node("Softmax", ["logits"], ["probabilities"]),
-        ],
-        "tiny",
-        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", 4, 4, 1])],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", 2])],
-        [numpy_helper.from_array(np.ones((16, 2), np.float32), "weights")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
-    path = tmp_path_factory.mktemp("bundle") / "bundle.zip"
-    write_bundle(
-        path,
-        spec=spec,
-        preprocess=onnx_file.to_bytes(resize_graph(4, 4, "gray")),
-        variants=[
-            PackedVariant(
-                onnx_file.to_bytes(onnx_file.finished(model, spec)), "fp32", "fp32", False, 1e-3
-            )
-        ],
-        defaults=[Default("cpu", "fp32", "not measured here")],
-        golden=Golden((), np.zeros((1, 4, 4, 1), np.uint8)),
-        measurements={},
-        model_card="",
-    )
-    return path
 
 
 def invoke(*words: object) -> tuple[int, str]:

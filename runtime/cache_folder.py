@@ -1,0 +1,22 @@
+"""Where the system wants caches of this user."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+
+def user_cache_folder() -> Path | None:
+    """The folder of this product in it, which may not be there yet; None for a user without a
+    home."""
+    chosen = os.environ.get("XDG_CACHE_HOME", "")
+    if not chosen and sys.platform == "win32":
+        chosen = os.environ.get("LOCALAPPDATA", "")
+    if chosen:
+        return Path(chosen) / "edgeproof" if Path(chosen).is_absolute() else None
+    parts = ("Library", "Caches") if sys.platform == "darwin" else (".cache",)
+    try:
+        return Path.home().joinpath(*parts, "edgeproof")
+    except RuntimeError:  # no home
+        return None
