@@ -1,5 +1,5 @@
-"""Words -> recipe -> runner -> printed result and exit code. It and the `*_command.py` modules
-alone know click; torch, onnx and numpy are loaded only when a command needs them."""
+"""Words -> recipe -> runner -> printed result and exit code. Only this module and ``commands``
+know click; torch, onnx and numpy are loaded only when a command needs them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from .commands import COMMANDS
 from .console import ConsoleObserver, outcome_line
-from .demo_command import demo, fetch
 from .errors import Interrupted, PipelineError, RecipeError, StageError, StoreError
-from .package_command import package
 from .recipe import load, shipped_names
 from .runner import Runner
 from .stages import STAGES
@@ -165,10 +164,6 @@ class _Group(click.Group):
 def cli() -> None:
     """From images to a bundle that a device can trust: train, export to ONNX, quantize, validate,
     benchmark, package. The model that was measured is the model that ships."""
-
-
-for command in (demo, fetch, package):
-    cli.add_command(command)
 
 
 @cli.command(
@@ -401,3 +396,7 @@ def sign(bundle: str, key: Path) -> None:
         click.echo(f"{bundle}: signed by {sign_bundle(Path(bundle), key)}")
     except ExportError as exc:
         raise PipelineError(str(exc)) from exc
+
+
+for _command in COMMANDS:
+    cli.add_command(_command)

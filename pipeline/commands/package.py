@@ -1,4 +1,4 @@
-"""`pipeline package BUNDLE ...`: a finished bundle in the form that one kind of place needs."""
+"""``pipeline package BUNDLE ...``: a finished bundle in the form that one kind of place needs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import click
 )
 def package(bundle: Path, web_folder: Path) -> None:
     """Pack a finished bundle for a kind of place. (The stage of that name is `run package`.)"""
-    from .web.site import write_site
+    from pipeline.web.site import write_site
 
     size = write_site(bundle, web_folder)
     click.echo(f"{web_folder}: {size / 1e6:.1f} MB. To look at it, serve the folder:")

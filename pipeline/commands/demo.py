@@ -1,4 +1,4 @@
-"""`pipeline demo BUNDLE`: the bundle's page, served on this machine; and `pipeline fetch`."""
+"""``pipeline demo BUNDLE``: the bundle's page, served on this machine."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _PORT = 8642
 @click.option("--open", "is_opened", is_flag=True, help="Open the page in the browser.")
 def demo(bundle: Path, port: int, is_opened: bool) -> None:
     """Serve a page on which a bundle can be tried: draw digits, open pictures, compare variants."""
-    from .web.server import create_server
-    from .web.site import site_files
+    from pipeline.web.server import create_server
+    from pipeline.web.site import site_files
 
     with create_server(site_files(bundle), port) as server:
         host, taken = server.server_address[:2]
@@ -29,13 +29,3 @@ def demo(bundle: Path, port: int, is_opened: bool) -> None:
             server.serve_forever()
         except KeyboardInterrupt:
             click.echo()
-
-
-@click.command()
-@click.argument("what", type=click.Choice(["onnxruntime-web"]))
-def fetch(what: str) -> None:
-    """Download, once, what the page for browsers needs, into your cache folder (with npm)."""
-    from .web import onnxruntime_web
-
-    place = onnxruntime_web.fetch()
-    click.echo(f"{what} {onnxruntime_web.VERSION} is in {place}")
