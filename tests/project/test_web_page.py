@@ -20,6 +20,8 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ from pipeline.datasets.face_attributes import sample_attributes
 from pipeline.datasets.face_drawing import draw_face
 from pipeline.errors import WebError
 from pipeline.web.server import create_server, packed_size
-from pipeline.web.site import site_files
+from pipeline.web.site import site_files, write_site
 from runtime import Bundle, Predictor
 
 sys.path.insert(0, str(Path(__file__).parent))  # for strokes.py, which is no test
@@ -435,6 +437,27 @@ def test_a_failed_selftest_is_shown(bundle: Path, browser: Any) -> None:
         assert "✗" in shown.page.inner_text("tr[data-variant=fp32]")
 
 
+def a_broken_variant(members: dict[str, bytes]) -> None:
+    members["variants/fp16.onnx"] = members["variants/fp32.onnx"][:-40]
+    manifest = json.loads(members["manifest.json"])
+    row = manifest["variants"][0] | {"id": "fp16", "precision": "fp16"}
+    manifest["variants"].append(row | {"file": "variants/fp16.onnx"})
+    manifest["files"]["variants/fp16.onnx"] = {}
+    members["manifest.json"] = json.dumps(manifest).encode()
+
+
+def test_a_variant_that_cannot_run_is_told_and_the_others_go_on(bundle: Path, browser: Any) -> None:
+    files = {**page_files(bundle), "bundle.zip": rewritten(bundle, a_broken_variant)}
+    with opened(browser, bundle, files=files) as shown:
+        shown.wait_until("measured")
+        assert "✗ the model cannot be loaded" in shown.page.inner_text("tr[data-variant=fp16]")
+        assert "✓ within" in shown.page.inner_text("tr[data-variant=fp32]")
+        assert shown.page.get_attribute("#parity", "data-state") == "passed"
+        assert not shown.page.locator("#failure").is_visible()
+        shown.draw("0", np.random.default_rng(0))
+        shown.check_against_python(shown.pixels("#ink"))
+
+
 def test_a_damaged_bundle_is_refused_in_words(bundle: Path, browser: Any) -> None:
     data = bytearray(bundle.read_bytes())
     data[data.find(b"floats")] ^= 1  # a name in the model
@@ -548,6 +571,45 @@ def test_the_theme_is_kept(bundle: Path, browser: Any) -> None:
         page.reload()
         shown.wait_until("ready")
         assert page.evaluate(color) == dark
+
+
+def test_a_written_page_works_from_any_server_and_path(
+    bundle: Path, browser: Any, tmp_path: Path
+) -> None:
+    """Python's own server: no compression, no headers of ours, below a path."""
+    page_files(bundle)
+    write_site(bundle, tmp_path / "deep" / "site")
+    handler = partial(QuietHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        page = browser.new_page()
+        shown = Shown(page, bundle)
+        page.on("console", lambda m: shown.complaints.append(m.text))
+        page.goto(f"http://127.0.0.1:{server.server_address[1]}/deep/site/")
+        shown.draw("2", np.random.default_rng(0))
+        shown.check_against_python(shown.pixels("#ink"))
+        page.locator("#parity[data-state=passed]").wait_for()
+        page.close()
+        server.shutdown()
+        thread.join()
+    assert shown.complaints == []
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing between the results of the tests."""
+
+
+def test_a_page_opened_as_a_file_says_how_to_serve_it(
+    bundle: Path, browser: Any, tmp_path: Path
+) -> None:
+    page_files(bundle)
+    write_site(bundle, tmp_path / "site")
+    page = browser.new_page()
+    page.goto((tmp_path / "site" / "index.html").as_uri())
+    assert "python3 -m http.server" in page.inner_text("#failure")
+    page.close()
 
 
 def test_the_whole_page_is_small(mnist: Path) -> None:
