@@ -616,28 +616,37 @@ def test_the_whole_page_is_small(mnist: Path) -> None:
     assert packed_size(page_files(mnist)) <= MAX_PACKED_BYTES
 
 
+# A stroke by keyboard as soon as the pad is there, made inside the page: what Playwright takes to
+# move a mouse is not the page's time.
+STROKE = """(() => {
+    const press = (key) => document.querySelector("#ink")
+        .dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+    const draw = () => {
+        if (document.querySelector("#pad")?.checkVisibility() !== true) {
+            return setTimeout(draw, 5);
+        }
+        return [" ", ...Array(12).fill("ArrowDown")].forEach(press);
+    };
+    draw();
+})()"""
+
+
 @pytest.mark.bench
 def test_the_first_answer_comes_soon(mnist: Path, browser: Any) -> None:
-    """From the start of a warm load to the answer to the first stroke, which is drawn as soon as
-    the pad is there; median of five."""
+    """From the start of a warm load to the answer to the first stroke; median of nine."""
     times = []
     with served(page_files(mnist)) as address:
         context = browser.new_context()
         page = context.new_page()
-        for visit in range(6):
+        page.add_init_script(STROKE)
+        shown = Shown(page, mnist)
+        for visit in range(10):
             page.goto(address)
-            shown = Shown(page, mnist)
-            page.locator("#ink").wait_for()
-            box = page.locator("#ink").bounding_box()
-            page.mouse.move(box["x"] + 150, box["y"] + 60)
-            page.mouse.down()
-            page.mouse.move(box["x"] + 150, box["y"] + 250)
-            page.mouse.up()
-            shown.probabilities()
-            first = "performance.getEntriesByName('first answer')[0].startTime"
-            if visit:  # the first visit fills the browser's cache
-                times.append(page.evaluate(first))
             shown.wait_until("measured")
+            first = page.evaluate("performance.getEntriesByName('first answer')[0].startTime")
+            if visit:  # the first visit fills the browser's cache
+                times.append(first)
+            assert "sure" in page.inner_text("#verdict-more")
         context.close()
     median = sorted(times)[len(times) // 2]
     print(f"first answer: {median:.0f} ms of {[round(t) for t in times]}")
