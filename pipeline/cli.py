@@ -1,5 +1,5 @@
-"""Words -> recipe -> runner -> printed result and exit code. The only module that knows click;
-it loads torch, onnx and numpy only when a command needs them."""
+"""Words -> recipe -> runner -> printed result and exit code. Only this module and ``commands``
+know click; torch, onnx and numpy are loaded only when a command needs them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from .commands import COMMANDS
 from .console import ConsoleObserver, outcome_line
 from .errors import Interrupted, PipelineError, RecipeError, StageError, StoreError
 from .recipe import load, shipped_names
@@ -395,3 +396,7 @@ def sign(bundle: str, key: Path) -> None:
         click.echo(f"{bundle}: signed by {sign_bundle(Path(bundle), key)}")
     except ExportError as exc:
         raise PipelineError(str(exc)) from exc
+
+
+for _command in COMMANDS:
+    cli.add_command(_command)

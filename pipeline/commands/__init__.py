@@ -1,0 +1,10 @@
+"""The verbs that work on finished files rather than on stages, one module each."""
+
+from __future__ import annotations
+
+import click
+
+from .targets import targets
+from .verify import verify
+
+COMMANDS: tuple[click.Command, ...] = (targets, verify)
