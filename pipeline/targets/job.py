@@ -73,7 +73,7 @@ class Answers:
         return self.arrays[f"{variant}/probabilities"]
 
     def tapped(self, variant: str, tensor: str) -> NDArray[Any]:
-        """One tensor of the copy that returns it, [n, ...]."""
+        """One tensor of the copy that returns it, [n, ...]; "probabilities" are among them."""
         return self.arrays[f"{variant}/tapped/{tensor}"]
 
 
@@ -159,11 +159,16 @@ def _copy_runtime(folder: Path) -> None:
             (folder / entry.name).write_bytes(entry.read_bytes())
 
 
-def ask(job: Job, target: Target, float_images: int) -> Path:
-    """Write what is asked of one target; returns its folder, without older answers.
+@dataclass(frozen=True)
+class Limits:
+    """The most images that a target is asked for: an emulator takes some 30 times as long."""
 
-    Float variants get at most ``float_images``: an emulator computes them slowly.
-    """
+    plain: Mapping[str, int]  # precision -> images through the bundle's own file
+    tapped: int  # images through the copy that returns quantized tensors
+
+
+def ask(job: Job, target: Target, limits: Limits) -> Path:
+    """Write what is asked of one target; returns its folder, without older answers."""
     folder = job.target_folder(target)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -176,7 +181,8 @@ def ask(job: Job, target: Target, float_images: int) -> Path:
         "variants": [
             {
                 "id": variant.row.id,
-                "images": job.images if variant.tensors else min(job.images, float_images),
+                "plain": min(job.images, limits.plain[variant.row.precision]),
+                "images": min(job.images, limits.tapped),
                 "tensors": [tensor.name for tensor in variant.tensors],
             }
             for variant in job.variants

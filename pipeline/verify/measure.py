@@ -12,7 +12,7 @@ from pathlib import Path
 from pipeline.errors import TargetError
 from pipeline.hardware import detect
 from pipeline.targets import launch
-from pipeline.targets.job import Answers, Job, ask, read_answers, write_job
+from pipeline.targets.job import Answers, Job, Limits, ask, read_answers, write_job
 from pipeline.targets.table import REFERENCE, Target, missing
 from runtime import Bundle, Predictor, SelftestError
 from runtime.cpu import usable_threads
@@ -22,8 +22,13 @@ from .judge import check_variant, pixels_identical
 from .result import TargetCheck, Verification
 
 Progress = Callable[[int, int, str], None]  # targets done, targets in all, the last one's name
-FLOAT_IMAGES = 40  # of a float variant on an emulator, which takes some 30 times as long
-FULL_IMAGES, FULL_FLOAT_IMAGES = 10_000, 500
+ALL = 1 << 31
+# FP16 on an emulated ARM with half precision takes ten times as long as FP32 elsewhere.
+EMULATED = Limits({"fp32": 20, "fp16": 5, "int8": 20}, ALL)
+REAL = Limits({"fp32": ALL, "fp16": ALL, "int8": ALL}, ALL)
+FULL_IMAGES = 10_000
+FULL_EMULATED = Limits({"fp32": 500, "fp16": 0, "int8": 500}, ALL)
+FULL_REAL = Limits({"fp32": 500, "fp16": 0, "int8": ALL}, ALL)
 AT_ONCE = 2  # targets; more than cores would only slow each other down
 
 
@@ -49,7 +54,7 @@ def verify(request: Request, progress: Progress) -> Verification:
     source = find_images(request.data, beside, manifest.spec)
     images = with_regression(spread(source, request.images), beside, manifest.spec)
     job = write_job(request.out / "job", request.bundle, images.pixels)
-    rows = _run_all(job, request.targets, FLOAT_IMAGES, progress)
+    rows = _run_all(job, request.targets, REAL, EMULATED, progress)
     whole: tuple[TargetCheck, ...] = ()
     words = f"{job.golden} golden samples and {images.source}"
     if request.full:
@@ -63,7 +68,7 @@ def verify(request: Request, progress: Progress) -> Verification:
             all_tensors=False,
         )
         targets = tuple(target for target in request.targets if target.full)
-        whole = _run_all(full_job, targets, FULL_FLOAT_IMAGES, progress, all_float=False)
+        whole = _run_all(full_job, targets, FULL_REAL, FULL_EMULATED, progress)
         words += f"; whole set: {len(many.pixels)} of {many.source}"
     return Verification(
         bundle=str(request.bundle),
@@ -94,20 +99,18 @@ def _selftest(bundle: Path, variants: Sequence[str]) -> str:
 def _run_all(
     job: Job,
     targets: Sequence[Target],
-    float_images: int,
+    real: Limits,
+    emulated: Limits,
     progress: Progress,
-    *,
-    all_float: bool = True,
 ) -> tuple[TargetCheck, ...]:
     """The rows of the table in the order of ``targets``. The reference runs before them and, as
     one of them, a second time: the same machine must give the same bits twice."""
-    limit = job.images if all_float else float_images
-    here = read_answers(_launched(job, REFERENCE, limit)[0])
+    here = read_answers(_launched(job, REFERENCE, real)[0])
     rows: dict[str, TargetCheck] = {}
 
     def one(target: Target) -> None:
-        count = float_images if target.emulated else limit
-        rows[target.name] = check_target(job, target, here, count)
+        limits = emulated if target.emulated else real
+        rows[target.name] = check_target(job, target, here, limits)
         progress(len(rows), len(targets), target.name)
 
     with ThreadPoolExecutor(min(AT_ONCE, usable_threads())) as pool:
@@ -119,7 +122,7 @@ def _run_all(
     return tuple(rows[target.name] for target in targets)
 
 
-def check_target(job: Job, target: Target, here: Answers, float_images: int) -> TargetCheck:
+def check_target(job: Job, target: Target, here: Answers, limits: Limits) -> TargetCheck:
     """Run one target and compare it; never raises for what a target does wrong."""
 
     def row(status: str, note: str) -> TargetCheck:
@@ -128,7 +131,7 @@ def check_target(job: Job, target: Target, here: Answers, float_images: int) -> 
     if reason := missing(target):
         return row("not run", reason)
     try:
-        folder, done = _launched(job, target, float_images)
+        folder, done = _launched(job, target, limits)
         answers = read_answers(folder)
         variants = tuple(check_variant(variant, here, answers) for variant in job.variants)
     except TargetError as exc:
@@ -152,8 +155,8 @@ def check_target(job: Job, target: Target, here: Answers, float_images: int) -> 
     )
 
 
-def _launched(job: Job, target: Target, float_images: int) -> tuple[Path, launch.Run]:
-    folder = ask(job, target, float_images)
+def _launched(job: Job, target: Target, limits: Limits) -> tuple[Path, launch.Run]:
+    folder = ask(job, target, limits)
     return folder, launch.run(target, job.folder, folder)
 
 

@@ -38,7 +38,7 @@ export async function runJob(ort, read, write, about) {
 
   for (const variant of job.variants) {
     let session = await open(`variants/${variant.id}.onnx`);
-    await answer(session, variant.images, ["probabilities"], `${variant.id}/`);
+    await answer(session, variant.plain, ["probabilities"], `${variant.id}/`);
     await session.release();
     if (variant.tensors.length) {
       session = await open(`tapped/${variant.id}.onnx`);

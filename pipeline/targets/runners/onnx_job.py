@@ -13,6 +13,7 @@ import math
 import os
 import platform
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,27 +55,36 @@ def run(job_folder: Path, target_folder: Path) -> None:
     answers = Answers(target_folder)
     images = np.memmap(job_folder / "images.bin", np.uint8, "r").reshape(job["images_shape"])
     for index, variant in enumerate(job["variants"]):
-        count, step = variant["images"], job["batch"]
-        batches = [images[at : min(at + step, count)] for at in range(0, count, step)]
+        step = job["batch"]
         with Predictor(
             str(job_folder / "bundle.zip"),
             device="cpu",
             variant=variant["id"],
             threads=job["threads"],
         ) as predictor:
-            for batch in batches:
-                answers.add(f"{variant['id']}/probabilities", predictor(np.array(batch)))
+            for batch in _batches(images, variant["plain"], step):
+                answers.add(f"{variant['id']}/probabilities", predictor(batch))
             if index == 0:
                 for number, shape in enumerate(job["raw_shapes"]):
                     raw = np.fromfile(job_folder / f"raw-{number}.bin", np.uint8).reshape(shape)
                     answers.add(f"pixels/{number}", predictor.preprocess(raw)[None])
         if variant["tensors"]:
+            batches = _batches(images, variant["images"], step)
             _add_tensors(answers, job_folder, variant, batches, job["threads"])
     answers.finish(_about())
 
 
+def _batches(images: Any, count: int, step: int) -> Iterator[Any]:
+    for at in range(0, count, step):
+        yield np.array(images[at : min(at + step, count)])
+
+
 def _add_tensors(
-    answers: Answers, job_folder: Path, variant: dict[str, Any], batches: list[Any], threads: int
+    answers: Answers,
+    job_folder: Path,
+    variant: dict[str, Any],
+    batches: Iterator[Any],
+    threads: int,
 ) -> None:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3
@@ -82,9 +92,7 @@ def _add_tensors(
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = ["probabilities", *variant["tensors"]]
     for batch in batches:
-        for name, values in zip(
-            names, session.run(names, {"images": np.array(batch)}), strict=True
-        ):
+        for name, values in zip(names, session.run(names, {"images": batch}), strict=True):
             answers.add(f"{variant['id']}/tapped/{name}", values)
 
 
