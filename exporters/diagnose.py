@@ -120,11 +120,12 @@ def _line(a: Values, b: Values) -> tuple[NDArray[np.float64], NDArray[np.float64
 
 def _clipped(a: Values, b: Values, where: str) -> Iterator[str]:
     before = relative_error(a, b)
+    axes = tuple(axis for axis in range(a.ndim) if axis != 1 or a.ndim != 4)  # by channel
     for name, wide, narrow in (("B", a, b), ("A", b, a)):
-        low, high = float(narrow.min()), float(narrow.max())
-        inside = low > float(wide.min()) or high < float(wide.max())
-        if inside and relative_error(narrow, np.clip(wide, low, high)) < EXPLAINED * before:
-            yield f"{where} is clipped to {low:.3g}..{high:.3g} in {name}"
+        low, high = narrow.min(axis=axes, keepdims=True), narrow.max(axis=axes, keepdims=True)
+        cut = ((wide < low) | (wide > high)).any()
+        if cut and relative_error(narrow, np.clip(wide, low, high)) < EXPLAINED * before:
+            yield f"{where} is clipped to {low.min():.3g}..{high.max():.3g} in {name}"
             return
 
 
@@ -150,9 +151,8 @@ def _compare(a: Parameters, b: Parameters) -> Iterator[str]:
     gap = np.abs(a.weight - other)
     scale = float(np.abs(a.weight).max()) or 1.0
     # Half a step of rounding, and what the edge of a 7-bit or symmetric range cuts off.
-    step = a.step if isinstance(a.step, np.ndarray) or a.step else b.step
-    allowed = np.broadcast_to(np.maximum(1.01 * np.asarray(step), _EQUAL * scale), gap.shape)
-    wrong = gap > allowed
+    allowed = 1.01 * (np.asarray(a.step) + np.asarray(b.step)) + _EQUAL * scale
+    wrong = gap > np.broadcast_to(allowed, gap.shape)
     if wrong.any():
         yield from _weights(a, other, wrong)
     yield from _biases(a, b, scale)

@@ -4,9 +4,11 @@ runs."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from .qdq import Graph
 
@@ -63,6 +65,6 @@ def _article(kind: str) -> str:
     return f"{'an' if kind[0] in 'AEIOU' else 'a'} {kind}"
 
 
-def _short(values: np.ndarray) -> str:  # type: ignore[type-arg]
+def _short(values: NDArray[Any]) -> str:
     text = np.array2string(values.reshape(-1), precision=6, threshold=6, separator=", ")
     return text if values.ndim else text[1:-1]

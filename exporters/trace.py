@@ -34,7 +34,7 @@ class Parameters:
 
     weight: Values  # [out, in, ...]; Gemm and Linear [out, in]
     bias: Values | None  # [out]
-    step: Values | float = 0.0  # of 8-bit weights, broadcastable to weight: its resolution
+    step: Values | float = 0.0  # resolution of 8-bit or half weights, broadcastable to weight
     folded: bool = False  # a BatchNorm is in them
 
 
@@ -98,7 +98,8 @@ def _floats(graph: Graph, tensor: str, values: NDArray[Any]) -> Values:
         scale = graph.array(node.input[1])
         zero = graph.array(node.input[2]) if len(node.input) > 2 else np.uint8(0)
         if scale is not None and zero is not None:
-            return (values.astype(np.float32) - zero.astype(np.float32)) * scale
+            result: Values = (values.astype(np.float32) - zero.astype(np.float32)) * scale
+            return result
     return values.astype(np.float32)
 
 
@@ -107,13 +108,13 @@ def _constant(graph: Graph, tensor: str) -> tuple[Values, Values | float] | None
     node = graph.producer(tensor)
     if node is None:
         values = graph.array(tensor)
-        return None if values is None else (values.astype(np.float32), 0.0)
+        return None if values is None else _rounded(values)
     if node.op_type == "Cast":
         return _constant(graph, node.input[0])
     if node.op_type == "Constant":
         for entry in node.attribute:
             if entry.name == "value":
-                return numpy_helper.to_array(entry.t).astype(np.float32), 0.0
+                return _rounded(numpy_helper.to_array(entry.t))
         return None
     if node.op_type != "DequantizeLinear":
         return None
@@ -127,6 +128,14 @@ def _constant(graph: Graph, tensor: str) -> tuple[Values, Values | float] | None
         shape[attribute(node, "axis", 1) % stored.ndim] = -1
         scale, zero = scale.reshape(shape), zero.reshape(shape)
     return (stored.astype(np.float32) - zero) * scale, scale
+
+
+def _rounded(values: NDArray[Any]) -> tuple[Values, Values | float]:
+    """Float constants; half-precision ones have 11 bits, and fewer below 2^-14."""
+    floats = values.astype(np.float32)
+    if values.dtype != np.float16:
+        return floats, 0.0
+    return floats, np.maximum(np.abs(floats) * 2.0**-11, 2.0**-25)
 
 
 def _parameters(graph: Graph, node: onnx.NodeProto) -> Parameters | None:

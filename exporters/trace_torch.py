@@ -20,7 +20,7 @@ from .trace import Parameters, Point, Values
 
 _aten = torch.ops.aten
 # an exported program's operators with weights, in ONNX's words
-_LAYERS = {
+_LAYERS: dict[Any, str] = {
     _aten.conv2d.default: "Conv",
     _aten.conv2d.padding: "Conv",
     _aten.convolution.default: "Conv",
@@ -60,17 +60,10 @@ class _Recorder(Interpreter):
             values = self.env[source]
             self.points.append(Point(OUTPUT_NAME, "", _numpy(values), None, _behind(source)))
         elif n.op == "call_function" and n.target in _LAYERS:
-            source = n.args[0]
-            assert isinstance(source, Node)
-            self.points.append(
-                Point(
-                    n.name,
-                    _LAYERS[n.target],
-                    _numpy(self.env[source]),
-                    self._parameters(n),
-                    _behind(source),
-                )
-            )
+            given = n.args[0]
+            assert isinstance(given, Node)
+            values, parameters = _numpy(self.env[given]), self._parameters(n)
+            self.points.append(Point(n.name, _LAYERS[n.target], values, parameters, _behind(given)))
         return super().run_node(n)
 
     def _parameters(self, layer: Node) -> Parameters | None:

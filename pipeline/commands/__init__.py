@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
+from .compare import compare
 from .targets import targets
 from .verify import verify
 
-COMMANDS: tuple[click.Command, ...] = (targets, verify)
+COMMANDS: tuple[click.Command, ...] = (compare, targets, verify)

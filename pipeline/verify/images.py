@@ -36,18 +36,25 @@ def find_images(data: Path | None, beside: Path, spec: ModelSpec, split: str = "
         if not (folder / INFO_NAME).exists():
             return Images(generated(spec), "generated images (give others with --data)")
         data = folder
-    images = _read(data, split)
+    images = read(data, split)
     if images.pixels.shape[1:] != spec.shape or images.pixels.dtype != np.uint8:
         raise DataError(
             f"{data}: images are {images.pixels.dtype} {images.pixels.shape}; expected uint8 (n, "
             f"{', '.join(map(str, spec.shape))}), the pixels of the model {spec.name}."
+        )
+    shape = (len(images.pixels), *([len(spec.labels)] if spec.task == "multi-label" else []))
+    if images.labels is not None and images.labels.shape != shape:
+        raise DataError(
+            f"{data}: labels have the shape {images.labels.shape}; expected {shape} for the "
+            f"{spec.task} model {spec.name}."
         )
     if not len(images.pixels):
         raise DataError(f"{data}: there are no images; expected at least one.")
     return images
 
 
-def _read(data: Path, split: str) -> Images:
+def read(data: Path, split: str) -> Images:
+    """The images of a place, whatever their shape; raises DataError."""
     try:
         if data.is_dir():
             part = {s: getattr(open_dataset(data), s) for s in ("train", "val", "test")}[split]
