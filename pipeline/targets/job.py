@@ -181,6 +181,7 @@ def ask(job: Job, target: Target, limits: Limits) -> Path:
         "variants": [
             {
                 "id": variant.row.id,
+                "portable": variant.row.portable,
                 "plain": min(job.images, limits.plain[variant.row.precision]),
                 "images": min(job.images, limits.tapped),
                 "tensors": [tensor.name for tensor in variant.tensors],

@@ -15,114 +15,21 @@ import pytest
 import torch
 from click.testing import CliRunner
 from onnx import numpy_helper
+from pets import ATTRIBUTES, CLASSES, EXPORT, OPTIONS, World, settled
 from torch import nn
 
 from exporters import onnx_file
-from exporters.bundle_writer import Golden, PackedVariant, write_bundle
-from exporters.fp16_from_fp32 import fp16_from_fp32
 from exporters.int8_from_fp32 import int8_from_fp32
 from exporters.onnx_from_torch import onnx_from_torch
-from exporters.options import ExportOptions, Int8Options
+from exporters.options import Int8Options
 from exporters.preprocess_graph import resize_graph
 from pipeline.cli import cli
 from pipeline.compare.measure import Comparison, compare
 from pipeline.errors import DataError, PipelineError
 from pipeline.learning.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.learning.networks import PixelNetwork, build_network
-from pipeline.recipe import Conv, Linear, NetworkOptions, Pool
-from runtime import Default, ModelSpec
-
-LABELS = ("cat", "dog", "owl", "bee")
-CLASSES = ModelSpec("pets", "multi-class", 16, 16, 3, LABELS)
-ATTRIBUTES = ModelSpec("pets", "multi-label", 16, 16, 3, LABELS)
-OPTIONS = NetworkOptions(
-    mean=(0.5, 0.4, 0.3),
-    std=(0.2, 0.25, 0.3),
-    layers=(
-        Conv(op="conv", out=12, batch_norm=True),
-        Pool(op="pool", kind="max", size=2),
-        Conv(op="conv", out=16, batch_norm=True),
-        Conv(op="conv", out=16),
-        Pool(op="pool", kind="average", size="global"),
-        Linear(op="linear"),
-    ),
-)
-EXPORT = ExportOptions(batch_sizes=(1, 2))
-
-
-def settled(network: PixelNetwork, seed: int = 0) -> PixelNetwork:
-    """Weights and statistics as after a training, with logits that tell images apart."""
-    random = torch.Generator().manual_seed(seed)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean = 0.2 * torch.randn(module.num_features, generator=random)
-            module.running_var = 0.3 + torch.rand(module.num_features, generator=random)
-            module.weight.data = 0.5 + torch.rand(module.num_features, generator=random)
-            module.bias.data = 0.2 * torch.randn(module.num_features, generator=random)
-        elif isinstance(module, (nn.Conv2d, nn.Linear)):
-            gain = 3 if isinstance(module, nn.Linear) else 2
-            noise = torch.randn(module.weight.shape, generator=random)
-            module.weight.data = gain * noise / module.weight[0].numel() ** 0.5
-            if module.bias is not None:
-                module.bias.data = 0.3 * torch.randn(module.bias.shape, generator=random)
-    return network.eval()
-
-
-class World:
-    """A folder with one healthy model in every form, and images."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        random = np.random.default_rng(0)
-        # smooth pictures in colour: their channels differ, and so do rows and columns
-        coarse = random.integers(0, 256, (120, 4, 4, 3))
-        images = coarse.repeat(4, axis=1).repeat(4, axis=2) * 0.8
-        images += random.integers(0, 50, images.shape)
-        self.images = images.astype(np.uint8)
-        np.savez(folder / "images.npz", images=self.images, labels=np.arange(120) % 4)
-        self.network = settled(build_network(OPTIONS, CLASSES))
-        save_checkpoint(folder / "checkpoint.pt", self.network)
-        self.fp32 = onnx_from_torch(self.network, CLASSES, EXPORT)
-        self.save("fp32.onnx", self.fp32)
-        self.save("fp16.onnx", fp16_from_fp32(self.fp32, CLASSES))
-        self.int8 = int8_from_fp32(
-            self.fp32, CLASSES, Int8Options(calibration_images=64), self.images
-        )
-        self.save("int8.onnx", self.int8)
-
-    def path(self, name: str) -> str:
-        return str(self.folder / name)
-
-    def save(self, name: str, model: onnx.ModelProto) -> str:
-        onnx_file.save(model, self.folder / name)
-        return self.path(name)
-
-    def compare(self, a: str, b: str, **options: Any) -> Comparison:
-        return compare(a, b, self.folder / "images.npz", **options)
-
-    def bundle(self, name: str, spec: ModelSpec, graph: onnx.ModelProto, **options: Any) -> str:
-        thresholds = options.pop("thresholds", None)
-        preprocess = options.pop("preprocess", None) or resize_graph(16, 16, "rgb")
-        model = onnx_file.to_bytes(onnx_file.finished(graph, spec))
-        row = PackedVariant(model, "fp32", "fp32", False, 1e-3, thresholds)
-        raw = np.random.default_rng(3).integers(0, 256, (50, 60, 3), dtype=np.uint8)
-        write_bundle(
-            self.folder / name,
-            spec=spec,
-            preprocess=onnx_file.to_bytes(preprocess),
-            variants=[row],
-            defaults=[Default("cpu", "fp32", "not measured here")],
-            golden=Golden((raw,), self.images[:2]),
-            measurements={},
-            model_card="# Pets\n",
-        )
-        return self.path(name)
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return World(tmp_path_factory.mktemp("world"))
-
+from pipeline.recipe import Conv, Linear, NetworkOptions
+from runtime import ModelSpec
 
 # --- no false alarm ---------------------------------------------------------------------------
 
@@ -367,8 +274,8 @@ def test_a_resize_without_antialias_is_named(world: World) -> None:
             if entry.name == "antialias":
                 entry.i = 0
     found = world.compare(
-        world.bundle("a.zip", CLASSES, world.fp32),
-        world.bundle("b.zip", CLASSES, world.fp32, preprocess=plain),
+        world.bundle("a.zip", fp32=world.fp32),
+        world.bundle("b.zip", fp32=world.fp32, preprocess=plain),
     )
     said = report(found)
     assert re.search(r"preprocess.onnx: \w+: antialias is 1 in A and 0 in B", said), said
@@ -379,8 +286,8 @@ def test_other_thresholds_and_labels_are_named(world: World) -> None:
     thresholds = (0.5, 0.5, 0.5, 0.5)
     network = settled(build_network(OPTIONS, ATTRIBUTES))
     graph = onnx_from_torch(network, ATTRIBUTES, EXPORT)
-    a = world.bundle("a.zip", ATTRIBUTES, graph, thresholds=thresholds)
-    b = world.bundle("b.zip", ATTRIBUTES, graph, thresholds=(0.5, 0.2, 0.5, 0.5))
+    a = world.bundle("a.zip", ATTRIBUTES, fp32=graph, thresholds=thresholds)
+    b = world.bundle("b.zip", ATTRIBUTES, fp32=graph, thresholds=(0.5, 0.2, 0.5, 0.5))
     np.savez(world.folder / "attributes.npz", images=world.images)
     data = world.folder / "attributes.npz"
     with pytest.raises(DataError, match=r"labels have the shape \(120,\); expected \(120, 4\)"):
@@ -390,7 +297,7 @@ def test_other_thresholds_and_labels_are_named(world: World) -> None:
     assert not found.passed
     assert "the threshold of dog is 0.5 in A and 0.2 in B" in found.causes
     names = ModelSpec("pets", "multi-label", 16, 16, 3, ("dog", "cat", "owl", "bee"))
-    c = world.bundle("c.zip", names, graph, thresholds=thresholds)
+    c = world.bundle("c.zip", names, fp32=graph, thresholds=thresholds)
     found = compare(a, c, data)
     assert not found.passed
     assert "the labels are cat, dog, owl, bee in A and dog, cat, owl, bee in B" in found.causes
