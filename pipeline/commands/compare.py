@@ -25,6 +25,14 @@ from .terminal import console, plain_errors
     type=float,
     help="Largest absolute difference. Default: what the coarser of both precisions may have.",
 )
+@click.option(
+    "--generated",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Differential testing: N images that nobody collected as well, the second half of them "
+    "climbing from the worst. The worst are kept in regression.npz of the run.",
+)
 @click.option("--layers", is_flag=True, help="Show every layer, also where nothing parts.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def compare(
@@ -33,6 +41,7 @@ def compare(
     data: Path | None,
     split: str,
     tolerance: float | None,
+    generated: int,
     layers: bool,
     as_json: bool,
 ) -> None:
@@ -45,7 +54,15 @@ def compare(
 
     screen = console()
     with plain_errors(), ConsoleObserver(screen).watching() as observer:
-        found = compare(a, b, data, split=split, limit=tolerance, step=observer.step)
+        found = compare(
+            a,
+            b,
+            data,
+            split=split,
+            limit=tolerance,
+            generated=generated,
+            step=observer.step,
+        )
     if as_json:
         click.echo(json.dumps(found.to_dict(), indent=1))
     else:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from exporters import diagnose, onnx_file
 from exporters.difference import Difference, decibels, difference
+from exporters.differential import Found, search
 from exporters.errors import ExportError
 from exporters.first_difference import LIMITS, Pair, first_parting, pair_up
 from exporters.graph_difference import graph_differences
@@ -22,13 +23,15 @@ from exporters.options import TOLERANCES, Tolerance
 from exporters.parity import stream
 from exporters.portability import portability
 from exporters.trace import Point, trace_onnx
-from pipeline.errors import DataError
-from pipeline.verify.images import DATA_FOLDER, Images, find_images
+from pipeline.errors import DataError, StoreError
+from pipeline.verify.images import DATA_FOLDER, REGRESSION_NAME, Images, find_images, spread
 from runtime import ModelSpec
 
 from .forms import Form, open_form
 
 Step = Callable[[str, int, int], None]
+SEEDS = 256  # real images that generated ones are made from
+KEPT = 32  # regression inputs of one recipe, for each precision
 TRACED = 16  # images whose layers are compared: those that differ most, and the first ones
 _SIZES = ("fp32", "fp16", "int8")  # from fine to coarse
 
@@ -42,6 +45,18 @@ class LayerRow:
     error: float  # of its input: relative, root mean square
     snr_db: float
     parted: bool
+
+
+@dataclass(frozen=True)
+class GeneratedRow:
+    """What differential testing found."""
+
+    tried: int
+    largest: float  # difference of probabilities
+    before_climbing: float  # the same, of the generated images that were not climbed from
+    by_family: tuple[tuple[str, float], ...]
+    kept: int
+    file: str | None  # where they were kept
 
 
 @dataclass(frozen=True)
@@ -60,6 +75,8 @@ class Comparison:
     layers: tuple[LayerRow, ...]
     causes: tuple[str, ...]
     note: str = ""  # why there are no layers
+    generated: GeneratedRow | None = None  # differential testing, where it was asked for
+    regression: Difference | None = None  # what earlier differential testing kept in this run
 
     @property
     def passed(self) -> bool:
@@ -78,12 +95,15 @@ def compare(
     *,
     split: str = "test",
     limit: float | None = None,
+    generated: int = 0,
     step: Step = lambda task, done, total: None,
 ) -> Comparison:
     """Compare two forms on whole streams of images.
 
     ``limit`` replaces the tolerances of the coarser precision by one of the largest absolute
-    difference. Raises PipelineError, ExportError, PredictorError.
+    difference. ``generated`` images, if any, are tried as well; the worst are kept in the folder
+    of the run that A or B belongs to, and from then on take part in every comparison there.
+    Raises PipelineError, ExportError, PredictorError.
     """
     a, b = open_form(a_name), open_form(b_name)
     images = _images(a, b, data, split)
@@ -93,7 +113,12 @@ def compare(
         found_a, found_b, thresholds_a=_thresholds(a, b), thresholds_b=_thresholds(b, a)
     )
     tolerance = _tolerance(a, b, limit)
-    failures = tuple(_failures(result, tolerance, a, b))
+    found = _searched(a, b, images, generated, partial(step, "compare: generated images"))
+    regression = _regression(a, b)
+    failures = (
+        *_failures(result, tolerance, a, b),
+        *_generated_failures(found, regression, tolerance),
+    )
     traced, note = _traced(a, b, images, result)
     parting = None
     if traced:
@@ -130,6 +155,8 @@ def compare(
         ),
         causes=tuple(dict.fromkeys(causes)),
         note=note,
+        generated=found,
+        regression=regression,
     )
 
 
@@ -240,6 +267,94 @@ def _chosen(images: Images, found: Difference) -> NDArray[np.uint8]:
     rows = [index for index, _ in found.worst[: TRACED // 2]]
     rows += [index for index in range(len(images.pixels)) if index not in rows]
     return np.ascontiguousarray(images.pixels[sorted(rows[:TRACED])])
+
+
+def _searched(
+    a: Form, b: Form, images: Images | None, budget: int, step: Callable[[int, int], None]
+) -> GeneratedRow | None:
+    """Differential testing within ``budget`` images; keeps the worst where there is a run."""
+    if not budget:
+        return None
+    if images is None or a.model is None or b.model is None:
+        raise DataError(
+            "recorded outputs cannot answer generated images. Give a model on both sides, or leave "
+            "--generated out."
+        )
+    seeds = np.ascontiguousarray(spread(images, SEEDS).pixels)
+    found = search(a.model, b.model, seeds, budget=budget, progress=step)
+    folder, file = _run_folder(a) or _run_folder(b), None
+    if folder is not None:
+        file = folder / REGRESSION_NAME
+        _keep(file, found, _coarser(a, b))
+    return GeneratedRow(
+        found.tried,
+        found.differences[0],
+        found.before_climbing,
+        found.by_family,
+        len(found.images),
+        None if file is None else str(file),
+    )
+
+
+def _keep(file: Path, found: Found, precision: str) -> None:
+    """Add to what earlier searches kept; of each precision the worst stay, each image once."""
+    rows: dict[str, NDArray[Any]] = {
+        "images": found.images,
+        "differences": np.array(found.differences, np.float32),
+        "precisions": np.array([precision] * len(found.images)),
+    }
+    if file.exists():
+        with np.load(file) as before:
+            if before["images"].shape[1:] == found.images.shape[1:]:
+                rows = {name: np.concatenate([rows[name], before[name]]) for name in rows}
+    _, first = np.unique(rows["images"].reshape(len(rows["images"]), -1), axis=0, return_index=True)
+    order = first[np.argsort(-rows["differences"][first], kind="stable")]
+    of_each = [order[rows["precisions"][order] == name][:KEPT] for name in LIMITS]
+    chosen = np.concatenate(of_each)
+    aside = file.with_name(f"{file.name}.partial.npz")
+    arrays: dict[str, Any] = {name: values[chosen] for name, values in rows.items()}
+    try:
+        np.savez_compressed(aside, **arrays)
+        aside.replace(file)
+    except OSError as exc:
+        aside.unlink(missing_ok=True)
+        raise StoreError(f"{file} cannot be written: {exc}. Free some space.") from exc
+
+
+def _regression(a: Form, b: Form) -> Difference | None:
+    """The difference on what was kept, where both sides can answer."""
+    folder = _run_folder(a) or _run_folder(b)
+    spec = a.spec or b.spec
+    if folder is None or spec is None or a.model is None or b.model is None:
+        return None
+    if not (folder / REGRESSION_NAME).exists():
+        return None
+    images = find_images(folder / REGRESSION_NAME, folder, spec).pixels
+    found_a, found_b = stream(a.model, images), stream(b.model, images)
+    return difference(
+        found_a, found_b, thresholds_a=_thresholds(a, b), thresholds_b=_thresholds(b, a)
+    )
+
+
+def _generated_failures(
+    found: GeneratedRow | None, regression: Difference | None, tolerance: tuple[Tolerance, ...]
+) -> Iterator[str]:
+    """Only a bound of every single image holds for images that nobody would send; quantiles and
+    means are claims about a test set."""
+    for row in tolerance:
+        if row.metric != "max_abs":
+            continue
+        if found is not None and not found.largest <= row.limit:
+            family = found.by_family[0][0]
+            yield (
+                f"a generated image ({family}) differs by {found.largest:.3g}; expected at most "
+                f"{row.limit:g} ({row.reason})"
+            )
+        if regression is not None and not regression.max_abs <= row.limit:
+            yield (
+                f"an image of {REGRESSION_NAME} differs by {regression.max_abs:.3g}; expected at "
+                f"most {row.limit:g} ({row.reason})"
+            )
 
 
 def _traced(

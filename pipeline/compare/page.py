@@ -31,6 +31,18 @@ def tables(found: Comparison, *, all_layers: bool = False) -> Iterator[Table | s
     yield f"  tolerance needed: {needed}"
     worst = ", ".join(f"{index} ({gap:.2g})" for index, gap in d.worst[:8] if gap)
     yield f"  worst images: {worst or 'none differs'}"
+    if found.generated is not None:
+        g = found.generated
+        families = ", ".join(f"{name} {gap:.2g}" for name, gap in g.by_family)
+        yield (
+            f"  {g.tried:,} generated images: differ by up to {g.largest:.3g} "
+            f"({g.before_climbing:.3g} before climbing); {families}"
+        )
+        if g.file is not None:
+            yield f"  the {g.kept} worst are kept in {escape(g.file)}"
+    if found.regression is not None:
+        r = found.regression
+        yield f"  {r.images} regression images: differ by up to {r.max_abs:.3g}"
     if found.layers and (all_layers or not found.passed or found.first_layer):
         yield _layers(found)
     elif found.note and not found.passed:

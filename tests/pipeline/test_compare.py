@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from onnx import numpy_helper
-from pets import ATTRIBUTES, CLASSES, EXPORT, OPTIONS, World, settled
+from pets import ATTRIBUTES, CLASSES, EXPORT, LABELS, OPTIONS, World, settled
 from torch import nn
 
 from exporters import onnx_file
@@ -25,6 +26,7 @@ from exporters.options import Int8Options
 from exporters.preprocess_graph import resize_graph
 from pipeline.cli import cli
 from pipeline.compare.measure import Comparison, compare
+from pipeline.datasets.arrays import DatasetInfo, Split, write_info, write_split
 from pipeline.errors import DataError, PipelineError
 from pipeline.learning.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.learning.networks import PixelNetwork, build_network
@@ -391,3 +393,52 @@ def test_the_command_prints_and_fails(world: World) -> None:
         assert words in done.output
     done = CliRunner().invoke(cli, ["compare", *healthy, *data, "--tolerance", "1e-12", "--json"])
     assert done.exit_code == 1 and '"asked for"' in done.output
+
+
+def test_generated_images_find_what_the_test_set_hides_and_are_kept(
+    world: World, tmp_path: Path
+) -> None:
+    """An activation that is cut off just above what the test images reach."""
+    import shutil
+
+    from exporters.trace import trace_onnx
+
+    run = tmp_path / "run"
+    (run / "2_train").mkdir(parents=True)
+    shutil.copy(world.path("checkpoint.pt"), run / "2_train/checkpoint.pt")
+    info = DatasetInfo("pets", "multi-class", LABELS, {}, "", True, True, "CC0-1.0")
+    random = np.random.default_rng(0)
+    split = Split(world.images, random.integers(0, 4, 120), np.arange(120).astype(str))
+    (run / "1_data").mkdir()
+    for name in ("train", "val", "test"):
+        write_split(run / "1_data", name, split)
+    write_info(run / "1_data", replace(info, counts=dict.fromkeys(("train", "val", "test"), 120)))
+    highest = float(trace_onnx(world.fp32, world.images)[2].values.max()) * 1.01
+
+    def cut(graph: onnx.GraphProto) -> None:
+        relu = next(node for node in graph.node if node.name == "Relu_1")
+        relu.op_type = "Clip"
+        relu.input.extend(["lowest", "highest"])
+        for name, value in (("lowest", 0), ("highest", highest)):
+            graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), name))
+
+    plant = in_file(cut)(world)
+    a = str(run / "2_train/checkpoint.pt")
+    kind = compare(a, plant, None)
+    assert kind.passed and kind.regression is None and kind.first_layer is None
+    hard = compare(a, plant, None, generated=1_500)
+    assert not hard.passed and hard.generated is not None
+    assert hard.generated.largest > 1e-3 and "a generated image" in hard.failures[0]
+    with np.load(run / "regression.npz") as kept:
+        assert len(kept["images"]) == hard.generated.kept and kept["images"].dtype == np.uint8
+    # from now on it is found without a search
+    later = compare(a, plant, None)
+    assert not later.passed and later.regression is not None
+    assert later.regression.max_abs == pytest.approx(hard.generated.largest, rel=1e-3)
+
+
+def test_recorded_outputs_cannot_answer_generated_images(world: World) -> None:
+    outputs = onnx_file.run(onnx_file.session(world.fp32), world.images)
+    np.save(world.folder / "recorded.npy", outputs)
+    with pytest.raises(DataError, match="recorded outputs cannot answer generated images"):
+        world.compare(world.path("recorded.npy"), world.path("fp32.onnx"), generated=100)
