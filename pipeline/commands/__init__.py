@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from .compare import compare
+from .package import package
 from .targets import targets
 from .verify import verify
 
-COMMANDS: tuple[click.Command, ...] = (compare, targets, verify)
+COMMANDS: tuple[click.Command, ...] = (compare, package, targets, verify)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+from exporters.device_wheels import PIP, for_device
 from pipeline.errors import TargetError
 
 from .table import (
@@ -24,11 +25,6 @@ from .table import (
     debian_command,
 )
 
-# What pip asks of a wheel for a device; the newest first, as a device's own pip would choose.
-PLATFORMS = {
-    "arm64": ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux2014_aarch64"),
-    "x86_64": ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux2014_x86_64"),
-}
 INFERENCE = ("numpy", "onnxruntime")  # enough for a predictor, without what onnxruntime requires
 _TAIL = 600  # characters of a failed tool's words that an error repeats
 
@@ -153,7 +149,6 @@ def _venv(python: str, *wanted: str) -> Callable[[Path], dict[str, str]]:
     return step
 
 
-PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
 _STEPS: Mapping[str, Callable[[Path], dict[str, str]]] = {
     "arm64": _arm64,
     "web": _npm("onnxruntime-web"),
@@ -161,12 +156,6 @@ _STEPS: Mapping[str, Callable[[Path], dict[str, str]]] = {
     "onnxruntime-1.15": _venv(OLDEST_PYTHON, "numpy<2", f"onnxruntime=={OLDEST}"),
     "onnxruntime-newest": _venv(sys.executable, *INFERENCE),
 }
-
-
-def for_device(platform: str, python: str) -> list[str]:
-    """pip's options for wheels of another machine: ``platform`` of PLATFORMS, ``python`` "3.11"."""
-    words = ["--only-binary=:all:", "--implementation=cp", f"--python-version={python}"]
-    return words + [f"--platform={tag}" for tag in PLATFORMS[platform]]
 
 
 def _installed(site: Path) -> dict[str, str]:
