@@ -45,6 +45,14 @@ class Form:
     outputs: NDArray[np.float32] | None = None  # recorded, [n, labels]
     golden: tuple[NDArray[np.uint8], ...] = ()  # images before preprocessing
 
+    def __enter__(self) -> Form:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Free the predictor's sessions, where it is one."""
+        if isinstance(self.model, Predictor):
+            self.model.close()
+
 
 def open_form(name: str) -> Form:
     """The form that ``name`` means; raises PipelineError, ExportError or PredictorError."""

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -120,7 +121,7 @@ def main(job: Path, target: Path, environment: Path, threads: int) -> int:
             stderr=subprocess.DEVNULL,
         )
         try:
-            finished = server.finished.wait(TIMEOUT_SECONDS)
+            finished = _wait(server, browser)
         finally:
             browser.terminate()
             browser.wait()
@@ -129,8 +130,17 @@ def main(job: Path, target: Path, environment: Path, threads: int) -> int:
     if error.exists():
         print(error.read_text(encoding="utf-8"), file=sys.stderr)
     elif not finished:
-        print(f"the page did not finish in {TIMEOUT_SECONDS:.0f} s", file=sys.stderr)
+        print(f"the page did not finish, or not in {TIMEOUT_SECONDS:.0f} s", file=sys.stderr)
     return 0 if finished and not error.exists() else 1
+
+
+def _wait(server: _Server, browser: subprocess.Popen[bytes]) -> bool:
+    """Until the page has finished; False when the browser ends before it, or time is up."""
+    until = time.monotonic() + TIMEOUT_SECONDS
+    while not server.finished.wait(0.2):
+        if browser.poll() is not None or time.monotonic() > until:
+            return server.finished.is_set()
+    return True
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from .table import Target, environment
 _TAIL = 500  # characters of what a failed target said
 # Emulators and browsers answer in seconds; a target that hangs must not hang the whole report.
 TIMEOUT_SECONDS = 600.0
+_running: set[subprocess.Popen[bytes]] = set()
 ADDRESS_SPACE_BYTES = 256 << 20  # of the constrained target
 
 
@@ -74,6 +75,7 @@ def run(target: Target, job_folder: Path, target_folder: Path) -> Run:
         env=_environment(target),
         start_new_session=True,
     )
+    _running.add(process)
     try:
         _, said = process.communicate(timeout=TIMEOUT_SECONDS)
     except subprocess.TimeoutExpired as exc:
@@ -82,14 +84,25 @@ def run(target: Target, job_folder: Path, target_folder: Path) -> Run:
             f"{shlex.join(words)}"
         ) from exc
     finally:
-        if process.poll() is None:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        _kill(process)
+        _running.discard(process)
     if process.returncode:
         text = _plain(said.decode(errors="replace"))
         raise TargetError(f"{target.name} ended with code {process.returncode}: {text}")
     return Run(shlex.join(words), time.monotonic() - started)
+
+
+def stop() -> None:
+    """End every target that runs now, as after Ctrl-C, which does not reach them."""
+    for process in list(_running):
+        _kill(process)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _environment(target: Target) -> dict[str, str]:

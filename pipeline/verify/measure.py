@@ -115,10 +115,15 @@ def _run_all(
 
     with ThreadPoolExecutor(min(AT_ONCE, usable_threads())) as pool:
         # emulators take longest, so they begin
-        for done in [
-            pool.submit(one, target) for target in sorted(targets, key=lambda t: not t.emulated)
-        ]:
-            done.result()
+        order = sorted(targets, key=lambda target: not target.emulated)
+        waiting = [pool.submit(one, target) for target in order]
+        try:
+            for done in waiting:
+                done.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            launch.stop()
+            raise
     return tuple(rows[target.name] for target in targets)
 
 

@@ -18,7 +18,8 @@ from exporters.onnx_from_torch import onnx_from_torch
 from exporters.options import ExportOptions, Int8Options
 from exporters.portability import portability
 from exporters.preprocess_graph import resize_graph
-from pipeline.compare.measure import Comparison, compare
+from pipeline.compare.measure import compare
+from pipeline.compare.result import Comparison
 from pipeline.learning.checkpoint import save_checkpoint
 from pipeline.learning.networks import PixelNetwork, build_network
 from pipeline.recipe import Conv, Linear, NetworkOptions, Pool

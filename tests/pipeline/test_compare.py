@@ -25,7 +25,8 @@ from exporters.onnx_from_torch import onnx_from_torch
 from exporters.options import Int8Options
 from exporters.preprocess_graph import resize_graph
 from pipeline.cli import cli
-from pipeline.compare.measure import Comparison, compare
+from pipeline.compare.measure import compare
+from pipeline.compare.result import Comparison
 from pipeline.datasets.arrays import DatasetInfo, Split, write_info, write_split
 from pipeline.errors import DataError, PipelineError
 from pipeline.learning.checkpoint import load_checkpoint, save_checkpoint
