@@ -36,15 +36,38 @@ class Parting:
 
 
 def pair_up(a: Sequence[Point], b: Sequence[Point]) -> tuple[Pair, ...]:
-    """Lay two traces beside each other: layer by layer in graph order, as exporters and
-    quantizers keep it. Raises ExportError when they are not of the same layers."""
-    kinds_a, kinds_b = [_kind(point) for point in a], [_kind(point) for point in b]
-    if kinds_a != kinds_b:
+    """Lay two traces beside each other, in the order of the first.
+
+    Layers belong together by name where both forms have it, or else in graph order among those of
+    the same kind and shapes: quantizers may exchange the two branches of a residual block. Raises
+    ExportError when one trace has layers that the other has not.
+    """
+    left = list(b)
+    pairs = []
+    for point in a:
+        alike = [other for other in left if _signature(other) == _signature(point)]
+        if not alike and len(a) == len(b):  # another shape: by place, so that it can be told
+            alike = [other for other in left if _kind(other) == _kind(point)]
+        if not alike:
+            raise ExportError(
+                f"A has the layers {_words(a)}, B has {_words(b)}; expected the same kinds, so "
+                "these two cannot be compared layer by layer."
+            )
+        same_name = [other for other in alike if other.layer == point.layer]
+        match = (same_name or alike)[0]
+        left = [other for other in left if other is not match]
+        pairs.append(Pair(point, match, relative_error(point.values, match.values)))
+    if left:
         raise ExportError(
-            f"A has the layers {_words(a)}, B has {_words(b)}; expected the same kinds in the same "
-            "order, so these two cannot be compared layer by layer."
+            f"B has the layers {_words(left)} beyond those of A; expected the same, so these two "
+            "cannot be compared layer by layer."
         )
-    return tuple(Pair(x, y, relative_error(x.values, y.values)) for x, y in zip(a, b, strict=True))
+    return tuple(pairs)
+
+
+def _signature(point: Point) -> tuple[object, ...]:
+    weight = None if point.parameters is None else point.parameters.weight.shape
+    return _kind(point), weight, point.values.shape
 
 
 def _kind(point: Point) -> str:

@@ -18,7 +18,7 @@ _WIDTH = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200
 
 def console() -> Console:
     """Standard output, as it is now."""
-    return Console(highlight=False, width=_WIDTH)
+    return Console(highlight=False, emoji=False, width=_WIDTH)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ def bits(check: VariantCheck) -> str:
         return "float"
     if check.identical:
         return f"{check.tensors} identical"
-    return f"part at {check.parts_at} ({check.largest_step} levels)"
+    return f"part at {check.parts_at}"
 
 
 def difference(check: VariantCheck) -> str:
@@ -53,8 +53,11 @@ def tables(found: Verification) -> Iterator[Table | str]:
         for check in row.variants:
             for failure in check.failures:
                 yield f"[red]✗ {row.target}, {check.variant}: {escape(failure)}[/red]"
-        if row.status == "failed":
-            yield f"[red]✗ {row.target}: {escape(row.note)}[/red]"
+        if row.status == "ran" and row.note:
+            yield f"  [yellow]{row.target}: {escape(row.note)}[/yellow]"
+        elif row.status != "ran":
+            mark = "[red]✗[/red]" if row.status == "failed" else " "
+            yield f"{mark} {row.target}: {row.status}: {escape(row.note)}"
     yield "  commands:"
     for row in rows:
         if row.command:
@@ -63,24 +66,21 @@ def tables(found: Verification) -> Iterator[Table | str]:
 
 
 def _table(rows: tuple[TargetCheck, ...]) -> Table:
+    """Narrow: it has to fit into a terminal of 80 columns."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    heads = ("target", "kernels", "preprocess", "variant", "quantized tensors", "max |Δp|")
-    for name in (*heads, "same answers", ""):
+    for name in ("target", "pixels", "variant", "8-bit tensors", "max |Δp|", "same answers", ""):
         table.add_column(name, no_wrap=True)
     for row in rows:
         if row.status != "ran":
             color = "yellow" if row.status == "not run" else "red"
-            note = row.note if row.status == "not run" else "see below"
-            said = f"[{color}]{row.status}: {escape(note)}[/{color}]"
-            table.add_row(row.target, row.describes, "", said)
+            table.add_row(row.target, "", f"[{color}]{row.status}[/{color}]")
             continue
-        describes = f"{row.describes} ({row.note})" if row.note else row.describes
-        pixels = {True: "identical", False: "[red]differs[/red]", None: ""}[row.pixels_identical]
+        pixels = {True: "identical", False: "[red]differ[/red]", None: ""}[row.pixels_identical]
         for index, check in enumerate(row.variants):
-            head = (row.target, escape(describes), pixels) if not index else ("", "", "")
+            head = (row.target, pixels) if not index else ("", "")
             mark = "[green]✓[/green]" if check.passed else "[red]✗[/red]"
             cells = (check.variant, bits(check), difference(check), same(check), mark)
-            table.add_row(*head, *map(str, cells))
+            table.add_row(*head, *cells)
     return table
 
 

@@ -84,5 +84,15 @@ class Verification:
         return self.golden.startswith("passed") and all(row.passed for row in rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {**asdict(self), "passed": self.passed}
+        """Plain JSON values, the verdicts among them."""
+        return {
+            **asdict(self),
+            "passed": self.passed,
+            "targets": [_row(check) for check in self.targets],
+            "whole_set": [_row(check) for check in self.whole_set],
+        }
+
+
+def _row(check: TargetCheck) -> dict[str, Any]:
+    variants = [{**asdict(variant), "passed": variant.passed} for variant in check.variants]
+    return {**asdict(check), "passed": check.passed, "variants": variants}

@@ -377,7 +377,7 @@ def test_networks_of_other_layers_are_compared_without_them(world: World) -> Non
     save_checkpoint(world.folder / "other.pt", network)
     found = world.compare(world.path("other.pt"), world.path("fp32.onnx"))
     assert not found.passed and found.layers == ()
-    assert "expected the same kinds in the same order" in found.note
+    assert "expected the same kinds" in found.note
 
 
 def test_the_command_prints_and_fails(world: World) -> None:
