@@ -37,8 +37,8 @@ STAGE_NAMES = tuple(stage.name for stage in STAGES)
 
 # In a file or a pipe a table is as wide as it needs; without a terminal rich would take 80 columns.
 _WIDTH = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200
-_out = Console(highlight=False, width=_WIDTH)
-_err = Console(stderr=True, highlight=False)
+_out = Console(highlight=False, emoji=False, width=_WIDTH)
+_err = Console(stderr=True, highlight=False, emoji=False)
 
 
 @dataclass(frozen=True)
