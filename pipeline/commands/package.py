@@ -38,7 +38,7 @@ def package(
     """Pack BUNDLE for browsers or for devices without internet. (The package *stage* is
     `run package`.)"""
     if web_folder is None and kit is None:
-        raise click.UsageError("nothing to write: give --web FOLDER, --kit arm64 or --kit x86_64.")
+        raise click.UsageError("nothing to write: give --kit arm64, --kit x86_64 or --web FOLDER.")
     with plain_errors():
         if web_folder is not None:
             _write_page(bundle, web_folder)
