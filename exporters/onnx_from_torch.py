@@ -221,7 +221,7 @@ def _prove(
     """Run file and network on the same images at every batch size."""
     session = onnx_file.session(model)
     for count in batch_sizes:
-        images = _test_images(count, spec)
+        images = proof_images(count, spec)
         with torch.no_grad():
             expected = network(torch.from_numpy(images)).numpy()
         try:
@@ -241,7 +241,7 @@ def _prove(
             )
 
 
-def _test_images(count: int, spec: ModelSpec) -> NDArray[np.uint8]:
+def proof_images(count: int, spec: ModelSpec) -> NDArray[np.uint8]:
     """Noise of different strength, and one black and one white image where there is room."""
     random = np.random.default_rng(count)
     images: Any = random.integers(0, 256, (count, *spec.shape), dtype=np.uint8)

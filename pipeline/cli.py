@@ -1,5 +1,5 @@
-"""Words -> recipe -> runner -> printed result and exit code. The only module that knows click;
-it loads torch, onnx and numpy only when a command needs them."""
+"""Words -> recipe -> runner -> printed result and exit code. Only this module and ``commands``
+know click; torch, onnx and numpy are loaded only when a command needs them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from .commands import COMMANDS
 from .console import ConsoleObserver, outcome_line
 from .errors import Interrupted, PipelineError, RecipeError, StageError, StoreError
 from .recipe import load, shipped_names
@@ -36,8 +37,8 @@ STAGE_NAMES = tuple(stage.name for stage in STAGES)
 
 # In a file or a pipe a table is as wide as it needs; without a terminal rich would take 80 columns.
 _WIDTH = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200
-_out = Console(highlight=False, width=_WIDTH)
-_err = Console(stderr=True, highlight=False)
+_out = Console(highlight=False, emoji=False, width=_WIDTH)
+_err = Console(stderr=True, highlight=False, emoji=False)
 
 
 @dataclass(frozen=True)
@@ -396,3 +397,7 @@ def sign(bundle: str, key: Path) -> None:
         click.echo(f"{bundle}: signed by {sign_bundle(Path(bundle), key)}")
     except ExportError as exc:
         raise PipelineError(str(exc)) from exc
+
+
+for _command in COMMANDS:
+    cli.add_command(_command)

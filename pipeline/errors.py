@@ -6,6 +6,8 @@ PipelineError            exit code 1
 ├── TrainError           training cannot start or went wrong
 ├── GateError            no variant may be shipped
 ├── StoreError           the artifact folder is locked, full or damaged
+├── TargetError          a target cannot be set up, or failed to run a job
+├── WebError             the page for browsers cannot be made or served
 ├── StageError           whatever went wrong while a stage ran, with the stage's name
 └── Interrupted          exit code 130: Ctrl-C; says in which stage
 """
@@ -37,6 +39,14 @@ class GateError(PipelineError):
 
 class StoreError(PipelineError):
     """The artifact folder is locked by another run, full, or damaged."""
+
+
+class TargetError(PipelineError):
+    """A target cannot be set up, or it failed where it should have answered."""
+
+
+class WebError(PipelineError):
+    """The page for browsers cannot be made or served, or onnxruntime-web was not fetched."""
 
 
 class StageError(PipelineError):

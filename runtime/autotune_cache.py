@@ -13,10 +13,10 @@ import json
 import logging
 import math
 import os
-import sys
 from pathlib import Path
 
 from ._onnxruntime import onnxruntime
+from .cache_folder import user_cache_folder
 from .cpu import cpu_identity
 
 _log = logging.getLogger(__name__)
@@ -38,9 +38,9 @@ def conditions(bundle_id: str, device: str, threads: int) -> dict[str, object]:
 
 def path_of(bundle_id: str, device: str, threads: int) -> Path | None:
     """The file of a record; None where the user has no cache folder."""
-    folder = _cache_folder()
+    folder = user_cache_folder()
     name = f"{bundle_id}-{device}-{threads}.json"
-    return folder / "edgeproof" / "autotune" / name if folder else None
+    return folder / "autotune" / name if folder else None
 
 
 def recall(bundle_id: str, device: str, threads: int) -> tuple[str, str] | None:
@@ -102,17 +102,3 @@ def remember(
         _log.warning("the result of autotune cannot be kept in %s: %s", path, exc)
         return None
     return str(path)
-
-
-def _cache_folder() -> Path | None:
-    """Where the system wants caches of this user; None for a user without a home."""
-    chosen = os.environ.get("XDG_CACHE_HOME", "")
-    if not chosen and sys.platform == "win32":
-        chosen = os.environ.get("LOCALAPPDATA", "")
-    if not chosen:
-        parts = ("Library", "Caches") if sys.platform == "darwin" else (".cache",)
-        try:
-            chosen = str(Path.home().joinpath(*parts))
-        except RuntimeError:  # no home
-            return None
-    return Path(chosen) if Path(chosen).is_absolute() else None  # nothing in the app's own folder

@@ -9,8 +9,10 @@ from pipeline.stage import Context, Stage
 
 
 def run(context: Context) -> dict[str, Any]:
-    """Write ``fp32.onnx``, proved against the checkpoint at several batch sizes."""
+    """Write ``fp32.onnx``, proved against the checkpoint and its exported program at several batch
+    sizes."""
     from exporters import onnx_file
+    from exporters.export_guards import guard_export
     from exporters.onnx_from_torch import onnx_from_torch
     from pipeline.datasets.arrays import open_dataset
     from pipeline.learning.checkpoint import load_checkpoint
@@ -19,13 +21,16 @@ def run(context: Context) -> dict[str, Any]:
 
     info = open_dataset(context.inputs["data"]).info
     network = load_checkpoint(context.inputs["train"] / "checkpoint.pt")
-    model = onnx_from_torch(network, spec_of(context.recipe, info), context.recipe.export)
+    spec, options = spec_of(context.recipe, info), context.recipe.export
+    model = onnx_from_torch(network, spec, options)
+    guards = guard_export(model, network, spec, options.batch_sizes)
     onnx_file.save(model, context.out / "fp32.onnx")
     summary = onnx_file.summary(model)
     return {
         "headline": f"opset {summary.opset}, IR {summary.ir_version}, "
         f"{summary.size_bytes / 1024:,.0f} KiB",
         "summary": asdict(summary),
+        "guards": [asdict(guard) for guard in guards],
     }
 
 

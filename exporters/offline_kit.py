@@ -1,0 +1,99 @@
+"""A bundle -> a folder that installs the model on a device without internet: its wheel, the wheels
+that it needs there, their checksums, and a script of three lines."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runtime import Bundle, Manifest
+
+from .device_wheels import download
+from .errors import PackageError
+from .wheel import write_wheel
+
+SCRIPT_NAME, SUMS_NAME, WHEELS_NAME = "install.sh", "SHA256SUMS", "wheels"
+# pip comes along as a wheel and runs from it, so a device needs nothing but Python. Words given to
+# the script are pip's: --target DIR, --user, --break-system-packages.
+_SCRIPT = """\
+#!/bin/sh
+cd "$(dirname "$0")" && sha256sum --check --quiet {sums} || exit 1
+exec "${{PYTHON:-python3}}" {pip}/pip install --no-index --find-links {wheels} "$@" '{model}'
+"""
+
+
+@dataclass(frozen=True)
+class Kit:
+    """A folder that was written."""
+
+    folder: Path
+    model: str  # what is installed: "edgeproof-mnist[cpu]==1.0.0"
+    wheels: tuple[str, ...]  # file names
+    size_bytes: int
+
+
+def write_kit(bundle: Path, parent: Path, platform: str, python: str) -> Kit:
+    """Write ``<model>-<version>-<platform>-py<python>`` into ``parent``, or replace it.
+
+    ``platform`` is "arm64" or "x86_64", ``python`` the device's version, as in "3.11". Needs a
+    package index. Raises PackageError, and PredictorError for a bundle that is damaged; a folder
+    from before stays then.
+    """
+    opened = Bundle.open(bundle)
+    manifest = opened.manifest
+    opened.close()
+    name, version = manifest.spec.name, manifest.model_version
+    target = parent / f"edgeproof_{name.replace('-', '_')}-{version}-{platform}-py{python}"
+    model = f"edgeproof-{name}[cpu]=={version}"
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".kit-", dir=parent) as aside:
+            folder = Path(aside) / target.name
+            _fill(folder, bundle, manifest, platform, python, model)
+            shutil.rmtree(target, ignore_errors=True)
+            folder.rename(target)
+    except OSError as exc:
+        raise PackageError(f"the kit {target} cannot be written: {exc}. Free some space.") from exc
+    files = [file for file in target.rglob("*") if file.is_file()]
+    wheels = tuple(sorted(file.name for file in files if file.suffix == ".whl"))
+    return Kit(target, model, wheels, sum(file.stat().st_size for file in files))
+
+
+def _fill(
+    folder: Path, bundle: Path, manifest: Manifest, platform: str, python: str, model: str
+) -> None:
+    wheels = folder / WHEELS_NAME
+    wheels.mkdir(parents=True)
+    own = write_wheel(
+        wheels,
+        name=manifest.spec.name,
+        version=manifest.model_version,
+        bundle=bundle,
+        summary=_summary(manifest),
+        licence=str(manifest.provenance.get("licence") or "see the model card"),
+    )
+    brought = download(wheels, [f"{own}[cpu]", "pip"], platform, python)
+    (pip,) = (wheel for wheel in brought if wheel.name.startswith("pip-"))
+    sums = "".join(
+        f"{hashlib.sha256(wheel.read_bytes()).hexdigest()}  {WHEELS_NAME}/{wheel.name}\n"
+        for wheel in brought
+    )
+    (folder / SUMS_NAME).write_text(sums, encoding="ascii")
+    script = folder / SCRIPT_NAME
+    place = f"{WHEELS_NAME}/{pip.name}"
+    script.write_text(
+        _SCRIPT.format(sums=SUMS_NAME, pip=place, wheels=WHEELS_NAME, model=model),
+        encoding="ascii",
+    )
+    script.chmod(0o755)
+
+
+def _summary(manifest: Manifest) -> str:
+    """The recipe's one line, where the bundle remembers it."""
+    recipe: Any = manifest.provenance.get("recipe")
+    said = recipe.get("description") if isinstance(recipe, dict) else None
+    return said if isinstance(said, str) and said.strip() else f"The model {manifest.spec.name}."

@@ -1,0 +1,14 @@
+"""The verbs that work on finished files rather than on stages, one module each."""
+
+from __future__ import annotations
+
+import click
+
+from .compare import compare
+from .demo import demo
+from .fetch import fetch
+from .package import package
+from .targets import targets
+from .verify import verify
+
+COMMANDS: tuple[click.Command, ...] = (compare, demo, fetch, package, targets, verify)

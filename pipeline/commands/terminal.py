@@ -1,0 +1,34 @@
+"""What the verbs share: where they print, and how errors of the lower folders become the command
+line's."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+
+from pipeline.errors import PipelineError
+
+# In a file or a pipe a table is as wide as it needs; without a terminal rich would take 80 columns.
+_WIDTH = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200
+
+
+def console() -> Console:
+    """Standard output, as it is now."""
+    return Console(highlight=False, emoji=False, width=_WIDTH)
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Errors of ``exporters`` and ``runtime`` as PipelineError, with their own words."""
+    try:
+        yield
+    except PipelineError:
+        raise
+    except Exception as exc:
+        if type(exc).__module__.split(".")[0] in ("exporters", "runtime"):
+            raise PipelineError(str(exc)) from exc
+        raise

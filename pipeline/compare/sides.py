@@ -1,0 +1,84 @@
+"""Both forms at once: what follows from the two of them together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporters.first_difference import LIMITS
+from pipeline.errors import DataError
+from pipeline.verify.images import DATA_FOLDER, Images, find_images, read
+from runtime import ModelSpec
+
+from .forms import Form
+
+_PRECISIONS = tuple(LIMITS)  # from fine to coarse
+
+
+@dataclass(frozen=True)
+class Sides:
+    """A and B."""
+
+    a: Form
+    b: Form
+
+    @property
+    def spec(self) -> ModelSpec | None:
+        """The one that either has; None where neither does."""
+        return self.a.spec or self.b.spec
+
+    @property
+    def precision(self) -> str:
+        """The coarser of both."""
+        return max(self.a.precision, self.b.precision, key=_PRECISIONS.index)
+
+    @property
+    def thresholds(self) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
+        """Of A and B: a multi-label model's own, else the other side's, else 0.5; None for
+        multi-class."""
+        spec = self.spec
+        if spec is None or spec.task == "multi-class":
+            return None, None
+        usual = (0.5,) * len(spec.labels)
+        a, b = self.a.thresholds, self.b.thresholds
+        return np.asarray(a or b or usual), np.asarray(b or a or usual)
+
+    @property
+    def run_folder(self) -> Path | None:
+        """The folder of the run that A, or else B, belongs to: it has a data stage in it."""
+        for form in (self.a, self.b):
+            path = Path(form.name.partition(":")[0])
+            for folder in path.resolve().parents[:2] if path.is_file() else ():
+                if (folder / DATA_FOLDER).is_dir():
+                    return folder
+        return None
+
+    def labels(self, count: int) -> tuple[str, ...]:
+        """Names of ``count`` columns."""
+        spec = self.spec
+        known = spec is not None and len(spec.labels) == count
+        return spec.labels if spec is not None and known else tuple(map(str, range(count)))
+
+    def images(self, data: Path | None, split: str) -> Images | None:
+        """The images to compare on; None where both sides are recorded. Raises DataError."""
+        if self.a.model is None and self.b.model is None:
+            return None
+        folder = self.run_folder
+        place = data if folder is None else data or folder / DATA_FOLDER
+        if place is None:
+            raise DataError(
+                "there are no images to compare on. Give them with --data: the folder 1_data of a "
+                'run, a .npy of uint8 [n, h, w, c], or a .npz with "images".'
+            )
+        return find_images(place, place, self.spec or _guessed(place, split), split)
+
+
+def _guessed(place: Path, split: str) -> ModelSpec:
+    """A spec for images whose models have none: only their shape counts."""
+    shape = read(place, split).pixels.shape[1:]
+    if len(shape) != 3:
+        raise DataError(f"{place}: images have the shape {shape}; expected (h, w, c).")
+    return ModelSpec("unknown", "multi-class", *shape, ("0", "1"))

@@ -1,0 +1,154 @@
+"""From a target and a job to the command that runs it, and running it. The command is what a
+person would type: the report shows it, and it can be run again by hand."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import TargetError
+
+from .table import Target, environment
+
+_TAIL = 500  # characters of what a failed target said
+# Emulators and browsers answer in seconds; a target that hangs must not hang the whole report.
+TIMEOUT_SECONDS = 600.0
+_running: set[subprocess.Popen[bytes]] = set()
+ADDRESS_SPACE_BYTES = 256 << 20  # of the constrained target
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished target."""
+
+    command: str
+    seconds: float  # how long the check took; says nothing about a device
+
+
+def command(target: Target, job_folder: Path, target_folder: Path) -> list[str]:
+    """The words that run a job on a target; files that the target itself needs are written."""
+    here = (str(job_folder), str(target_folder))
+    if target.runner == "browser":
+        words = [sys.executable, "-m", "pipeline.targets.browser", *here]
+        return [*words, str(_folder(target)), f"--threads={target.threads}"]
+    if target.runner == "node":
+        return ["node", str(job_folder / "node_job.mjs"), str(_folder(target)), *here]
+    script = [str(job_folder / "onnx_job.py"), *here]
+    if target.environment == "arm64":
+        return [*_arm64(target), *script]
+    python = sys.executable
+    if target.environment is not None:
+        python = str(_folder(target) / "bin/python")
+    if target.constrained:
+        return [sys.executable, "-m", "pipeline.targets.constrained", python, *script]
+    if target.cpu is not None:
+        prefix = _prefix(target, job_folder / "cpus" / target.name)
+        emulator = ["qemu-x86_64-static", "-cpu", target.cpu, "-L", str(prefix)]
+        return [
+            *(["env", *target.variables] if target.variables else []),
+            *emulator,
+            python,
+            *script,
+        ]
+    return [python, *script]
+
+
+def run(target: Target, job_folder: Path, target_folder: Path) -> Run:
+    """Run a job; raises TargetError with the target's last words when it does not finish."""
+    words = command(target, job_folder, target_folder)
+    started = time.monotonic()
+    # One group, so that a browser's or an emulator's children end with it.
+    process = subprocess.Popen(
+        words,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        env=_environment(target),
+        start_new_session=True,
+    )
+    _running.add(process)
+    try:
+        _, said = process.communicate(timeout=TIMEOUT_SECONDS)
+    except subprocess.TimeoutExpired as exc:
+        raise TargetError(
+            f"{target.name} did not finish in {TIMEOUT_SECONDS:.0f} s. Run it by hand: "
+            f"{shlex.join(words)}"
+        ) from exc
+    finally:
+        _kill(process)
+        _running.discard(process)
+    if process.returncode:
+        text = _plain(said.decode(errors="replace"))
+        raise TargetError(f"{target.name} ended with code {process.returncode}: {text}")
+    return Run(shlex.join(words), time.monotonic() - started)
+
+
+def stop() -> None:
+    """End every target that runs now, as after Ctrl-C, which does not reach them."""
+    for process in list(_running):
+        _kill(process)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _environment(target: Target) -> dict[str, str]:
+    """The variables of this process, less those that would lead another Python astray."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    kept["PYTHONDONTWRITEBYTECODE"] = "1"
+    if target.constrained or target.runner == "browser":  # they start a module of this package
+        kept["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
+    return kept
+
+
+def _folder(target: Target) -> Path:
+    assert target.environment is not None
+    return environment(target.environment).folder
+
+
+def _arm64(target: Target) -> list[str]:
+    assert target.cpu is not None
+    shared = _folder(target) / "prefix"
+    prefix = _folder(target) / "cpus" / target.cpu
+    _prefix(target, prefix)
+    for part in shared.iterdir():  # usr, lib and so on: one copy for all CPUs
+        link = prefix / part.name
+        if not link.is_symlink():
+            with suppress(FileExistsError):
+                link.symlink_to(part)
+    return [
+        *("env", f"PYTHONHOME={prefix}/usr", f"PYTHONPATH={prefix}/site"),
+        *("qemu-aarch64-static", "-cpu", target.cpu, "-L", str(prefix)),
+        f"{prefix}/usr/bin/python3",
+    ]
+
+
+def _prefix(target: Target, folder: Path) -> Path:
+    """A folder in which the emulator finds ``/proc/cpuinfo`` of the CPU that it plays. With the
+    real one, numpy and onnxruntime would choose kernels of the host: an ARM process crashes, an
+    x86 one takes itself for the host."""
+    text = target.cpuinfo
+    if platform.machine() == "x86_64" and target.machine == "x86_64":
+        text = f"vendor_id : GenuineIntel\nmodel name : {target.cpu}\n{text}"
+    block = "processor : 0\n" + text + "\n\n"
+    (folder / "proc").mkdir(parents=True, exist_ok=True)
+    (folder / "proc/cpuinfo").write_text(block, encoding="utf-8")
+    return folder
+
+
+def _plain(text: str) -> str:
+    """The last words, without colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text).strip()[-_TAIL:] or "it said nothing"

@@ -1,0 +1,114 @@
+"""A verification for people: tables for a terminal, one HTML page; and the JSON for machines.
+Judges nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+import pipeline.report
+from pipeline.errors import StoreError
+
+from .result import TargetCheck, VariantCheck, Verification
+
+JSON_NAME, PAGE_NAME = "verify.json", "verify.html"
+
+
+def bits(check: VariantCheck) -> str:
+    """What became of the quantized tensors."""
+    if check.identical is None:
+        return "float"
+    if check.identical:
+        return f"{check.tensors} identical"
+    return f"part at {check.parts_at}"
+
+
+def difference(check: VariantCheck) -> str:
+    """The largest difference of probabilities."""
+    return "0" if not check.max_difference else f"{check.max_difference:.1e}"
+
+
+def same(check: VariantCheck) -> str:
+    """How many answers are the same, of how many images."""
+    return f"{100 * check.agreement:.6g} % of {check.images:,}"
+
+
+def tables(found: Verification) -> Iterator[Table | str]:
+    """The rows of every target, what was not run and why, and the commands."""
+    yield f"[bold]{escape(found.model)}[/bold]  {found.bundle_id[:12]}  {found.date}"
+    yield f"  {escape(found.images)}"
+    yield f"  golden samples here: {escape(found.golden)}"
+    yield _table(found.targets)
+    if found.whole_set:
+        yield "  whole set:"
+        yield _table(found.whole_set)
+    rows = (*found.targets, *found.whole_set)
+    for row in rows:
+        for check in row.variants:
+            for failure in check.failures:
+                yield f"[red]✗ {row.target}, {check.variant}: {escape(failure)}[/red]"
+        if row.status == "ran" and row.note:
+            yield f"  [yellow]{row.target}: {escape(row.note)}[/yellow]"
+        elif row.status != "ran":
+            mark = "[red]✗[/red]" if row.status == "failed" else " "
+            yield f"{mark} {row.target}: {row.status}: {escape(row.note)}"
+    yield "  commands:"
+    for row in rows:
+        if row.command:
+            yield f"  [dim]{row.target}: {escape(row.command)}[/dim]"
+    yield f"  [dim]{escape(found.machine)}[/dim]"
+
+
+def _table(rows: tuple[TargetCheck, ...]) -> Table:
+    """Narrow: it has to fit into a terminal of 80 columns."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in ("target", "pixels", "variant", "8-bit tensors", "max |Δp|", "same answers", ""):
+        table.add_column(name, no_wrap=True)
+    for row in rows:
+        if row.status != "ran":
+            color = "yellow" if row.status == "not run" else "red"
+            table.add_row(row.target, "", f"[{color}]{row.status}[/{color}]")
+            continue
+        pixels = {True: "identical", False: "[red]differ[/red]", None: ""}[row.pixels_identical]
+        for index, check in enumerate(row.variants):
+            head = (row.target, pixels) if not index else ("", "")
+            mark = "[green]✓[/green]" if check.passed else "[red]✗[/red]"
+            cells = (check.variant, bits(check), difference(check), same(check), mark)
+            table.add_row(*head, *cells)
+    return table
+
+
+def write(found: Verification, folder: Path) -> str:
+    """Write verify.json and verify.html into ``folder``; returns the JSON. Raises StoreError."""
+    text = json.dumps(found.to_dict(), indent=1) + "\n"
+    page = _environment().get_template("verify.html.j2").render(found=found)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in ((JSON_NAME, text), (PAGE_NAME, page)):
+            aside = folder / f"{name}.partial"
+            aside.write_text(content, encoding="utf-8")
+            aside.replace(folder / name)
+    except OSError as exc:
+        raise StoreError(
+            f"{folder} cannot be written: {exc}. Give another one with --out."
+        ) from exc
+    return text
+
+
+def _environment() -> Environment:
+    folders = [Path(__file__).parent, Path(pipeline.report.__file__).parent]
+    environment = Environment(
+        loader=FileSystemLoader(folders),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"bits": bits, "difference": difference, "same": same}
+    return environment

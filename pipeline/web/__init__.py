@@ -1,0 +1,1 @@
+"""A page that runs a bundle in a browser: its files, a server for them, and onnxruntime-web."""

@@ -1,0 +1,78 @@
+"""The files of a page that runs one bundle: markup, style, the web runtime, onnxruntime-web and the
+bundle. It needs no other host and no server of its own: any that serves files will do."""
+
+from __future__ import annotations
+
+import tempfile
+from importlib import resources
+from pathlib import Path
+
+from pipeline.errors import WebError
+from runtime import Bundle, PredictorError
+
+from . import onnxruntime_web
+
+MARK = "edgeproof-site.txt"  # what a folder must hold to be replaced
+_MARK_TEXT = b"Written by pipeline package --web, which may replace this folder.\n"
+_PAGE = (".html", ".css", ".js", ".mjs", ".svg", ".txt")
+
+
+def site_files(bundle: Path) -> dict[str, bytes]:
+    """Every file of the page by its path relative to index.html.
+
+    Raises WebError for a bundle that does not open, and when onnxruntime-web was not fetched.
+    """
+    _check(bundle)
+    page = _files(resources.files("pipeline.web").joinpath("page"), _PAGE)
+    runtime = _files(resources.files("runtime").joinpath("web"), (".mjs",))
+    return {
+        **page,
+        **{f"runtime/{name}": data for name, data in runtime.items()},
+        **{f"runtime/ort/{name}": data for name, data in onnxruntime_web.read().items()},
+        "bundle.zip": bundle.read_bytes(),
+    }
+
+
+def write_site(bundle: Path, folder: Path) -> int:
+    """Write the page into ``folder``, which is new, empty or an older page; returns its bytes.
+
+    Written aside and renamed, so the folder is never half a page. Raises WebError.
+    """
+    files = {**site_files(bundle), MARK: _MARK_TEXT}
+    if folder.exists() and not _may_be_replaced(folder):
+        raise WebError(
+            f"{folder} exists and is no page of this command; expected a new or empty folder. "
+            "Name another one."
+        )
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as aside:
+            ready, old = Path(aside) / "new", Path(aside) / "old"
+            for name, data in files.items():
+                target = ready / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(data)
+            if folder.exists():
+                folder.replace(old)
+            ready.replace(folder)
+    except OSError as exc:
+        raise WebError(f"{folder} cannot be written: {exc}. Check free space and rights.") from exc
+    return sum(map(len, files.values()))
+
+
+def _may_be_replaced(folder: Path) -> bool:
+    return folder.is_dir() and ((folder / MARK).is_file() or not any(folder.iterdir()))
+
+
+def _check(bundle: Path) -> None:
+    try:
+        Bundle.open(bundle).close()
+    except PredictorError as exc:
+        raise WebError(str(exc)) from exc
+
+
+def _files(folder: resources.abc.Traversable, endings: tuple[str, ...]) -> dict[str, bytes]:
+    files = {
+        entry.name: entry.read_bytes() for entry in folder.iterdir() if entry.name.endswith(endings)
+    }
+    return dict(sorted(files.items()))

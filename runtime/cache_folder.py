@@ -1,0 +1,23 @@
+"""Where the system wants caches of this user."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+
+def user_cache_folder() -> Path | None:
+    """The folder of this product in it, which may not be there yet; None for a user without a
+    home."""
+    chosen = os.environ.get("XDG_CACHE_HOME", "")
+    if not chosen and sys.platform == "win32":
+        chosen = os.environ.get("LOCALAPPDATA", "")
+    if not chosen:
+        parts = ("Library", "Caches") if sys.platform == "darwin" else (".cache",)
+        try:
+            chosen = str(Path.home().joinpath(*parts))
+        except RuntimeError:  # no home
+            return None
+    # a folder that is not absolute would lie in the app's own
+    return Path(chosen) / "edgeproof" if Path(chosen).is_absolute() else None

@@ -1,0 +1,48 @@
+// Everything that the web runtime throws on purpose; each message says what was found, what was
+// expected and what to do. The same tree as runtime/errors.py:
+//
+// PredictorError
+// ├── InputError          an image or an option that the model does not take
+// ├── DeviceError         what was asked of onnxruntime cannot be had here
+// ├── RuntimeMissing      onnxruntime cannot be loaded
+// ├── BundleError         the bundle cannot be trusted or understood
+// │   ├── BundleFormatError     no zip, truncated, no manifest, a newer schema, an unlisted member
+// │   ├── BundleIntegrityError  a member's size or hash is not what the manifest says
+// │   └── VariantError          the variant that was asked for is not in the bundle
+// └── SelftestError       the golden samples do not come out as they were recorded
+
+/** Base of all errors of this module. */
+export class PredictorError extends Error {
+  /**
+   * @param {string} message
+   * @param {{cause?: unknown}} [options]
+   */
+  constructor(message, options) {
+    super(message, options);
+    this.name = new.target.name;
+  }
+}
+
+/** An image, a batch or an option has a shape, type or value that the model does not take. */
+export class InputError extends PredictorError {}
+
+/** What was asked of onnxruntime is not usable here; the message names what is missing. */
+export class DeviceError extends PredictorError {}
+
+/** onnxruntime's files cannot be loaded. */
+export class RuntimeMissing extends PredictorError {}
+
+/** The bundle cannot be trusted or understood. */
+export class BundleError extends PredictorError {}
+
+/** Not a bundle, a truncated one, one of a newer schema, or one with unlisted members. */
+export class BundleFormatError extends BundleError {}
+
+/** A member's bytes are not those that the manifest lists. */
+export class BundleIntegrityError extends BundleError {}
+
+/** The bundle has no variant of the name that was asked for. */
+export class VariantError extends BundleError {}
+
+/** A golden sample did not come out as it was recorded. */
+export class SelftestError extends PredictorError {}

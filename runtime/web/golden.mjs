@@ -1,0 +1,223 @@
+// The golden samples of a bundle: recorded inputs and outputs, and the comparison with what comes
+// out here. As runtime/golden.py; knows nothing of sessions.
+
+import { BundleError, BundleFormatError, SelftestError } from "./errors.mjs";
+import { GOLDEN_NAME } from "./manifest.mjs";
+import { ZipReader } from "./zip_reader.mjs";
+
+/** @typedef {import("./manifest.mjs").ModelSpec} ModelSpec */
+/** @typedef {import("./manifest.mjs").Variant} Variant */
+
+/**
+ * Values in C order.
+ *
+ * @template {Uint8Array | Float32Array} T
+ * @typedef {object} NdArray
+ * @property {readonly number[]} shape
+ * @property {T} data
+ */
+
+const MAX_GOLDEN_BYTES = 2 ** 28; // of golden.npz, and of its arrays together
+const ADVICE = "This browser or its onnxruntime computes otherwise than where the bundle was made.";
+// The head of a .npy as NumPy writes it: two dtypes, up to four dimensions.
+const NPY =
+  /^\x93NUMPY(?:\x01\x00..|\x02\x00....)\{'descr': '(\|u1|<f4)', 'fortran_order': (False|True), 'shape': \(((?:\d{1,9}, ?){0,3}\d{0,9}),?\),? ?\} *\n/s;
+const MAX_HEAD_BYTES = 512;
+
+export class Golden {
+  /**
+   * @param {readonly NdArray<Uint8Array>[]} raw images [H, W, C] of any size
+   * @param {NdArray<Uint8Array>} pixels [n, h, w, c]; the first are the preprocessed raw images
+   * @param {ReadonlyMap<string, NdArray<Float32Array>>} probabilities variant id -> [n, labels]
+   */
+  constructor(raw, pixels, probabilities) {
+    this.raw = raw;
+    this.pixels = pixels;
+    this.probabilities = probabilities;
+  }
+
+  /**
+   * @param {Uint8Array<ArrayBuffer>} bytes of the member of a bundle
+   * @param {ModelSpec} spec
+   * @throws {BundleFormatError}
+   */
+  static async fromNpz(bytes, spec) {
+    let found;
+    try {
+      found = await arraysOf(bytes);
+    } catch (cause) {
+      if (!(cause instanceof BundleError)) throw cause;
+      throw new BundleFormatError(`${GOLDEN_NAME} is no readable .npz file: ${cause.message}`, {
+        cause,
+      });
+    }
+    return checked(found, spec);
+  }
+
+  /**
+   * Throws SelftestError unless preprocessing `raw[index]` gave the recorded bytes.
+   *
+   * @param {number} index
+   * @param {Uint8Array} found
+   */
+  checkPixels(index, found) {
+    const size = this.pixels.data.length / this.pixels.shape[0];
+    const expected = this.pixels.data.subarray(index * size, (index + 1) * size);
+    const different = expected.reduce((n, value, i) => n + Number(value !== found[i]), 0);
+    if (different || found.length !== size) {
+      throw new SelftestError(
+        `${GOLDEN_NAME}: preprocess.onnx gives other pixels for golden image ${index}: ` +
+          `${different} of ${size} bytes differ; expected none. ${ADVICE}`,
+      );
+    }
+  }
+
+  /**
+   * The largest difference to the record.
+   *
+   * @param {Variant} variant
+   * @param {Float32Array} found
+   * @returns {number}
+   * @throws {SelftestError} beyond the variant's tolerance
+   */
+  checkProbabilities({ id, goldenTolerance }, found) {
+    const recorded = this.probabilities.get(id)?.data;
+    if (!recorded) {
+      throw new SelftestError(`${GOLDEN_NAME} has no probabilities for variant "${id}".`);
+    }
+    const difference = recorded.reduce((d, value, i) => Math.max(d, Math.abs(value - found[i])), 0);
+    if (!(difference <= goldenTolerance) || found.length !== recorded.length) {
+      // true of NaN too
+      throw new SelftestError(
+        `variant "${id}" differs from its golden probabilities by ${difference.toPrecision(3)}; ` +
+          `expected at most ${goldenTolerance}. ${ADVICE}`,
+      );
+    }
+    return difference;
+  }
+}
+
+/**
+ * @param {Map<string, NdArray<Uint8Array | Float32Array>>} found
+ * @param {ModelSpec} spec
+ */
+function checked(found, spec) {
+  const problems = [];
+  const raw = [];
+  for (let image; (image = found.get(`raw/${raw.length}`));) raw.push(image);
+  const pixels = found.get("pixels") ?? { shape: [], data: new Float32Array() };
+  const samples = pixels.shape[0] ?? 0;
+  const isPixels = pixels.data instanceof Uint8Array;
+  if (!isPixels || `${pixels.shape}` !== `${[samples, spec.height, spec.width, spec.channels]}`) {
+    problems.push(`pixels are ${described(pixels)}`);
+  }
+  if (samples < Math.max(1, raw.length)) {
+    problems.push(`${samples} pixels for ${raw.length} raw images`);
+  }
+  raw.forEach((image, i) => {
+    if (!(image.data instanceof Uint8Array) || image.shape.length !== 3) {
+      problems.push(`raw/${i} is ${described(image)}`);
+    }
+  });
+  const probabilities = new Map();
+  for (const [name, array] of found) {
+    const [group, id] = splitOnce(name);
+    if (group === "probabilities" && id) {
+      const isRight = `${array.shape}` === `${[samples, spec.labels.length]}`;
+      if (!isRight || !(array.data instanceof Float32Array)) {
+        problems.push(`${name} are ${described(array)}`);
+      }
+      probabilities.set(id, array);
+    } else if (name !== "pixels" && !raw.includes(array)) {
+      problems.push(`unknown array ${JSON.stringify(name)}`);
+    }
+  }
+  if (problems.length) throw new BundleFormatError(`${GOLDEN_NAME}: ${problems.join("; ")}.`);
+  return new Golden(
+    /** @type {NdArray<Uint8Array>[]} */ (raw),
+    /** @type {NdArray<Uint8Array>} */ (pixels),
+    probabilities,
+  );
+}
+
+/** @param {string} name */
+function splitOnce(name) {
+  const at = name.indexOf("/");
+  return at < 0 ? [name, ""] : [name.slice(0, at), name.slice(at + 1)];
+}
+
+/** @param {NdArray<Uint8Array | Float32Array>} array */
+function described({ shape, data }) {
+  return `${data instanceof Uint8Array ? "uint8" : "float32"} (${shape.join(", ")})`;
+}
+
+/**
+ * Every array of a .npz, with no allocation beyond the bounded sizes of its directory.
+ *
+ * @param {Uint8Array<ArrayBuffer>} bytes
+ */
+async function arraysOf(bytes) {
+  const zip = new ZipReader(bytes, GOLDEN_NAME);
+  const total = [...zip.members.values()].reduce((sum, member) => sum + member.sizeBytes, 0);
+  if (total > MAX_GOLDEN_BYTES) {
+    throw new BundleFormatError(
+      `its arrays have ${total} bytes; expected at most ${MAX_GOLDEN_BYTES}.`,
+    );
+  }
+  const found = new Map();
+  for (const name of zip.members.keys()) {
+    found.set(name.replace(/\.npy$/, ""), arrayOf(name, await zip.inflate(name, MAX_GOLDEN_BYTES)));
+  }
+  return found;
+}
+
+/**
+ * The array in a .npy file whose head promises just as many bytes as follow it.
+ *
+ * @param {string} name
+ * @param {Uint8Array} bytes
+ * @returns {NdArray<Uint8Array | Float32Array>}
+ */
+export function arrayOf(name, bytes) {
+  const head = NPY.exec(String.fromCharCode(...bytes.subarray(0, MAX_HEAD_BYTES)));
+  if (!head) {
+    throw new BundleFormatError(
+      `${name} is no array of uint8 or float32 (it begins with the bytes ` +
+        `${[...bytes.subarray(0, 8)]}).`,
+    );
+  }
+  const shape = head[3]
+    .split(",")
+    .filter((size) => size.trim())
+    .map(Number);
+  const itemBytes = head[1] === "|u1" ? 1 : 4;
+  const expected = shape.reduce((product, size) => product * size, itemBytes);
+  const values = bytes.slice(head[0].length); // its own buffer, so aligned for any type
+  if (values.length !== expected) {
+    throw new BundleFormatError(
+      `${name} has ${values.length} bytes of values; expected ${expected} for the shape ` +
+        `(${shape.join(", ")}) of ${itemBytes === 1 ? "uint8" : "float32"}.`,
+    );
+  }
+  const data = itemBytes === 1 ? values : new Float32Array(values.buffer);
+  return { shape, data: head[2] === "True" ? rowsFirst(data, shape) : data };
+}
+
+/**
+ * Values whose first index runs fastest, in the order in which the last one does.
+ *
+ * @template {Uint8Array | Float32Array} T
+ * @param {T} values
+ * @param {number[]} shape
+ */
+function rowsFirst(values, shape) {
+  const result = values.slice();
+  const index = shape.map(() => 0);
+  for (let i = 0; i < result.length; i += 1) {
+    result[i] = values[index.reduceRight((at, k, axis) => at * shape[axis] + k, 0)];
+    for (let axis = shape.length - 1; axis >= 0 && ++index[axis] === shape[axis]; axis -= 1) {
+      index[axis] = 0;
+    }
+  }
+  return /** @type {T} */ (result);
+}

@@ -1,0 +1,381 @@
+// The predictor: pixels in, probabilities out; or any image in, an answer out. As
+// runtime/predictor.py, with promises.
+
+import { Bundle } from "./bundle.mjs";
+import {
+  BundleFormatError,
+  DeviceError,
+  InputError,
+  PredictorError,
+  SelftestError,
+} from "./errors.mjs";
+import { Golden } from "./golden.mjs";
+import { asImage } from "./images.mjs";
+import { GOLDEN_NAME, PREPROCESS_NAME, isSameSpec } from "./manifest.mjs";
+import { checkedMetadata } from "./model_file.mjs";
+import { onnxruntimeWeb } from "./onnxruntime.mjs";
+import { AttributePrediction, Prediction } from "./results.mjs";
+
+/** @typedef {import("./bundle.mjs").Source} Source */
+/** @typedef {import("./golden.mjs").NdArray<Float32Array>} Probabilities */
+/** @typedef {import("./images.mjs").ImageSource} ImageSource */
+/** @typedef {import("./images.mjs").Pixels} Pixels */
+/** @typedef {import("./manifest.mjs").ModelSpec} ModelSpec */
+/** @typedef {import("./manifest.mjs").Variant} Variant */
+/** @typedef {import("./onnxruntime.mjs").Onnxruntime} Onnxruntime */
+
+/**
+ * What was opened, where it runs, and why.
+ *
+ * @typedef {object} PredictorInfo
+ * @property {string} device "wasm" or "cpu"
+ * @property {string} variant
+ * @property {number} threads
+ * @property {string} reason why this variant
+ * @property {string} modelVersion
+ * @property {string} bundleId sha256 of the manifest
+ * @property {boolean} synthetic trained on generated images
+ */
+
+/**
+ * What the golden samples gave; there is a report only if all came out as recorded.
+ *
+ * @typedef {object} SelftestReport
+ * @property {string} variant
+ * @property {number} images raw images whose preprocessed bytes were equal
+ * @property {number} samples model inputs whose probabilities were compared
+ * @property {number} maxDifference largest |probability - recorded probability|
+ * @property {number} tolerance what the manifest allows for this variant
+ */
+
+const SPEC_KEY = "edgeproof.spec"; // where the spec stands in a model's metadata
+/** @type {[RegExp, (found: string, known: string) => string][]} */
+const LOAD_ERRORS = [
+  [
+    /IR version: (\d+), max supported IR version: (\d+)/,
+    (found, known) => `IR version ${found}; this onnxruntime reads up to ${known}`,
+  ],
+  [
+    /Opset (\d+) is under development.*till opset (\d+)/s,
+    (found, known) => `opset ${found}; this onnxruntime knows up to ${known}`,
+  ],
+];
+const MODEL_ENDS = { input: "images", output: "probabilities" };
+const PREPROCESS_ENDS = { input: "image", output: "pixels" };
+
+/** One variant of a model, ready to answer. `Predictor.load` makes one. */
+export class Predictor {
+  #bundle;
+  #runtime;
+  #variant;
+  #session;
+  /** @type {Promise<any> | undefined} the session of preprocess.onnx, opened at its first use */
+  #preprocessor;
+  #isClosed = false;
+
+  /**
+   * @param {Bundle} bundle
+   * @param {Onnxruntime} runtime
+   * @param {Variant} variant
+   * @param {any} session
+   * @param {string} reason
+   */
+  constructor(bundle, runtime, variant, session, reason) {
+    this.#bundle = bundle;
+    this.#runtime = runtime;
+    this.#variant = variant;
+    this.#session = session;
+    /** @type {Readonly<PredictorInfo>} */
+    this.info = Object.freeze({
+      device: runtime.device,
+      variant: variant.id,
+      threads: runtime.threads,
+      reason,
+      modelVersion: bundle.manifest.modelVersion,
+      bundleId: bundle.id,
+      synthetic: bundle.manifest.synthetic,
+    });
+    /** @type {ModelSpec} */
+    this.spec = bundle.manifest.spec;
+  }
+
+  /**
+   * Open a bundle: an address, a Blob or File, the bytes of one, or a Bundle that is open.
+   *
+   * @param {Source | Bundle} source
+   * @param {object} [options]
+   * @param {string} [options.variant] an id, or "auto": what the bundle names for WebAssembly
+   * @param {Onnxruntime} [options.runtime] by default onnxruntime-web from `ort/` beside this file
+   * @param {number} [options.threads] of that; 1 by default
+   * @returns {Promise<Predictor>}
+   * @throws {PredictorError}
+   */
+  static async load(source, { variant = "auto", runtime, threads = 1 } = {}) {
+    const [bundle, ort] = await Promise.all([
+      source instanceof Bundle ? source : Bundle.open(source),
+      runtime ?? onnxruntimeWeb({ threads }),
+    ]);
+    const { manifest } = bundle;
+    const usual = manifest.defaultFor(ort.target);
+    const chosen = manifest.variant(variant === "auto" ? usual.variant : variant);
+    const reason =
+      variant === "auto"
+        ? `${usual.variant} is the default of ${usual.target}: ${usual.reason}`
+        : `${variant} was asked for.`;
+    const model = await bundle.read(chosen.file);
+    checkStamp(checkedMetadata(model).get(SPEC_KEY), manifest.spec);
+    const session = await sessionOf(model, ort, true);
+    const { height, width, channels, labels } = manifest.spec;
+    checkEnds(session, MODEL_ENDS, [null, height, width, channels], "float32", [
+      null,
+      labels.length,
+    ]);
+    return new Predictor(bundle, ort, chosen, session, reason);
+  }
+
+  /**
+   * Probabilities, float32 [N, labels], of the model's pixels, uint8 [N, h, w, c].
+   *
+   * @param {Pixels} pixels
+   * @returns {Promise<Probabilities>}
+   * @throws {InputError | DeviceError}
+   */
+  async run({ shape, data }) {
+    this.#requireOpen();
+    const { height, width, channels, labels } = this.spec;
+    const expected = [shape[0], height, width, channels];
+    const bytes = expected.reduce((product, size) => product * size, 1);
+    if (`${shape}` !== `${expected}` || !shape[0] || data.length !== bytes) {
+      throw new InputError(
+        `input "images" has shape (${shape.join(", ")}) and ${data.length} bytes; expected ` +
+          `(N, ${expected.slice(1).join(", ")}), uint8, rows first, N at least 1. Images of ` +
+          "another size go through predict().",
+      );
+    }
+    const found = await this.#ask(this.#session, MODEL_ENDS, shape, data);
+    return { shape: [shape[0], labels.length], data: found.data };
+  }
+
+  /**
+   * What the model would see of an image: uint8 [h, w, c].
+   *
+   * @param {ImageSource} image
+   * @returns {Promise<Pixels>}
+   * @throws {InputError}
+   */
+  async preprocess(image) {
+    this.#requireOpen();
+    const { shape, data } = await asImage(image);
+    const session = await (this.#preprocessor ??= this.#openPreprocessor());
+    const found = await this.#ask(session, PREPROCESS_ENDS, shape, data);
+    const { height, width, channels } = this.spec;
+    if (`${found.dims}` !== `${[height, width, channels]}`) {
+      throw new BundleFormatError(
+        `${PREPROCESS_NAME} made pixels of shape (${found.dims.join(", ")}); expected ` +
+          `(${height}, ${width}, ${channels}). Build the bundle again.`,
+      );
+    }
+    return { shape: [height, width, channels], data: found.data };
+  }
+
+  /**
+   * The answer for one image of any size: a Prediction, or an AttributePrediction where the model
+   * is multi-label. Its `accepted` is false where the answer is less probable than was asked for.
+   *
+   * @param {ImageSource} image
+   * @param {{minProbability?: number}} [options]
+   * @returns {Promise<Prediction | AttributePrediction>}
+   * @throws {InputError}
+   */
+  async predict(image, options) {
+    return this.answer(await this.preprocess(image), options);
+  }
+
+  /**
+   * The answer for pixels that were preprocessed: uint8 [h, w, c].
+   *
+   * @param {Pixels} pixels
+   * @param {{minProbability?: number}} [options]
+   * @returns {Promise<Prediction | AttributePrediction>}
+   */
+  async answer({ shape, data }, { minProbability = 0 } = {}) {
+    if (!(minProbability >= 0 && minProbability <= 1)) {
+      throw new InputError(`minProbability=${minProbability}; expected a number from 0 to 1.`);
+    }
+    const probabilities = [...(await this.run({ shape: [1, ...shape], data })).data];
+    const [{ labels }, { thresholds }] = [this.spec, this.#variant];
+    return thresholds
+      ? new AttributePrediction(probabilities, labels, thresholds, minProbability)
+      : new Prediction(probabilities, labels, minProbability);
+  }
+
+  /**
+   * Hash every member and run the golden samples here.
+   *
+   * @returns {Promise<SelftestReport>}
+   * @throws {PredictorError} SelftestError for the first sample that does not come out as recorded
+   */
+  async selftest() {
+    this.#requireOpen();
+    await this.#bundle.verify();
+    if (!this.#bundle.manifest.files.has(GOLDEN_NAME)) {
+      throw new SelftestError(
+        `there is no ${GOLDEN_NAME} to test against; a bundle of this project has one.`,
+      );
+    }
+    const golden = await Golden.fromNpz(await this.#bundle.read(GOLDEN_NAME), this.spec);
+    for (const [index, image] of golden.raw.entries()) {
+      golden.checkPixels(index, (await this.preprocess(image)).data);
+    }
+    const found = await this.run(golden.pixels);
+    return {
+      variant: this.#variant.id,
+      images: golden.raw.length,
+      samples: golden.pixels.shape[0],
+      maxDifference: golden.checkProbabilities(this.#variant, found.data),
+      tolerance: this.#variant.goldenTolerance,
+    };
+  }
+
+  /**
+   * Run `n` black images one by one, so that the first real call is as fast as the rest.
+   *
+   * @param {number} n
+   */
+  async warmup(n = 3) {
+    const { height, width, channels } = this.spec;
+    const black = new Uint8Array(height * width * channels);
+    for (let i = 0; i < n; i += 1) {
+      await this.run({ shape: [1, height, width, channels], data: black });
+    }
+  }
+
+  /** Free the sessions; every later call throws. */
+  async close() {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    const sessions = [this.#session, await this.#preprocessor?.catch(() => undefined)];
+    await Promise.all(sessions.map((session) => session?.release()));
+  }
+
+  async #openPreprocessor() {
+    const file = await this.#bundle.read(PREPROCESS_NAME);
+    checkedMetadata(file);
+    const session = await sessionOf(file, this.#runtime, false);
+    const { height, width, channels } = this.spec;
+    checkEnds(session, PREPROCESS_ENDS, [null, null, null], "uint8", [height, width, channels]);
+    return session;
+  }
+
+  /**
+   * @param {any} session
+   * @param {{input: string, output: string}} ends
+   * @param {readonly number[]} shape
+   * @param {Uint8Array} data
+   */
+  async #ask(session, { input, output }, shape, data) {
+    const { Tensor } = this.#runtime.ort;
+    try {
+      const found = await session.run({ [input]: new Tensor("uint8", data, [...shape]) }, [output]);
+      return found[output];
+    } catch (cause) {
+      const reason = cause instanceof Error ? cause.message : String(cause);
+      throw new DeviceError(
+        `onnxruntime failed on an input of shape (${shape.join(", ")}): ${reason}. If memory is ` +
+          "short, give a smaller image or fewer of them.",
+        { cause },
+      );
+    }
+  }
+
+  #requireOpen() {
+    if (this.#isClosed) throw new PredictorError("this predictor is closed. Open another one.");
+  }
+}
+
+/**
+ * @param {Uint8Array} model
+ * @param {Onnxruntime} runtime
+ * @param {boolean} isShapeFixed the memory pattern, a plan for each shape that was met, pays only
+ *   where shapes repeat; elsewhere the plans pile up
+ */
+async function sessionOf(model, { ort, device, threads }, isShapeFixed) {
+  try {
+    return await ort.InferenceSession.create(model, {
+      executionProviders: [device],
+      intraOpNumThreads: threads,
+      interOpNumThreads: 1,
+      graphOptimizationLevel: "all",
+      enableMemPattern: isShapeFixed,
+      logSeverityLevel: 3, // errors
+    });
+  } catch (cause) {
+    const text = cause instanceof Error ? cause.message : String(cause);
+    const reason = LOAD_ERRORS.reduce((told, [pattern, words]) => {
+      const found = pattern.exec(text);
+      return found ? `it has ${words(found[1], found[2])}. Take a newer onnxruntime.` : told;
+    }, text);
+    throw new BundleFormatError(`the model cannot be loaded by this onnxruntime: ${reason}`, {
+      cause,
+    });
+  }
+}
+
+/** @param {string | undefined} stamp @param {ModelSpec} spec */
+function checkStamp(stamp, spec) {
+  if (stamp === undefined) {
+    throw new BundleFormatError(
+      `the model has no metadata "${SPEC_KEY}"; expected its spec. Export it again.`,
+    );
+  }
+  let isSame = false;
+  try {
+    isSame = isSameSpec(stamp, spec);
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new BundleFormatError(`the model's stamp is no spec: ${reason}`, { cause });
+  }
+  if (!isSame) {
+    throw new BundleFormatError(
+      `the model is stamped with another spec (${stamp}) than the manifest's ` +
+        `(${JSON.stringify(spec)}). Build the bundle again.`,
+    );
+  }
+}
+
+/**
+ * Throws unless the graph has one input and one output of these names, types and shapes; null
+ * stands for a dimension that must be free.
+ *
+ * @param {any} session
+ * @param {{input: string, output: string}} names
+ * @param {(number | null)[]} inputShape
+ * @param {string} outputType
+ * @param {(number | null)[]} outputShape
+ */
+function checkEnds(session, names, inputShape, outputType, outputShape) {
+  const { inputMetadata, outputMetadata } = session;
+  if (!inputMetadata) return; // an onnxruntime before 1.21 does not tell
+  for (const [what, found, name, type, shape] of [
+    ["input", inputMetadata, names.input, "uint8", inputShape],
+    ["output", outputMetadata, names.output, outputType, outputShape],
+  ]) {
+    const [first] = found;
+    const fits =
+      found.length === 1 &&
+      first.name === name &&
+      first.type === type &&
+      first.shape.length === shape.length &&
+      // a free dimension is told as a name, one that is known must be that number
+      first.shape.every(
+        (/** @type {unknown} */ size, /** @type {number} */ i) =>
+          typeof size !== "number" || size === shape[i],
+      );
+    if (!fits) {
+      throw new BundleFormatError(
+        `the graph has the ${what}s ${JSON.stringify(found)}; expected one, "${name}", ${type}, ` +
+          `${JSON.stringify(shape)} (null: any size). Export it again.`,
+      );
+    }
+  }
+}

@@ -1,0 +1,248 @@
+// The parts of the web runtime on their own, by Node's test runner: tables of good inputs beside
+// tables of errors. Bundles as a whole, and attacks on them, are in tests/attacks.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import * as errors from "../../../runtime/web/errors.mjs";
+import { Golden, arrayOf } from "../../../runtime/web/golden.mjs";
+import { asImage } from "../../../runtime/web/images.mjs";
+import { checkedMetadata } from "../../../runtime/web/model_file.mjs";
+import { Bundle, onnxruntimeWeb } from "../../../runtime/web/index.mjs";
+import { AttributePrediction, Prediction } from "../../../runtime/web/results.mjs";
+import { parse } from "../../../runtime/web/strict_json.mjs";
+import { ZipReader } from "../../../runtime/web/zip_reader.mjs";
+
+const bytes = (text) => new TextEncoder().encode(text);
+
+test("strict JSON reads what JSON.parse reads", () => {
+  for (const text of [
+    '{"a": [1, -2.5e3, true, null, "x"]}',
+    '{"a": {"a": 1}, "b": {"a": 2}}',
+    "[]",
+    '"\\ud83d\\ude00"',
+    '["a", "a"]',
+    '{"k": "a", "a": "k"}',
+    '{"{\\"": 1, "}": 2}',
+  ]) {
+    assert.deepEqual(parse(bytes(text)), JSON.parse(text), text);
+  }
+});
+
+for (const [text, message] of [
+  ['{"a": 1, "a": 2}', /"a" stands more than once/],
+  ['{"a": 1, "\\u0061": 2}', /stands more than once/],
+  ['{"x": {"a": [{"a": 1}], "a": 2}}', /stands more than once/],
+  ["[1e999]", /1e999 is too large/],
+  [`[${"9".repeat(21)}]`, /21 digits/],
+  [`[-${"9".repeat(21)}]`, /21 digits/],
+  ['["\\ud800"]', /half of a surrogate pair/],
+  ["[".repeat(2001), /2001 lists and objects/],
+  ["[NaN]", /JSON/],
+  ["\ufeff[]", /JSON/],
+  ["", /JSON/],
+]) {
+  test(`strict JSON refuses ${text.slice(0, 24)}`, () => {
+    assert.throws(() => parse(bytes(text)), message);
+  });
+}
+
+test("strict JSON refuses what is no UTF-8", () => {
+  assert.throws(() => parse(Uint8Array.of(0x22, 0xff, 0x22)), TypeError);
+});
+
+/** A .npy file as NumPy writes it. */
+function npy(head, values) {
+  const text = `${head.padEnd(117)}\n`;
+  return Uint8Array.from([
+    0x93,
+    ...bytes("NUMPY"),
+    1,
+    0,
+    text.length,
+    0,
+    ...bytes(text),
+    ...values,
+  ]);
+}
+
+test("arrays of uint8 and float32 are read", () => {
+  const grey = arrayOf(
+    "a",
+    npy("{'descr': '|u1', 'fortran_order': False, 'shape': (2, 3), }", [1, 2, 3, 4, 5, 6]),
+  );
+  assert.deepEqual(grey, { shape: [2, 3], data: Uint8Array.of(1, 2, 3, 4, 5, 6) });
+  const values = new Uint8Array(Float32Array.of(0.5, -2).buffer);
+  const float = arrayOf(
+    "a",
+    npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }", values),
+  );
+  assert.deepEqual(float, { shape: [2], data: Float32Array.of(0.5, -2) });
+  const columns = arrayOf(
+    "a",
+    npy("{'descr': '|u1', 'fortran_order': True, 'shape': (2, 3), }", [1, 4, 2, 5, 3, 6]),
+  );
+  assert.deepEqual(columns.data, Uint8Array.of(1, 2, 3, 4, 5, 6));
+  assert.deepEqual(
+    arrayOf("a", npy("{'descr': '|u1', 'fortran_order': False, 'shape': (), }", [7])).shape,
+    [],
+  );
+});
+
+for (const [head, values, message] of [
+  ["{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", [0], /no array of uint8 or float32/],
+  [
+    "{'descr': '<f8', 'fortran_order': False, 'shape': (1,), }",
+    [0],
+    /no array of uint8 or float32/,
+  ],
+  [
+    "{'descr': '|u1', 'fortran_order': False, 'shape': (-1,), }",
+    [0],
+    /no array of uint8 or float32/,
+  ],
+  [
+    "{'descr': '|u1', 'fortran_order': False, 'shape': (3,), }",
+    [0],
+    /has 1 bytes of values; expected 3/,
+  ],
+  [
+    "{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }",
+    [0],
+    /has 1 bytes of values; expected 4/,
+  ],
+]) {
+  test(`an array is refused: ${head.slice(0, 40)}`, () => {
+    assert.throws(
+      () => arrayOf("x.npy", npy(head, values)),
+      (error) => {
+        assert.ok(error instanceof errors.BundleFormatError);
+        assert.match(error.message, message);
+        return true;
+      },
+    );
+  });
+}
+
+test("images of every form become rows of grey or colour", async () => {
+  const grey = await asImage({ shape: [1, 2], data: Uint8Array.of(5, 6) });
+  assert.deepEqual(grey, { shape: [1, 2, 1], data: Uint8Array.of(5, 6) });
+  const rgb = { shape: [1, 1, 3], data: Uint8Array.of(1, 2, 3) };
+  assert.deepEqual(await asImage(rgb), rgb);
+  const clamped = await asImage({ shape: [1, 1], data: Uint8ClampedArray.of(9) });
+  assert.deepEqual(clamped.data, Uint8Array.of(9));
+});
+
+test("alpha is laid over white in integers, rounded to nearest", async () => {
+  // (c * a + 255 * (255 - a) + 127) // 255 for every alpha and some colours
+  for (const c of [0, 1, 77, 128, 254, 255]) {
+    for (let a = 0; a < 256; a += 1) {
+      const { data } = await asImage({ shape: [1, 1, 4], data: Uint8Array.of(c, c, c, a) });
+      assert.equal(data[0], Math.floor((c * a + 255 * (255 - a) + 127) / 255), `${c} at ${a}`);
+    }
+  }
+});
+
+for (const [image, message] of [
+  [{ shape: [2, 2], data: Uint8Array.of(1) }, /has shape \(2, 2\) and 1 bytes/],
+  [{ shape: [1, 1, 2], data: Uint8Array.of(1, 2) }, /shape \(1, 1, 2\)/],
+  [{ shape: [0, 5], data: new Uint8Array() }, /shape \(0, 5\)/],
+  [{ shape: [1, 1, 1, 1], data: Uint8Array.of(1) }, /shape \(1, 1, 1, 1\)/],
+  [{ shape: [1, 1], data: Float32Array.of(0.5) }, /Float32Array.*Normalisation is inside/],
+  [null, /the image is null/],
+  ["one.png", /the image is string/],
+  [undefined, /the image is undefined/],
+]) {
+  test(`an image is refused: ${message}`, async () => {
+    await assert.rejects(asImage(image), (error) => {
+      assert.ok(error instanceof errors.InputError);
+      assert.match(error.message, message);
+      return true;
+    });
+  });
+}
+
+test("a prediction names the first of the most probable and ranks the rest", () => {
+  const answer = new Prediction([0.1, 0.4, 0.4, 0.1], ["a", "b", "c", "d"], 0.5);
+  assert.equal(answer.label, "b");
+  assert.equal(answer.accepted, false);
+  assert.deepEqual(
+    answer.top(3).map(({ label }) => label),
+    ["b", "c", "a"],
+  );
+  assert.equal(answer.top(9).length, 4);
+  assert.throws(() => answer.top(0), errors.InputError);
+});
+
+test("an attribute is present from its threshold upwards", () => {
+  const answer = new AttributePrediction([0.5, 0.49, 0.9], ["a", "b", "c"], [0.5, 0.5, 0.95], 0.6);
+  assert.deepEqual(answer.present, ["a"]);
+  assert.deepEqual(
+    answer.attributes.map(({ accepted }) => accepted),
+    [false, false, false],
+  );
+  assert.equal(answer.accepted, false);
+});
+
+test("golden differences are found, NaN included", () => {
+  const pixels = { shape: [1, 1, 2, 1], data: Uint8Array.of(3, 4) };
+  const probabilities = new Map([["fp32", { shape: [1, 2], data: Float32Array.of(0.25, 0.75) }]]);
+  const golden = new Golden([], pixels, probabilities);
+  golden.checkPixels(0, Uint8Array.of(3, 4));
+  assert.throws(() => golden.checkPixels(0, Uint8Array.of(3, 5)), /1 of 2 bytes differ/);
+  const row = { id: "fp32", goldenTolerance: 0.01 };
+  assert.equal(golden.checkProbabilities(row, Float32Array.of(0.25, 0.7421875)), 0.0078125);
+  for (const found of [
+    [0.5, 0.5],
+    [NaN, 0.75],
+    [0.25, NaN],
+    [0.25, 0.75, 0],
+  ]) {
+    assert.throws(
+      () => golden.checkProbabilities(row, Float32Array.from(found)),
+      errors.SelftestError,
+    );
+  }
+  assert.throws(
+    () => golden.checkProbabilities({ id: "x", goldenTolerance: 1 }, new Float32Array(2)),
+    /no probabilities for variant "x"/,
+  );
+});
+
+test("what is no model is refused before onnxruntime sees it", () => {
+  assert.deepEqual(checkedMetadata(new Uint8Array()), new Map());
+  const entry = [0x0a, 1, 0x6b, 0x12, 1, 0x76]; // "k" -> "v"
+  assert.deepEqual(
+    checkedMetadata(Uint8Array.of(0x72, entry.length, ...entry)),
+    new Map([["k", "v"]]),
+  );
+  for (const file of [[0x08], [0x3a, 9, 0], [0x07], [0xff, 0xff], Array(12).fill(0x80)]) {
+    assert.throws(() => checkedMetadata(Uint8Array.from(file)), /no ONNX model/);
+  }
+});
+
+test("a bundle from nowhere and from nothing", async () => {
+  assert.throws(() => new ZipReader(new Uint8Array(), "x"), /the file is empty/);
+  for (const source of [42, null, {}]) {
+    await assert.rejects(Bundle.open(source), errors.BundleFormatError);
+  }
+  await assert.rejects(Bundle.open("http://127.0.0.1:9/bundle.zip"), /cannot be fetched/);
+});
+
+for (const [threads, error, message] of [
+  [2, errors.DeviceError, /not cross-origin isolated/],
+  [0, errors.InputError, /threads=0/],
+  [1.5, errors.InputError, /threads=1.5/],
+]) {
+  test(`${threads} threads cannot be had`, async () => {
+    await assert.rejects(onnxruntimeWeb({ threads }), (found) => {
+      assert.ok(found instanceof error);
+      assert.match(found.message, message);
+      return true;
+    });
+  });
+}
+
+test("onnxruntime's files that are not there are named", async () => {
+  const folder = new URL("nowhere/", import.meta.url);
+  await assert.rejects(onnxruntimeWeb({ folder }), errors.RuntimeMissing);
+});
