@@ -75,6 +75,7 @@ def verify(request: Request, progress: Progress) -> Verification:
         bundle=str(request.bundle),
         bundle_id=bundle_id,
         model=f"{manifest.spec.name} {manifest.model_version}",
+        synthetic=manifest.synthetic,
         date=datetime.now(UTC).date().isoformat(),
         images=words,
         golden=_selftest(request.bundle, [variant.id for variant in manifest.variants]),
