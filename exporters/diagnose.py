@@ -21,6 +21,7 @@ from .trace import Parameters, Values
 EXPLAINED = 0.1
 _EQUAL = 1e-5  # relative difference of float weights that were only folded or rounded
 _SHIFTS = [pair for pair in product((-1, 0, 1), repeat=2) if pair != (0, 0)]
+_RANGE = 0.05  # part of the range by which ends must differ to be worth telling
 _MANY = 6  # layers with other parameters of which each is named
 
 
@@ -68,10 +69,11 @@ def of_parting(parting: Parting) -> Iterator[str]:
         return
     low_a, low_b = float(a.values.min()), float(b.values.min())
     high_a, high_b = float(a.values.max()), float(b.values.max())
-    yield (
-        f"{where} lies from {low_a:.3g} to {high_a:.3g} in A and from {low_b:.3g} to "
-        f"{high_b:.3g} in B"
-    )
+    if max(abs(low_a - low_b), abs(high_a - high_b)) > _RANGE * max(high_a - low_a, 1e-12):
+        yield (
+            f"{where} lies from {low_a:.3g} to {high_a:.3g} in A and from {low_b:.3g} to "
+            f"{high_b:.3g} in B"
+        )
     if (low_a >= 0) != (low_b >= 0):
         yield f"an activation differs: only {'A' if low_a >= 0 else 'B'} has no negative values"
     else:

@@ -9,20 +9,21 @@ from dataclasses import dataclass
 import onnx
 from onnx import TensorProto
 
+from . import onnx_file
 from .errors import GraphError
 from .qdq import Graph
 
 
 @dataclass(frozen=True)
-class QuantizedTensor:
-    """An activation that is stored in 8 bits, as a QuantizeLinear makes it."""
+class Tap:
+    """An activation that a copy of the model returns."""
 
     name: str
     layer: str  # the operator whose result it is; "images" where it is the input's own
-    last: bool  # nothing quantized comes behind it: what the float tail is computed from
+    last: bool  # no other tap comes behind it: what the rest is computed from
 
 
-def quantized_tensors(model: onnx.ModelProto) -> tuple[QuantizedTensor, ...]:
+def quantized_tensors(model: onnx.ModelProto) -> tuple[Tap, ...]:
     """Every quantized activation in graph order; none in a float file.
 
     Weights are constants, so a QuantizeLinear always stands behind an activation.
@@ -33,20 +34,30 @@ def quantized_tensors(model: onnx.ModelProto) -> tuple[QuantizedTensor, ...]:
         if node.op_type == "QuantizeLinear" and node.input[0] not in graph.constants:
             behind = graph.reached(node.output[0])
             last = all(later.op_type != "QuantizeLinear" for later in behind)
-            found.append(QuantizedTensor(node.output[0], _layer(graph, node), last))
+            found.append(Tap(node.output[0], _layer(graph, node.input[0]), last))
     return tuple(found)
 
 
-def _layer(graph: Graph, quantize: onnx.NodeProto) -> str:
-    """The operator whose result ``quantize`` stores; a Relu or Clip counts with the operator that
-    it is fused into."""
-    node = graph.producer(quantize.input[0])
+def layer_inputs(model: onnx.ModelProto) -> tuple[Tap, ...]:
+    """What goes into each operator with weights, in graph order. Returning these lets onnxruntime
+    fuse a convolution with the activation behind it, as in the file itself."""
+    graph = Graph(model)
+    layers = [node for node in graph.nodes if node.op_type in onnx_file.WEIGHTED]
+    names = dict.fromkeys(str(node.input[0]) for node in layers)
+    made = [name for name in names if graph.producer(name) is not None]
+    return tuple(Tap(name, _layer(graph, name), name == made[-1]) for name in made)
+
+
+def _layer(graph: Graph, tensor: str) -> str:
+    """The operator whose result ``tensor`` is; a Relu or Clip counts with the operator that it is
+    fused into."""
+    node = graph.producer(tensor)
     while node is not None and node.op_type in ("Relu", "Clip"):
         before = graph.producer(node.input[0])
         if before is None:
             break
         node = before
-    return str(quantize.input[0] if node is None else node.name)
+    return tensor if node is None else str(node.name)
 
 
 def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:

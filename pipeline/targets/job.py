@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters import onnx_file
-from exporters.taps import QuantizedTensor, quantized_tensors, with_outputs
+from exporters.taps import Tap, layer_inputs, quantized_tensors, with_outputs
 from pipeline.errors import TargetError
 from runtime import Bundle, ModelSpec, Variant
 from runtime.manifest import PREPROCESS_NAME
@@ -41,7 +41,7 @@ class JobVariant:
     """One variant as a job asks for it."""
 
     row: Variant
-    tensors: tuple[QuantizedTensor, ...]  # in graph order; those that are asked for
+    tensors: tuple[Tap, ...]  # in graph order; those that are asked for
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,14 @@ def write_job(
     *,
     variants: Sequence[str] = (),
     all_tensors: bool = True,
+    float_layers: bool = False,
 ) -> Job:
     """Write a job about a bundle: its golden samples, then ``images`` [n, h, w, c].
 
     ``variants`` are ids, by default all. ``all_tensors`` asks for every quantized tensor, or else
-    for the last ones alone. Every member is hashed as it is read. Raises TargetError, and
-    PredictorError for a bundle that is damaged.
+    for the last ones alone; ``float_layers`` for the inputs of layers of float files, too. Every
+    member is hashed as it is read. Raises TargetError, and PredictorError for a bundle that is
+    damaged.
     """
     shutil.rmtree(folder, ignore_errors=True)
     try:
@@ -103,7 +105,7 @@ def write_job(
         shutil.copyfile(bundle_path, folder / "bundle.zip")
         bundle = Bundle.open(folder / "bundle.zip")
         try:
-            return _write(folder, bundle, images, variants, all_tensors)
+            return _write(folder, bundle, images, variants, all_tensors, float_layers)
         finally:
             bundle.close()
     except OSError as exc:
@@ -118,6 +120,7 @@ def _write(
     images: NDArray[np.uint8],
     wanted: Sequence[str],
     all_tensors: bool,
+    float_layers: bool,
 ) -> Job:
     manifest, golden = bundle.manifest, read_golden(bundle)
     if images.shape[1:] != manifest.spec.shape or images.dtype != np.uint8:
@@ -132,6 +135,8 @@ def _write(
         (folder / "variants" / f"{row.id}.onnx").write_bytes(data)
         model = onnx_file.from_bytes(data, row.file)
         tensors = tuple(t for t in quantized_tensors(model) if all_tensors or t.last)
+        if float_layers and not tensors:
+            tensors = layer_inputs(model)
         if tensors:
             tapped = with_outputs(model, [tensor.name for tensor in tensors])
             onnx_file.save(tapped, folder / "tapped" / f"{row.id}.onnx")

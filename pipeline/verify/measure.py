@@ -19,6 +19,7 @@ from runtime.cpu import usable_threads
 
 from .images import find_images, spread, with_regression
 from .judge import check_variant, pixels_identical
+from .layers import with_layers
 from .result import TargetCheck, Verification
 
 Progress = Callable[[int, int, str], None]  # targets done, targets in all, the last one's name
@@ -74,6 +75,7 @@ def verify(request: Request, progress: Progress) -> Verification:
         bundle=str(request.bundle),
         bundle_id=bundle_id,
         model=f"{manifest.spec.name} {manifest.model_version}",
+        synthetic=manifest.synthetic,
         date=datetime.now(UTC).date().isoformat(),
         images=words,
         golden=_selftest(request.bundle, [variant.id for variant in manifest.variants]),
@@ -139,6 +141,7 @@ def check_target(job: Job, target: Target, here: Answers, limits: Limits) -> Tar
         folder, done = _launched(job, target, limits)
         answers = read_answers(folder)
         variants = tuple(check_variant(variant, here, answers) for variant in job.variants)
+        variants = with_layers(job, target, variants)
     except TargetError as exc:
         return row("failed", str(exc))
     except KeyError as exc:

@@ -42,6 +42,8 @@ def same(check: VariantCheck) -> str:
 def tables(found: Verification) -> Iterator[Table | str]:
     """The rows of every target, what was not run and why, and the commands."""
     yield f"[bold]{escape(found.model)}[/bold]  {found.bundle_id[:12]}  {found.date}"
+    if found.synthetic:
+        yield "[bold yellow]trained on SYNTHETIC images[/bold yellow]"
     yield f"  {escape(found.images)}"
     yield f"  golden samples here: {escape(found.golden)}"
     yield _table(found.targets)

@@ -70,6 +70,7 @@ class Verification:
     bundle: str
     bundle_id: str
     model: str
+    synthetic: bool  # trained on generated images
     date: str
     images: str  # which ones, in words
     golden: str  # what the selftest said here

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import urllib.error
 import urllib.request
 import zipfile
@@ -44,7 +45,8 @@ def altered(model: onnx.ModelProto, kind: int = onnx.TensorProto.INT8) -> onnx.M
     """Another weight in the second convolution."""
     result = onnx.ModelProto()
     result.CopyFrom(model)
-    tensor = [t for t in result.graph.initializer if t.data_type == kind and len(t.dims) == 4][1]
+    weights = [t for t in result.graph.initializer if t.data_type == kind and np.prod(t.dims) > 100]
+    tensor = weights[1]
     values = numpy_helper.to_array(tensor).copy()
     values[0] = -values[0]  # no larger pairs: it stays portable
     tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
@@ -117,6 +119,32 @@ def test_a_float_file_that_differs_too_much_is_caught(
     )
     assert [v.passed for v in row.variants] == [False, True]
     assert "promised is 0.0001 (float32 sums in another order" in row.variants[0].failures[0]
+
+
+def test_layers_of_a_float_file_are_looked_for_where_it_fails(
+    bundle: Path, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device whose second convolution is at fault: in its folder the copies that return their
+    layers are of another model."""
+    job = write_job(tmp_path / "job", bundle, world.images[:20])
+    other = altered(world.fp32, onnx.TensorProto.FLOAT)
+    broken = world.bundle("broken.zip", fp32=other, int8_u8s8_rr=world.int8)
+    good = read_answers(launched(job))
+    device = replace(targets.TARGETS[1], name="device", cpu=None, needs=(), variables=())
+    genuine = launch.run
+
+    def run(target: targets.Target, job_folder: Path, target_folder: Path) -> launch.Run:
+        if target is device:
+            twin = write_job(tmp_path / "twin", Path(broken), world.images[:20], float_layers=True)
+            shutil.copy(job_folder / "images.bin", twin.folder / "images.bin")
+            return genuine(HERE, twin.folder, target_folder)
+        return genuine(target, job_folder, target_folder)
+
+    monkeypatch.setattr(launch, "run", run)
+    row = check_target(job, device, good, REAL)
+    fp32, int8 = row.variants
+    assert int8.passed and fp32.parts_at == "Conv_1"
+    assert fp32.failures[-1] == "its layers part at Conv_1"
 
 
 def test_a_target_that_dies_is_a_failed_row_and_not_an_exception(

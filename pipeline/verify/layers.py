@@ -1,0 +1,67 @@
+"""Where a float variant parts on a target that answers otherwise than promised. Quantized tensors
+are compared in every run; the layers of float files only when there is something to find."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from exporters.difference import relative_error
+from exporters.first_difference import LIMITS
+from pipeline.targets import launch
+from pipeline.targets.job import Answers, Job, JobVariant, Limits, ask, read_answers, write_job
+from pipeline.targets.table import REFERENCE, Target
+
+from .result import VariantCheck
+
+_IMAGES = 8  # the one that differs most among them
+_ALL = Limits({"fp32": 1, "fp16": 1, "int8": 1}, 1 << 31)
+
+
+def with_layers(
+    job: Job, target: Target, checks: tuple[VariantCheck, ...]
+) -> tuple[VariantCheck, ...]:
+    """The checks, those of failed float variants with the first layer that differs. Raises
+    TargetError when the target does not finish."""
+    failed = [check for check in checks if not check.passed and not check.tensors]
+    if not failed:
+        return checks
+    pixels = np.fromfile(job.folder / "images.bin", np.uint8).reshape(-1, *job.spec.shape)
+    rows = [check.worst_image for check in failed]
+    chosen = [*rows, *(row for row in range(len(pixels)) if row not in rows)][:_IMAGES]
+    look = write_job(
+        job.folder / "layers" / target.name,
+        job.folder / "bundle.zip",
+        pixels[chosen],
+        variants=[check.variant for check in failed],
+        float_layers=True,
+    )
+    here, there = _answers(look, REFERENCE), _answers(look, target)
+    found = {variant.row.id: _first(variant, here, there) for variant in look.variants}
+    return tuple(
+        replace(
+            check,
+            parts_at=found[check.variant],
+            failures=(*check.failures, f"its layers part at {found[check.variant]}"),
+        )
+        if found.get(check.variant)
+        else check
+        for check in checks
+    )
+
+
+def _answers(job: Job, target: Target) -> Answers:
+    folder = ask(job, target, _ALL)
+    launch.run(target, job.folder, folder)
+    return read_answers(folder)
+
+
+def _first(variant: JobVariant, here: Answers, there: Answers) -> str | None:
+    """The first layer whose result differs by more than rounding, or None."""
+    for tensor in variant.tensors:
+        expected = here.tapped(variant.row.id, tensor.name)
+        found = there.tapped(variant.row.id, tensor.name)
+        if not relative_error(expected, found) <= LIMITS[variant.row.precision]:
+            return tensor.layer
+    return None
