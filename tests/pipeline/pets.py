@@ -79,7 +79,7 @@ class World:
         self.save("fp32.onnx", self.fp32)
         self.save("fp16.onnx", fp16_from_fp32(self.fp32, CLASSES))
         self.int8 = int8_from_fp32(
-            self.fp32, CLASSES, Int8Options(calibration_images=64), self.images
+            self.fp32, CLASSES, Int8Options(), self.images, calibration_images=64
         )
         self.save("int8.onnx", self.int8)
 

@@ -262,8 +262,11 @@ def test_two_files_show_it_too(world: World, fault: str) -> None:
 
 
 def test_a_saturating_variant_is_named_whatever_this_cpu_does(world: World) -> None:
-    full_range = Int8Options("int8-u8s8", reduce_range=False, calibration_images=64)
-    risky = world.save("fault.onnx", int8_from_fp32(world.fp32, CLASSES, full_range, world.images))
+    full_range = Int8Options("int8-u8s8", reduce_range=False)
+    risky = world.save(
+        "fault.onnx",
+        int8_from_fp32(world.fp32, CLASSES, full_range, world.images, calibration_images=64),
+    )
     found = world.compare(world.path("fp32.onnx"), risky)
     assert re.search(
         r"B is not portable: Conv_\d: two neighbouring weights saturate", report(found)

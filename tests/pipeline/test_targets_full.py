@@ -32,8 +32,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> object:
 @pytest.fixture(scope="module")
 def job(world: World, tmp_path_factory: pytest.TempPathFactory) -> Job:
     """Portable INT8 beside one of full range, which saturates where there is no VNNI."""
-    full_range = Int8Options("int8-u8s8", reduce_range=False, calibration_images=64)
-    risky = int8_from_fp32(world.fp32, CLASSES, full_range, world.images)
+    full_range = Int8Options("int8-u8s8", reduce_range=False)
+    risky = int8_from_fp32(world.fp32, CLASSES, full_range, world.images, calibration_images=64)
     path = world.bundle("full.zip", fp32=world.fp32, int8_u8s8_rr=world.int8, int8_u8s8=risky)
     return write_job(tmp_path_factory.mktemp("full") / "job", Path(path), world.images)
 
