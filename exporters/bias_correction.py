@@ -34,6 +34,8 @@ def with_corrected_biases(
     result.CopyFrom(quantized)
     before, after = Graph(original), Graph(result)
     nodes = [node for node in after.nodes if _bias_tensor(after, node) is not None]
+    if not nodes:
+        return result
     wanted = _means(original, [before.node(node.name) for node in nodes], reader)
     for node in nodes:
         found = _means(result, [node], reader)[node.name]
@@ -62,11 +64,10 @@ def _means(
     only_these = ort.RunOptions()
     only_these.only_execute_path_to_fetches = True  # nothing behind the last of them
     sums: dict[str, NDArray[np.float64]] = {}
-    images = 0
+    rows: dict[str, int] = {}  # of a matrix with a row for each place, more than images
     for piece in reader.first(IMAGES).pieces():
         feed = piece.get_next()
         assert feed is not None  # a piece has images
-        images += len(piece)
         for node, values in zip(
             there, session.run([n.output[0] for n in there], feed, only_these), strict=True
         ):
@@ -74,7 +75,8 @@ def _means(
             others = tuple(i for i in range(values.ndim) if i not in (0, axis))
             total = values.astype(np.float64).mean(axis=others).sum(axis=0)
             sums[node.name] = sums.get(node.name, 0.0) + total
-    return {name: total / images for name, total in sums.items()}
+            rows[node.name] = rows.get(node.name, 0) + len(values)
+    return {name: total / rows[name] for name, total in sums.items()}
 
 
 def _output_axis(node: onnx.NodeProto, rank: int) -> int:

@@ -4,7 +4,7 @@ memory stays bounded however many there are. Knows nothing of ranges and scales.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,21 +30,30 @@ def choose(available: int, wanted: int, seed: int) -> NDArray[np.int64]:
     return np.sort(chosen.astype(np.int64))  # ascending: a memory-mapped file is read forwards
 
 
+class Images(Protocol):
+    """An array, or whatever makes its rows when they are asked for."""
+
+    def __getitem__(self, chosen: NDArray[np.int64], /) -> NDArray[Any]:
+        """The chosen images, [n, ...] as the model takes them."""
+
+
 class ImageReader:
     """Reads chosen images [n, ...] in batches; what onnxruntime calls a CalibrationDataReader,
     which it recognises by its methods."""
 
     def __init__(
         self,
-        images: NDArray[Any],
+        images: Images,
         indices: NDArray[np.int64],
         *,
         name: str = INPUT_NAME,
         batch: int = BATCH,
+        multiple: int = 1,
     ) -> None:
-        """``name`` is the model's input, ``batch`` the most images in memory at a time."""
+        """``name`` is the model's input, ``batch`` the most images in memory at a time; a model
+        with a fixed batch takes a ``multiple`` of images only."""
         self._images, self._indices = images, indices
-        self._name, self._batch = name, batch
+        self._name, self._batch, self._multiple = name, batch, multiple
         self._next = 0
 
     def __len__(self) -> int:
@@ -59,12 +68,20 @@ class ImageReader:
         return {self._name: np.ascontiguousarray(self._images[chosen])}
 
     def first(self, count: int = 1) -> ImageReader:
-        """A new reader of the first ``count`` images."""
-        return ImageReader(self._images, self._indices[:count], name=self._name, batch=self._batch)
+        """A new reader of the first ``count`` images, or of as many more as a batch must have."""
+        return self._of(self._indices[: -(-count // self._multiple) * self._multiple])
 
     def pieces(self) -> Iterator[ImageReader]:
         """A reader of each batch, from the start. The histograms of onnxruntime are fed piece by
         piece, because they keep every activation of what they are given at once."""
         for start in range(0, len(self._indices), self._batch):
-            part = self._indices[start : start + self._batch]
-            yield ImageReader(self._images, part, name=self._name, batch=self._batch)
+            yield self._of(self._indices[start : start + self._batch])
+
+    def _of(self, indices: NDArray[np.int64]) -> ImageReader:
+        return ImageReader(
+            self._images,
+            indices,
+            name=self._name,
+            batch=self._batch,
+            multiple=self._multiple,
+        )

@@ -124,6 +124,27 @@ def verify_int8(
         )
 
 
+def not_quantized(
+    model: onnx.ModelProto, options: Int8Options, statistics: ActivationStatistics
+) -> dict[str, str]:
+    """Operators with constant weights that the quantizer leaves in float though nobody asked for
+    it: name -> reason. For models of unknown making; raises QuantizeError when it fails."""
+    before = Graph(model)
+    after = Graph(_quantize(model, options, statistics, outside(before)))
+    weights = {weight.node for weight in quantized_weights(after)}
+    found = {}
+    for node in before.nodes:
+        if node.op_type not in onnx_file.WEIGHTED or node.input[1] not in before.constants:
+            continue
+        if node.name in options.exclude_nodes:
+            continue
+        if node.name not in weights:
+            found[node.name] = "onnxruntime's quantizer leaves its weights in float"
+        elif after.activation_type(node.name) is None:
+            found[node.name] = "onnxruntime's quantizer leaves its input in float"
+    return found
+
+
 def _refuse_impossible(graph: Graph, options: Int8Options) -> None:
     if options.weights == "uint8" and options.activations == "int8":
         raise QuantizeError(
@@ -142,10 +163,12 @@ def _refuse_impossible(graph: Graph, options: Int8Options) -> None:
             f"variant {options.id!r}: nothing is left to quantize; expected a Conv, Gemm or MatMul "
             f"that is not excluded, and the model has {weighted}."
         )
+    used = {name for n in graph.nodes if n.op_type in onnx_file.WEIGHTED for name in n.input[1:]}
     broken = [
         name
         for name, tensor in graph.constants.items()
-        if tensor.data_type == onnx.TensorProto.FLOAT
+        if name in used
+        and tensor.data_type == onnx.TensorProto.FLOAT
         and not np.isfinite(numpy_helper.to_array(tensor)).all()
     ]
     if broken:
@@ -209,12 +232,30 @@ def _free_logits(model: onnx.ModelProto) -> None:
             and source.op_type in ("Gemm", "MatMul")
             and not any(n.op_type in (*onnx_file.WEIGHTED, "QuantizeLinear") for n in reached)
         ):
-            for node in graph.consumers(dequantize.output[0]):
-                for position, name in enumerate(node.input):
-                    if name == dequantize.output[0]:
-                        node.input[position] = quantize.input[0]
-            model.graph.node.remove(dequantize)
-            model.graph.node.remove(quantize)
+            _bridge(model, graph, source, quantize, dequantize)
+
+
+def _bridge(
+    model: onnx.ModelProto,
+    graph: Graph,
+    source: onnx.NodeProto,
+    quantize: onnx.NodeProto,
+    dequantize: onnx.NodeProto,
+) -> None:
+    """Remove the pair, so that what read its end reads its source. The tensor keeps the name that
+    it had before quantization: an output of the model is the end of a pair."""
+    old, new = quantize.input[0], dequantize.output[0]
+    if new not in graph.outputs:
+        old, new = new, old
+    for node in graph.consumers(old):
+        for position, name in enumerate(node.input):
+            if name == old:
+                node.input[position] = new
+    for position, name in enumerate(source.output):
+        if name == old:
+            source.output[position] = new
+    model.graph.node.remove(dequantize)
+    model.graph.node.remove(quantize)
 
 
 def _missing_pairs(graph: Graph) -> list[str]:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -174,6 +175,29 @@ def run(model: ort.InferenceSession, images: NDArray[np.uint8]) -> NDArray[np.fl
     """Probabilities [N, labels] of images [N, h, w, c] from a :func:`session`."""
     result: NDArray[np.float32] = model.run([OUTPUT_NAME], {INPUT_NAME: images})[0]
     return result
+
+
+def run_feed(
+    model: ort.InferenceSession,
+    tensors: Sequence[str],
+    feed: Mapping[str, NDArray[Any]],
+    options: ort.RunOptions | None = None,
+) -> list[NDArray[Any]]:
+    """The named tensors of however many images; a model with a fixed batch gets them in pieces of
+    that batch, whose number must divide that of the images."""
+    ((name, images),) = feed.items()
+    batch = model.get_inputs()[0].shape[0]
+    if not isinstance(batch, int) or batch == len(images):
+        result: list[NDArray[Any]] = model.run(list(tensors), {name: images}, options)
+        return result
+    pieces = [
+        model.run(list(tensors), {name: images[start : start + batch]}, options)
+        for start in range(0, len(images), batch)
+    ]
+    return [
+        np.concatenate([np.atleast_1d(value) for value in parts])
+        for parts in zip(*pieces, strict=True)
+    ]
 
 
 def check_model(model: onnx.ModelProto, spec: ModelSpec) -> None:

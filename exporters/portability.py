@@ -24,7 +24,6 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from . import onnx_file
 from .qdq import Graph, QuantizedWeight, quantized_weights
 
 PAIR_LIMIT = 32767  # the largest signed 16-bit number
@@ -41,8 +40,8 @@ _EXACT = frozenset(
     )
 )
 # Integer kernels replace these when inputs and output are quantized. (Sigmoid's makes a table with
-# the CPU's own exponential function: not the same everywhere.)
-_FUSED = frozenset((*onnx_file.WEIGHTED, "AveragePool", "GlobalAveragePool", "LeakyRelu"))
+# the CPU's own exponential function: not the same everywhere. ConvTranspose has none at all.)
+_FUSED = frozenset(("Conv", "Gemm", "MatMul", "AveragePool", "GlobalAveragePool", "LeakyRelu"))
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,11 @@ class Portability:
     layers: tuple[LayerPortability, ...]
     float_nodes: tuple[str, ...]  # inexact float operators whose results are quantized again
     reason: str
+
+    @property
+    def can_saturate(self) -> bool:
+        """True when the 16-bit sums of a layer may stop; of what is not portable, the worse."""
+        return any(LARGEST_ACTIVATION * layer.worst_pair > PAIR_LIMIT for layer in self.layers)
 
 
 def portability(model: onnx.ModelProto) -> Portability:

@@ -83,7 +83,7 @@ def simulate(model: onnx.ModelProto, feed: dict[str, NDArray[Any]]) -> tuple[Lay
         return ()
     tensors = [inputs.tensor for _, inputs in layers if inputs]
     session = onnx_file.session(onnx_file.with_outputs(model, tensors), optimised=False)
-    values = dict(zip(tensors, session.run(tensors, feed), strict=True))
+    values = dict(zip(tensors, onnx_file.run_feed(session, tensors, feed), strict=True))
     return tuple(
         _layer(weight, inputs, values[inputs.tensor]) for weight, inputs in layers if inputs
     )
@@ -102,7 +102,8 @@ def confirm(
         onnx_file.session(model, config=EXACT_KERNELS),
         onnx_file.session(model, optimised=False),
     ]
-    default, exact, unfused = (session.run(None, feed)[0] for session in runs)
+    output = model.graph.output[0].name
+    default, exact, unfused = (onnx_file.run_feed(run, [output], feed)[0] for run in runs)
     target = cpu_target()
     found = Confirmation(
         target,

@@ -64,6 +64,7 @@ class Subject:
     time: Callable[[bytes, str, bool], Speed]  # file, id, portable
     # scheme -> the FP32 model after quantization-aware fine-tuning, with its statistics
     fine_tune: Callable[[Int8Options], tuple[onnx.ModelProto, ActivationStatistics]] | None = None
+    float_nodes: tuple[str, ...] = ()  # that cannot be quantized, and stay float in every variant
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,9 @@ class _Search:
 
     def _schemes(self) -> None:
         for scheme in self.options.search.schemes:
-            self._int8(Int8Options(id=f"int8-{scheme}", **_SCHEMES[scheme]), "schemes")
+            kept = self.subject.float_nodes
+            asked = Int8Options(id=f"int8-{scheme}", exclude_nodes=kept, **_SCHEMES[scheme])
+            self._int8(asked, "schemes")
 
     def _granularity(self) -> None:
         base = self._base()
@@ -217,7 +220,7 @@ class _Search:
         base = self._finest()
         depthwise = _depthwise(self.subject.model)
         if self.options.search.float_depthwise and depthwise and base is not None:
-            asked = replace(_int8_of(base), id=f"{base.id}-fdw", exclude_nodes=depthwise)
+            asked = _with_float(_int8_of(base), depthwise, f"{base.id}-fdw")
             self._int8(asked, "float depthwise")
         if self.options.search.dynamic and head_share(self.subject.model) >= _HEADS:
             dynamic = DynamicOptions()
@@ -250,7 +253,7 @@ class _Search:
 
     def _without(self, options: Int8Options, node: str) -> tuple[float, float]:
         """(loss, SQNR in dB) with that layer in float."""
-        asked = replace(options, exclude_nodes=(*options.exclude_nodes, node))
+        asked = _with_float(options, [node], options.id)
         try:
             quantized = quantize(self.subject.model, asked, self.subject.statistics)
             model = self.subject.finish(quantized, asked.id)
@@ -280,11 +283,7 @@ class _Search:
                 failing = middle
 
     def _mixed_trial(self, base: Trial, layers: Sequence[str]) -> Trial:
-        asked = replace(
-            _int8_of(base),
-            id=f"{base.id}-mixed{len(layers)}",
-            exclude_nodes=tuple(sorted(layers)),
-        )
+        asked = _with_float(_int8_of(base), layers, f"{base.id}-mixed{len(layers)}")
         return self._int8(asked, "mixed precision")
 
     def _fine_tuned(self) -> None:
@@ -361,12 +360,14 @@ class _Search:
     def _judged(self, trial: Trial, model: onnx.ModelProto, timed_as: str | None) -> Trial:
         data = onnx_file.to_bytes(model)
         portable, reason = False, "float arithmetic differs in the last bits"
+        can_saturate = False
         stopped: tuple[LayerSaturation, ...] = ()
         if trial.precision == "fp16":
             reason = "half precision is computed differently from target to target"
         elif trial.precision == "int8":
             verdict = portability(model)
             portable, reason = verdict.portable, verdict.reason
+            can_saturate = verdict.can_saturate
             confirm(model, self.subject.extremes, portable=portable)
             stopped = () if portable else simulate(model, self.subject.extremes)
         timer = self.trials.get(timed_as or "")
@@ -375,6 +376,7 @@ class _Search:
             trial,
             portable=portable,
             portability=reason,
+            can_saturate=can_saturate,
             saturation=stopped,
             size_bytes=len(data),
             assessment=self.subject.assess(data, trial.id, portable),
@@ -398,7 +400,7 @@ class _Search:
             if trial.precision == "int8"
             and trial.error is None
             and "exclude_nodes" in trial.options
-            and not trial.options["exclude_nodes"]
+            and set(trial.options["exclude_nodes"]) <= set(self.subject.float_nodes)
         ]
 
     def _base(self) -> Trial | None:
@@ -432,9 +434,10 @@ class _Search:
 
 
 def _best(trials: Sequence[Trial]) -> Trial | None:
-    """Portable ones before others; then the fastest, and of equally fast ones the one that lost
-    least."""
-    peers = [t for t in trials if t.portable] or list(trials)
+    """Portable ones before others, and those whose sums cannot saturate before those that may;
+    then the fastest, and of equally fast ones the one that lost least."""
+    peers = [t for t in trials if t.portable] or [t for t in trials if not t.can_saturate]
+    peers = peers or list(trials)
     fastest = max((t.speedup for t in peers), default=0.0)
     equal = [t for t in peers if t.speedup * SAME_SPEED >= fastest]
     return min(equal, key=_damage, default=None)
@@ -449,6 +452,12 @@ def _int8_of(trial: Trial) -> Int8Options:
     options = dict(trial.options)
     options["exclude_nodes"] = tuple(options["exclude_nodes"])
     return Int8Options(**options)
+
+
+def _with_float(options: Int8Options, layers: Sequence[str], name: str) -> Int8Options:
+    """The same with these layers in float, too."""
+    kept = tuple(sorted({*options.exclude_nodes, *layers}))
+    return replace(options, id=name, exclude_nodes=kept)
 
 
 def _suffix(options: Int8Options) -> str:

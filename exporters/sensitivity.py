@@ -128,7 +128,7 @@ def _inner(
     wanted = list(dict.fromkeys(names))
     options = ort.RunOptions()
     options.only_execute_path_to_fetches = True
-    return dict(zip(wanted, session.run(wanted, feed, options), strict=True))
+    return dict(zip(wanted, onnx_file.run_feed(session, wanted, feed, options), strict=True))
 
 
 def _reach(graph: Graph, node: onnx.NodeProto) -> tuple[float, float]:

@@ -30,8 +30,8 @@ class Speed:
     """How fast a model is at batch 1, beside FP32 in the same rounds."""
 
     p50_ms: float
-    speedup: float  # times as fast as FP32, wall time
-    cpu_speedup: float  # the same in CPU time
+    speedup: float  # times as fast as FP32; what decides: wall time, or CPU time of one thread
+    cpu_speedup: float  # in CPU time
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Trial:
     seconds: float  # that it took, wall time
     portable: bool = False
     portability: str = ""  # the reason
+    can_saturate: bool = False  # its weights allow 16-bit sums to stop, on CPUs that have these
     saturation: tuple[LayerSaturation, ...] = ()  # simulated; of files that are not portable
     size_bytes: int = 0
     assessment: Assessment | None = None

@@ -22,12 +22,12 @@ from rich.table import Table
 
 from .commands import COMMANDS
 from .console import ConsoleObserver, outcome_line
-from .errors import Interrupted, PipelineError, RecipeError, StageError, StoreError
+from .errors import GateError, Interrupted, PipelineError, RecipeError, StageError, StoreError
 from .recipe import load, shipped_names
 from .runner import Runner
 from .stages import STAGES
 from .store import Store
-from .tables import bundle_tables, result_table
+from .tables import bundle_tables, quantize_table, result_table
 
 if TYPE_CHECKING:
     from .recipe import Recipe
@@ -365,6 +365,105 @@ def inspect(bundle: str, as_json: bool) -> None:
     for part in bundle_tables(opened.manifest, str(opened.id)):
         _out.print(part, soft_wrap=isinstance(part, str))
     opened.close()
+
+
+def _numbers(_: click.Context, option: click.Parameter, text: str | None) -> Any:
+    """ "0.485,0.456,0.406" as numbers, "224x224" as a size."""
+    if text is None:
+        return None
+    try:
+        if option.name == "size":
+            height, width = (int(part) for part in text.lower().split("x"))
+            return height, width
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        wanted = "HEIGHTxWIDTH" if option.name == "size" else "numbers with commas between them"
+        raise click.BadParameter(f"{text!r}; expected {wanted}.") from None
+
+
+@cli.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "--data",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder of images (sub-folders are classes), or .npz/.npy of the inputs themselves.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where results go.  [default: NAME-int8 in this folder]",
+)
+@click.option("--minutes", default=10.0, show_default=True, help="Time box of the search.")
+@click.option("--threads", default=1, show_default=True, help="Threads of the timings.")
+@click.option(
+    "--margin",
+    type=float,
+    help="Points of accuracy, or without labels of answers equal to FP32's, that may be lost.  "
+    "[default: 0.5 with labels, 1 without]",
+)
+@click.option(
+    "--min-sqnr",
+    default=20.0,
+    show_default=True,
+    help="Decibels that outputs without a single answer must reach.",
+)
+@click.option(
+    "--task",
+    type=click.Choice(["multi-class", "multi-label", "values"]),
+    help="What the outputs are.  [default: found from them]",
+)
+@click.option("--size", metavar="HxW", callback=_numbers, help="Where the model leaves it free.")
+@click.option("--layout", type=click.Choice(["nchw", "nhwc"]), help="Where the shape is unclear.")
+@click.option("--mean", metavar="M[,M,M]", callback=_numbers, help="Of pixels in [0, 1]; 0.")
+@click.option("--std", metavar="S[,S,S]", callback=_numbers, help="Likewise; 1.")
+@click.option("--color", type=click.Choice(["rgb", "bgr"]), default="rgb", show_default=True)
+@click.option("--calibration-images", default=256, show_default=True, type=click.IntRange(16))
+@click.option("--validation-images", default=500, show_default=True, type=click.IntRange(16))
+def quantize(model: Path, data: Path, out: Path | None, **options: Any) -> None:
+    """Search the INT8 form of someone else's MODEL.onnx that pays, and prove it against FP32.
+
+    Ctrl-C ends the search with the best form so far; the same command goes on.
+    """
+    from exporters.errors import ExportError
+
+    from .quantize_file import Request, quantize_file
+
+    request = Request.of(model, data, out or Path(f"{model.stem}-int8"), **options)
+    try:
+        with (
+            _imports_undisturbed(),
+            ConsoleObserver(_out).watching() as observer,
+            _stop_requested() as stopped,
+        ):
+            report = quantize_file(request, observer, stopped)
+    except ExportError as exc:
+        raise PipelineError(str(exc)) from exc
+    for part in quantize_table(report):
+        _out.print(part, soft_wrap=isinstance(part, str))
+    _out.print(f"  → {escape(str(request.out))}/")
+    if not report.passed:
+        raise GateError("no INT8 file was written; the verdict above says why.")
+
+
+@contextmanager
+def _stop_requested() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed; a second one interrupts at once."""
+    asked = threading.Event()
+    interrupt = signal.getsignal(signal.SIGINT)
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if asked.is_set() and callable(interrupt):
+            interrupt(number, frame)
+        asked.set()
+        # the tools that make a model are silenced by pointing sys.stderr elsewhere
+        click.echo("ending with what was found; Ctrl-C again to leave at once", sys.__stderr__)
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, interrupt)
 
 
 @cli.command()

@@ -10,8 +10,10 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from exporters.trial import Trial
     from runtime import Manifest
 
+    from .quantize_file import Report as QuantizeReport
     from .report.data import Report, Speed, VariantReport
     from .report.search_data import SearchReport, TrialReport
 
@@ -141,3 +143,49 @@ def bundle_tables(manifest: Manifest, bundle_id: str) -> Iterator[Table | str]:
     data = manifest.provenance.get("data")
     if isinstance(data, dict):
         yield f"  data: {escape(str(data.get('name')))}, licence {escape(str(data.get('licence')))}"
+
+
+def quantize_table(report: QuantizeReport) -> Iterator[Table | str]:
+    """Every form that a search tried, what stayed float, and the verdict."""
+    yield f"judged by {escape(report.judged_by)}"
+    table = Table("form", "step", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for heading in ("speed", "p50 ms", "KiB", "SQNR dB", "right %"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("portable")
+    table.add_column("gate")
+    written = {file.trial for file in report.files}
+    for trial in report.trials:
+        table.add_row(*_form_cells(trial, trial.id in written))
+    yield table
+    for row in report.left_in_float:
+        yield f"  stays float: {escape(row.what)} ({escape(row.reason)})"
+    for trial in report.trials:
+        if trial.error is not None:
+            yield f"  [yellow]{escape(trial.id)} could not be made:[/yellow] {escape(trial.error)}"
+        elif trial.saturation and (worst := max(t.saturated for t in trial.saturation)) > 0:
+            layers = sum(layer.saturated > 0 for layer in trial.saturation)
+            yield (
+                f"  [yellow]{escape(trial.id)} saturates[/yellow] on x86 without VNNI: {layers} "
+                f"layers, up to {worst:.1%} of the outputs of one"
+            )
+    yield f"  [dim]speed against the model that was given, {escape(report.hardware)}[/dim]"
+    for line in report.verdict:
+        yield f"[bold]{escape(line)}[/bold]"
+
+
+def _form_cells(trial: Trial, is_written: bool) -> list[str]:
+    name = f"[bold]{escape(trial.id)}[/bold]" if is_written else escape(trial.id)
+    found, speed = trial.assessment, trial.speed
+    if found is None or speed is None:
+        return [name, trial.step, "", "", "", "", "", "", "[yellow]not made[/yellow]"]
+    return [
+        name,
+        trial.step,
+        f"{speed.speedup:.2f}x",
+        f"{speed.p50_ms:.3f}",
+        f"{trial.size_bytes / 1024:,.0f}",
+        f"{found.sqnr_db:.1f}",
+        f"{found.accuracy_percent:.2f}",
+        "yes" if trial.portable else "no" if trial.precision == "int8" else "",
+        "[green]passed[/green]" if found.passed else "[red]failed[/red]",
+    ]

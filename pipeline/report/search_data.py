@@ -59,6 +59,7 @@ class TrialReport:
     seconds: float
     portable: bool = False
     portability: str = ""  # the reason
+    can_saturate: bool = False  # by its weights, on CPUs with 16-bit sums
     saturation: tuple[SaturationRow, ...] = ()  # of files that are not portable
     size_bytes: int = 0
     assessment: AssessmentReport | None = None

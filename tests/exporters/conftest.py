@@ -3,6 +3,7 @@ coloured faces with a residual sum and two fully connected layers."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from exporters.onnx_from_torch import onnx_from_torch
 from exporters.options import ExportOptions
 from exporters.preprocess_graph import resize_graph
 from runtime import Default, ModelSpec
+
+sys.path.append(str(Path(__file__).parent))  # foreign_networks.py
 
 DIGITS = ModelSpec("digits", "multi-class", 12, 12, 1, ("zero", "one", "two", "three"))
 FACES = ModelSpec("faces", "multi-label", 16, 16, 3, ("Smiling", "Eyeglasses", "Bald"))

@@ -1,4 +1,5 @@
-"""The small model that several files take apart."""
+"""The small model that several files take apart, and the networks of strangers, which are those of
+the exporters' tests."""
 
 from __future__ import annotations
 
@@ -7,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # for pets.py, which is no test
+# for pets.py and foreign_networks.py, which are no tests
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parents[1] / "exporters"))
 
 from pets import World
 

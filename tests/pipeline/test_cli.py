@@ -91,6 +91,7 @@ def _marks(text: str) -> dict[str, str]:
         ("predict", ["BUNDLE IMAGES", "--top", "--json", "--device", "--variant"]),
         ("inspect", ["BUNDLE", "--json"]),
         ("selftest", ["BUNDLE", "--json", "--device"]),
+        ("quantize", ["MODEL", "--data", "--out", "--minutes", "--margin", "--mean", "--std"]),
     ],
 )
 def test_every_verb_has_help(verb: str, told: list[str]) -> None:
