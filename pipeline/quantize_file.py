@@ -327,7 +327,7 @@ def _time(
     """Beside the original file in turns, with the model's own batch, else one image at a time."""
     from exporters import onnx_file
     from exporters.trial import Speed
-    from pipeline.timing import TimingOptions, measure_all, speed_ratio
+    from pipeline.timing import TimingOptions, decisive_speedup, measure_all, speed_ratio
 
     name, batch = foreign.input.name, foreign.input.batch or 1
     runs = {}
@@ -336,14 +336,12 @@ def _time(
         runs[key] = partial(_run_session, session, name, samples[:batch] if batch > 1 else None)
     options = TimingOptions(seconds=_SECONDS, batch=1, warmup=4, min_n=16)
     found = measure_all(runs, samples, options)
-    wall, cpu = (
-        speed_ratio(found["base"], found["candidate"], of="wall").value,
-        speed_ratio(found["base"], found["candidate"], of="cpu").value,
+    base, candidate = found["base"], found["candidate"]
+    return Speed(
+        candidate.latency.p50_ms,
+        decisive_speedup(base, candidate, threads),
+        speed_ratio(base, candidate, of="cpu").value,
     )
-    # One thread computes for as long as it has the core, so that its CPU time is its wall time on
-    # a quiet machine. (On a busy one 14 times was measured where 3.6 is right.)
-    speedup = cpu if threads == 1 else wall
-    return Speed(found["candidate"].latency.p50_ms, speedup, cpu)
 
 
 def _run_session(session: Any, name: str, whole: NDArray[Any] | None, images: NDArray[Any]) -> None:

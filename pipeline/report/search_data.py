@@ -43,7 +43,7 @@ class TrialSpeed:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
     p50_ms: float
-    speedup: float  # times as fast as FP32, wall time
+    speedup: float  # times as fast as FP32; CPU time at one thread, wall time at several
     cpu_speedup: float  # the same in CPU time
 
 

@@ -116,7 +116,7 @@ def _time(
 ) -> Speed:
     """Beside FP32 in turns, each by the predictor that ships."""
     from exporters.trial import Speed
-    from pipeline.timing import TimingOptions, measure_all, speed_ratio
+    from pipeline.timing import TimingOptions, decisive_speedup, measure_all, speed_ratio
 
     with (
         data.predictor(fp32, "fp32", portable=False, threads=threads) as base,
@@ -125,11 +125,12 @@ def _time(
         found = measure_all(
             {"base": base, "candidate": candidate}, data.images, TimingOptions(seconds=_SECONDS)
         )
-    wall, cpu = (
-        speed_ratio(found["base"], found["candidate"], of="wall"),
-        speed_ratio(found["base"], found["candidate"], of="cpu"),
+    timed = found["candidate"]
+    return Speed(
+        timed.latency.p50_ms,
+        decisive_speedup(found["base"], timed, threads),
+        speed_ratio(found["base"], timed, of="cpu").value,
     )
-    return Speed(found["candidate"].latency.p50_ms, wall.value, cpu.value)
 
 
 def _fine_tune(

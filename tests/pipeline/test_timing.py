@@ -18,6 +18,7 @@ from pipeline.timing import (
     Round,
     Timing,
     TimingOptions,
+    decisive_speedup,
     latency_of,
     measure_all,
     measure_function_process,
@@ -238,3 +239,13 @@ def test_a_row_is_what_the_report_takes() -> None:
     assert set(found) == {f.name for f in fields(Speed)} - {"threads"}
     assert Speed(**found, threads=1).cold_start_ms == 231.0
     assert Speed(**timing.to_dict(timed([1.0]))).rss_mb is None
+
+
+def test_one_thread_is_judged_by_its_cpu_time() -> None:
+    """Where another process took the core from the base, the wall says what is not so."""
+    base, other = (
+        Timing(latency_of([MS], 1), 1.0, 1.0, 32, (Round(wall_ms, cpu_ms),) * 3)
+        for wall_ms, cpu_ms in ((8.0, 2.0), (1.0, 1.0))
+    )
+    assert decisive_speedup(base, other, threads=1) == 2
+    assert decisive_speedup(base, other, threads=2) == 8
