@@ -4,6 +4,7 @@ numbers, from probabilities that the shipped predictor gives."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from runtime import Predictor
 from runtime.spec import ModelSpec
 
 from .gates import screen, tolerances_for
-from .metrics import Floats, best_thresholds
+from .metrics import Floats, adjusted_thresholds, best_thresholds
 from .options import GateOptions
 from .parity import Thresholds, compare, stream
 from .sensitivity import sqnr_db
@@ -53,11 +54,19 @@ class ValidationData:
             reference=self.reference[:count],
         )
 
-    def thresholds(self, probabilities: Floats) -> Thresholds:
-        """Those that a model with these probabilities would ship with; None for multi-class."""
+    @cached_property
+    def thresholds(self) -> Thresholds:
+        """Those of FP32; None for multi-class."""
         if self.spec.task == "multi-class":
             return None
-        return best_thresholds(probabilities, self.labels, self.gate.thresholds)
+        return best_thresholds(self.reference, self.labels, self.gate.thresholds)
+
+    def thresholds_of(self, probabilities: Floats) -> Thresholds:
+        """Those that a form with these probabilities would ship with; None for multi-class."""
+        if self.thresholds is None:
+            return None
+        reference = np.asarray(self.thresholds, np.float64)
+        return adjusted_thresholds(probabilities, self.labels, reference, self.gate.thresholds)
 
     def predictor(
         self, model: bytes, variant: str, *, portable: bool, threads: int | None = None
@@ -88,8 +97,8 @@ class ValidationData:
             found,
             self.labels,
             self.spec,
-            reference_thresholds=self.thresholds(self.reference),
-            candidate_thresholds=self.thresholds(found),
+            reference_thresholds=self.thresholds,
+            candidate_thresholds=self.thresholds_of(found),
         )
         verdict = screen(parity, self.gate, tolerances_for(variant))
         return Assessment(

@@ -49,10 +49,11 @@ def balanced_accuracy(
     return np.asarray(np.nanmean(rates, axis=0), np.float64)
 
 
+Objective = Literal["balanced", "accuracy"]
+
+
 def best_thresholds(
-    probabilities: Floats,
-    labels: NDArray[np.integer],
-    objective: Literal["balanced", "accuracy"] = "balanced",
+    probabilities: Floats, labels: NDArray[np.integer], objective: Objective = "balanced"
 ) -> NDArray[np.float64]:
     """For each label the threshold with the best balanced (or plain) accuracy, [labels].
 
@@ -61,10 +62,65 @@ def best_thresholds(
     follow the noise of a validation split.
     """
     grid = np.linspace(0.05, 0.95, 91)
-    answers = [decide(probabilities, np.full(1, threshold)) for threshold in grid]
-    if objective == "balanced":
-        scores = np.stack([balanced_accuracy(answer, labels) for answer in answers])
-    else:
-        scores = np.stack([(answer == labels).mean(axis=0) for answer in answers])
-    penalty = 1e-9 * np.abs(grid - 0.5)[:, None]  # scores are [grid, labels]
+    scores = np.stack(
+        [
+            _score(probabilities, labels, np.full(labels.shape[1], threshold), objective)
+            for threshold in grid
+        ]
+    )  # (grid, labels)
+    penalty = 1e-9 * np.abs(grid - 0.5)[:, None]
     return np.asarray(grid[(scores - penalty).argmax(axis=0)].round(2), np.float64)
+
+
+def adjusted_thresholds(
+    probabilities: Floats,
+    labels: NDArray[np.integer],
+    reference: NDArray[np.float64],
+    objective: Objective = "balanced",
+) -> NDArray[np.float64]:
+    """Thresholds [labels] of another form of a model that has those of ``reference``.
+
+    A threshold moves to the best one of this form only where that is better by more than a
+    standard error on these images. Scores are flat around their best: without that, the noise of
+    the validation split would flip hundreds of answers where quantization changed hardly any.
+    """
+    own = best_thresholds(probabilities, labels, objective)
+    gain = _score(probabilities, labels, own, objective) - _score(
+        probabilities, labels, reference, objective
+    )
+    return np.where(
+        gain > _standard_error(probabilities, labels, reference, objective), own, reference
+    )
+
+
+def _score(
+    probabilities: Floats,
+    labels: NDArray[np.integer],
+    thresholds: NDArray[np.float64],
+    objective: Objective,
+) -> NDArray[np.float64]:
+    """What a threshold is chosen by, [labels]."""
+    answers = decide(probabilities, thresholds)
+    if objective == "balanced":
+        return balanced_accuracy(answers, labels)
+    return np.asarray((answers == labels).mean(axis=0), np.float64)
+
+
+def _standard_error(
+    probabilities: Floats,
+    labels: NDArray[np.integer],
+    thresholds: NDArray[np.float64],
+    objective: Objective,
+) -> NDArray[np.float64]:
+    """Of :func:`_score`, binomial, [labels]."""
+    right = decide(probabilities, thresholds) == labels
+    if objective == "accuracy":
+        share = right.mean(axis=0)
+        return np.asarray(np.sqrt(share * (1 - share) / len(labels)), np.float64)
+    variance = np.zeros(labels.shape[1])
+    for present in (True, False):  # sensitivity, specificity
+        chosen = (labels == 1) == present
+        count = np.maximum(chosen.sum(axis=0), 1)
+        share = (right & chosen).sum(axis=0) / count
+        variance += share * (1 - share) / count / 4
+    return np.asarray(np.sqrt(variance), np.float64)

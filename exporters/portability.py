@@ -24,6 +24,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from .onnx_file import WEIGHTED
 from .qdq import Graph, QuantizedWeight, quantized_weights
 
 PAIR_LIMIT = 32767  # the largest signed 16-bit number
@@ -87,6 +88,8 @@ def portability(model: onnx.ModelProto) -> Portability:
     reasons = [f"{layer.node}: {layer.reason}" for layer in layers if not layer.portable]
     if floats:
         reasons.append(f"{_some(floats, ', ')} compute in float between quantized tensors")
+    if mixed := _float_layers(graph):
+        reasons.append(f"{_some(mixed, ', ')} multiply in float")
     if reasons:
         return Portability(False, layers, floats, _some(reasons, "; "))
     worst = max(layer.worst_pair for layer in layers)
@@ -155,6 +158,15 @@ def _worst_sum(weight: QuantizedWeight) -> int:
     largest = LARGEST_ACTIVATION * rows.reshape(len(rows), -1).sum(axis=1)
     bias = 0 if weight.bias is None else int(np.abs(weight.bias.astype(np.int64)).max(initial=0))
     return int(largest.max(initial=0)) + bias
+
+
+def _float_layers(graph: Graph) -> list[str]:
+    """Operators with float weights: their sums depend on the order of the terms."""
+    return [
+        node.name
+        for node in graph.nodes
+        if node.op_type in WEIGHTED and node.input[1] in graph.constants
+    ]
 
 
 def _inexact(graph: Graph) -> tuple[str, ...]:

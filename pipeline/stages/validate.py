@@ -25,8 +25,9 @@ PROBABILITIES_NAME = "probabilities.npz"  # of the test split: "reference" and e
 def run(context: Context) -> dict[str, Any]:
     """Compare, then judge; raises GateError when fp32 itself does not pass.
 
-    Each form of a multi-label model has thresholds of its own, as it ships: those that are best
-    for its probabilities of the validation split. What they change is told beside it.
+    Each form of a multi-label model has thresholds of its own, as it ships: those of the PyTorch
+    network, moved where its own probabilities of the validation split ask for it by more than
+    chance. What that changes is told beside it.
     """
     import numpy as np
 
@@ -72,7 +73,7 @@ def run(context: Context) -> dict[str, Any]:
                 dataset.test.images,
                 progress=partial(step, f"validate: {name}"),
             )
-        own = _thresholds(seen, dataset.val, recipe)
+        own = _thresholds(seen, dataset.val, recipe, thresholds)
         parity = compare(
             reference,
             found[name],
@@ -114,13 +115,21 @@ def run(context: Context) -> dict[str, Any]:
     }
 
 
-def _thresholds(seen: Floats | None, split: Split, recipe: Recipe) -> NDArray[np.float64] | None:
-    """The best ones for these probabilities of the validation split; None for multi-class."""
-    from exporters.metrics import best_thresholds
+def _thresholds(
+    seen: Floats | None,
+    split: Split,
+    recipe: Recipe,
+    reference: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64] | None:
+    """Thresholds for these probabilities of the validation split, moved away from ``reference``
+    only where that pays; None for multi-class."""
+    from exporters.metrics import adjusted_thresholds, best_thresholds
 
     if seen is None:
         return None
-    return best_thresholds(seen, split.labels, recipe.gate.thresholds)
+    if reference is None:
+        return best_thresholds(seen, split.labels, recipe.gate.thresholds)
+    return adjusted_thresholds(seen, split.labels, reference, recipe.gate.thresholds)
 
 
 def _balanced(
