@@ -3,6 +3,7 @@ numbers, from probabilities that the shipped predictor gives."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -56,17 +57,38 @@ class ValidationData:
 
     @cached_property
     def thresholds(self) -> Thresholds:
-        """Those of FP32; None for multi-class."""
+        """Those of FP32, one row for each image; None for multi-class."""
         if self.spec.task == "multi-class":
             return None
-        return best_thresholds(self.reference, self.labels, self.gate.thresholds)
+        return self._crosswise(
+            lambda half: best_thresholds(
+                self.reference[half], self.labels[half], self.gate.thresholds
+            )
+        )
 
     def thresholds_of(self, probabilities: Floats) -> Thresholds:
-        """Those that a form with these probabilities would ship with; None for multi-class."""
+        """Those that a form with these probabilities would ship with, likewise."""
         if self.thresholds is None:
             return None
-        reference = np.asarray(self.thresholds, np.float64)
-        return adjusted_thresholds(probabilities, self.labels, reference, self.gate.thresholds)
+        return self._crosswise(
+            lambda half: adjusted_thresholds(
+                probabilities[half],
+                self.labels[half],
+                best_thresholds(self.reference[half], self.labels[half], self.gate.thresholds),
+                self.gate.thresholds,
+            )
+        )
+
+    def _crosswise(self, choose: Callable[[slice], NDArray[np.float64]]) -> NDArray[np.float64]:
+        """Thresholds [n, labels] that are chosen on every other image, for those between them.
+
+        Chosen on the very images that they are judged on, FP32's thresholds would fit its own
+        chance hits, and every other form would seem to lose answers by having hits of its own.
+        """
+        even, odd = slice(0, None, 2), slice(1, None, 2)
+        rows = np.empty((len(self.images), len(self.spec.labels)))
+        rows[even], rows[odd] = choose(odd), choose(even)
+        return rows
 
     def predictor(
         self, model: bytes, variant: str, *, portable: bool, threads: int | None = None

@@ -119,12 +119,13 @@ def compare(
     """Compare probabilities [n, labels] of the same images.
 
     ``labels`` are the true classes [n], or 0/1 [n, labels] for multi-label; a multi-label model
-    has thresholds [labels], 0.5 where none are given. ``worst`` is how many of the images that
+    has thresholds [labels] or [n, labels], 0.5 where none are given. ``worst`` is how many of the images that
     differ most are named. Raises ExportError when the shapes do not belong together.
     """
     _check_shapes(reference, candidate, labels, spec)
     before, after = (
-        _thresholds(given, spec) for given in (reference_thresholds, candidate_thresholds)
+        _thresholds(given, spec, len(reference))
+        for given in (reference_thresholds, candidate_thresholds)
     )
     difference = np.abs(reference.astype(np.float64) - candidate)
     was, now = correct(reference, labels, before), correct(candidate, labels, after)
@@ -165,16 +166,17 @@ def _pairs(was: NDArray[np.bool_], now: NDArray[np.bool_]) -> Pairs:
     )
 
 
-def _thresholds(given: Thresholds, spec: ModelSpec) -> Thresholds:
+def _thresholds(given: Thresholds, spec: ModelSpec, images: int) -> Thresholds:
     if spec.task == "multi-class":
         if given is not None:
             raise ExportError("thresholds were given for a multi-class model, which has none.")
         return None
     values = np.full(len(spec.labels), 0.5) if given is None else np.asarray(given)
-    if values.shape != (len(spec.labels),):
+    labels = len(spec.labels)
+    if values.shape not in ((labels,), (images, labels)):
         raise ExportError(
-            f"thresholds have shape {values.shape}; expected one for each of {len(spec.labels)} "
-            "labels."
+            f"thresholds have shape {values.shape}; expected one for each of {labels} labels, or "
+            f"({images}, {labels}) for each image."
         )
     return values
 

@@ -55,4 +55,3 @@ def test_thresholds_move_label_by_label() -> None:
     half[:, 0] *= 0.4
     found = adjusted_thresholds(half, labels, reference)
     assert found[0] != reference[0] and found[1] == reference[1]
-
