@@ -119,8 +119,8 @@ def compare(
     """Compare probabilities [n, labels] of the same images.
 
     ``labels`` are the true classes [n], or 0/1 [n, labels] for multi-label; a multi-label model
-    has thresholds [labels] or [n, labels], 0.5 where none are given. ``worst`` is how many of the images that
-    differ most are named. Raises ExportError when the shapes do not belong together.
+    has thresholds [labels] or [n, labels], 0.5 where none are given. ``worst`` is how many of the
+    images that differ most are named. Raises ExportError when the shapes do not belong together.
     """
     _check_shapes(reference, candidate, labels, spec)
     before, after = (

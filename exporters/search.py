@@ -245,7 +245,7 @@ class _Search:
         loss, sqnr = self.subject.assess_quickly(onnx_file.to_bytes(quantized))
         for row in sorted(noise, key=lambda row: row.sqnr_db)[:_MOST_LAYERS]:
             self._check_time()
-            self.on_step(f"{row.node} back in float", len(self.trials), self.expected)
+            self._tell(f"{row.node} back in float")
             without = self._without(_int8_of(base), row.node)
             found = LayerDamage(row.node, loss - without[0], without[1] - sqnr)
             damage = sorted((*self.explanation.damage, found), key=lambda d: -d.sqnr_gained_db)
@@ -341,7 +341,7 @@ class _Search:
             return known
         if not forced and precision == "int8":
             self._check_time()
-        self.on_step(trial_id, len(self.trials), max(self.expected, len(self.trials) + 1))
+        self._tell(trial_id)
         began = self.clock()
         model: onnx.ModelProto | None = None
         trial = Trial(trial_id, precision, step, options, 0.0)
@@ -385,10 +385,23 @@ class _Search:
         )
 
     def _check_time(self) -> None:
-        spent = self.spent_before + self.clock() - self.began
-        limit = 60 * self.options.search.minutes or math.inf  # 0: there is nothing to search
-        if self.stopped() or spent > limit:
+        if self.stopped() or self._seconds_left() < 0:
             raise _TimeIsOverError
+
+    def _seconds_left(self) -> float:
+        limit = 60 * self.options.search.minutes or math.inf  # 0: there is nothing to search
+        return limit - (self.spent_before + self.clock() - self.began)
+
+    def _tell(self, what: str) -> None:
+        """What is tried, the best so far, and the time left at most."""
+        left, parts = self._seconds_left(), [what]
+        best = _best([t for t in self.trials.values() if t.precision == "int8" and t.passed])
+        if best is not None:
+            parts.append(f"best so far {best.id} {best.speedup:.2f}x")
+        if math.isfinite(left):
+            parts.append(f"at most {max(left, 0):.0f} s left")
+        done = len(self.trials)
+        self.on_step("; ".join(parts), done, max(self.expected, done + 1))
 
     # --- choosing --------------------------------------------------------------------------
 
