@@ -10,6 +10,7 @@ from .saturation import LayerSaturation
 
 # Speeds closer than this are one speed: two runs of the same file differ by so much.
 SAME_SPEED = 1.02
+SAME_POINTS = 0.05  # of accuracy: less is luck on a validation split of some thousand images
 SAME_SIZE = 1.05  # nobody chooses between two files by less
 
 
@@ -85,17 +86,16 @@ def pareto_front(trials: Sequence[Trial]) -> tuple[str, ...]:
 
 
 def _dominates(a: Trial, b: Trial) -> bool:
-    """Speeds within ``SAME_SPEED`` count as equal, and so do sizes; more right answers than FP32
-    has are luck and count as equal to it."""
-    lost_a, lost_b = (max(t.assessment.lost_points, 0.0) for t in (a, b) if t.assessment)
+    """At least as good in everything and better in something, by more than the constants above."""
+    lost_a, lost_b = (t.assessment.lost_points if t.assessment else 0.0 for t in (a, b))
     if (
-        lost_a > lost_b
+        lost_a > lost_b + SAME_POINTS
         or b.speedup > SAME_SPEED * a.speedup
         or a.size_bytes > SAME_SIZE * b.size_bytes
     ):
         return False
     return (
-        lost_a < lost_b
+        lost_a < lost_b - SAME_POINTS
         or a.speedup > SAME_SPEED * b.speedup
         or b.size_bytes > SAME_SIZE * a.size_bytes
     )

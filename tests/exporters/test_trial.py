@@ -43,11 +43,11 @@ def trial(
         ([trial("fp32", size=4000), trial("int8", 0.1, 2.0)], ("int8", "fp32")),
         # as accurate, faster and smaller: FP32 is beaten
         ([trial("fp32", size=4000), trial("int8", 0.0, 2.0)], ("int8",)),
-        # more right answers than FP32 are luck, not accuracy
-        ([trial("fp32"), trial("int8", -0.1, 1.0)], ("fp32", "int8")),
+        # a few answers more or less are luck, not accuracy
+        ([trial("fp32"), trial("int8", -0.04, 1.0)], ("fp32", "int8")),
         # within 2 % of the speed: the more accurate one beats the other
-        ([trial("int8-a", 0.02, 2.0), trial("int8-b", 0.01, 1.97)], ("int8-b",)),
-        ([trial("int8-a", 0.02, 2.0), trial("int8-b", 0.01, 1.9)], ("int8-a", "int8-b")),
+        ([trial("int8-a", 0.2, 2.0), trial("int8-b", 0.01, 1.97)], ("int8-b",)),
+        ([trial("int8-a", 0.2, 2.0), trial("int8-b", 0.01, 1.9)], ("int8-a", "int8-b")),
         # what failed the gate is on no front
         ([trial("fp32"), trial("int8", 0.0, 3.0, 10, passed=False)], ("fp32",)),
         ([], ()),
