@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from runtime import Predictor
 from runtime.spec import ModelSpec
 
+from .calibration import spread
 from .gates import screen, tolerances_for
 from .metrics import Floats, adjusted_thresholds, best_thresholds
 from .options import GateOptions
@@ -47,12 +48,12 @@ class ValidationData:
         return replace(data, reference=data.probabilities(fp32, "fp32", portable=False))
 
     def first(self, count: int) -> ValidationData:
-        """The same of the first ``count`` images."""
+        """The same of ``count`` images, evenly spread."""
         return replace(
             self,
-            images=self.images[:count],
-            labels=self.labels[:count],
-            reference=self.reference[:count],
+            images=spread(self.images, count),
+            labels=spread(self.labels, count),
+            reference=spread(self.reference, count),
         )
 
     @cached_property

@@ -37,6 +37,11 @@ class Images(Protocol):
         """The chosen images, [n, ...] as the model takes them."""
 
 
+def spread(values: NDArray[Any], count: int) -> NDArray[Any]:
+    """At most ``count`` rows of ``values`` [n, ...], evenly spread, the first one among them."""
+    return values[:: max(len(values) // count, 1)][:count]
+
+
 class ImageReader:
     """Reads chosen images [n, ...] in batches; what onnxruntime calls a CalibrationDataReader,
     which it recognises by its methods."""
@@ -68,8 +73,9 @@ class ImageReader:
         return {self._name: np.ascontiguousarray(self._images[chosen])}
 
     def first(self, count: int = 1) -> ImageReader:
-        """A new reader of the first ``count`` images, or of as many more as a batch must have."""
-        return self._of(self._indices[: -(-count // self._multiple) * self._multiple])
+        """A new reader of ``count`` of the images, or of as many more as a batch must have; evenly
+        spread, as a data set may be sorted by class."""
+        return self._of(spread(self._indices, -(-count // self._multiple) * self._multiple))
 
     def pieces(self) -> Iterator[ImageReader]:
         """A reader of each batch, from the start. The histograms of onnxruntime are fed piece by

@@ -5,9 +5,11 @@ Every dataclass refuses unknown keys when a recipe is read (``__pydantic_config_
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+_INT8_ID = re.compile(r"int8(-[a-z0-9.]+)*", re.ASCII)
 _STRICT: dict[str, Any] = {"extra": "forbid"}
 
 Calibration = Literal["minmax", "entropy", "percentile", "mse"]  # how ranges are chosen
@@ -127,6 +129,15 @@ class QuantizeOptions:
     calibration_images: int = 512  # drawn from the train split, for every variant
     int8: tuple[Int8Options, ...] = ()  # made, and judged on the test split, whatever is found
     search: SearchOptions = SearchOptions()
+
+    def __post_init__(self) -> None:
+        ids = [options.id for options in self.int8]
+        wrong = [name for name in ids if not _INT8_ID.fullmatch(name) or ids.count(name) > 1]
+        if wrong:
+            raise ValueError(
+                f"quantize.int8 has the ids {sorted(set(wrong))}; expected different ones that "
+                "begin with int8, such as 'int8-mine'"
+            )
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,8 @@ from .qdq import Graph, QuantizedWeight, quantized_weights
 
 PAIR_LIMIT = 32767  # the largest signed 16-bit number
 LARGEST_ACTIVATION = 255
+_NO_INT8 = "it has no 8-bit weights; only INT8 is portable"
+_DYNAMIC = "the ranges of its inputs are found in float at every call"
 _ACCUMULATOR_LIMIT = 2**31 - 1
 # Float results of these are the same everywhere: IEEE 754 rounds each single operation alike, and
 # the rest only moves or compares numbers.
@@ -84,7 +86,8 @@ def portability(model: onnx.ModelProto) -> Portability:
     layers = tuple(_judge(graph, weight) for weight in quantized_weights(graph))
     floats = _inexact(graph)
     if not layers:
-        return Portability(False, (), floats, "it has no 8-bit weights; only INT8 is portable")
+        dynamic = any(node.op_type == "MatMulInteger" for node in graph.nodes)
+        return Portability(False, (), floats, _DYNAMIC if dynamic else _NO_INT8)
     reasons = [f"{layer.node}: {layer.reason}" for layer in layers if not layer.portable]
     if floats:
         reasons.append(f"{_some(floats, ', ')} compute in float between quantized tensors")

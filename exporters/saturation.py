@@ -111,7 +111,7 @@ def confirm(
         exact_difference=_largest(default, exact),
         unfused_difference=_largest(default, unfused),
     )
-    if portable and found.visible and found.exact_difference > 1e-6:
+    if portable and found.visible and not found.exact_difference <= 1e-6:
         raise QuantizeError(
             f"a file that counts as portable differs by {found.exact_difference:.3g} between the "
             "kernels of this CPU and exact ones; expected at most 1e-6. Please report the file."

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from . import onnx_file
 from .activation_ranges import ActivationStatistics
 from .dynamic_int8 import dynamic_int8, head_share
-from .errors import QuantizeError
+from .errors import ExportError, QuantizeError
 from .int8_from_fp32 import quantize, verify_int8
 from .options import DynamicOptions, Int8Options, QuantizeOptions, Scheme
 from .portability import portability
@@ -92,7 +92,7 @@ def search(
     options: QuantizeOptions,
     log: SearchLog,
     *,
-    fp16: onnx.ModelProto | None = None,
+    fp16: Callable[[], onnx.ModelProto] | None = None,
     on_step: OnStep = lambda what, done, total: None,
     stopped: Callable[[], bool] = lambda: False,
     clock: Callable[[], float] = time.monotonic,
@@ -103,8 +103,8 @@ def search(
     ``stopped`` says so, the search ends as it does at the end of its time: what was found is the
     result, marked incomplete.
 
-    Raises QuantizeError when a listed variant cannot be made as it was asked for; one that the
-    search itself thought of is then noted as such and passed over.
+    ``fp16`` makes that variant. Raises ExportError when a listed INT8 variant cannot be made as it
+    was asked for; one that the search itself thought of is then noted as such and passed over.
     """
     return _Search(subject, options, log, on_step, stopped, clock).run(fp16)
 
@@ -125,14 +125,14 @@ class _Search:
         self.explanation: Explanation | None = None
         self.began = clock()
         # what earlier, killed runs have spent counts, too
-        self.spent_before = sum(trial.seconds for trial in log.trials)
+        self.spent_before = sum(t.seconds for t in log.trials if log.find(t.id) is not None)
         self.expected = 2 + len(options.int8) + len(options.search.schemes)
         self.expected += 4 + len(options.search.calibrations)
 
-    def run(self, fp16: onnx.ModelProto | None) -> SearchResult:
+    def run(self, fp16: Callable[[], onnx.ModelProto] | None) -> SearchResult:
         self._try("fp32", "fp32", "as exported", {}, lambda: self.subject.model)
         if fp16 is not None:
-            self._try("fp16", "fp16", "as listed", {}, lambda: fp16)
+            self._try("fp16", "fp16", "as listed", {}, fp16)
         for listed in self.options.int8:
             self._int8(listed, "as listed", forced=True)
         steps: tuple[tuple[str, Callable[[], None]], ...] = (
@@ -247,18 +247,21 @@ class _Search:
             self._check_time()
             self._tell(f"{row.node} back in float")
             without = self._without(_int8_of(base), row.node)
+            if without is None:
+                continue
             found = LayerDamage(row.node, loss - without[0], without[1] - sqnr)
             damage = sorted((*self.explanation.damage, found), key=lambda d: -d.sqnr_gained_db)
             self.explanation = replace(self.explanation, damage=tuple(damage))
 
-    def _without(self, options: Int8Options, node: str) -> tuple[float, float]:
-        """(loss, SQNR in dB) with that layer in float."""
+    def _without(self, options: Int8Options, node: str) -> tuple[float, float] | None:
+        """(loss, SQNR in dB) with that layer in float; None where that cannot be made, as when it
+        is the only one."""
         asked = _with_float(options, [node], options.id)
         try:
             quantized = quantize(self.subject.model, asked, self.subject.statistics)
             model = self.subject.finish(quantized, asked.id)
-        except QuantizeError:  # the only layer: nothing would be left to quantize
-            model = self.subject.model
+        except QuantizeError:
+            return None
         return self.subject.assess_quickly(onnx_file.to_bytes(model))
 
     def _mixed(self) -> None:
@@ -333,8 +336,11 @@ class _Search:
         forced: bool = False,
         timed_as: str | None = None,
     ) -> Trial:
-        if trial_id in self.trials:  # a listed variant may be one of the search's own
-            return self.trials[trial_id]
+        same = self.trials.get(trial_id)
+        if same is not None and same.options == options:  # a listed one may be the search's own
+            return same
+        if same is not None:  # or have its name, and be another one
+            trial_id = f"{trial_id}-search"
         known = self.log.find(trial_id)
         if known is not None:
             self.trials[trial_id] = known
@@ -348,10 +354,10 @@ class _Search:
         try:
             model = make()
             trial = self._judged(trial, model, timed_as)
-        except QuantizeError as exc:
-            if forced:
+        except ExportError as exc:
+            if forced or precision == "fp32":
                 raise
-            trial = replace(trial, error=str(exc))
+            model, trial = None, replace(trial, error=str(exc))
         trial = replace(trial, seconds=round(self.clock() - began, 3))
         self.trials[trial_id] = trial
         self.log.add(trial, model)

@@ -4,6 +4,7 @@ JSON and one model file for each trial, the line last."""
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,8 +22,10 @@ class SearchLog:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._models, self._old = folder / "models", folder / "models.old"
         self._trials: dict[str, Trial] = {}
-        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(self._old, ignore_errors=True)
+        self._models.mkdir(parents=True, exist_ok=True)
         file = folder / TRIALS_NAME
         if file.exists():
             for line in file.read_text(encoding="utf-8").splitlines():
@@ -58,7 +61,13 @@ class SearchLog:
 
     def path(self, trial_id: str) -> Path:
         """The model file of a trial."""
-        return self.folder / f"{trial_id}.onnx"
+        return self._models / f"{trial_id}.onnx"
+
+    def discard_models(self) -> None:
+        """Take the models away and keep the figures: all at once, so that a kill leaves a search
+        that is finished or one that begins anew, never half of one."""
+        self._models.rename(self._old)
+        shutil.rmtree(self._old)
 
     def model(self, trial_id: str) -> onnx.ModelProto:
         """The model of a trial; raises QuantizeError when it could not be made."""

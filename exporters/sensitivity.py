@@ -68,6 +68,8 @@ def sqnr_db(signal: NDArray[np.floating], noisy: NDArray[np.floating]) -> float:
     reference = signal.astype(np.float64)
     noise = float(np.square(reference - noisy).sum())
     power = float(np.square(reference).sum())
+    if not (np.isfinite(noise) and np.isfinite(power)):
+        return -200.0  # an overflow: nothing of the signal is left
     if noise <= 0:
         return 200.0
     return float(np.clip(10 * np.log10(max(power, 1e-300) / noise), -200.0, 200.0))
@@ -173,7 +175,9 @@ def _clipping(tensor: str, low: float, high: float, histogram: Histogram) -> Cli
     bins = np.linspace(
         histogram.lowest, max(histogram.highest, histogram.lowest + 1e-12), _SHOWN_BINS + 1
     )
-    counts, _ = np.histogram(histogram.centers, bins, weights=histogram.counts)
+    counts, _ = np.histogram(
+        np.clip(histogram.centers, bins[0], bins[-1]), bins, weights=histogram.counts
+    )
     return Clipping(
         tensor,
         low,

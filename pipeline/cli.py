@@ -394,7 +394,13 @@ def _numbers(_: click.Context, option: click.Parameter, text: str | None) -> Any
     type=click.Path(path_type=Path, file_okay=False),
     help="Where results go.  [default: NAME-int8 in this folder]",
 )
-@click.option("--minutes", default=10.0, show_default=True, help="Time box of the search.")
+@click.option(
+    "--minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    default=10.0,
+    show_default=True,
+    help="Time box of the search.",
+)
 @click.option("--threads", default=1, show_default=True, help="Threads of the timings.")
 @click.option(
     "--margin",

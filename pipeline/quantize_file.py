@@ -361,7 +361,9 @@ def _verdict(result: SearchResult, files: tuple[Written, ...]) -> tuple[str, ...
     int8 = [trial for trial in result.trials if trial.precision == "int8" and trial.error is None]
     lines: list[str] = []
     if not int8:
-        lines.append("no INT8 form was finished; give the search more --minutes")
+        failed = [trial.error for trial in result.trials if trial.error]
+        why = failed[0] if failed else "give the search more --minutes"
+        lines.append(f"no INT8 form was finished: {why}")
     elif not files:
         nearest = max(int8, key=lambda t: t.assessment.sqnr_db if t.assessment else -999)
         lines.append(

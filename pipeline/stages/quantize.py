@@ -42,15 +42,14 @@ def run(context: Context) -> dict[str, Any]:
         _subject(context, dataset, fp32, spec),
         recipe.quantize,
         log,
-        fp16=fp16_from_fp32(fp32, spec) if recipe.quantize.fp16 else None,
+        fp16=partial(fp16_from_fp32, fp32, spec) if recipe.quantize.fp16 else None,
         on_step=lambda what, done, total: context.observer.step(
             "quantize: variants", done, total, what
         ),
     )
     for name in result.chosen:
         shutil.copyfile(log.path(name), context.out / f"{name}.onnx")
-    for trial in result.trials:
-        log.path(trial.id).unlink(missing_ok=True)
+    log.discard_models()
     if result.incomplete:
         context.observer.note(
             f"the search ended at its limit of {recipe.quantize.search.minutes:g} minutes; not "
@@ -70,6 +69,7 @@ def _subject(context: Context, dataset: Dataset, fp32: onnx.ModelProto, spec: Mo
 
     from exporters import onnx_file
     from exporters.assess import ValidationData
+    from exporters.calibration import spread
     from exporters.int8_from_fp32 import shipped
     from exporters.saturation import extreme_images
     from exporters.search import Subject
@@ -85,7 +85,7 @@ def _subject(context: Context, dataset: Dataset, fp32: onnx.ModelProto, spec: Mo
         dataset.val.labels[:count],
         context.recipe.gate,
     )
-    samples = np.asarray(dataset.val.images[:IMAGES])
+    samples = np.asarray(spread(dataset.val.images, IMAGES))
     extremes = np.concatenate([samples[:16], extreme_images(spec.shape)])
     return Subject(
         model=fp32,
@@ -137,22 +137,27 @@ def _fine_tune(
     context: Context, dataset: Dataset, spec: ModelSpec, options: Int8Options
 ) -> tuple[onnx.ModelProto, ActivationStatistics]:
     """The network after quantization-aware fine-tuning, as FP32 file, with its statistics."""
+    from exporters.errors import QuantizeError
     from exporters.onnx_from_torch import onnx_from_torch
+    from pipeline.errors import TrainError
     from pipeline.learning.checkpoint import load_checkpoint
     from pipeline.learning.quantization_aware import fine_tune
 
     recipe = context.recipe
-    tuned = fine_tune(
-        load_checkpoint(context.inputs["train"] / "checkpoint.pt"),
-        dataset,
-        recipe.train,
-        recipe.quantize.search.fine_tune,
-        64 if options.reduce_range else 127,
-        recipe.seed,
-        lambda progress: context.observer.step(
-            "quantize: fine-tuning", progress.step, progress.steps
-        ),
-    )
+    try:
+        tuned = fine_tune(
+            load_checkpoint(context.inputs["train"] / "checkpoint.pt"),
+            dataset,
+            recipe.train,
+            recipe.quantize.search.fine_tune,
+            64 if options.reduce_range else 127,
+            recipe.seed,
+            lambda progress: context.observer.step(
+                "quantize: fine-tuning", progress.step, progress.steps
+            ),
+        )
+    except TrainError as exc:  # a network that cannot be traced, say: the search goes on
+        raise QuantizeError(f"fine-tuning failed: {exc}") from exc
     model = onnx_from_torch(tuned.network, spec, recipe.export)
     return model, _statistics(context, dataset, model)
 

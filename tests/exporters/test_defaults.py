@@ -65,9 +65,23 @@ def test_fp16_on_the_cpu_and_int8_on_cuda_only_when_measured_faster() -> None:
 
 
 def test_without_fp32_the_plainest_variant_is_the_fallback() -> None:
-    """A bound of size may keep FP32 out."""
-    rows = choose_defaults({"x86_64-vnni": (FP16, int8(1.0))})
-    assert {row.variant for row in rows} == {"fp16"}
+    """A bound of size may keep FP32 out; then speeds are told against what is left."""
+    rows = choose_defaults({"x86_64-vnni": (FP16, int8(2.0))})
+    by_target = {row.target: row for row in rows}
+    assert by_target["arm64"].variant == "fp16"
+    assert by_target["x86_64-vnni"].variant == "int8"
+    assert "2.50 times as fast as fp16 (1.250 ms)" in by_target["x86_64-vnni"].reason
+    slow = choose_defaults({"x86_64-vnni": (FP16, int8(0.81))})
+    assert {row.variant for row in slow} == {"fp16"}
+    assert "INT8 does not pay on this CPU: 1.01x" in slow[1].reason
+
+
+def test_int8_alone_must_be_safe_everywhere() -> None:
+    safe, fast = int8(2.0), int8(3.0, portable=False, name="int8-fast")
+    rows = {row.target: row.variant for row in choose_defaults({"x86_64-vnni": (fast, safe)})}
+    assert rows["x86_64-avx2"] == "int8" and rows["x86_64-vnni"] == "int8-fast"
+    with pytest.raises(PackageError, match="only int8-fast may ship, and it is not portable"):
+        choose_defaults({"x86_64-vnni": (fast,)})
 
 
 def test_nothing_measured_is_an_error() -> None:

@@ -15,7 +15,7 @@ import pytest
 from exporters import onnx_file
 from exporters.activation_ranges import ActivationStatistics
 from exporters.calibration import ImageReader
-from exporters.errors import QuantizeError
+from exporters.errors import ExportError, QuantizeError
 from exporters.int8_from_fp32 import shipped
 from exporters.options import FineTuneOptions, Int8Options, QuantizeOptions, SearchOptions
 from exporters.qdq import Graph, quantized_weights
@@ -246,3 +246,48 @@ def test_when_nothing_helps_only_fp32_goes_on(world: World) -> None:
     result = world.search()
     assert result.chosen == ("fp32",) and result.front == ("fp32",)
     assert result.explanation is not None  # why
+
+
+# --- what goes wrong on the way -------------------------------------------------------------
+
+
+def test_a_variant_that_breaks_is_noted_and_passed_over(world: World) -> None:
+    """NaN from an overflow, a fine-tuning that cannot be traced: the best so far is kept."""
+    healthy = world.assess
+
+    def assess(model: bytes, name: str, portable: bool) -> Assessment:
+        if name == "int8-u8u8":
+            raise ExportError("the model gave values from nan to nan")
+        return healthy(model, name, portable)
+
+    world.assess = assess  # type: ignore[method-assign]
+    result = world.search()
+    by_id = {trial.id: trial for trial in result.trials}
+    assert by_id["int8-u8u8"].error == "the model gave values from nan to nan"
+    assert not result.incomplete and len(result.chosen) == 2
+
+
+def test_a_search_whose_models_were_discarded_begins_anew(world: World) -> None:
+    whole = world.search()
+    log = SearchLog(world.folder)
+    log.discard_models()
+    assert not list(world.folder.rglob("*.onnx"))
+    again = World(world.case, world.folder, seconds_per_trial=30)  # 15 trials would be too many
+    result = again.search()
+    assert result.chosen == whole.chosen or result.incomplete
+    assert [t.id for t in result.trials] == [t.id for t in whole.trials][: len(result.trials)]
+    assert len(result.chosen) > 1
+
+
+def test_a_listed_variant_with_a_name_of_the_search_hides_nothing(world: World) -> None:
+    listed = Int8Options(id="int8-u8s8-rr", per_channel=False)
+    result = world.search(QuantizeOptions(fp16=False, int8=(listed,), search=EVERYTHING))
+    by_id = {trial.id: trial for trial in result.trials}
+    assert by_id["int8-u8s8-rr"].options["per_channel"] is False
+    assert by_id["int8-u8s8-rr-search"].options["per_channel"] is True
+
+
+@pytest.mark.parametrize("ids", [("int8-a", "int8-a"), ("fp32",), ("int8 a",)])
+def test_listed_variants_have_different_names_of_their_kind(ids: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match=r"quantize\.int8 has the ids"):
+        QuantizeOptions(int8=tuple(Int8Options(id=name) for name in ids))

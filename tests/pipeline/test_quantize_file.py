@@ -100,7 +100,7 @@ def test_other_options_start_over_and_no_time_says_so(place: Path, first: Result
     words = (place / "net.onnx", "--data", place / "images", "--out", out, "--std", 1)
     none = invoke(*words, "--minutes", 0.0001)
     assert none.exit_code == 1
-    assert "no INT8 form was finished; give the search more --minutes" in none.output
+    assert "no INT8 form was finished: give the search more --minutes" in none.output
     assert "the search is incomplete, not finished: schemes" in none.output
     assert not (out / "net.int8.onnx").exists()
     identity = (out / "trials" / "identity.json").read_text()
