@@ -195,6 +195,29 @@ def _products(
     return []  # ConvTranspose and batched products run on other kernels
 
 
+def _pads(
+    node: onnx.NodeProto,
+    kernel: Sequence[int],
+    size: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+) -> list[int]:
+    """[top, left, bottom, right], also where the file says SAME and leaves the numbers to us."""
+    automatic = attribute(node, "auto_pad", b"NOTSET")
+    if automatic not in (b"SAME_UPPER", b"SAME_LOWER"):
+        return [0] * 4 if automatic == b"VALID" else list(attribute(node, "pads", [0] * 4))
+    pads = [0] * 4
+    for axis in (0, 1):
+        reach = (kernel[axis] - 1) * dilations[axis] + 1
+        steps = -(-size[axis] // strides[axis])
+        total = max((steps - 1) * strides[axis] + reach - size[axis], 0)
+        small, large = total // 2, total - total // 2
+        pads[axis], pads[axis + 2] = (
+            (small, large) if automatic == b"SAME_UPPER" else (large, small)
+        )
+    return pads
+
+
 def _convolution(
     inputs: _Inputs, kernel: NDArray[np.int32], values: NDArray[np.int32]
 ) -> list[tuple[NDArray[np.int32], NDArray[np.int32]]]:
@@ -205,7 +228,7 @@ def _convolution(
     groups = int(attribute(node, "group", 1))
     strides = attribute(node, "strides", [1, 1])
     dilations = attribute(node, "dilations", [1, 1])
-    top, left, bottom, right = attribute(node, "pads", [0, 0, 0, 0])
+    top, left, bottom, right = _pads(node, kernel.shape[2:], values.shape[2:], strides, dilations)
     padded = np.pad(
         values, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=inputs.zero_point
     )

@@ -33,7 +33,7 @@ from .int8_from_fp32 import quantize, verify_int8
 from .options import DynamicOptions, Int8Options, QuantizeOptions, Scheme
 from .portability import portability
 from .qdq import Graph, attribute
-from .saturation import LayerSaturation, confirm, simulate
+from .saturation import Confirmation, LayerSaturation, confirm, simulate
 from .search_log import SearchLog
 from .sensitivity import Explanation, LayerDamage, clippings, layer_noise
 from .trial import SAME_SPEED, Assessment, Speed, Trial, pareto_front
@@ -368,13 +368,14 @@ class _Search:
         portable, reason = False, "float arithmetic differs in the last bits"
         can_saturate = False
         stopped: tuple[LayerSaturation, ...] = ()
+        seen: Confirmation | None = None
         if trial.precision == "fp16":
             reason = "half precision is computed differently from target to target"
         elif trial.precision == "int8":
             verdict = portability(model)
             portable, reason = verdict.portable, verdict.reason
             can_saturate = verdict.can_saturate
-            confirm(model, self.subject.extremes, portable=portable)
+            seen = confirm(model, self.subject.extremes, portable=portable)
             stopped = () if portable else simulate(model, self.subject.extremes)
         timer = self.trials.get(timed_as or "")
         speed = timer.speed if timer else self.subject.time(data, trial.id, portable)
@@ -384,6 +385,7 @@ class _Search:
             portability=reason,
             can_saturate=can_saturate,
             saturation=stopped,
+            confirmation=seen,
             size_bytes=len(data),
             assessment=self.subject.assess(data, trial.id, portable),
             speed=speed,

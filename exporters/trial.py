@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .saturation import LayerSaturation
+from .saturation import Confirmation, LayerSaturation
 
 # Speeds closer than this are one speed: two runs of the same file differ by so much.
 SAME_SPEED = 1.02
@@ -48,6 +48,7 @@ class Trial:
     portability: str = ""  # the reason
     can_saturate: bool = False  # its weights allow 16-bit sums to stop, on CPUs that have these
     saturation: tuple[LayerSaturation, ...] = ()  # simulated; of files that are not portable
+    confirmation: Confirmation | None = None  # INT8: what running it on this CPU showed
     size_bytes: int = 0
     assessment: Assessment | None = None
     speed: Speed | None = None
@@ -72,6 +73,8 @@ class Trial:
         if data["assessment"] is not None:
             failures = tuple(data["assessment"]["failures"])
             values["assessment"] = Assessment(**{**data["assessment"], "failures": failures})
+        if data["confirmation"] is not None:
+            values["confirmation"] = Confirmation(**data["confirmation"])
         if data["speed"] is not None:
             values["speed"] = Speed(**data["speed"])
         return cls(**values)

@@ -48,6 +48,17 @@ class TrialSpeed:
 
 
 @dataclass(frozen=True)
+class ConfirmationRow:
+    """The same images through three kinds of kernels; largest differences of probabilities."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    target: str
+    visible: bool  # False: that CPU sums exactly, so nothing can be seen there
+    exact_difference: float  # default kernels against exact ones
+    unfused_difference: float  # default kernels against no graph optimisation
+
+
+@dataclass(frozen=True)
 class TrialReport:
     """One form of the model that was tried."""
 
@@ -61,6 +72,7 @@ class TrialReport:
     portability: str = ""  # the reason
     can_saturate: bool = False  # by its weights, on CPUs with 16-bit sums
     saturation: tuple[SaturationRow, ...] = ()  # of files that are not portable
+    confirmation: ConfirmationRow | None = None  # INT8: what running it on that CPU showed
     size_bytes: int = 0
     assessment: AssessmentReport | None = None
     speed: TrialSpeed | None = None

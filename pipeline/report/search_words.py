@@ -23,6 +23,25 @@ def overview(report: Report) -> str:
     )
 
 
+def confirmed(report: Report) -> str:
+    """What running the files on this CPU could show of saturation; "" before that was kept."""
+    trials = report.search.trials if report.search else ()
+    seen = [(trial, trial.confirmation) for trial in trials if trial.confirmation is not None]
+    if not seen:
+        return ""
+    if not seen[0][1].visible:
+        return (
+            f"Sums that stop at 16 bits are simulated: this CPU ({seen[0][1].target}) adds up "
+            "exactly, so running the files here cannot show them."
+        )
+    safe = max((row.exact_difference for trial, row in seen if trial.portable), default=0.0)
+    risky = max((row.exact_difference for trial, row in seen if not trial.portable), default=0.0)
+    return (
+        "Default kernels of this CPU against exact ones, on real and extreme images: portable "
+        f"files differ by {safe:.2g} at most, the others by {risky:.2g}."
+    )
+
+
 def _images(report: Report) -> int | None:
     """Validation images that decided; None when the recipe does not tell."""
     there = report.data.counts.get("val")

@@ -158,3 +158,32 @@ def test_an_avx2_cpu_without_vnni_agrees(digits: Any, tmp_path: Path, reduced: b
     run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     saturates = any(row.saturated > 0 for row in simulate(model, {"images": images}))
     assert (float(run.stdout) > 1e-6) == saturates == (not reduced)
+
+
+@pytest.mark.parametrize("automatic", ["SAME_UPPER", "SAME_LOWER", "VALID"])
+@pytest.mark.parametrize(("size", "stride"), [((2, 2), 1), ((7, 6), 2), ((5, 9), 1)])
+def test_automatic_pads_are_those_of_onnxruntime(
+    automatic: str, size: tuple[int, int], stride: int
+) -> None:
+    """Found by running the very convolution."""
+    from exporters import saturation
+
+    if automatic == "VALID" and min(size) < 3:
+        return
+    options = {"strides": [stride, stride], "kernel_shape": [3, 3]}
+    node = helper.make_node("Conv", ["x", "w"], ["y"], auto_pad=automatic, **options)
+    pads = saturation._pads(node, (3, 3), size, (stride, stride), (1, 1))
+    plain = helper.make_node("Conv", ["x", "w"], ["y"], pads=pads, **options)
+    answers = []
+    for made in (node, plain):
+        graph = helper.make_graph(
+            [made],
+            "conv",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1, *size])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+            [numpy_helper.from_array(np.arange(9, dtype=np.float32).reshape(1, 1, 3, 3), "w")],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+        x = np.arange(np.prod(size), dtype=np.float32).reshape(1, 1, *size)
+        answers.append(onnx_file.session(model).run(None, {"x": x})[0])
+    assert np.array_equal(*answers)

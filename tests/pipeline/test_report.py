@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from exporters.saturation import LayerSaturation
+from exporters.saturation import Confirmation, LayerSaturation
 from exporters.search import SearchResult
 from exporters.sensitivity import Clipping, Explanation, LayerDamage, LayerNoise
 from exporters.trial import Assessment, Trial
@@ -49,6 +49,7 @@ from pipeline.report.model_card import model_card
 from pipeline.report.search_data import (
     AssessmentReport,
     ClippingRow,
+    ConfirmationRow,
     DamageRow,
     ExplanationReport,
     NoiseRow,
@@ -589,6 +590,7 @@ MIRRORED = {  # what the search returns, and what a report holds of it
     SearchResult: SearchReport,
     Trial: TrialReport,
     LayerSaturation: SaturationRow,
+    Confirmation: ConfirmationRow,
     Assessment: AssessmentReport,
     TrialSpeedOfSearch: TrialSpeed,
     Explanation: ExplanationReport,
@@ -1147,3 +1149,21 @@ def test_recipe_reads_like_its_file() -> None:
     assert "augment.shift = 2.0" in text
     assert '  { op = "conv", out = 32, kernel = 3 },' in text
     assert "root" not in text  # TOML has no null
+
+
+@pytest.mark.parametrize(
+    ("visible", "told"),
+    [
+        (False, "this CPU (x86_64-vnni) adds up exactly"),
+        (True, "portable files differ by 0 at most"),
+    ],
+)
+def test_what_this_cpu_could_show_is_told(visible: bool, told: str) -> None:
+    target = "x86_64-avx2" if visible else "x86_64-vnni"
+    report = digits()
+    assert report.search is not None
+    row = ConfirmationRow(target, visible, 0.0, 1e-4)
+    trials = tuple(replace(trial, confirmation=row) for trial in report.search.trials)
+    assert search_words.confirmed(report) == ""
+    seen = replace(report, search=replace(report.search, trials=trials))
+    assert told in search_words.confirmed(seen)
