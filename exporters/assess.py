@@ -3,7 +3,6 @@ numbers, from probabilities that the shipped predictor gives."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -21,6 +20,7 @@ from .parity import Thresholds, compare, stream
 from .sensitivity import sqnr_db
 from .trial import Assessment
 
+_HALVES = (slice(0, None, 2), slice(1, None, 2))  # of the images: every other one
 _SMALLEST = 1e-7  # probability: a float softmax may give 0, whose logarithm is infinite
 
 
@@ -61,34 +61,38 @@ class ValidationData:
         """Those of FP32, one row for each image; None for multi-class."""
         if self.spec.task == "multi-class":
             return None
-        return self._crosswise(
-            lambda half: best_thresholds(
-                self.reference[half], self.labels[half], self.gate.thresholds
-            )
-        )
+        return self._crosswise(self._chosen)
 
     def thresholds_of(self, probabilities: Floats) -> Thresholds:
         """Those that a form with these probabilities would ship with, likewise."""
         if self.thresholds is None:
             return None
         return self._crosswise(
-            lambda half: adjusted_thresholds(
-                probabilities[half],
-                self.labels[half],
-                best_thresholds(self.reference[half], self.labels[half], self.gate.thresholds),
-                self.gate.thresholds,
-            )
+            [
+                adjusted_thresholds(
+                    probabilities[half], self.labels[half], chosen, self.gate.thresholds
+                )
+                for half, chosen in zip(_HALVES, self._chosen, strict=True)
+            ]
         )
 
-    def _crosswise(self, choose: Callable[[slice], NDArray[np.float64]]) -> NDArray[np.float64]:
+    @cached_property
+    def _chosen(self) -> list[NDArray[np.float64]]:
+        """FP32's best thresholds [labels] on each half of the images."""
+        return [
+            best_thresholds(self.reference[half], self.labels[half], self.gate.thresholds)
+            for half in _HALVES
+        ]
+
+    def _crosswise(self, chosen: list[NDArray[np.float64]]) -> NDArray[np.float64]:
         """Thresholds [n, labels] that are chosen on every other image, for those between them.
 
         Chosen on the very images that they are judged on, FP32's thresholds would fit its own
         chance hits, and every other form would seem to lose answers by having hits of its own.
         """
-        even, odd = slice(0, None, 2), slice(1, None, 2)
         rows = np.empty((len(self.images), len(self.spec.labels)))
-        rows[even], rows[odd] = choose(odd), choose(even)
+        for half, elsewhere in zip(_HALVES, reversed(chosen), strict=True):
+            rows[half] = elsewhere
         return rows
 
     def predictor(

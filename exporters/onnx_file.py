@@ -177,6 +177,18 @@ def run(model: ort.InferenceSession, images: NDArray[np.uint8]) -> NDArray[np.fl
     return result
 
 
+def inner_values(
+    model: onnx.ModelProto, tensors: Sequence[str], feed: Mapping[str, NDArray[Any]]
+) -> dict[str, NDArray[Any]]:
+    """The named inner tensors, by name. Without graph optimisation, so that they exist, and
+    without what lies behind the last of them."""
+    wanted = list(dict.fromkeys(tensors))
+    only_these = ort.RunOptions()
+    only_these.only_execute_path_to_fetches = True
+    inner = session(with_outputs(model, wanted), optimised=False)
+    return dict(zip(wanted, run_feed(inner, wanted, feed, only_these), strict=True))
+
+
 def run_feed(
     model: ort.InferenceSession,
     tensors: Sequence[str],

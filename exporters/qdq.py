@@ -42,12 +42,21 @@ class QuantizedWeight:
     @property
     def centered(self) -> NDArray[np.int32]:
         """Values less their zero point, in the shape of ``values``."""
-        zero = self.zero_point.astype(np.int32)
-        if zero.ndim == 1:
-            shape = [1] * self.values.ndim
-            shape[self.axis] = -1
-            zero = zero.reshape(shape)
-        return self.values.astype(np.int32) - zero
+        zero = self._along_axis(self.zero_point.astype(np.int32))
+        return np.asarray(self.values.astype(np.int32) - zero, np.int32)
+
+    @property
+    def dequantized(self) -> NDArray[np.floating]:
+        """The real numbers that the values stand for, in the shape of ``values``."""
+        return np.asarray(self.centered * self._along_axis(self.scale))
+
+    def _along_axis(self, channels: NDArray[Any]) -> NDArray[Any]:
+        """One number for each channel, or one for all, so that it meets ``values``."""
+        if channels.ndim != 1:
+            return channels
+        shape = [1] * self.values.ndim
+        shape[self.axis] = -1
+        return channels.reshape(shape)
 
 
 class Graph:

@@ -82,8 +82,7 @@ def simulate(model: onnx.ModelProto, feed: dict[str, NDArray[Any]]) -> tuple[Lay
     if not layers:
         return ()
     tensors = [inputs.tensor for _, inputs in layers if inputs]
-    session = onnx_file.session(onnx_file.with_outputs(model, tensors), optimised=False)
-    values = dict(zip(tensors, onnx_file.run_feed(session, tensors, feed), strict=True))
+    values = onnx_file.inner_values(model, tensors, feed)
     return tuple(
         _layer(weight, inputs, values[inputs.tensor]) for weight, inputs in layers if inputs
     )

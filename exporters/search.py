@@ -19,6 +19,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -184,8 +185,9 @@ class _Search:
 
     def _calibrations(self) -> None:
         base = self._base()
-        for method in self.options.search.calibrations if base else ():
-            assert base is not None
+        if base is None:
+            return
+        for method in self.options.search.calibrations:
             asked = replace(_int8_of(base), id=f"{base.id}-{method}", calibration=method)
             self._int8(asked, "calibration", timed_as=base.id)
 
@@ -258,8 +260,7 @@ class _Search:
         is the only one."""
         asked = _with_float(options, [node], options.id)
         try:
-            quantized = quantize(self.subject.model, asked, self.subject.statistics)
-            model = self.subject.finish(quantized, asked.id)
+            model = self._finished(asked, self.subject.model, self.subject.statistics)
         except QuantizeError:
             return None
         return self.subject.assess_quickly(onnx_file.to_bytes(model))
@@ -304,10 +305,7 @@ class _Search:
 
         def make() -> onnx.ModelProto:
             assert tune is not None
-            model, statistics = tune(asked)
-            quantized = self.subject.finish(quantize(model, asked, statistics), asked.id)
-            verify_int8(model, quantized, asked)
-            return quantized
+            return self._finished(asked, *tune(asked))
 
         self._try(asked.id, "int8", "fine-tuning", asdict(asked), make, timed_as=base.id)
 
@@ -316,15 +314,17 @@ class _Search:
     def _int8(
         self, asked: Int8Options, step: str, *, forced: bool = False, timed_as: str | None = None
     ) -> Trial:
-        """Make and judge one static variant; the finished file is verified."""
-
-        def make() -> onnx.ModelProto:
-            quantized = quantize(self.subject.model, asked, self.subject.statistics)
-            finished = self.subject.finish(quantized, asked.id)
-            verify_int8(self.subject.model, finished, asked)
-            return finished
-
+        """Make and judge one static variant."""
+        make = partial(self._finished, asked, self.subject.model, self.subject.statistics)
         return self._try(asked.id, "int8", step, asdict(asked), make, forced, timed_as)
+
+    def _finished(
+        self, asked: Int8Options, model: onnx.ModelProto, statistics: ActivationStatistics
+    ) -> onnx.ModelProto:
+        """A static variant of a float model as it ships; the finished file is verified."""
+        finished = self.subject.finish(quantize(model, asked, statistics), asked.id)
+        verify_int8(model, finished, asked)
+        return finished
 
     def _try(
         self,

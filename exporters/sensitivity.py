@@ -3,12 +3,10 @@ each layer gives back when it alone stays float. Explains; decides nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from . import onnx_file
@@ -92,7 +90,7 @@ def layer_noise(
         if node.op_type in onnx_file.WEIGHTED and node.output[0] in tensors
     ]
     names = [node.output[0] for node in nodes]
-    clean, noisy = (_inner(model, names, feed) for model in (original, quantized))
+    clean, noisy = (onnx_file.inner_values(model, names, feed) for model in (original, quantized))
     weights = {weight.node: weight for weight in quantized_weights(after)}
     found = []
     for node, name in zip(nodes, names, strict=True):
@@ -123,16 +121,6 @@ def clippings(quantized: onnx.ModelProto, statistics: ActivationStatistics) -> t
     return tuple(sorted(rows, key=lambda row: (row.used_levels - row.clipped, row.tensor)))
 
 
-def _inner(
-    model: onnx.ModelProto, names: Sequence[str], feed: dict[str, NDArray[np.generic]]
-) -> dict[str, NDArray[np.float32]]:
-    session = onnx_file.session(onnx_file.with_outputs(model, names), optimised=False)
-    wanted = list(dict.fromkeys(names))
-    options = ort.RunOptions()
-    options.only_execute_path_to_fetches = True
-    return dict(zip(wanted, onnx_file.run_feed(session, wanted, feed, options), strict=True))
-
-
 def _reach(graph: Graph, node: onnx.NodeProto) -> tuple[float, float]:
     """The real numbers that a QuantizeLinear's smallest and largest integer stand for."""
     scale, zero = graph.array(node.input[1]), graph.array(node.input[2])
@@ -158,12 +146,7 @@ def _weight_sqnr(before: Graph, weight: QuantizedWeight | None) -> float:
     original = None if node is None else before.array(node.input[1])
     if original is None or original.shape != weight.values.shape:
         return 200.0
-    scale = weight.scale
-    if scale.ndim == 1 and scale.size > 1:
-        shape = [1] * weight.values.ndim
-        shape[weight.axis] = -1
-        scale = scale.reshape(shape)
-    return sqnr_db(original, weight.centered * scale)
+    return sqnr_db(original, weight.dequantized)
 
 
 def _clipping(tensor: str, low: float, high: float, histogram: Histogram) -> Clipping:

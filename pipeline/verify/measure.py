@@ -20,7 +20,7 @@ from runtime.cpu import usable_threads
 from .images import find_images, spread, with_regression
 from .judge import check_variant, pixels_identical
 from .layers import with_layers
-from .result import TargetCheck, Verification
+from .result import Status, TargetCheck, Verification
 
 Progress = Callable[[int, int, str], None]  # targets done, targets in all, the last one's name
 ALL = 1 << 31
@@ -132,8 +132,8 @@ def _run_all(
 def check_target(job: Job, target: Target, here: Answers, limits: Limits) -> TargetCheck:
     """Run one target and compare it; never raises for what a target does wrong."""
 
-    def row(status: str, note: str) -> TargetCheck:
-        return TargetCheck(target.name, target.describes, status, note)  # type: ignore[arg-type]
+    def row(status: Status, note: str) -> TargetCheck:
+        return TargetCheck(target.name, target.describes, status, note)
 
     if reason := missing(target):
         return row("not run", reason)
