@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -24,10 +25,11 @@ from .commands import COMMANDS
 from .console import ConsoleObserver, outcome_line
 from .errors import GateError, Interrupted, PipelineError, RecipeError, StageError, StoreError
 from .recipe import load, shipped_names
-from .runner import Runner
+from .runner import Runner, Step
 from .stages import STAGES
 from .store import Store
 from .tables import bundle_tables, quantize_table, result_table
+from .teacher import teachers_of
 
 if TYPE_CHECKING:
     from .recipe import Recipe
@@ -119,6 +121,11 @@ def _selecting(function: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option("--seed", type=int, help="Seed of every random choice."),
         click.option(
+            "--max-minutes",
+            type=float,
+            help="Let training take so long at most; what that leaves out is told.",
+        ),
+        click.option(
             "--artifacts",
             type=click.Path(path_type=Path, file_okay=False),
             default=Path("artifacts"),
@@ -136,12 +143,15 @@ def _selection(
     changes: tuple[str, ...],
     device: str | None,
     seed: int | None,
+    max_minutes: float | None,
     artifacts: Path,
 ) -> Selection:
     if device is not None:
         changes += (f"train.device={device}",)
     if seed is not None:
         changes += (f"seed={seed}",)
+    if max_minutes is not None:
+        changes += (f"train.max_minutes={max_minutes}",)
     return Selection(names or DEFAULT_RECIPES, changes, artifacts)
 
 
@@ -182,24 +192,54 @@ def run(stage: str, start: str | None, force: bool, explain: bool, **options: An
     selection = _selection(**options)
     _check_start(stage, start)
     for name, recipe in selection.recipes():
-        _out.print(f"[bold]{escape(recipe.name)}[/bold]  {escape(recipe.description)}")
-        runner = selection.runner(recipe)
-        try:
-            with _imports_undisturbed(), ConsoleObserver(_out).watching() as observer:
-                runner.run(
-                    stage,
-                    observer,
-                    start=start,
-                    force=force,
-                    explain=explain,
-                    on_outcome=lambda outcome: _out.print(outcome_line(outcome), soft_wrap=True),
-                )
-        except (StageError, Interrupted) as exc:
-            commands = selection.resuming(stage, name, exc.stage, start, force)
-            _explain_failure(exc, recipe.name, commands)
+        if stage != STAGE_NAMES[0]:
+            for teacher in teachers_of(recipe):
+                # whatever of the teacher failed, nothing of the recipe itself has run
+                again = selection.resuming(stage, name, STAGE_NAMES[0], start, force)
+                _bring(selection, teacher, "train", explain, partial(_always, again))
+        runner = _bring(
+            selection,
+            recipe,
+            stage,
+            explain,
+            partial(selection.resuming, stage, name, start=start, force=force),
+            start,
+            force,
+        )
         if stage in ("all", STAGE_NAMES[-1]):
             made = [name for name in STAGES[-1].publish if (runner.store.root / name).exists()]
             _out.print(f"  → {escape(str(runner.store.root))}/{', '.join(made)}\n")
+
+
+def _always(commands: Sequence[str], _: str) -> Sequence[str]:
+    return commands
+
+
+def _bring(
+    selection: Selection,
+    recipe: Recipe,
+    goal: str,
+    explain: bool,
+    resuming: Callable[[str], Sequence[str]],
+    start: str | None = None,
+    force: bool = False,
+) -> Runner:
+    """Run one recipe up to ``goal``; when stage X fails, tell the commands ``resuming(X)``."""
+    _out.print(f"[bold]{escape(recipe.name)}[/bold]  {escape(recipe.description)}")
+    runner = selection.runner(recipe)
+    try:
+        with _imports_undisturbed(), ConsoleObserver(_out).watching() as observer:
+            runner.run(
+                goal,
+                observer,
+                start=start,
+                force=force,
+                explain=explain,
+                on_outcome=lambda outcome: _out.print(outcome_line(outcome), soft_wrap=True),
+            )
+    except (StageError, Interrupted) as exc:
+        _explain_failure(exc, recipe.name, resuming(exc.stage))
+    return runner
 
 
 @contextmanager
@@ -265,9 +305,14 @@ def plan(stage: str, start: str | None, force: bool, **options: Any) -> None:
     """Show what `run` would do, and why; runs nothing."""
     selection = _selection(**options)
     _check_start(stage, start)
+    steps: list[tuple[Recipe, tuple[Step, ...]]] = []
     for _, recipe in selection.recipes():
+        if stage != STAGE_NAMES[0]:
+            steps += [(one, selection.runner(one).plan("train")) for one in teachers_of(recipe)]
+        steps.append((recipe, selection.runner(recipe).plan(stage, start, force)))
+    for recipe, planned in steps:
         table = Table("stage", "would", "why", title=recipe.name, title_justify="left")
-        for step in selection.runner(recipe).plan(stage, start, force):
+        for step in planned:
             verb = "[dim]skip[/dim]" if step.fresh else "[yellow]run[/yellow]"
             table.add_row(step.stage.name, verb, escape("\n".join(step.reasons) or "fresh"))
         _out.print(table)

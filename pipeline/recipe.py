@@ -113,12 +113,30 @@ class Dropout(Section):
 Layer = Annotated[Conv | Pool | Linear | Dropout, Field(discriminator="op")]
 
 
+class EdgeOptions(Section):
+    """A family of plain 3x3 convolutions, made for latency; see pipeline/learning/edge.py."""
+
+    # channels of the first stage: 2 has 8 thousand weights, 16 420 thousand, 35 2 million
+    width: int = Field(16, ge=2, le=512)
+    depth: int = Field(2, ge=1)  # convolutions in each stage
+    # train with 1x1 convolutions and shortcuts beside, which are folded into the one convolution
+    # that is deployed; costs a third more time, and pays
+    branches: bool = True
+    dropout: float = Field(0.0, ge=0, lt=1)  # of the features before the linear layer
+    merged: bool = False  # without branches and norms, which is how a checkpoint holds it
+
+
 class NetworkOptions(Section):
-    """Exactly one of: ``layers`` put together here, a ``torchvision`` model by name, or a
-    ``callable`` "module:function" called as function(classes=..., channels=...)."""
+    """Exactly one of: ``layers`` put together here, one of the ``edge`` family, a ``torchvision``
+    model by name, or a ``callable`` "module:function" called as function(classes=...,
+    channels=...)."""
 
     layers: tuple[Layer, ...] = ()
+    edge: EdgeOptions | None = None
     torchvision: str | None = None
+    # torchvision: a file of weights to start from, as torchvision publishes them; nothing is
+    # downloaded. The classifier starts afresh where its size differs.
+    weights: str | None = None
     callable: str | None = None
     # pixels are scaled to [0, 1], then normalised by these; None: 0.5 and 0.5 for each channel.
     # The mean is rounded to the nearest of the 256 values that a pixel can have.
@@ -127,9 +145,11 @@ class NetworkOptions(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> NetworkOptions:
-        given = [bool(self.layers), self.torchvision is not None, self.callable is not None]
-        if sum(given) != 1:
-            raise ValueError("give exactly one of layers, torchvision, callable")
+        sources = (self.layers or None, self.edge, self.torchvision, self.callable)
+        if sum(source is not None for source in sources) != 1:
+            raise ValueError("give exactly one of layers, edge, torchvision, callable")
+        if self.weights is not None and self.torchvision is None:
+            raise ValueError("weights go with torchvision: name the network that they belong to")
         return self
 
 
@@ -149,6 +169,10 @@ class AugmentOptions(Section):
     stroke: float = Field(0.0, ge=0, le=1)  # share of images with thicker or thinner strokes;
     # strokes are what is bright, so this is for light digits on dark ground
     erase: float = Field(0.0, ge=0, le=1)  # share of images with a rectangle blanked
+    elastic: float = Field(0.0, ge=0)  # pixels that a smooth random field moves places by
+    colour: float = Field(0.0, ge=0, lt=1)  # 0.1: each channel, and saturation, times 0.9 to 1.1
+    # blend pairs of images and their labels, the share drawn from Beta(mixup, mixup)
+    mixup: float = Field(0.0, ge=0)
 
 
 class TrainOptions(Section):
@@ -164,11 +188,31 @@ class TrainOptions(Section):
     weight_decay: float = Field(5e-4, ge=0)  # of kernels and matrices, not of biases and norms
     warmup: float = Field(0.2, ge=0, lt=1)  # one-cycle: share of the steps in which lr rises
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    # weight of an answer by how rare it is in the train split: (1 / (2 * its share)) ** rare for
+    # two answers; 0: all alike, 1: rare and frequent answers have the same sum
+    rare: float = Field(0.0, ge=0, le=1)
+    focal: float = Field(0.0, ge=0)  # weight (1 - probability of the truth) ** focal
+    trim: float = Field(0.0, ge=0, lt=0.5)  # share of labels, those with the largest loss, left
+    # out of each batch after the first fifth of training: taken for mislabelled
     ema: float = Field(0.0, ge=0, lt=1)  # decay of the averaged weights per step; 0: none
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    # of convolutions and products; "auto": what is fast and safe where it trains, that is bfloat16
+    # on a CPU with units for it, mixed precision on a GPU, else float32
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     threads: int | None = None  # None: every core that this process may use
+    # On the clock. The learning rate falls to its end within them, and the result is marked
+    # incomplete if that left epochs out; None: all epochs
+    max_minutes: float | None = Field(None, gt=0)
     checkpoint_seconds: float = Field(20.0, ge=0)  # at most so much is lost by a kill
     augment: AugmentOptions = AugmentOptions()
+
+
+class DistillOptions(Section):
+    """Learn from the answers of a larger network as well as from the labels."""
+
+    teacher: str  # a recipe's name or file; trained first, on this recipe's [data]
+    weight: float = Field(0.7, gt=0, le=1)  # of the teacher's answers; the rest are the labels
+    temperature: float = Field(1.0, gt=0)  # the teacher's scores are divided by it
 
 
 class BenchmarkOptions(Section):
@@ -189,11 +233,21 @@ class Recipe(Section):
     preprocess: PreprocessOptions
     network: NetworkOptions
     train: TrainOptions
+    distill: DistillOptions | None = None
     export: ExportOptions = ExportOptions()
     quantize: QuantizeOptions = QuantizeOptions()
     gate: GateOptions = GateOptions()
     benchmark: BenchmarkOptions = BenchmarkOptions()
     package: PackageOptions = PackageOptions()
+
+    @model_validator(mode="after")
+    def _colour_needs_colours(self) -> Recipe:
+        if self.train.augment.colour and self.preprocess.color != "rgb":
+            raise ValueError(
+                "train.augment.colour changes the colours of rgb images, but preprocess.color = "
+                f"{self.preprocess.color!r}: leave it out, or set preprocess.color = 'rgb'"
+            )
+        return self
 
     def slice(self, sections: Sequence[str]) -> dict[str, Any]:
         """The named sections as JSON values, for fingerprints and reports."""

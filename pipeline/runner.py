@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
-from .errors import Interrupted, StageError
+from .errors import Interrupted, StageError, StoreError
 from .recipe import Recipe
 from .stage import Context, Observer, Stage
 from .store import Record, Store, source_files
@@ -43,9 +43,10 @@ class Outcome:
 def fingerprint(stage: Stage, recipe: Recipe, digests: Mapping[str, str]) -> dict[str, str]:
     """Everything that decides a stage's result, by "kind: name"; see ``store.Record``.
 
-    ``digests`` holds the output digests of the earlier stages.
+    ``digests`` holds the output digests of the earlier stages and of borrowed ones.
     """
-    parts = {f"input: {name}": digests[name] for name in stage.inputs}
+    names = (*stage.inputs, *stage.borrows(recipe))
+    parts = {f"input: {name}": digests[name] for name in names}
     for key, value in _flatten(recipe.slice(stage.sections)):
         parts[f"recipe: {key}"] = value
     for file, digest in source_files(stage.sources).items():
@@ -96,6 +97,9 @@ class Runner:
         for stage in self._upto(goal):
             waits = [name for name in stage.inputs if name in pending]
             forced = self._forced(stage, goal, start, force)
+            borrowed = self._borrowed(stage)
+            waits += [name for name, record in borrowed.items() if record is None]
+            digests |= {name: found.digest() for name, found in borrowed.items() if found}
             if waits and not forced:
                 reasons: tuple[str, ...] = (f"depends on {', '.join(waits)}, which will run",)
             else:
@@ -127,7 +131,9 @@ class Runner:
             self.store.recover(tuple(stage.name for stage in self.stages))
             for stage in self._upto(goal):
                 with _failures(stage):
-                    digests = {name: records[name].digest() for name in stage.inputs}
+                    records |= self._all_borrowed(stage)
+                    names = (*stage.inputs, *stage.borrows(self.recipe))
+                    digests = {name: records[name].digest() for name in names}
                     reasons = self._forced(stage, goal, start, force) or self._stale(stage, digests)
                     if explain:
                         why = "; ".join(reasons) if reasons else "fresh, nothing changed"
@@ -151,8 +157,14 @@ class Runner:
         context = Context(
             recipe=self.recipe,
             out=out,
-            inputs={name: self.store.folder(name) for name in stage.inputs},
-            reports={name: _told(records[name]) for name in stage.inputs},
+            inputs={name: self.store.folder(name) for name in stage.inputs}
+            | {
+                name: self.store.beside(place.recipe).folder(place.stage)
+                for name, place in stage.borrows(self.recipe).items()
+            },
+            reports={
+                name: _told(records[name]) for name in (*stage.inputs, *stage.borrows(self.recipe))
+            },
             observer=observer,
         )
         began = time.perf_counter()
@@ -160,6 +172,25 @@ class Runner:
         seconds = time.perf_counter() - began
         finished = datetime.now(UTC).isoformat(timespec="seconds")
         return self.store.commit(stage.name, parts, report, round(seconds, 3), finished)
+
+    def _borrowed(self, stage: Stage) -> dict[str, Record | None]:
+        return {
+            name: self.store.beside(place.recipe).record(place.stage)
+            for name, place in stage.borrows(self.recipe).items()
+        }
+
+    def _all_borrowed(self, stage: Stage) -> dict[str, Record]:
+        found = {}
+        for name, record in self._borrowed(stage).items():
+            if record is None:
+                place = stage.borrows(self.recipe)[name]
+                raise StoreError(
+                    f"{self.recipe.name} needs the {place.stage} stage of recipe {place.recipe}, "
+                    f"which has not run in {self.store.root.parent}. Run: pipeline run "
+                    f"{place.stage} --recipe {place.recipe}"
+                )
+            found[name] = record
+        return found
 
     def _stale(self, stage: Stage, digests: Mapping[str, str]) -> tuple[str, ...]:
         record = self.store.record(stage.name)

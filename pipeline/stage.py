@@ -32,7 +32,19 @@ class Context:
     observer: Observer
 
 
+@dataclass(frozen=True)
+class Elsewhere:
+    """A finished stage of another recipe, in the same artifact folder."""
+
+    recipe: str  # its name, which is that of its folder
+    stage: str
+
+
 def _nothing(_: Recipe) -> dict[str, str]:
+    return {}
+
+
+def _nobody(_: Recipe) -> dict[str, Elsewhere]:
     return {}
 
 
@@ -41,8 +53,10 @@ class Stage:
     """One step from images to bundle.
 
     A finished stage is fresh as long as everything that decides its result is unchanged: the
-    outputs of its ``inputs``, its ``sections`` of the recipe, the ``sources`` and the installed
-    ``libraries``, and whatever ``outside`` says of files and machines beyond the artifact folder.
+    outputs of its ``inputs`` and of what it ``borrows`` (by the names that it has in
+    ``Context.inputs`` and ``Context.reports``), its ``sections`` of the recipe, the ``sources`` and
+    the installed ``libraries``, and whatever ``outside`` says of files and machines beyond the
+    artifact folder.
     """
 
     name: str
@@ -53,6 +67,7 @@ class Stage:
     sources: tuple[str, ...] = ()  # folders and files below the package roots, "exporters"
     libraries: tuple[str, ...] = ()  # distributions whose version matters
     outside: Callable[[Recipe], dict[str, str]] = field(default=_nothing)
+    borrows: Callable[[Recipe], Mapping[str, Elsewhere]] = field(default=_nobody)
     resumable: bool = False  # goes on from what a killed run left in ``out``
     publish: tuple[str, ...] = ()  # outputs (files or folders) copied beside the stage folders
 

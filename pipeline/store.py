@@ -85,6 +85,10 @@ class Store:
         self.root = artifacts / recipe
         self._folders = {name: f"{i}_{name}" for i, name in enumerate(stage_names, start=1)}
 
+    def beside(self, recipe: str) -> Store:
+        """The artifact folder of another recipe, beside this one."""
+        return Store(self.root.parent, recipe, tuple(self._folders))
+
     def folder(self, stage: str) -> Path:
         """The finished folder of a stage, whether it exists or not."""
         return self.root / self._folders[stage]

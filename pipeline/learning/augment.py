@@ -1,5 +1,5 @@
-"""Random changes of a whole batch at once, each image differently. Knows nothing of labels,
-networks or files.
+"""Random changes of a whole batch at once, each image differently. Knows nothing of networks or
+files, and of labels only that blended images have blended ones.
 
 Everything is drawn from one generator in a fixed order, so the same generator state gives the
 same batch; what has its option at 0 draws nothing and costs nothing.
@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812  # its usual name
 from torch import Generator, Tensor
 
 from pipeline.recipe import AugmentOptions
 
+_KNOTS = 8  # of a warp, along each side
 _THINNEST = 0.6  # of a full erosion: beyond, strokes of two pixels fall to pieces
 
 
@@ -29,8 +31,8 @@ def augment(pixels: Tensor, options: AugmentOptions, generator: Generator) -> Te
     """
     if options.stroke:
         pixels = _stroke(pixels, options.stroke, generator)
-    if options.rotate or options.scale or options.shear:
-        pixels = _affine(pixels, options, generator)
+    if options.rotate or options.scale or options.shear or options.elastic:
+        pixels = _resampled(pixels, options, generator)
     elif options.shift:
         pixels = _shift(pixels, int(options.shift), generator)
     if options.flip:
@@ -38,9 +40,31 @@ def augment(pixels: Tensor, options: AugmentOptions, generator: Generator) -> Te
         pixels = torch.where(mirrored, pixels.flip(2), pixels)
     if options.brightness or options.contrast:
         pixels = _light(pixels, options, generator)
+    if options.colour:
+        pixels = _colour(pixels, options.colour, generator)
     if options.erase:
         pixels = _erase(pixels, options.erase, generator)
     return pixels
+
+
+def blend(
+    pixels: Tensor, targets: Tensor, alpha: float, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """Each image of [N, H, W, C] and its target of [N, labels] blended with those of another one,
+    in a share drawn for each from Beta(alpha, alpha); the larger share stays the image's own.
+
+    Source: Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018.
+    """
+    # numpy's generator, seeded by torch's: torch draws no Beta from a generator of one's own
+    seed = int(torch.randint(2**31, (1,), generator=generator))
+    draw = np.random.default_rng(seed).beta(alpha, alpha, len(pixels)).astype(np.float32)
+    own = torch.from_numpy(np.maximum(draw, 1 - draw)).to(targets.device)
+    other = torch.randperm(len(pixels), generator=generator).to(targets.device)
+    x = pixels.to(torch.float32)
+    return (
+        torch.lerp(x[other], x, own.view(-1, 1, 1, 1)),
+        torch.lerp(targets[other], targets, own.view(-1, 1)),
+    )
 
 
 def _uniform(count: int, extent: float, generator: Generator) -> Tensor:
@@ -61,12 +85,14 @@ def _chance(share: float, pixels: Tensor, generator: Generator) -> Tensor:
 # --- geometry -------------------------------------------------------------------------------
 
 
-def _affine(pixels: Tensor, options: AugmentOptions, generator: Generator) -> Tensor:
-    """Rotate, scale, shear and shift in a single resampling, which blurs only once."""
+def _resampled(pixels: Tensor, options: AugmentOptions, generator: Generator) -> Tensor:
+    """Rotate, scale, shear, shift and warp in a single resampling, which blurs only once."""
     _, height, width, _ = pixels.shape
     theta = _affine_maps(len(pixels), height, width, options, generator).to(pixels.device)
     x = pixels.permute(0, 3, 1, 2).to(torch.float32)  # (N, C, H, W)
     grid = F.affine_grid(theta, list(x.shape), align_corners=False)  # (N, H, W, 2)
+    if options.elastic:
+        grid = grid + _warp(len(x), height, width, options.elastic, generator).to(grid.device)
     x = F.grid_sample(x, grid, padding_mode="border", align_corners=False)  # (N, C, H, W)
     # interpolation weights add up to 1 but for rounding
     return x.clamp_(0, 255).permute(0, 2, 3, 1)  # (N, H, W, C)
@@ -91,6 +117,20 @@ def _affine_maps(
     )
     row_y = torch.stack([zoom_y * sin / aspect, zoom_y * cos, shift_y], 1)
     return torch.stack([row_x, row_y], 1)  # (N, 2, 3)
+
+
+def _warp(count: int, height: int, width: int, extent: float, generator: Generator) -> Tensor:
+    """Smooth random moves of every place, of standard deviation ``extent`` pixels at the knots of
+    the field, in units of half a frame, [N, H, W, 2].
+
+    Source of the idea: Simard, Steinkraus and Platt, "Best Practices for Convolutional Neural
+    Networks Applied to Visual Document Analysis", 2003; knots a seventh of the frame apart take the
+    place of their Gaussian filter, which costs more.
+    """
+    knots = torch.randn(count, 2, _KNOTS, _KNOTS, generator=generator)
+    knots *= torch.tensor([2 * extent / width, 2 * extent / height]).view(1, 2, 1, 1)
+    field = F.interpolate(knots, (height, width), mode="bicubic", align_corners=True)
+    return field.permute(0, 2, 3, 1)
 
 
 def _shift(pixels: Tensor, extent: int, generator: Generator) -> Tensor:
@@ -120,6 +160,14 @@ def _light(pixels: Tensor, options: AugmentOptions, generator: Generator) -> Ten
     return torch.addcmul(mean * (1 - contrast) * brightness, x, contrast * brightness).clamp_(
         0, 255
     )
+
+
+def _colour(pixels: Tensor, extent: float, generator: Generator) -> Tensor:
+    """Scale each of three channels, and the distance to grey, of rgb pixels."""
+    gains = 1 + _uniform(3 * len(pixels), extent, generator).view(-1, 1, 1, 3)
+    saturation = _per_image(1 + _uniform(len(pixels), extent, generator), pixels)
+    x = pixels.to(torch.float32) * gains.to(pixels.device)
+    return torch.lerp(x.mean(3, keepdim=True), x, saturation).clamp_(0, 255)
 
 
 # --- strokes --------------------------------------------------------------------------------

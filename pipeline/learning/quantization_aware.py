@@ -212,7 +212,7 @@ class _Tuning:
         with torch.no_grad():
             logits = self.teacher.logits(pixels)  # (N, labels)
             answers = torch.sigmoid(logits) if task == "multi-label" else logits.softmax(1)
-        return training_loss(self.rounding.logits(pixels), answers, task, smoothing=0.0)
+        return training_loss(self.rounding.logits(pixels), answers, task)
 
     def _calibrate(self) -> None:
         with observing(self.rounding), torch.no_grad():

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from pipeline.stage import Context, Stage
+from pipeline.recipe import Recipe
+from pipeline.stage import Context, Elsewhere, Stage
+from pipeline.store import file_sha256
+from pipeline.teacher import teacher_of
+
+if TYPE_CHECKING:
+    from pipeline.learning.distillation import TeacherAnswers
+    from runtime.spec import ModelSpec
 
 
 def run(context: Context) -> dict[str, Any]:
@@ -28,7 +37,10 @@ def run(context: Context) -> dict[str, Any]:
         context.observer.step("train: steps", progress.step, progress.steps, detail)
 
     spec = spec_of(recipe, dataset.info)
-    result = fit(dataset, spec, recipe.network, recipe.train, recipe.seed, context.out, on_step)
+    teacher = _teacher(context, spec)
+    result = fit(
+        dataset, spec, recipe.network, recipe.train, recipe.seed, context.out, on_step, teacher
+    )
     metrics = (context.out / METRICS_NAME).read_text(encoding="utf-8")
     for note in result.notes:
         context.observer.note(note)
@@ -40,12 +52,55 @@ def run(context: Context) -> dict[str, Any]:
     }
 
 
+def _teacher(context: Context, spec: ModelSpec) -> TeacherAnswers | None:
+    """The teacher's answers to the train images, computed in this stage."""
+    options = context.recipe.distill
+    if options is None:
+        return None
+    from functools import partial
+
+    from pipeline.datasets.arrays import open_dataset
+    from pipeline.learning.checkpoint import CHECKPOINT_NAME, load_checkpoint
+    from pipeline.learning.device import resolve_device
+    from pipeline.learning.distillation import TeacherAnswers, teacher_scores
+
+    scores = teacher_scores(
+        load_checkpoint(context.inputs["teacher"] / CHECKPOINT_NAME),
+        open_dataset(context.inputs["teacher's data"]).train,
+        spec,
+        context.recipe.train.augment.flip,
+        resolve_device(context.recipe.train.device),
+        context.out,
+        partial(context.observer.step, "train: teacher's answers"),
+    )
+    return TeacherAnswers(scores, options)
+
+
+def _borrows(recipe: Recipe) -> Mapping[str, Elsewhere]:
+    teacher = teacher_of(recipe)
+    if teacher is None:
+        return {}
+    return {
+        "teacher": Elsewhere(teacher.name, "train"),
+        "teacher's data": Elsewhere(teacher.name, "data"),
+    }
+
+
+def _outside(recipe: Recipe) -> dict[str, str]:
+    """The content of a file of weights, which the recipe only names."""
+    weights = recipe.network.weights
+    if weights is None:
+        return {}
+    file = Path(weights).expanduser()
+    return {"network.weights": file_sha256(file) if file.is_file() else "missing"}
+
+
 STAGE = Stage(
     "train",
     "train the network, keep the checkpoint that validates best",
     run,
     inputs=("data",),
-    sections=("name", "seed", "network", "train", "preprocess"),
+    sections=("name", "seed", "network", "train", "preprocess", "distill"),
     sources=(
         "pipeline/stages/train.py",
         "pipeline/stages/model_spec.py",
@@ -58,5 +113,7 @@ STAGE = Stage(
         "runtime/strict_json.py",
     ),
     libraries=("numpy", "torch", "torchvision"),
+    outside=_outside,
+    borrows=_borrows,
     resumable=True,
 )

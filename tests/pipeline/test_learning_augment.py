@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.learning.augment import augment
-from pipeline.recipe import AugmentOptions
+from pipeline.errors import RecipeError
+from pipeline.learning.augment import augment, blend
+from pipeline.recipe import AugmentOptions, load
 
 EACH = [
     {"shift": 3},
@@ -21,6 +22,7 @@ EACH = [
     {"contrast": 0.4},
     {"stroke": 1.0},
     {"erase": 1.0},
+    {"elastic": 1.5},
 ]
 ALL = {key: value for option in EACH for key, value in option.items()}
 
@@ -149,3 +151,48 @@ def test_erased_rectangles_take_the_background() -> None:
     assert holes.max() <= 7 * 7  # a third of each side
     colours = np.unique(changed.flatten(0, 2).numpy(), axis=0)
     assert colours.tolist() == [[1, 2, 3], [200, 200, 200]]
+
+
+# --- warps, colours and blends ----------------------------------------------------------------
+
+
+def test_a_warp_moves_places_smoothly_and_by_what_was_asked() -> None:
+    ramp = torch.arange(64.0).view(1, 1, 64, 1).expand(200, 64, 64, 1)  # the column as brightness
+    moved = augment(ramp, AugmentOptions(elastic=2), generator()) - ramp
+    inner = moved[:, 12:-12, 12:-12]
+    assert inner.mean().abs() < 0.1
+    assert 1.0 < inner.std() < 2.2  # 2 at the knots, less between them
+    steps = (inner[:, :, 1:] - inner[:, :, :-1]).abs()
+    assert steps.mean() < 0.5  # neighbours move together
+    assert moved.view(200, -1).std(1).min() > 0.3  # each image
+
+
+def test_colours_change_each_channel_and_saturation_within_the_extent() -> None:
+    pixels = torch.full((400, 2, 2, 3), 100, dtype=torch.uint8)
+    changed = augment(pixels, AugmentOptions(colour=0.2), generator())
+    means = changed.mean((1, 2))  # (N, 3)
+    # channels within 80..120; saturation then moves them by a fifth of their distance to grey
+    assert means.min() >= 80 - 0.2 * 27
+    assert means.max() <= 120 + 0.2 * 27
+    assert (means.std(0) > 8).all()
+    assert (means.std(1) > 1).float().mean() > 0.9  # not all channels alike
+
+
+def test_grey_images_have_no_colours_to_change() -> None:
+    with pytest.raises(RecipeError, match=r"augment\.colour changes the colours of rgb images"):
+        load("mnist", ["train.augment.colour=0.1"])
+
+
+def test_blended_images_have_blended_targets() -> None:
+    numbers = torch.arange(32.0)
+    pixels = numbers.view(32, 1, 1, 1).expand(32, 3, 3, 1).clone()
+    targets = torch.eye(32)
+    mixed, wanted = blend(pixels, targets, 0.4, generator())
+    assert torch.equal(targets, torch.eye(32))
+    assert torch.allclose(wanted.sum(1), torch.ones(32))
+    assert torch.allclose(mixed[:, 0, 0, 0], wanted @ numbers, atol=1e-4)
+    assert (wanted.diagonal() >= 0.5 - 1e-6).all()  # the larger share is its own
+    assert (wanted.diagonal() < 0.999).sum() > 10
+    again = blend(pixels, targets, 0.4, generator())
+    assert torch.equal(mixed, again[0])
+    assert torch.equal(wanted, again[1])

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from pipeline.datasets.arrays import (
     Dataset,
@@ -30,10 +31,18 @@ from pipeline.errors import TrainError
 from pipeline.learning import fit as fit_module
 from pipeline.learning import memory
 from pipeline.learning.checkpoint import load_checkpoint
+from pipeline.learning.device import bfloat16_units
+from pipeline.learning.distillation import TeacherAnswers, teacher_scores
 from pipeline.learning.evaluate import probabilities
 from pipeline.learning.fit import StepProgress, TrainResult, fit
-from pipeline.learning.optimize import averaged_copy, learning_rate, training_loss
-from pipeline.recipe import AugmentOptions, NetworkOptions, TrainOptions
+from pipeline.learning.optimize import (
+    answer_weights,
+    averaged_copy,
+    learning_rate,
+    targets_of,
+    training_loss,
+)
+from pipeline.recipe import AugmentOptions, DistillOptions, NetworkOptions, TrainOptions
 from runtime.spec import ModelSpec
 
 BARS = ModelSpec("bars", "multi-class", 12, 12, 1, ("none", "upright", "level"))
@@ -218,9 +227,145 @@ def test_the_rate_goes_up_and_down_once() -> None:
 
 def test_smoothed_labels_are_best_answered_short_of_certainty() -> None:
     label, score = torch.tensor([[1]]), torch.tensor([[0.9]]).logit()
-    smoothed = training_loss(score, label, "multi-label", 0.2)
-    assert smoothed < training_loss(score + 0.1, label, "multi-label", 0.2)
-    assert smoothed < training_loss(score - 0.1, label, "multi-label", 0.2)
+    target = targets_of(label, "multi-label", 1, 0.2)
+    smoothed = training_loss(score, target, "multi-label")
+    assert smoothed < training_loss(score + 0.1, target, "multi-label")
+    assert smoothed < training_loss(score - 0.1, target, "multi-label")
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_is_torchs_cross_entropy(smoothing: float) -> None:
+    torch.manual_seed(0)
+    scores, classes = 3 * torch.randn(8, 5), torch.randint(0, 5, (8,))
+    own = training_loss(scores, targets_of(classes, "multi-class", 5, smoothing), "multi-class")
+    assert own == pytest.approx(float(cross_entropy(scores, classes, label_smoothing=smoothing)))
+    labels = torch.randint(0, 2, (8, 5))
+    own = training_loss(scores, targets_of(labels, "multi-label", 5), "multi-label")
+    assert own == pytest.approx(float(binary_cross_entropy_with_logits(scores, labels.float())))
+
+
+def test_rare_answers_weigh_more() -> None:
+    labels = torch.zeros(100, 2, dtype=torch.uint8)
+    labels[:10, 0] = 1
+    labels[:50, 1] = 1
+    weights = answer_weights(labels, "multi-label", 2, rare=1.0)
+    assert weights is not None
+    assert weights[1].tolist() == pytest.approx([5, 1])  # 1 / (2 * 0.1), 1 / (2 * 0.5)
+    assert weights[0].tolist() == pytest.approx([1 / 1.8, 1])
+    half = answer_weights(labels, "multi-label", 2, rare=0.5)
+    assert half is not None
+    assert half[1, 0] == pytest.approx(5**0.5)
+    classes = torch.tensor([0] * 75 + [1] * 25)
+    by_class = answer_weights(classes, "multi-class", 2, rare=1.0)
+    assert by_class is not None
+    assert by_class.tolist() == [pytest.approx([2 / 3, 2])]
+    assert answer_weights(labels, "multi-label", 2, rare=0.0) is None
+    # the weight lies on the answer that is wanted
+    score, yes = torch.zeros(1, 2), torch.tensor([[1.0, 1.0]])
+    loss = training_loss(score, yes, "multi-label", weights)
+    assert loss == pytest.approx((5 + 1) / 2 * np.log(2))
+
+
+def test_focal_loss_looks_away_from_what_is_known() -> None:
+    known, unknown = torch.tensor([[4.0, 0.0]]), torch.tensor([[0.0, 0.0]])
+    target = torch.tensor([[1.0, 0.0]])
+
+    def ratio(focal: float) -> float:
+        of_known = training_loss(known, target, "multi-class", focal=focal)
+        return float(of_known / training_loss(unknown, target, "multi-class", focal=focal))
+
+    assert ratio(2.0) < 0.01 * ratio(0.0)
+    p = float(torch.sigmoid(torch.tensor(4.0)))
+    by_hand = -((1 - p) ** 2) * np.log(p)
+    found = training_loss(known, target, "multi-class", focal=2.0)
+    assert found == pytest.approx(by_hand, rel=1e-4)
+
+
+def test_trimming_leaves_the_largest_losses_out() -> None:
+    scores = torch.tensor([[5.0], [5.0], [5.0], [-5.0]])  # the last is labelled wrongly
+    target = torch.ones(4, 1)
+    trimmed = training_loss(scores, target, "multi-label", trim=0.25)
+    assert trimmed == pytest.approx(float(training_loss(scores[:3], target[:3], "multi-label")))
+
+
+# --- a teacher ----------------------------------------------------------------------------------
+
+
+def test_a_student_learns_what_only_its_teacher_knows(tmp_path: Path) -> None:
+    """Labels say nothing, the teacher's answers everything."""
+    data = dataset()
+    truth = np.asarray(data.train.labels)
+    nonsense = np.random.default_rng(0).permutation(truth)
+    unlabelled = replace(data, train=replace(data.train, labels=nonsense))
+    scores = (8 * np.eye(3, dtype=np.float32))[truth]
+    options = DistillOptions(teacher="any", weight=1.0)
+    longer = TRAIN.model_copy(update={"epochs": 8})
+    alone = train(tmp_path / "alone", longer, data=unlabelled)
+    taught = train(
+        tmp_path / "taught", longer, data=unlabelled, teacher=TeacherAnswers(scores, options)
+    )
+    assert taught.val_accuracy_percent > 90
+    assert alone.val_accuracy_percent < taught.val_accuracy_percent - 20
+
+
+def test_blending_answers_is_adding_losses() -> None:
+    torch.manual_seed(0)
+    scores = np.random.default_rng(0).normal(0, 3, (6, 4)).astype(np.float32)
+    chosen = np.array([5, 1, 2])
+    answers = TeacherAnswers(scores, DistillOptions(teacher="any", weight=0.3, temperature=2))
+    logits, labels = torch.randn(3, 4), torch.tensor([0, 3, 1])
+    target = targets_of(labels, "multi-class", 4)
+    blended = training_loss(logits, answers.blended(target, chosen, "multi-class"), "multi-class")
+    soft = torch.from_numpy(scores[chosen] / 2).softmax(1)
+    apart = 0.7 * cross_entropy(logits, labels) + 0.3 * cross_entropy(logits, soft)
+    assert blended == pytest.approx(float(apart), rel=1e-5)
+
+
+def test_answers_are_kept_and_average_the_mirror_image(tmp_path: Path) -> None:
+    train(tmp_path)
+    network, data = load_checkpoint(tmp_path / "checkpoint.pt"), dataset()
+    cpu = torch.device("cpu")
+    found = teacher_scores(network, data.train, BARS, True, cpu, tmp_path)
+    images = torch.from_numpy(np.asarray(data.train.images))
+    with torch.no_grad():
+        expected = (network.logits(images) + network.logits(images.flip(2))) / 2
+    assert np.abs(found - expected.numpy()).max() < 0.1  # bfloat16 where the CPU has it
+    calls: list[int] = []
+    again = teacher_scores(
+        network, data.train, BARS, True, cpu, tmp_path, lambda done, _: calls.append(done)
+    )
+    assert np.array_equal(found, again)
+    assert calls == []
+    other = replace(BARS, labels=("none", "level", "upright"))
+    with pytest.raises(TrainError, match="expected the same labels in the same order"):
+        teacher_scores(network, data.train, other, True, cpu, tmp_path)
+
+
+# --- a time limit -------------------------------------------------------------------------------
+
+
+def test_a_time_limit_ends_training_with_a_small_rate_and_says_so(tmp_path: Path) -> None:
+    rates: list[float] = []
+    result = train(
+        tmp_path,
+        TRAIN.model_copy(update={"epochs": 100_000, "max_minutes": 0.03}),
+        on_step=lambda progress: rates.append(progress.lr),
+    )
+    assert not result.complete
+    assert result.epochs < 100_000
+    assert "INCOMPLETE: train.max_minutes = 0.03 left time for" in " ".join(result.notes)
+    assert max(rates) > 0.9 * TRAIN.lr
+    assert rates[-1] < 0.2 * TRAIN.lr
+    assert (tmp_path / "checkpoint.pt").exists()
+    assert train(tmp_path / "whole").complete
+
+
+def test_precision_is_what_was_asked(tmp_path: Path) -> None:
+    for asked in ("float32", "bfloat16"):
+        result = train(tmp_path / asked, TRAIN.model_copy(update={"precision": asked}))
+        assert result.precision == asked
+    found = train(tmp_path / "auto").precision
+    assert found == ("bfloat16" if bfloat16_units() else "float32")
 
 
 # --- it resumes -------------------------------------------------------------------------------

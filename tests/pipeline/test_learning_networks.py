@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import nn
 from pipeline.errors import RecipeError, TrainError
 from pipeline.learning.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.learning.evaluate import probabilities
-from pipeline.learning.networks import build_network
+from pipeline.learning.networks import PixelNetwork, build_network
 from pipeline.recipe import NetworkOptions, load, shipped_names
 from runtime.spec import ModelSpec
 
@@ -202,3 +203,98 @@ def test_probabilities_are_streamed() -> None:
     np.testing.assert_allclose(answer, probabilities(network, images), atol=1e-6)
     assert math.isclose(answer.sum(), 10, rel_tol=1e-5)
     assert len(probabilities(network, images[:0])) == 0
+
+
+# --- the edge family --------------------------------------------------------------------------
+
+
+def edge(spec: ModelSpec, **more: object) -> PixelNetwork:
+    return build_network(NetworkOptions.model_validate({"edge": more}), spec)
+
+
+def test_one_knob_from_ten_thousand_to_two_million_parameters() -> None:
+    sizes = [edge(FACES, width=w).deployed.parameter_count for w in range(2, 37)]
+    assert sizes == sorted(sizes)
+    assert sizes[0] < 10_000
+    assert sizes[-1] > 2_000_000
+    # by hand, 9 weights for each pair of channels of 3-16-16-48-48-96-96-128-128, biases, head
+    pairs = 3 * 16 + 16 * 16 + 16 * 48 + 48 * 48 + 48 * 96 + 96 * 96 + 96 * 128 + 128 * 128
+    biases = 2 * (16 + 48 + 96 + 128)
+    assert edge(FACES, width=16).deployed.parameter_count == 9 * pairs + biases + 3 * 129
+
+
+@pytest.mark.parametrize("size", [8, 12, 16, 28, 40, 47, 64, 128])
+@pytest.mark.parametrize("branches", [True, False])
+def test_what_is_deployed_is_what_was_trained(size: int, branches: bool, tmp_path: Path) -> None:
+    """After some steps, lest the norms be trivial; and through the checkpoint's file."""
+    spec = ModelSpec("spots", "multi-class", size, size, 3, ("a", "b"))
+    torch.manual_seed(0)
+    network = edge(spec, width=4, branches=branches, dropout=0.2)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    pixels = torch.randint(0, 256, (16, *spec.shape), dtype=torch.uint8)
+    for _ in range(5):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(network.logits(pixels), torch.arange(16) % 2)
+        loss.backward()
+        optimizer.step()
+    network.eval()
+    deployed = network.deployed.eval()
+    kinds = {type(module) for module in deployed.modules()}
+    assert nn.BatchNorm2d not in kinds
+    assert all(m.kernel_size == (3, 3) for m in deployed.modules() if isinstance(m, nn.Conv2d))
+    save_checkpoint(tmp_path / "checkpoint.pt", deployed)
+    loaded = load_checkpoint(tmp_path / "checkpoint.pt")
+    with torch.inference_mode():
+        expected = network.logits(pixels)
+        assert torch.allclose(deployed.logits(pixels), expected, atol=1e-5)
+        assert torch.equal(loaded.logits(pixels), deployed.logits(pixels))
+    assert loaded.deployed is loaded  # there is nothing left to fold
+    convolutions = [m for m in deployed.modules() if isinstance(m, nn.Conv2d)]
+    smallest = size
+    for conv in convolutions:
+        smallest = (smallest + 1) // 2 if conv.stride == (2, 2) else smallest
+    assert 4 <= smallest < 8 or (size == 128 and smallest == 8)  # four stages and no more
+
+
+# --- weights that a user has ------------------------------------------------------------------
+
+
+def test_pretrained_weights_but_for_a_classifier_of_another_size(tmp_path: Path) -> None:
+    import torchvision
+
+    torch.manual_seed(0)
+    source = torchvision.models.squeezenet1_1(weights=None)
+    torch.save(source.state_dict(), tmp_path / "weights.pth")
+    more = {"torchvision": "squeezenet1_1", "weights": str(tmp_path / "weights.pth")}
+    faces = build_network(options(**more), FACES)
+    first = faces.body.get_submodule("features.0")
+    assert torch.equal(first.weight, source.features[0].weight)  # type: ignore[arg-type]
+    grey = build_network(options(**more), DIGITS).body.get_submodule("features.0")
+    summed = source.features[0].weight.sum(1, keepdim=True)  # type: ignore[operator]
+    assert torch.allclose(grey.weight, summed)  # type: ignore[arg-type]
+    # a checkpoint stands on its own
+    save_checkpoint(tmp_path / "checkpoint.pt", faces)
+    (tmp_path / "weights.pth").unlink()
+    assert load_checkpoint(tmp_path / "checkpoint.pt").options.weights is None
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda file: None, r"cannot be read: .*No such file"),
+        (lambda file: file.write_bytes(b"no weights"), r"cannot be read: .*Expected a file of"),
+        (lambda file: torch.save({"a": torch.zeros(2)}, file), r"is not of torchvision's squeeze"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(
+    tmp_path: Path, write: Callable[[Path], object], message: str
+) -> None:
+    write(tmp_path / "weights.pth")
+    network = options(torchvision="squeezenet1_1", weights=str(tmp_path / "weights.pth"))
+    with pytest.raises(RecipeError, match=message):
+        build_network(network, FACES)
+
+
+def test_weights_need_a_network_that_they_belong_to() -> None:
+    with pytest.raises(ValueError, match="weights go with torchvision"):
+        options(CLASSIFIER, weights="file.pth")

@@ -30,7 +30,7 @@ from pipeline.learning.fake_quantization import (
 )
 from pipeline.learning.fit import StepProgress
 from pipeline.learning.networks import PixelNetwork, build_network
-from pipeline.learning.optimize import build_optimizer, training_loss
+from pipeline.learning.optimize import build_optimizer, targets_of, training_loss
 from pipeline.learning.quantization_aware import FineTuned, fine_tune
 from pipeline.recipe import AugmentOptions, NetworkOptions, TrainOptions
 from runtime.spec import ModelSpec
@@ -185,7 +185,8 @@ def trained_network(data: Dataset, spec: ModelSpec) -> PixelNetwork:
         chosen = order.integers(0, len(data.train), 32)
         pixels = torch.from_numpy(data.train.images[chosen])
         labels = torch.from_numpy(data.train.labels[chosen])
-        loss = training_loss(network.logits(pixels), labels, spec.task, 0.0)
+        targets = targets_of(labels, spec.task, len(spec.labels))
+        loss = training_loss(network.logits(pixels), targets, spec.task)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -1,0 +1,44 @@
+"""Which recipe trains the teacher that another one learns from, and on which images. Knows no stage
+and no folder."""
+
+from __future__ import annotations
+
+from .errors import RecipeError
+from .recipe import Recipe, load
+
+
+def teacher_of(recipe: Recipe) -> Recipe | None:
+    """The recipe behind ``distill.teacher``, on the images of ``recipe`` and trained where that is;
+    None without one.
+
+    It keeps its own size of images, network, training and seed. Raises RecipeError when there is no
+    such recipe, or one learns from itself.
+    """
+    if recipe.distill is None:
+        return None
+    found = load(recipe.distill.teacher)
+    if found.name == recipe.name:
+        raise RecipeError(
+            f"distill.teacher = {recipe.distill.teacher!r} is recipe {recipe.name!r} itself; "
+            "expected another one, with a larger network."
+        )
+    here = {"device": recipe.train.device, "threads": recipe.train.threads}
+    train = found.train.model_copy(update=here)
+    return found.model_copy(update={"data": recipe.data, "train": train})
+
+
+def teachers_of(recipe: Recipe) -> list[Recipe]:
+    """The teacher, its teacher and so on, the first to train first."""
+    chain: list[Recipe] = []
+    names = [recipe.name]
+    teacher = teacher_of(recipe)
+    while teacher is not None:
+        if teacher.name in names:
+            raise RecipeError(
+                f"{' learns from '.join([*names, teacher.name])}, so none can be trained first. "
+                "Take distill out of one of them."
+            )
+        names.append(teacher.name)
+        chain.insert(0, teacher)
+        teacher = teacher_of(teacher)
+    return chain

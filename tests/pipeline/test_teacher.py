@@ -1,0 +1,95 @@
+"""A recipe that learns from another one: whose teacher is trained, when, and on what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import RecipeError, StageError
+from pipeline.recipe import Recipe, load
+from pipeline.runner import Runner
+from pipeline.stage import Context, Elsewhere, Stage
+from pipeline.store import Store
+from pipeline.teacher import teacher_of, teachers_of
+
+
+class Silent:
+    def note(self, text: str) -> None: ...
+
+    def step(self, task: str, done: int, total: int, detail: str = "") -> None: ...
+
+
+def recipe_file(folder: Path, name: str, teacher: str | None) -> Path:
+    text = f"""
+name = "{name}"
+data = {{ kind = "mnist", train_images = 100 }}
+preprocess = {{ kind = "digit" }}
+network = {{ edge = {{ width = 2 }} }}
+train = {{ epochs = 1, lr = 0.1, threads = 3 }}
+"""
+    if teacher is not None:
+        text += f'distill = {{ teacher = "{folder / teacher}.toml" }}\n'
+    file = folder / f"{name}.toml"
+    file.write_text(text)
+    return file
+
+
+def test_teachers_come_first_and_see_the_students_images(tmp_path: Path) -> None:
+    recipe_file(tmp_path, "large", None)
+    recipe_file(tmp_path, "middle", "large")
+    file = recipe_file(tmp_path, "small", "middle")
+    student = load(str(file), ["data.train_images=50", "train.threads=1"])
+    chain = teachers_of(student)
+    assert [recipe.name for recipe in chain] == ["large", "middle"]
+    assert [recipe.data.train_images for recipe in chain] == [50, 50]
+    assert [recipe.train.threads for recipe in chain] == [1, 1]
+    assert teacher_of(chain[0]) is None
+
+
+def test_nobody_learns_from_oneself(tmp_path: Path) -> None:
+    file = recipe_file(tmp_path, "alone", "alone")
+    with pytest.raises(RecipeError, match="is recipe 'alone' itself"):
+        teachers_of(load(str(file)))
+    recipe_file(tmp_path, "one", "two")
+    recipe_file(tmp_path, "two", "one")
+    with pytest.raises(RecipeError, match="one learns from two learns from one"):
+        teachers_of(load(str(tmp_path / "one.toml")))
+
+
+def _stages(borrowing: bool) -> tuple[Stage, ...]:
+    def run(context: Context) -> dict[str, object]:
+        text = "first"
+        if borrowing:
+            text = (context.inputs["teacher"] / "out.txt").read_text() + " learned"
+            assert context.reports["teacher"]["said"] in text
+        (context.out / "out.txt").write_text(text + str(context.recipe.seed))
+        return {"said": text + str(context.recipe.seed)}
+
+    def borrows(recipe: Recipe) -> dict[str, Elsewhere]:
+        return {"teacher": Elsewhere("large", "train")} if borrowing else {}
+
+    return (Stage("train", "test", run, sections=("seed",), borrows=borrows),)
+
+
+def _runner(folder: Path, name: str, borrowing: bool, seed: int = 0) -> Runner:
+    recipe = load(str(recipe_file(folder, name, None)), [f"seed={seed}"])
+    return Runner(_stages(borrowing), recipe, Store(folder / "artifacts", name, ("train",)))
+
+
+def test_a_borrowed_stage_decides_freshness(tmp_path: Path) -> None:
+    student = _runner(tmp_path, "small", True)
+    with pytest.raises(StageError, match="pipeline run train --recipe large"):
+        student.run("train", Silent())
+    (step,) = student.plan("train")
+    assert step.reasons == ("depends on teacher, which will run",)
+    _runner(tmp_path, "large", False).run("train", Silent())
+    student.run("train", Silent())
+    assert (student.store.folder("train") / "out.txt").read_text() == "first0 learned0"
+    (step,) = student.plan("train")
+    assert step.fresh
+    _runner(tmp_path, "large", False, seed=4).run("train", Silent())
+    (step,) = student.plan("train")
+    assert step.reasons == ("input: teacher changed",)
+    student.run("train", Silent())
+    assert (student.store.folder("train") / "out.txt").read_text() == "first4 learned0"
