@@ -228,6 +228,9 @@ class Recipe(Section):
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]*$")  # folder and wheel are named after it
     description: str = ""
+    # another recipe (its name): where it has been validated on the same test images, among the
+    # same artifacts, what this one gains over it is told
+    baseline: str | None = Field(None, pattern=r"^[a-z][a-z0-9-]*$")
     seed: int = Field(0, ge=0)
     data: DataOptions
     preprocess: PreprocessOptions
@@ -247,6 +250,12 @@ class Recipe(Section):
                 "train.augment.colour changes the colours of rgb images, but preprocess.color = "
                 f"{self.preprocess.color!r}: leave it out, or set preprocess.color = 'rgb'"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _another_baseline(self) -> Recipe:
+        if self.baseline == self.name:
+            raise ValueError(f"baseline = {self.baseline!r} is this recipe itself: name another")
         return self
 
     def slice(self, sections: Sequence[str]) -> dict[str, Any]:

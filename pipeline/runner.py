@@ -43,10 +43,11 @@ class Outcome:
 def fingerprint(stage: Stage, recipe: Recipe, digests: Mapping[str, str]) -> dict[str, str]:
     """Everything that decides a stage's result, by "kind: name"; see ``store.Record``.
 
-    ``digests`` holds the output digests of the earlier stages and of borrowed ones.
+    ``digests`` holds the output digests of the earlier stages and of borrowed ones, as far as
+    these are there.
     """
-    names = (*stage.inputs, *stage.borrows(recipe))
-    parts = {f"input: {name}": digests[name] for name in names}
+    parts = {f"input: {name}": digests[name] for name in stage.inputs}
+    parts |= {f"input: {name}": digests.get(name, "not there") for name in stage.borrows(recipe)}
     for key, value in _flatten(recipe.slice(stage.sections)):
         parts[f"recipe: {key}"] = value
     for file, digest in source_files(stage.sources).items():
@@ -97,9 +98,9 @@ class Runner:
         for stage in self._upto(goal):
             waits = [name for name in stage.inputs if name in pending]
             forced = self._forced(stage, goal, start, force)
-            borrowed = self._borrowed(stage)
-            waits += [name for name, record in borrowed.items() if record is None]
-            digests |= {name: found.digest() for name, found in borrowed.items() if found}
+            borrowed, missing = self._borrowed(stage)
+            waits += missing
+            digests |= {name: record.digest() for name, record in borrowed.items()}
             if waits and not forced:
                 reasons: tuple[str, ...] = (f"depends on {', '.join(waits)}, which will run",)
             else:
@@ -132,8 +133,9 @@ class Runner:
             for stage in self._upto(goal):
                 with _failures(stage):
                     records |= self._all_borrowed(stage)
-                    names = (*stage.inputs, *stage.borrows(self.recipe))
-                    digests = {name: records[name].digest() for name in names}
+                    digests = {
+                        name: records[name].digest() for name in self._inputs(stage, records)
+                    }
                     reasons = self._forced(stage, goal, start, force) or self._stale(stage, digests)
                     if explain:
                         why = "; ".join(reasons) if reasons else "fresh, nothing changed"
@@ -161,10 +163,9 @@ class Runner:
             | {
                 name: self.store.beside(place.recipe).folder(place.stage)
                 for name, place in stage.borrows(self.recipe).items()
+                if name in records
             },
-            reports={
-                name: _told(records[name]) for name in (*stage.inputs, *stage.borrows(self.recipe))
-            },
+            reports={name: _told(records[name]) for name in self._inputs(stage, records)},
             observer=observer,
         )
         began = time.perf_counter()
@@ -173,23 +174,34 @@ class Runner:
         finished = datetime.now(UTC).isoformat(timespec="seconds")
         return self.store.commit(stage.name, parts, report, round(seconds, 3), finished)
 
-    def _borrowed(self, stage: Stage) -> dict[str, Record | None]:
-        return {
-            name: self.store.beside(place.recipe).record(place.stage)
-            for name, place in stage.borrows(self.recipe).items()
-        }
+    def _inputs(self, stage: Stage, records: Mapping[str, Record]) -> list[str]:
+        """Its inputs, and what it borrows as far as that is there."""
+        borrowed = [name for name in stage.borrows(self.recipe) if name in records]
+        return [*stage.inputs, *borrowed]
+
+    def _borrowed(self, stage: Stage) -> tuple[dict[str, Record], list[str]]:
+        """What a stage borrows, and the names of what it needs but cannot."""
+        found, missing = {}, []
+        for name, place in stage.borrows(self.recipe).items():
+            store = self.store.beside(place.recipe)
+            record = store.record(place.stage)
+            if record and place.optional and store.damage(place.stage, record):
+                record = None
+            if record is not None:
+                found[name] = record
+            elif not place.optional:
+                missing.append(name)
+        return found, missing
 
     def _all_borrowed(self, stage: Stage) -> dict[str, Record]:
-        found = {}
-        for name, record in self._borrowed(stage).items():
-            if record is None:
-                place = stage.borrows(self.recipe)[name]
-                raise StoreError(
-                    f"{self.recipe.name} needs the {place.stage} stage of recipe {place.recipe}, "
-                    f"which has not run in {self.store.root.parent}. Run: pipeline run "
-                    f"{place.stage} --recipe {place.recipe}"
-                )
-            found[name] = record
+        found, missing = self._borrowed(stage)
+        for name in missing:
+            place = stage.borrows(self.recipe)[name]
+            raise StoreError(
+                f"{self.recipe.name} needs the {place.stage} stage of recipe {place.recipe}, "
+                f"which has not run in {self.store.root.parent}. Run: pipeline run "
+                f"{place.stage} --recipe {place.recipe}"
+            )
         return found
 
     def _stale(self, stage: Stage, digests: Mapping[str, str]) -> tuple[str, ...]:

@@ -38,6 +38,7 @@ class Elsewhere:
 
     recipe: str  # its name, which is that of its folder
     stage: str
+    optional: bool = False  # where it is not finished, or damaged, it is left out; else an error
 
 
 def _nothing(_: Recipe) -> dict[str, str]:

@@ -13,6 +13,7 @@ def run(context: Context) -> dict[str, Any]:
     sizes."""
     from exporters import onnx_file
     from exporters.export_guards import guard_export
+    from exporters.multiply_adds import multiply_adds
     from exporters.onnx_from_torch import onnx_from_torch
     from pipeline.datasets.arrays import open_dataset
     from pipeline.learning.checkpoint import load_checkpoint
@@ -26,10 +27,13 @@ def run(context: Context) -> dict[str, Any]:
     guards = guard_export(model, network, spec, options.batch_sizes)
     onnx_file.save(model, context.out / "fp32.onnx")
     summary = onnx_file.summary(model)
+    cost = multiply_adds(model)
     return {
         "headline": f"opset {summary.opset}, IR {summary.ir_version}, "
-        f"{summary.size_bytes / 1024:,.0f} KiB",
+        f"{summary.size_bytes / 1024:,.0f} KiB"
+        + ("" if cost is None else f", {cost / 1e6:,.2f} million multiply-adds an image"),
         "summary": asdict(summary),
+        "multiply_adds": cost,
         "guards": [asdict(guard) for guard in guards],
     }
 

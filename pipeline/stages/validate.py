@@ -8,18 +8,34 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import GateError
-from pipeline.stage import Context, Stage
+from pipeline.stage import Context, Elsewhere, Stage
+
+from .baseline import (
+    NETWORK,
+    PROBABILITIES_NAME,
+    TRUTH_NAME,
+    Finished,
+    read_baseline,
+    told_network,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     from numpy.typing import NDArray
 
-    from exporters.metrics import Floats
+    from exporters.metrics import Floats, Objective
     from exporters.parity import Parity
-    from pipeline.datasets.arrays import Split
+    from exporters.score import Scores
+    from exporters.scoring import Answers
+    from pipeline.datasets.arrays import Dataset, Split
     from pipeline.recipe import Recipe
+    from runtime.spec import ModelSpec
 
-PROBABILITIES_NAME = "probabilities.npz"  # of the test split: "reference" and every variant
+    from .baseline import Compared
+
+    Chosen = Mapping[Objective, NDArray[np.float64]]  # thresholds [labels] by what they are best at
 
 
 def run(context: Context) -> dict[str, Any]:
@@ -33,6 +49,7 @@ def run(context: Context) -> dict[str, Any]:
 
     from exporters.gates import judge, tolerances_for
     from exporters.parity import compare, stream
+    from exporters.scoring import Answers
     from pipeline.datasets.arrays import open_dataset
     from pipeline.learning.checkpoint import load_checkpoint
     from pipeline.learning.evaluate import probabilities
@@ -49,12 +66,14 @@ def run(context: Context) -> dict[str, Any]:
         seen = probabilities(
             network, dataset.val.images, on_step=partial(step, "validate: thresholds")
         )
-    thresholds = _thresholds(seen, dataset.val, recipe)
+    chosen = _thresholds(seen, dataset.val)
+    thresholds = chosen.get(recipe.gate.thresholds)
     reference = probabilities(
         network, dataset.test.images, on_step=partial(step, "validate: PyTorch")
     )
 
     found: dict[str, Floats] = {}
+    forms = [Answers(NETWORK, reference, chosen)]
     rows = []
     for variant in context.reports["quantize"]["variants"]:
         name = variant["id"]
@@ -73,7 +92,8 @@ def run(context: Context) -> dict[str, Any]:
                 dataset.test.images,
                 progress=partial(step, f"validate: {name}"),
             )
-        own = _thresholds(seen, dataset.val, recipe, thresholds)
+        forms.append(Answers(name, found[name], _thresholds(seen, dataset.val, chosen)))
+        own = forms[-1].thresholds.get(recipe.gate.thresholds)
         parity = compare(
             reference,
             found[name],
@@ -100,8 +120,11 @@ def run(context: Context) -> dict[str, Any]:
                 "quantiles": _quantiles(reference, found[name]),
             }
         )
+    _require_fp32(rows)
+    scores = _scores(context, dataset, spec, forms)
     arrays: dict[str, Any] = {"reference": reference, **found}
     np.savez(context.out / PROBABILITIES_NAME, **arrays)
+    np.savez(context.out / TRUTH_NAME, ids=dataset.test.ids, labels=dataset.test.labels)
     return {
         "headline": _headline(rows, parity),
         "probabilities": PROBABILITIES_NAME,
@@ -110,26 +133,72 @@ def run(context: Context) -> dict[str, Any]:
             "accuracy_percent": 100 * parity.reference_accuracy,
             "balanced_percent": _balanced(reference, dataset.test, thresholds),
             "thresholds": None if thresholds is None else thresholds.tolist(),
+            "thresholds_for": {name: values.tolist() for name, values in chosen.items()},
         },
-        "variants": _require_fp32(rows),
+        "variants": rows,
+        "network": told_network(
+            dataset,
+            spec,
+            context.reports["train"]["result"]["parameters"],
+            context.reports["export"]["multiply_adds"],
+        ),
+        "scores": asdict(scores),
     }
 
 
 def _thresholds(
-    seen: Floats | None,
-    split: Split,
-    recipe: Recipe,
-    reference: NDArray[np.float64] | None = None,
-) -> NDArray[np.float64] | None:
-    """Thresholds for these probabilities of the validation split, moved away from ``reference``
-    only where that pays; None for multi-class."""
+    seen: Floats | None, split: Split, reference: Chosen | None = None
+) -> dict[Objective, NDArray[np.float64]]:
+    """Thresholds for these probabilities of the validation split by what they are best at, moved
+    away from ``reference`` only where that pays; none for multi-class."""
     from exporters.metrics import adjusted_thresholds, best_thresholds
+    from exporters.scoring import OBJECTIVES
 
     if seen is None:
-        return None
+        return {}
     if reference is None:
-        return best_thresholds(seen, split.labels, recipe.gate.thresholds)
-    return adjusted_thresholds(seen, split.labels, reference, recipe.gate.thresholds)
+        return {name: best_thresholds(seen, split.labels, name) for name in OBJECTIVES}
+    return {
+        name: adjusted_thresholds(seen, split.labels, before, name)
+        for name, before in reference.items()
+    }
+
+
+def _scores(context: Context, dataset: Dataset, spec: ModelSpec, forms: list[Answers]) -> Scores:
+    """Every form on the test split, against the majority answer and the recipe's baseline."""
+    from exporters.score import Baseline, Scores
+    from exporters.scoring import SAMPLES, majority_answer, score
+
+    name = context.recipe.baseline
+    other: Compared | str | None = None
+    if name is not None:
+        finished = None
+        if "baseline" in context.inputs:
+            finished = Finished(context.inputs["baseline"], context.reports["baseline"])
+        other = read_baseline(name, finished, spec, dataset)
+        if isinstance(other, str):
+            context.observer.note(f"baseline {name}: {other}")
+    compared = None if isinstance(other, str) else other
+    found = score(
+        forms,
+        dataset.test.labels,
+        spec,
+        majority_answer(dataset.train.labels, spec),
+        compared.answers if compared else None,
+        progress=partial(context.observer.step, "validate: intervals"),
+    )
+    baseline = None
+    if compared is not None:
+        baseline = Baseline(
+            recipe=str(name),
+            score=found.baseline,
+            common_labels=compared.common_labels,
+            parameters=compared.parameters,
+            multiply_adds=compared.multiply_adds,
+        )
+    elif name is not None:
+        baseline = Baseline(name, missing=str(other))
+    return Scores(len(dataset.test), SAMPLES, found.majority, found.forms, baseline)
 
 
 def _balanced(
@@ -156,8 +225,8 @@ def _headline(rows: list[dict[str, Any]], parity: Parity) -> str:
     return f"PyTorch {100 * parity.reference_accuracy:.2f} %; " + ", ".join(marks)
 
 
-def _require_fp32(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows, unless the plain export already differs from the network."""
+def _require_fp32(rows: list[dict[str, Any]]) -> None:
+    """Stop when the plain export already differs from the network."""
     for row in rows:
         if row["precision"] == "fp32" and not row["passed"]:
             raise GateError(
@@ -166,21 +235,28 @@ def _require_fp32(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 + ". Nothing is packaged. Check the network for operators that behave otherwise "
                 "in ONNX."
             )
-    return rows
+
+
+def _borrows(recipe: Recipe) -> dict[str, Elsewhere]:
+    if recipe.baseline is None:
+        return {}
+    return {"baseline": Elsewhere(recipe.baseline, "validate", optional=True)}
 
 
 STAGE = Stage(
     "validate",
     "compare PyTorch with every variant on the test split, then judge",
     run,
-    inputs=("data", "train", "quantize"),
-    sections=("gate",),
+    inputs=("data", "train", "export", "quantize"),
+    sections=("gate", "baseline"),
     sources=(
         "pipeline/stages/validate.py",
+        "pipeline/stages/baseline.py",
         "pipeline/learning",
         "pipeline/datasets/arrays.py",
         "exporters",
         "runtime",
     ),
     libraries=("numpy", "torch", "onnxruntime"),
+    borrows=_borrows,
 )

@@ -1,0 +1,85 @@
+"""How good a model is, as values: what ``scoring.py`` finds on the test split and reports carry.
+Standard library only. Figures are in percent, differences in percentage points; None always means
+that a figure is not defined."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+_STRICT: dict[str, Any] = {"extra": "forbid"}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with the ends of its 95 % interval."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    value: float
+    low: float | None = None  # None: too few images define the figure
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Of one label, or the mean over labels; or how much two models differ in them.
+
+    A multi-label model is judged by plain accuracy with thresholds that were chosen for it, and by
+    balanced accuracy with thresholds that were chosen for that, both on the validation split.
+    Of one class of a multi-class model ``accuracy`` is the recall: the share of its own images.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    accuracy: Estimate | None
+    balanced_accuracy: Estimate | None  # multi-class: the mean of the classes' recalls
+    average_precision: Estimate | None  # multi-label; None: no test image has the label
+
+
+@dataclass(frozen=True)
+class LabelScore:
+    """One label of one form of a model."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    label: str
+    own: Metrics
+    majority: float | None = None  # accuracy of the train split's commoner answer; multi-label
+    over_majority: Estimate | None = None
+    over_baseline: Metrics | None = None  # None: the baseline does not have the label
+
+
+@dataclass(frozen=True)
+class FormScore:
+    """One form of a model, or the baseline, on the test images."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    id: str
+    own: Metrics  # over all images; multi-label: the mean over the labels that define a figure
+    over_majority: Estimate | None  # in accuracy
+    over_baseline: Metrics | None  # over the labels that both have
+    labels: tuple[LabelScore, ...]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The network of another recipe, in PyTorch, on the same images."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    recipe: str
+    missing: str | None = None  # why nothing is compared, and what to do; then the rest is None
+    score: FormScore | None = None
+    common_labels: int | None = None  # labels that both have
+    parameters: int | None = None
+    multiply_adds: int | None = None  # of one image
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Every form of a model on the test split. All intervals of a run come from the same samples,
+    so differences are paired."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    images: int
+    samples: int  # of the bootstrap
+    majority: Estimate  # accuracy of the train split's commonest answer; mean over labels
+    forms: tuple[FormScore, ...]  # the PyTorch network first
+    baseline: Baseline | None = None  # None: the recipe names none
