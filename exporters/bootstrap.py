@@ -32,12 +32,16 @@ def resampled(images: int, samples: int, seed: int) -> Iterator[NDArray[np.uint8
     random = np.random.default_rng(seed)
     piece = max(1, min(_SAMPLES_AT_ONCE, _COUNTS_AT_ONCE // images))
     for start in range(0, samples, piece):
-        columns = min(piece, samples - start)
-        drawn = random.integers(images, size=(images, columns), dtype=np.int64)
-        flat = (drawn * columns + np.arange(columns)).ravel()
-        counts = np.bincount(flat, minlength=images * columns)
-        # 8 bits hold them: one image 256 times in one sample has a chance below 1 in 256!
-        yield counts.reshape(images, columns).astype(np.uint8)
+        yield _counts(images, min(piece, samples - start), random)
+
+
+def _counts(images: int, samples: int, random: np.random.Generator) -> NDArray[np.uint8]:
+    drawn = random.integers(images, size=(images, samples), dtype=np.int64)
+    drawn *= samples
+    drawn += np.arange(samples)
+    counts = np.bincount(drawn.ravel(), minlength=images * samples)
+    # 8 bits hold them: one image 256 times in one sample has a chance below 1 in 256!
+    return counts.reshape(images, samples).astype(np.uint8)
 
 
 def percentile_interval(samples: NDArray[np.float64]) -> tuple[float, float] | None:

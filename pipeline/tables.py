@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from exporters.score import Estimate
     from exporters.trial import Trial
     from runtime import Manifest
 
@@ -22,6 +23,8 @@ def result_table(report: Report) -> Iterator[Table | str]:
     """The headline, one row for each form of the model, and what it was timed on."""
     model, data = report.model, report.data
     headline = f"{escape(model.version)}, {model.parameters:,} parameters"
+    if model.multiply_adds is not None:
+        headline += f", {model.multiply_adds / 1e6:,.2f} million multiply-adds an image"
     yield f"[bold]{escape(model.name)}[/bold] {headline}"
     if data.synthetic:
         yield "[bold yellow]SYNTHETIC images: says nothing about real photographs[/bold yellow]"
@@ -38,11 +41,50 @@ def result_table(report: Report) -> Iterator[Table | str]:
     for variant in report.variants:
         table.add_row(*_variant_cells(variant, variant is report.default, balanced))
     yield table
+    yield from _score_table(report)
     if report.search is not None:
         yield from _search_table(report.search)
     for row in report.defaults:
         yield f"  default for {row.target}: {escape(row.variant)} ({escape(row.reason)})"
     yield f"  [dim]{escape(report.hardware.caption())}[/dim]"
+
+
+_HEADINGS = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "average_precision": "average precision",
+}
+
+
+def _score_table(report: Report) -> Iterator[Table | str]:
+    """The default variant against the majority answer and the baseline, in percent with 95 %
+    intervals."""
+    from .report import score_words
+
+    rows, columns = score_words.rows(report), score_words.columns(report)
+    if not rows or report.scores is None:
+        return
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("same images, %", overflow="fold")
+    for name in columns:
+        table.add_column(_HEADINGS[name], justify="right", no_wrap=True)
+    for number, row in enumerate(rows):
+        name = f"  {row.name}" if row.gain else row.name
+        # three columns leave room for one digit of the ends, and for two where zero matters
+        digits = 2 if row.gain or len(columns) < 3 else 1
+        cells = [_figure(getattr(row.metrics, column), row.gain, digits) for column in columns]
+        table.add_row(f"[bold]{escape(name)}[/bold]" if number == 0 else escape(name), *cells)
+    yield table
+    yield f"  [dim]{escape(score_words.brief(report))}[/dim]"
+    if missing := score_words.missing(report):
+        yield f"  {escape(missing)}"
+
+
+def _figure(estimate: Estimate | None, gain: bool, digits: int) -> str:
+    from .report import score_words
+
+    ends = score_words.interval(estimate, digits)
+    return escape(f"{score_words.figure(estimate, gain)} {ends}".strip())
 
 
 def _narrow_table(name: str, verdict: str) -> Table:

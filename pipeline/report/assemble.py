@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
+from exporters.score import Scores
 from pipeline.datasets.arrays import SPLITS, Dataset, open_dataset
 from pipeline.hardware import Hardware
 from pipeline.recipe import Recipe
@@ -45,22 +47,24 @@ def assemble(recipe: Recipe, reports: Reports, folders: Mapping[str, Path]) -> R
     spec = ModelSpec.from_dict(reports["validate"]["spec"])
     with np.load(folders["validate"] / reports["validate"]["probabilities"]) as arrays:
         probabilities = {name: arrays[name] for name in arrays.files}
+    scores = TypeAdapter(Scores).validate_python(reports["validate"]["scores"])
     answers = Answers(spec, dataset, probabilities, _thresholds(reports))
     benchmark = reports["benchmark"]
     defaults = tuple(DefaultReport(**row) for row in benchmark["defaults"])
     shown = next(row.variant for row in defaults if row.target == benchmark["target"])
     report = Report(
         recipe=recipe.model_dump(mode="json"),
-        model=_model(recipe, spec, reports["train"]["result"]["parameters"], dataset),
-        data=_data(dataset, spec),
+        model=_model(recipe, spec, reports["validate"]["network"], dataset),
+        data=_data(dataset, scores),
         hardware=Hardware.from_dict(benchmark["hardware"]),
         training=_training(reports["train"]),
         reference=_reference(reports),
-        variants=tuple(_variant(row, reports, dataset, folders) for row in _rows(reports)),
+        variants=tuple(_variant(row, reports, scores, dataset, folders) for row in _rows(reports)),
         defaults=defaults,
         target=benchmark["target"],
         confusion=_confusion(probabilities[shown], dataset, spec),
         worst=worst_images(answers, _rows(reports)),
+        scores=scores,
         search=SearchReport.from_result(reports["quantize"]["search"]),
         stages=tuple(
             StageRow(name, told["seconds"], told["finished"]) for name, told in reports.items()
@@ -87,7 +91,9 @@ def _thresholds(reports: Reports) -> dict[str, list[float] | None]:
     return {"reference": reports["validate"]["reference"]["thresholds"], **found}
 
 
-def _model(recipe: Recipe, spec: ModelSpec, parameters: int, dataset: Dataset) -> ModelReport:
+def _model(
+    recipe: Recipe, spec: ModelSpec, network: Mapping[str, Any], dataset: Dataset
+) -> ModelReport:
     # a model made from images that may not be passed on carries their terms
     own = "Apache-2.0" if dataset.info.redistributable else dataset.info.licence
     return ModelReport(
@@ -96,12 +102,13 @@ def _model(recipe: Recipe, spec: ModelSpec, parameters: int, dataset: Dataset) -
         task=spec.task,
         labels=spec.labels,
         input_shape=spec.shape,
-        parameters=parameters,
+        parameters=network["parameters"],
+        multiply_adds=network["multiply_adds"],
         licence=recipe.package.licence or own,
     )
 
 
-def _data(dataset: Dataset, spec: ModelSpec) -> DataReport:
+def _data(dataset: Dataset, scores: Scores) -> DataReport:
     info = dataset.info
     return DataReport(
         name=info.name,
@@ -111,19 +118,8 @@ def _data(dataset: Dataset, spec: ModelSpec) -> DataReport:
         redistributable=info.redistributable,
         licence=info.licence,
         notes=info.notes,
-        majority_percent=float(np.mean(_majority(dataset, spec))),
+        majority_percent=scores.majority.value,
     )
-
-
-def _majority(dataset: Dataset, spec: ModelSpec) -> NDArray[np.float64]:
-    """Accuracy in percent of always giving the train split's commoner answer, on the test split:
-    one number for each label when multi-label, one in all when multi-class."""
-    train, test = dataset.train.labels, dataset.test.labels
-    if spec.task == "multi-label":
-        commoner = train.mean(axis=0) >= 0.5
-        return np.asarray(100 * (test == commoner).mean(axis=0), np.float64)
-    commonest = np.bincount(train, minlength=len(spec.labels)).argmax()
-    return np.array([100 * (test == commonest).mean()])
 
 
 def _training(told: Mapping[str, Any]) -> TrainingReport:
@@ -162,7 +158,11 @@ def _reference(reports: Reports) -> ReferenceReport:
 
 
 def _variant(
-    row: Mapping[str, Any], reports: Reports, dataset: Dataset, folders: Mapping[str, Path]
+    row: Mapping[str, Any],
+    reports: Reports,
+    scores: Scores,
+    dataset: Dataset,
+    folders: Mapping[str, Path],
 ) -> VariantReport:
     parity, benchmark = row["parity"], reports["benchmark"]
     speedup = benchmark["speedups"].get(row["id"])
@@ -187,14 +187,17 @@ def _variant(
             p90=row["quantiles"]["p90"],
         ),
         balanced_accuracy_percent=_mean(row["balanced_percent"]),
-        per_label=_labels(row, reports["validate"]["reference"]["thresholds"], dataset),
+        per_label=_labels(row, reports["validate"]["reference"]["thresholds"], scores, dataset),
         speed=_speed(reports, row["id"]),
         speedup=None if speedup is None else Speedup(**speedup),
     )
 
 
 def _labels(
-    row: Mapping[str, Any], reference_thresholds: list[float] | None, dataset: Dataset
+    row: Mapping[str, Any],
+    reference_thresholds: list[float] | None,
+    scores: Scores,
+    dataset: Dataset,
 ) -> tuple[LabelRow, ...]:
     thresholds = row["thresholds"]
     multi_label = reference_thresholds is not None
@@ -205,10 +208,6 @@ def _labels(
         total = sum(pairs.values())
         if not total:
             continue  # a class without a test image has no accuracy
-        majority = None
-        if multi_label:
-            commoner = dataset.train.labels[:, index].mean() >= 0.5
-            majority = float(100 * (truth[:, index] == commoner).mean())
         rows.append(
             LabelRow(
                 label=told["label"],
@@ -222,7 +221,7 @@ def _labels(
                 reference_threshold=(
                     reference_thresholds[index] if reference_thresholds is not None else None
                 ),
-                majority_percent=majority,
+                majority_percent=scores.forms[0].labels[index].majority,
                 images=int(truth[:, index].sum()) if multi_label else total,
                 lost=pairs["only_reference"],
                 won=pairs["only_candidate"],

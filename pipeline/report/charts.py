@@ -14,7 +14,7 @@ from matplotlib.collections import PatchCollection
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from . import search_charts
+from . import score_charts, search_charts
 from .data import Difference, Report, Speed
 from .drawing import (
     BLUE,
@@ -170,7 +170,8 @@ def per_label(report: Report) -> Chart | None:
     figure, axes = new_figure(1.1 + 0.27 * len(rows))
     y = range(len(rows))
     color, marker = look(variant.precision)
-    base = [(i, row.majority_percent) for i, row in enumerate(rows)]
+    # with scores the majority stands beside accuracy at the thresholds chosen for accuracy
+    base = [(i, None if report.scores else row.majority_percent) for i, row in enumerate(rows)]
     known = [(percent, i) for i, percent in base if percent is not None]
     if known:
         for percent, i in known:
@@ -342,6 +343,7 @@ CHARTS: tuple[Callable[[Report], Chart | None], ...] = (
     latency,
     sizes,
     accuracy_latency,
+    *score_charts.CHARTS,
     *search_charts.CHARTS,
 )
 

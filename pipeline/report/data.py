@@ -1,6 +1,6 @@
-"""What a run has found out, as one value: ``report.json`` is exactly this. Standard library and
-pydantic only, so that ``pipeline show`` reads it quickly. Knows nothing of drawing; judges
-nothing. None always means "not measured".
+"""What a run has found out, as one value: ``report.json`` is exactly this. Standard library,
+pydantic and plain values only, so that ``pipeline show`` reads it quickly. Knows nothing of
+drawing; judges nothing. None always means "not measured".
 
 Within schema version 1 new fields may be added with a default, so that older files stay readable.
 """
@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from exporters.score import FormScore, Scores
 from pipeline.errors import StoreError
 from pipeline.hardware import Hardware
 
@@ -257,6 +258,7 @@ class Report:
     target: str = "cpu"  # the kind of device that was timed, one of those in ``defaults``
     confusion: tuple[tuple[int, ...], ...] | None = None  # multi-class: rows truth, default variant
     worst: tuple[WorstImage, ...] = ()
+    scores: Scores | None = None  # against the majority answer and a baseline, with intervals
     search: SearchReport | None = None
     flips: Flips | None = None  # of ``int8``
     stages: tuple[StageRow, ...] = ()
@@ -281,6 +283,15 @@ class Report:
         by_id = {variant.id: variant for variant in self.variants}
         rows = sorted(self.defaults, key=lambda row: row.target != self.target)
         return by_id.get(rows[0].variant) if rows else None
+
+    @property
+    def shown_score(self) -> FormScore | None:
+        """The score of the default variant, or of the PyTorch network where none may ship."""
+        if self.scores is None:
+            return None
+        wanted = self.default.id if self.default else None
+        forms = self.scores.forms
+        return next((form for form in forms if form.id == wanted), forms[0])
 
     @property
     def fp32(self) -> VariantReport | None:

@@ -3,7 +3,7 @@ what it must not be used for, in Markdown."""
 
 from __future__ import annotations
 
-from . import words
+from . import score_words, words
 from .data import Report, VariantReport
 
 
@@ -15,7 +15,7 @@ def model_card(report: Report) -> str:
         f"# {model.name} {model.version}",
         "",
         *_warning(report),
-        f"A {model.task} model of {model.parameters:,} parameters. Pixels in: uint8 "
+        f"A {model.task} model of {model.parameters:,} parameters{_cost(report)}. Pixels in: uint8 "
         f"[N, {height}, {width}, {channels}]. Probabilities out: float32 [N, {len(model.labels)}].",
         "",
         f"Labels: {', '.join(model.labels)}.",
@@ -29,7 +29,8 @@ def model_card(report: Report) -> str:
         "",
         "## Measured on the test split",
         "",
-        f"PyTorch: {report.reference.accuracy_percent:.2f} %.",
+        *_scores(report),
+        f"PyTorch: {report.reference.accuracy_percent:.2f} %. {score_words.accuracy_note(report)}",
         "",
         "| variant | accuracy | largest difference to PyTorch | KiB | ms at batch 1 |",
         "|---|---|---|---|---|",
@@ -44,6 +45,33 @@ def model_card(report: Report) -> str:
         "damage, not forgery.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _cost(report: Report) -> str:
+    cost = report.model.multiply_adds
+    return "" if cost is None else f" and {cost:,} multiply-adds for an image"
+
+
+def _scores(report: Report) -> list[str]:
+    """Accuracy and its relatives beside the majority answer and the baseline."""
+    rows, columns = score_words.rows(report), score_words.columns(report)
+    if not rows:
+        return []
+    heads = " | ".join(name.replace("_", " ") for name in columns)
+    return [
+        f"| {report.scores.images if report.scores else 0:,} images, % | {heads} |",
+        "|---" * (len(columns) + 1) + "|",
+        *[f"| {row.name} | " + " | ".join(_figures(row, columns)) + " |" for row in rows],
+        "",
+        score_words.method(report),
+        *([score_words.missing(report)] if score_words.missing(report) else []),
+        "",
+    ]
+
+
+def _figures(row: score_words.Row, columns: list[str]) -> list[str]:
+    found = [getattr(row.metrics, name) for name in columns]
+    return [f"{score_words.figure(e, row.gain)} {score_words.interval(e)}".strip() for e in found]
 
 
 def _warning(report: Report) -> list[str]:

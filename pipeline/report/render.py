@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from . import search_words, words
+from . import score_words, search_words, words
 from .charts import LABELS_SHOWN, draw_all
 from .data import LabelRow, Report, VariantReport
 from .drawing import Chart
@@ -21,6 +21,7 @@ from .search_data import DamageRow, NoiseRow, SearchReport, TrialReport
 # (anchor, title) in reading order; a section of the template shows itself when it is listed
 SECTIONS = (
     ("verdict", "Verdict"),
+    ("scores", "How good it is"),
     ("data", "Data"),
     ("training", "Training"),
     ("tried", "What was tried"),
@@ -63,6 +64,10 @@ def render_html(report: Report) -> str:
             layer_rows=_layer_rows(report.search),
             change_rows=_change_rows(report.int8),
             told=search_words,
+            scored=score_words,
+            shown=report.shown_score,
+            score_rows=score_words.rows(report),
+            score_labels=score_words.labels(report),
             smaller=words.smaller,
             verdict=words.verdict(report),
             summary=words.summary(report),
@@ -102,6 +107,8 @@ def _has(section: str, report: Report, charts: Mapping[str, Chart]) -> bool:
         return bool(report.worst)
     if section == "verdict":
         return bool(report.defaults or report.variants)
+    if section == "scores":
+        return report.scores is not None
     if section == "tried":
         return report.search is not None
     if section == "hurts":

@@ -10,7 +10,7 @@ from runtime.manifest import WORTH
 from .data import Report, VariantReport
 
 MISSING = "not measured"
-_SPACE = "\N{NARROW NO-BREAK SPACE}"
+SPACE = "\N{NARROW NO-BREAK SPACE}"
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -24,26 +24,26 @@ def significant(value: float, digits: int = 3) -> str:
 
 def milliseconds(value: float | None) -> str:
     """ "0.0843 ms"."""
-    return MISSING if value is None else significant(value) + _SPACE + "ms"
+    return MISSING if value is None else significant(value) + SPACE + "ms"
 
 
 def percent(value: float | None, digits: int = 2) -> str:
     """ "99.52 %"."""
-    return MISSING if value is None else f"{value:.{digits}f}{_SPACE}%"
+    return MISSING if value is None else f"{value:.{digits}f}{SPACE}%"
 
 
 def share(value: float) -> str:
     """A share of one as a percentage with one or two digits that count: "32 %", "0.018 %"."""
     if value <= 0:
-        return f"0{_SPACE}%"
+        return f"0{SPACE}%"
     if 100 * value < 0.001:
-        return f"under 0.001{_SPACE}%"
-    return significant(100 * value, 3 if value >= 0.995 else 2) + _SPACE + "%"
+        return f"under 0.001{SPACE}%"
+    return significant(100 * value, 3 if value >= 0.995 else 2) + SPACE + "%"
 
 
 def decibels(value: float) -> str:
     """ "38.2 dB"; "equal" where there is no noise at all."""
-    return "equal" if value >= 199.5 else f"{value:.1f}{_SPACE}dB".replace("-", "\N{MINUS SIGN}")
+    return "equal" if value >= 199.5 else f"{value:.1f}{SPACE}dB".replace("-", "\N{MINUS SIGN}")
 
 
 def points(value: float) -> str:
@@ -62,12 +62,12 @@ def size(value: int | None) -> str:
             break
         amount /= 1000
     text = f"{value}" if unit == "B" else significant(float(f"{amount:.3g}"))
-    return text + _SPACE + unit
+    return text + SPACE + unit
 
 
 def megabytes(value: float | None) -> str:
     """ "58.2 MB"."""
-    return MISSING if value is None else significant(value) + _SPACE + "MB"
+    return MISSING if value is None else significant(value) + SPACE + "MB"
 
 
 def times(value: float | None) -> str:
@@ -85,9 +85,9 @@ def seconds(value: float | None) -> str:
     if value is None:
         return MISSING
     if value < 10:
-        return f"{value:.1f}{_SPACE}s"
+        return f"{value:.1f}{SPACE}s"
     minutes, rest = divmod(round(value), 60)
-    told = (f"{minutes}{_SPACE}min" if minutes else "", f"{rest}{_SPACE}s" if rest else "")
+    told = (f"{minutes}{SPACE}min" if minutes else "", f"{rest}{SPACE}s" if rest else "")
     return " ".join(filter(None, told))
 
 
@@ -185,7 +185,7 @@ def payoff(report: Report, variant: VariantReport) -> str | None:
         return f"{variant.id}: {file}; its speed was not measured here."
     gain, interval = variant.speedup, ""
     if gain.low is not None and gain.high is not None:
-        interval = f" (95{_SPACE}% interval {gain.low:.2f} to {gain.high:.2f})"
+        interval = f" (95{SPACE}% interval {gain.low:.2f} to {gain.high:.2f})"
     if gain.value >= WORTH:
         file = f"its file is {smaller_by or 'no smaller'}"
         return f"{variant.id}: {times(gain.value)} the speed of FP32{interval}, and {file}."

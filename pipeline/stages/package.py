@@ -129,6 +129,8 @@ def _measurements(report: Report) -> dict[str, Any]:
         "hardware": report.hardware.to_dict(),
         "reference": asdict(report.reference),
         "variants": [asdict(variant) for variant in report.variants],
+        "scores": None if report.scores is None else asdict(report.scores),
+        "multiply_adds": report.model.multiply_adds,
         "created": report.created,
     }
 

@@ -126,7 +126,7 @@ def run(context: Context) -> dict[str, Any]:
     np.savez(context.out / PROBABILITIES_NAME, **arrays)
     np.savez(context.out / TRUTH_NAME, ids=dataset.test.ids, labels=dataset.test.labels)
     return {
-        "headline": _headline(rows, parity),
+        "headline": _headline(rows, parity, scores),
         "probabilities": PROBABILITIES_NAME,
         "spec": spec.to_dict(),
         "reference": {
@@ -220,9 +220,10 @@ def _quantiles(reference: Floats, found: Floats) -> dict[str, float]:
     return {f"p{q}": float(np.quantile(difference, q / 100)) for q in (50, 90)}
 
 
-def _headline(rows: list[dict[str, Any]], parity: Parity) -> str:
+def _headline(rows: list[dict[str, Any]], parity: Parity, scores: Scores) -> str:
     marks = [f"{r['id']} {r['accuracy_percent']:.2f} %{'' if r['passed'] else ' ✗'}" for r in rows]
-    return f"PyTorch {100 * parity.reference_accuracy:.2f} %; " + ", ".join(marks)
+    majority = f"majority answer {scores.majority.value:.2f} %"
+    return f"PyTorch {100 * parity.reference_accuracy:.2f} %; {', '.join(marks)}; {majority}"
 
 
 def _require_fp32(rows: list[dict[str, Any]]) -> None:

@@ -92,3 +92,30 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("name = ")
     with pytest.raises(RecipeError, match="is not TOML"):
         load(str(tmp_path / "bad.toml"))
+
+
+def test_a_baseline_is_another_recipe(file: Path) -> None:
+    assert load(str(file), ["baseline=mnist-textbook"]).baseline == "mnist-textbook"
+    with pytest.raises(RecipeError, match="baseline = 'tiny' is this recipe itself"):
+        load(str(file), ["baseline=tiny"])
+    with pytest.raises(RecipeError, match=r"baseline = '\.\./elsewhere'"):
+        load(str(file), ["baseline=../elsewhere"])
+
+
+def test_shipped_baselines_are_shipped_and_of_the_same_images() -> None:
+    named = [recipe for recipe in map(load, shipped_names()) if recipe.baseline]
+    assert named
+    for recipe in named:
+        other = load(str(recipe.baseline))
+        for key in ("kind", "root", "download", "validation_images", "synthetic_images"):
+            assert getattr(recipe.data, key) == getattr(other.data, key), (recipe.name, key)
+
+
+def test_the_textbook_trains_forty_attributes_as_it_trains_one() -> None:
+    one, forty = load("celeba-smile-textbook"), load("celeba-textbook")
+    assert (one.network, one.train, one.preprocess) == (
+        forty.network,
+        forty.train,
+        forty.preprocess,
+    )
+    assert one.data.attributes == ("Smiling",) and forty.data.attributes is None

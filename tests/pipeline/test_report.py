@@ -9,6 +9,7 @@ import math
 import random
 import re
 from dataclasses import asdict, fields, replace
+from functools import cache
 from html.parser import HTMLParser
 
 import matplotlib as mpl
@@ -18,6 +19,9 @@ from PIL import Image
 from rich.console import Console
 
 from exporters.saturation import Confirmation, LayerSaturation
+from exporters.score import Baseline, Estimate, Scores
+from exporters.scoring import OBJECTIVES, Scored, majority_answer, score
+from exporters.scoring import Answers as FormAnswers
 from exporters.search import SearchResult
 from exporters.sensitivity import Clipping, Explanation, LayerDamage, LayerNoise
 from exporters.trial import Assessment, Trial
@@ -25,7 +29,7 @@ from exporters.trial import Speed as TrialSpeedOfSearch
 from pipeline.datasets.arrays import Dataset, DatasetInfo, Split
 from pipeline.errors import StoreError
 from pipeline.hardware import Hardware
-from pipeline.report import charts, data, drawing, render, search_words, words
+from pipeline.report import charts, data, drawing, render, score_words, search_words, words
 from pipeline.report.data import (
     BundleReport,
     DataReport,
@@ -248,6 +252,41 @@ def faces_search() -> SearchReport:
     )
 
 
+def scored(spec: ModelSpec, forms: tuple[str, ...], baseline: str) -> Scored:
+    """Scores of invented answers; the baseline's are worse."""
+    random = np.random.default_rng(0)
+    labels = len(spec.labels)
+    if spec.task == "multi-class":
+        truth = np.arange(400) % labels
+        present: np.ndarray = truth[:, None] == np.arange(labels)
+    else:
+        truth = (random.random((400, labels)) < np.linspace(0.02, 0.5, labels)).astype(np.uint8)
+        present = truth == 1
+
+    def answers(name: str, noise: float) -> FormAnswers:
+        logits = 4.0 * present + noise * random.normal(size=present.shape)
+        found = (1 / (1 + np.exp(2 - logits))).astype(np.float32)
+        halves = {objective: np.full(labels, 0.5) for objective in OBJECTIVES}
+        return FormAnswers(name, found, halves if spec.task == "multi-label" else {})
+
+    own = [answers(name, 1.0) for name in ("PyTorch", *forms)]
+    majority = majority_answer(truth, spec)
+    return score(own, truth, spec, majority, answers(baseline, 1.5), samples=40)
+
+
+@cache
+def scores(task: str, labels: tuple[str, ...], baseline: str) -> Scores:
+    spec = ModelSpec("scored", task, 28, 28, 1, labels)
+    found = scored(spec, ("fp32", "fp16", "int8-u8s8-rr"), baseline)
+    return Scores(
+        400,
+        40,
+        found.majority,
+        found.forms,
+        Baseline(baseline, None, found.baseline, len(labels), 388_673, 61_000_000),
+    )
+
+
 def picture(value: int) -> str:
     """A small grey PNG with something on it."""
     y, x = np.mgrid[0:28, 0:28]
@@ -373,6 +412,7 @@ def digits() -> Report:
         ),
         bundle=BundleReport("5f3a" * 16, 412_300),
         created="2026-01-15 10:17",
+        scores=scores("multi-class", labels, "mnist-textbook"),
         search=digits_search(),
         flips=Flips(
             "int8-u8s8-rr",
@@ -467,6 +507,7 @@ def faces() -> Report:
             )
             for i, (image, answer) in enumerate(zip(base.worst, ["no", "yes"] * 5, strict=True))
         ),
+        scores=scores("multi-label", ATTRIBUTES, "celeba-textbook"),
         search=faces_search(),
         flips=Flips(
             "int8-u8s8-rr",
@@ -822,6 +863,117 @@ def test_show_has_every_trial_in_80_columns() -> None:
     assert max(len(line.rstrip()) for line in text.splitlines() if "int8-" in line) <= 80
 
 
+def shown(report: Report, width: int = 80) -> str:
+    console = Console(width=width, file=io.StringIO(), record=True)
+    for part in result_table(report):
+        console.print(part, soft_wrap=isinstance(part, str))
+    return console.export_text()
+
+
+def test_show_has_majority_and_baseline_beside_accuracy() -> None:
+    report = faces()
+    text = shown(report)
+    own = report.shown_score
+    assert own is not None and own.id == "int8-u8s8-rr"
+    assert own.own.accuracy is not None and own.over_baseline is not None
+    lines = [line[1:].rstrip() for line in text.splitlines() if len(line.rstrip()) <= 80]
+    (line,) = [line for line in lines if line.startswith("int8-u8s8-rr") and "[" in line]
+    for estimate in (own.own.accuracy, own.own.balanced_accuracy, own.own.average_precision):
+        assert estimate is not None
+        assert f"{estimate.value:.2f} [{estimate.low:.1f}, {estimate.high:.1f}]" in line
+    assert any(line.startswith("celeba-textbook") for line in lines)
+    gained = [line for line in lines if line.startswith("  gained over it")]
+    assert len(gained) == 2 and f"+{own.over_baseline.accuracy.value:.2f}" in gained[0]  # type: ignore[union-attr]
+    assert "24.10 million multiply-adds" in text
+    assert "above, and in what ships, those chosen for balanced accuracy" in text
+    assert "Balanced accuracy is the mean of the classes' recalls" in shown(digits())
+    assert "same images" not in shown(bare())
+
+
+def test_a_baseline_that_is_not_there_says_the_command() -> None:
+    why = "not trained here: pipeline run validate --recipe celeba-textbook"
+    full = faces()
+    assert full.scores is not None
+    report = replace(
+        full, scores=replace(full.scores, baseline=Baseline("celeba-textbook", missing=why))
+    )
+    for text in (shown(report, 200), Page(render.render_html(report)).text, model_card(report)):
+        assert f"names celeba-textbook as its baseline: {why}" in text
+    assert report == Report.from_json(report.to_json())
+
+
+def test_a_baseline_with_few_labels_says_how_many() -> None:
+    full = faces()
+    assert full.scores is not None and full.scores.baseline is not None
+    few = replace(full.scores, baseline=replace(full.scores.baseline, common_labels=1))
+    names = [row.name for row in score_words.rows(replace(full, scores=few))]
+    assert "gained over it, 1 label" in names
+
+
+def test_reads_a_report_from_before_there_were_scores() -> None:
+    old = json.loads(faces().to_json())
+    del old["scores"]
+    report = Report.from_json(json.dumps(old))
+    assert report.scores is None
+    page = Page(render.render_html(report)).text
+    assert "Majority" in page and "How good it is" not in page
+    assert "same images" not in shown(report)
+    assert "majority answer" not in model_card(report)
+
+
+def test_attributes_are_sorted_by_what_they_gain() -> None:
+    rows = score_words.labels(faces())
+    gains = [row.over_majority.value for row in rows if row.over_majority]
+    assert len(gains) == len(ATTRIBUTES) and gains == sorted(gains, reverse=True)
+
+
+def test_what_is_not_defined_is_said_so() -> None:
+    full = faces()
+    assert full.scores is not None
+    without = {
+        form.id: replace(
+            form,
+            labels=tuple(
+                replace(row, own=replace(row.own, average_precision=None))
+                if row.label == "Bald"
+                else row
+                for row in form.labels
+            ),
+        )
+        for form in full.scores.forms
+    }
+    report = replace(full, scores=replace(full.scores, forms=tuple(without.values())))
+    page = Page(render.render_html(report)).text
+    assert "undefined" in page
+    assert "over 17 (no test image has Bald)" in page
+
+
+@pytest.mark.parametrize(
+    ("estimate", "expected"),
+    [
+        (Estimate(1.0, 0.2, 1.8), "won"),
+        (Estimate(-1.0, -1.8, -0.2), "lost"),
+        (Estimate(0.1, -0.2, 0.4), ""),
+        (Estimate(0.1, 0.0, 0.4), ""),
+        (Estimate(5.0), ""),
+        (None, ""),
+    ],
+)
+def test_a_gain_is_claimed_only_beyond_chance(estimate: Estimate | None, expected: str) -> None:
+    assert score_words.verdict(estimate) == expected
+
+
+def test_model_card_tells_accuracy_with_its_interval() -> None:
+    report = digits()
+    own = report.shown_score
+    assert own is not None and own.own.accuracy is not None
+    card = model_card(report)
+    found = f"{own.own.accuracy.value:.2f} [{own.own.accuracy.low:.2f}, "
+    assert f"| fp32 | {found}" in card
+    assert "| mnist-textbook | " in card and "| majority answer | " in card
+    assert "and 2,841,000 multiply-adds for an image" in card
+
+
 # --- images ---------------------------------------------------------------------------------
 
 
@@ -994,7 +1146,11 @@ SECTIONS = [name for name, _ in render.SECTIONS]
         ),
         (
             "bare",
-            [name for name in SECTIONS if name not in ("accuracy", "worst", "tried", "hurts")],
+            [
+                name
+                for name in SECTIONS
+                if name not in ("scores", "accuracy", "worst", "tried", "hurts")
+            ],
             ["Nothing may ship", "Incomplete training", "0 of 3", "nothing was packaged"],
         ),
     ],
@@ -1066,7 +1222,8 @@ def test_charts_leave_matplotlib_as_it_was() -> None:
     before = settings()
     drawn = charts.draw_all(digits())
     assert settings() == before
-    assert set(drawn) == {draw.__name__ for draw in charts.CHARTS}
+    # all but the chart of attributes
+    assert set(drawn) == {draw.__name__ for draw in charts.CHARTS} - {"label_scores"}
     assert all(chart.alt.endswith(".") for chart in drawn.values())
 
 

@@ -139,6 +139,53 @@ def test_a_touched_output_is_still_fresh(recipe: Recipe, tmp_path: Path) -> None
     assert runner.plan("all")[0].fresh
 
 
+def _gained(context: Context) -> dict[str, object]:
+    """What a baseline of the same artifact folder wrote, if it is there."""
+    for name, found in context.neighbours.items():
+        text = (found.folder / "out.txt").read_text()
+        (context.out / "gained.txt").write_text(f"{text} by {name}: {found.report['headline']}")
+    return {"read": sorted(context.neighbours)}
+
+
+def test_results_of_another_recipe_are_read_where_they_are(recipe: Recipe, tmp_path: Path) -> None:
+    def runner(baseline: str | None) -> Runner:
+        own = recipe.model_copy(update={"baseline": baseline})
+        stage = Stage(
+            "one",
+            "compares",
+            _gained,  # type: ignore[arg-type]
+            neighbours=lambda recipe: (recipe.baseline,) if recipe.baseline else (),
+        )
+        return _runner(own, tmp_path, (stage, *_stages()[1:]))
+
+    def other(text: str) -> Runner:
+        own = recipe.model_copy(update={"name": "textbook"})
+        return _runner(own, tmp_path, _stages(first=_write(text)))
+
+    def reasons() -> tuple[str, ...]:
+        return runner("textbook").plan("one")[0].reasons
+
+    _run(runner("textbook"), "one")
+    assert _run(runner("textbook"), "one") == [("one", True)]  # its absence is no reason to repeat
+    _run(other("first"), "one")
+    assert len(reasons()) == 1
+    assert reasons()[0].startswith("outside: results of textbook changed: not there -> ")
+    _run(runner("textbook"), "one")
+    gained = tmp_path / "artifacts/tiny/1_one/gained.txt"
+    assert gained.read_text() == "first by textbook: first"
+    assert reasons() == ()
+    _run(other("second"), "one", start="one")
+    assert len(reasons()) == 1
+    _run(runner("textbook"), "one")
+    assert gained.read_text() == "second by textbook: second"
+    # what was damaged since is not read, and whoever names no other recipe reads none
+    (tmp_path / "artifacts/textbook/1_one/out.txt").write_text("altered by hand")
+    _run(runner("textbook"), "one")
+    assert not gained.exists()
+    assert _run(runner(None), "one") == [("one", False)]
+    assert not gained.exists()
+
+
 def test_force_and_from(recipe: Recipe, tmp_path: Path) -> None:
     runner = _runner(recipe, tmp_path, _stages())
     _run(runner)
