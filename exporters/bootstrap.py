@@ -47,10 +47,11 @@ def _counts(images: int, samples: int, random: np.random.Generator) -> NDArray[n
 def percentile_interval(samples: NDArray[np.float64]) -> tuple[float, float] | None:
     """The middle 95 % of a statistic's values [samples]; nan are samples in which it is undefined.
 
-    None when it is undefined in more than half of them: too little is known to say anything.
+    None when it is undefined in more than half of them, or the same in all, as where nothing was
+    answered wrongly: drawing from these images then says nothing about others.
     """
     defined = samples[~np.isnan(samples)]
-    if 2 * len(defined) < len(samples) or not len(defined):
+    if 2 * len(defined) < len(samples) or not len(defined) or defined.min() == defined.max():
         return None
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(defined, (tail, 1 - tail))

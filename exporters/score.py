@@ -16,7 +16,7 @@ class Estimate:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     value: float
-    low: float | None = None  # None: too few images define the figure
+    low: float | None = None  # None: too few images or mistakes to say anything
     high: float | None = None
 
 

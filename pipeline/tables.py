@@ -70,9 +70,8 @@ def _score_table(report: Report) -> Iterator[Table | str]:
         table.add_column(_HEADINGS[name], justify="right", no_wrap=True)
     for number, row in enumerate(rows):
         name = f"  {row.name}" if row.gain else row.name
-        # three columns leave room for one digit of the ends, and for two where zero matters
-        digits = 2 if row.gain or len(columns) < 3 else 1
-        cells = [_figure(getattr(row.metrics, column), row.gain, digits) for column in columns]
+        wide = len(columns) < 3
+        cells = [_figure(getattr(row.metrics, column), row.gain, wide) for column in columns]
         table.add_row(f"[bold]{escape(name)}[/bold]" if number == 0 else escape(name), *cells)
     yield table
     yield f"  [dim]{escape(score_words.brief(report))}[/dim]"
@@ -80,9 +79,13 @@ def _score_table(report: Report) -> Iterator[Table | str]:
         yield f"  {escape(missing)}"
 
 
-def _figure(estimate: Estimate | None, gain: bool, digits: int) -> str:
+def _figure(estimate: Estimate | None, gain: bool, wide: bool) -> str:
+    """Three columns leave room for one digit of the interval's ends; small gains, for which it
+    matters on which side of zero they end, have two."""
     from .report import score_words
 
+    small = gain and estimate is not None and abs(estimate.value) < 10
+    digits = 2 if wide or small else 1
     ends = score_words.interval(estimate, digits)
     return escape(f"{score_words.figure(estimate, gain)} {ends}".strip())
 

@@ -143,12 +143,20 @@ def summary(report: Report) -> str:
             f"PyTorch reaches {percent(report.reference.accuracy_percent)} on "
             f"{count(images)} test images; why each variant was refused stands below."
         )
-    what = "answers" if report.model.task == "multi-class" else "attribute answers"
-    text = (
-        f"{percent(default.accuracy_percent)} of its {what} on {count(images)} test images are "
-        f"right; PyTorch's {percent(report.reference.accuracy_percent)}. "
-        f"It takes {size(default.size_bytes)}"
-    )
+    found = report.shown_score.own if report.shown_score else None
+    if report.scores and found and found.accuracy and report.model.task == "multi-label":
+        text = (
+            f"Of its attribute answers on {count(images)} test images "
+            f"{percent(found.accuracy.value)} are right; of always giving the commoner answer, "
+            f"{percent(report.scores.majority.value)}. "
+        )
+    else:
+        what = "answers" if report.model.task == "multi-class" else "attribute answers"
+        text = (
+            f"{percent(default.accuracy_percent)} of its {what} on {count(images)} test images "
+            f"are right; PyTorch's {percent(report.reference.accuracy_percent)}. "
+        )
+    text += f"It takes {size(default.size_bytes)}"
     if default.speed is None:
         return text + "; its speed was not measured."
     threads = default.speed.threads

@@ -46,6 +46,7 @@ def test_percentile_interval() -> None:
     assert percentile_interval(with_gaps) == pytest.approx((0.025, 0.975))
     assert percentile_interval(np.array([0.3, np.nan, np.nan])) is None
     assert percentile_interval(np.array([])) is None
+    assert percentile_interval(np.ones(100)) is None  # no mistakes are no certainty
 
 
 @pytest.mark.parametrize(

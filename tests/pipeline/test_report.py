@@ -872,11 +872,11 @@ def shown(report: Report, width: int = 80) -> str:
 
 def test_show_has_majority_and_baseline_beside_accuracy() -> None:
     report = faces()
-    text = shown(report)
+    text = shown(report, 100)
     own = report.shown_score
     assert own is not None and own.id == "int8-u8s8-rr"
     assert own.own.accuracy is not None and own.over_baseline is not None
-    lines = [line[1:].rstrip() for line in text.splitlines() if len(line.rstrip()) <= 80]
+    lines = [line[1:].rstrip() for line in text.splitlines()]
     (line,) = [line for line in lines if line.startswith("int8-u8s8-rr") and "[" in line]
     for estimate in (own.own.accuracy, own.own.balanced_accuracy, own.own.average_precision):
         assert estimate is not None
@@ -884,6 +884,8 @@ def test_show_has_majority_and_baseline_beside_accuracy() -> None:
     assert any(line.startswith("celeba-textbook") for line in lines)
     gained = [line for line in lines if line.startswith("  gained over it")]
     assert len(gained) == 2 and f"+{own.over_baseline.accuracy.value:.2f}" in gained[0]  # type: ignore[union-attr]
+    narrow = [line.rstrip() for line in shown(report).splitlines()]
+    assert max(len(line) for line in narrow if "[" in line and "In brackets" not in line) <= 80
     assert "24.10 million multiply-adds" in text
     assert "above, and in what ships, those chosen for balanced accuracy" in text
     assert "Balanced accuracy is the mean of the classes' recalls" in shown(digits())
