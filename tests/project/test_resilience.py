@@ -219,6 +219,33 @@ def test_killed_while_it_replaces_a_good_result(copied: Place) -> None:
     assert copied.bundle.read_bytes() != before
 
 
+# --- a baseline beside it -------------------------------------------------------------------
+
+
+def test_a_baseline_that_comes_and_goes_is_told_and_stops_nothing(copied: Place) -> None:
+    def baseline() -> dict[str, object]:
+        done = copied.run("validate", "--set", "baseline=textbook")
+        assert done.code == 0, done.err
+        assert done.marks["quantize"] == "-"  # nothing before it depends on a baseline
+        record = copied.store.record("validate")
+        assert record is not None
+        found: dict[str, object] = record.report["scores"]["baseline"]
+        return found
+
+    command = "pipeline run validate --recipe textbook"
+    assert command in str(baseline()["missing"])
+    other = copied.root.with_name("textbook")
+    shutil.copytree(copied.root, other)  # as if another recipe had come to the same answers
+    there = baseline()
+    assert there["missing"] is None and there["common_labels"] == 3
+    record = copied.store.record("validate")
+    assert record is not None
+    for form in record.report["scores"]["forms"][:2]:  # PyTorch and fp32
+        assert form["over_baseline"]["accuracy"]["value"] == 0
+    shutil.rmtree(other)
+    assert command in str(baseline()["missing"])
+
+
 def trained(place: Place) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
     """The weights, and the metrics of each epoch without those of the clock."""
     folder = place.store.folder("train")
