@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from pipeline.datasets.arrays import Dataset, DatasetInfo, Split
-from pipeline.stage import Finished
 from pipeline.stages.baseline import (
     PROBABILITIES_NAME,
     TRUTH_NAME,
     Compared,
+    Finished,
     read_baseline,
     told_network,
 )

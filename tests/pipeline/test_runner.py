@@ -18,7 +18,7 @@ import pytest
 from pipeline.errors import Interrupted, StageError, StoreError
 from pipeline.recipe import Recipe, load
 from pipeline.runner import Outcome, Runner, differences
-from pipeline.stage import Context, Stage, check_order
+from pipeline.stage import Context, Elsewhere, Stage, check_order
 from pipeline.store import Store
 
 RECIPE = """
@@ -141,10 +141,10 @@ def test_a_touched_output_is_still_fresh(recipe: Recipe, tmp_path: Path) -> None
 
 def _gained(context: Context) -> dict[str, object]:
     """What a baseline of the same artifact folder wrote, if it is there."""
-    for name, found in context.neighbours.items():
-        text = (found.folder / "out.txt").read_text()
-        (context.out / "gained.txt").write_text(f"{text} by {name}: {found.report['headline']}")
-    return {"read": sorted(context.neighbours)}
+    if "other" in context.inputs:
+        text = (context.inputs["other"] / "out.txt").read_text()
+        (context.out / "gained.txt").write_text(f"{text}: {context.reports['other']['headline']}")
+    return {}
 
 
 def test_results_of_another_recipe_are_read_where_they_are(recipe: Recipe, tmp_path: Path) -> None:
@@ -154,7 +154,11 @@ def test_results_of_another_recipe_are_read_where_they_are(recipe: Recipe, tmp_p
             "one",
             "compares",
             _gained,  # type: ignore[arg-type]
-            neighbours=lambda recipe: (recipe.baseline,) if recipe.baseline else (),
+            borrows=lambda recipe: (
+                {"other": Elsewhere(recipe.baseline, "one", optional=True)}
+                if recipe.baseline
+                else {}
+            ),
         )
         return _runner(own, tmp_path, (stage, *_stages()[1:]))
 
@@ -168,16 +172,15 @@ def test_results_of_another_recipe_are_read_where_they_are(recipe: Recipe, tmp_p
     _run(runner("textbook"), "one")
     assert _run(runner("textbook"), "one") == [("one", True)]  # its absence is no reason to repeat
     _run(other("first"), "one")
-    assert len(reasons()) == 1
-    assert reasons()[0].startswith("outside: results of textbook changed: not there -> ")
+    assert reasons() == ("input: other changed",)
     _run(runner("textbook"), "one")
     gained = tmp_path / "artifacts/tiny/1_one/gained.txt"
-    assert gained.read_text() == "first by textbook: first"
+    assert gained.read_text() == "first: first"
     assert reasons() == ()
     _run(other("second"), "one", start="one")
-    assert len(reasons()) == 1
+    assert reasons() == ("input: other changed",)
     _run(runner("textbook"), "one")
-    assert gained.read_text() == "second by textbook: second"
+    assert gained.read_text() == "second: second"
     # what was damaged since is not read, and whoever names no other recipe reads none
     (tmp_path / "artifacts/textbook/1_one/out.txt").write_text("altered by hand")
     _run(runner("textbook"), "one")
