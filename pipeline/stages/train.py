@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -10,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.recipe import Recipe
 from pipeline.stage import Context, Elsewhere, Stage
-from pipeline.store import file_sha256
 from pipeline.teacher import teacher_of
 
 if TYPE_CHECKING:
@@ -92,7 +92,10 @@ def _outside(recipe: Recipe) -> dict[str, str]:
     if weights is None:
         return {}
     file = Path(weights).expanduser()
-    return {"network.weights": file_sha256(file) if file.is_file() else "missing"}
+    if not file.is_file():
+        return {"network.weights": "missing"}
+    with file.open("rb") as content:
+        return {"network.weights": hashlib.file_digest(content, "sha256").hexdigest()}
 
 
 STAGE = Stage(
@@ -104,6 +107,7 @@ STAGE = Stage(
     sources=(
         "pipeline/stages/train.py",
         "pipeline/stages/model_spec.py",
+        "pipeline/teacher.py",
         "pipeline/learning",
         "pipeline/datasets/arrays.py",
         "exporters/metrics.py",

@@ -69,7 +69,7 @@ def test_keys_can_be_set(file: Path, change: str, get: object, value: object) ->
         ("train.lr=-1", "train.lr = -1: Input should be greater than 0"),
         ("train.epochs=many", "train.epochs = 'many'"),
         ("preprocess.width=30", "square grey images"),
-        ("network.torchvision=resnet18", "exactly one of layers, torchvision, callable"),
+        ("network.torchvision=resnet18", "exactly one of layers, edge, torchvision, callable"),
         ("preprocess.crop=[10, 10]", "crop and reference go together"),
         ("name=Bad Name", "name = 'Bad Name'"),
         ("epochs", "expected key=value"),
