@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -217,7 +218,8 @@ def reason_of(exc: Exception) -> str:
     """Why an image file could not be read, for a line that begins with its path."""
     if isinstance(exc, OSError) and exc.strerror:
         return exc.strerror  # without the path, which stands before it already
-    return str(exc) or type(exc).__name__
+    # without the address of the buffer that the file was read into, another one in each run
+    return re.sub(r" <_io\.BytesIO object at 0x[0-9a-f]+>", "", str(exc)) or type(exc).__name__
 
 
 # --- around the workers ---------------------------------------------------------------------

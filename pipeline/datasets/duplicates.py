@@ -43,9 +43,14 @@ def judge_duplicates(
         for rows in groups[:_NAMED]
     )
     many = len(groups) > 1
+    how = "byte for byte"
+    if same_bytes < len(groups):
+        how = (
+            f"{same_bytes:,} byte for byte and {len(groups) - same_bytes:,} with other bytes and "
+            "the same pixels for the model"
+        )
     what = (
-        f"{len(groups):,} image{'s' * many} occur{'s' * (not many)} in more than one split, "
-        f"{same_bytes:,} of them byte for byte, the others pixel for pixel as the model sees them "
+        f"{len(groups):,} image{'s' * many} occur{'s' * (not many)} in more than one split, {how} "
         f"({DUPLICATES_NAME} has them all): {told}{'; ...' * (len(groups) > _NAMED)}"
     )
     drop = less_protected(groups, splits)

@@ -76,7 +76,7 @@ class Job:
         """Refuse bad images, or leave them out and say so, as ``data.bad_images`` has it."""
         if not bad:
             return
-        lines = [f"{image.file}: {image.reason}" for image in bad[:_ABRIDGED]]
+        lines = [f"{image.file}: {image.reason.rstrip('.')}" for image in bad[:_ABRIDGED]]
         if self.options.bad_images == "refuse":
             more = len(bad) - _ABRIDGED
             raise DataError(
