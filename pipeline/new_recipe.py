@@ -228,10 +228,12 @@ def _remarks(survey: Survey, options: DataOptions) -> list[str]:
             f"{smallest:,}. Accuracy hides what becomes of the small ones; the report's table by "
             "class doesn't."
         )
+    # of an attribute, images without it are needed as much
+    others = len(survey.good) if listed.task == "multi-label" else 2 * len(survey.good)
     few = [
         f"{name!r} ({count:,})"
         for name, count in zip(listed.names, counts, strict=True)
-        if min(count, len(survey.good) - count) * options.test_share < _FEW_TO_JUDGE
+        if min(count, others - count) * options.test_share < _FEW_TO_JUDGE
     ]
     if few:
         remarks.append(
