@@ -72,7 +72,7 @@ class Proposal:
     test_images: int  # likewise
     epochs: int
     batch_size: int
-    channels: int  # of the first convolution
+    edge_width: int  # the knob of the network's family, pipeline/learning/edge.py
     margin_points: float  # that a variant may lose
     margin_reason: str
     remarks: tuple[str, ...]  # what the user had better look at
@@ -167,7 +167,7 @@ def propose(survey: Survey, options: DataOptions) -> Proposal:
         epochs=max(12, min(100, round(_IMAGE_PASSES / max(train, 1)))),
         # some 30 steps an epoch at least, and small enough to generalise
         batch_size=next(size for size in (128, 64, 32, 16, 8) if size == 8 or train >= 32 * size),
-        channels=8 if train < 500 else 16 if train < 5_000 else 24,
+        edge_width=6 if train < 500 else 10 if train < 5_000 else 16,
         margin_points=margin,
         margin_reason=margin_reason,
         remarks=tuple(_remarks(survey, options)),
@@ -363,31 +363,16 @@ def _preprocess_section(proposal: Proposal) -> str:
 
 
 def _network_section(proposal: Proposal) -> str:
-    """Plain convolutions: pairs, of which the second halves the image, until 4 to 7 pixels are
-    left on the shorter side; channels grow as the image shrinks."""
-    side, channels = min(proposal.height, proposal.width), proposal.channels
-    lines = [
-        "# Plain convolutions with ReLU, which quantize well. More channels learn more and take",
-        "# longer.",
-        "[network]",
-        "layers = [",
-    ]
-    growth = (1.0, 1.5, 2.5, 4.0, 5.0)
-    for stage, factor in enumerate(growth):
-        out = max(8, round(channels * factor / 8) * 8)
-        stride = 2 if stage or side >= 40 else 1
-        if stage and side < 8:
-            break
-        side = -(-side // stride)
-        lines.append(f'  {{ op = "conv", out = {out}, stride = {stride}, batch_norm = true }},')
-        lines.append(f'  {{ op = "conv", out = {out}, batch_norm = true }},')
-    lines += [
-        '  { op = "pool", kind = "average", size = "global" },',
-        '  { op = "linear" },',
-        "]",
-        "",
-    ]
-    return "\n".join(lines)
+    weights = round(1.6 * proposal.edge_width**2, -1)  # thousands, by the family's own figure
+    return "\n".join(
+        (
+            "# Plain 3x3 convolutions, which run and quantize well on CPUs. The width is the one",
+            "# knob: more learns more and takes longer; from few images, it learns them by heart.",
+            "[network.edge]",
+            f"width = {proposal.edge_width} # some {weights:.0f} thousand parameters",
+            "",
+        )
+    )
 
 
 def _train_section(survey: Survey, proposal: Proposal) -> str:

@@ -123,6 +123,22 @@ def test_the_arrays_come_from_the_graph_that_ships(root: Path, tmp_path: Path):
             assert np.array_equal(split_.images[row], preprocess(image))
 
 
+@pytest.mark.parametrize("crop", [(18, 18), (10, 14)])
+def test_the_recipe_chooses_the_crop(root: Path, tmp_path: Path, crop: tuple[int, int]):
+    noise = np.random.default_rng(0).integers(0, 256, (22, 18, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(root / locate.IMAGES_NAME / name(1), "PNG")
+    height, width = crop  # as large as the model's input: the crop is taken pixel for pixel
+    options = PreprocessOptions(
+        kind="resize", height=height, width=width, color="rgb", crop=crop, reference=(22, 18)
+    )
+    graph = resize_graph(height, width, "rgb", crop, (22, 18)).SerializeToString()
+    data = DataOptions(kind="celeba", root=str(root))
+    prepare(data, options, graph, 0, tmp_path, lambda *_: None, lambda _: None)
+    top, left = (22 - height) // 2, (18 - width) // 2
+    expected = noise[top : top + height, left : left + width]
+    assert np.array_equal(open_dataset(tmp_path).train.images[0], expected)
+
+
 def test_the_number_of_workers_changes_nothing(root: Path, tmp_path: Path):
     one = run(root, tmp_path / "one", workers=1)
     two = run(root, tmp_path / "two", workers=2)

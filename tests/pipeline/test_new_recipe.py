@@ -175,16 +175,16 @@ def test_colour() -> None:
 
 
 @pytest.mark.parametrize(
-    ("images", "epochs", "batch_size", "channels", "margin"),
-    [(60, 100, 8, 8, 34.7), (1_000, 100, 16, 16, 2.7), (4_000, 71, 64, 16, 0.7),
-     (100_000, 12, 128, 24, 0.5)],
+    ("images", "epochs", "batch_size", "width", "margin"),
+    [(60, 100, 8, 6, 34.7), (1_000, 100, 16, 10, 2.7), (4_000, 71, 64, 10, 0.7),
+     (100_000, 12, 128, 16, 0.5)],
 )  # fmt: skip
 def test_training_follows_from_the_number_of_images(
-    images: int, epochs: int, batch_size: int, channels: int, margin: float
+    images: int, epochs: int, batch_size: int, width: int, margin: float
 ) -> None:
     proposal = propose(survey(looks(images, 32, 32)), OPTIONS)
     assert (proposal.epochs, proposal.batch_size) == (epochs, batch_size)
-    assert (proposal.channels, proposal.margin_points) == (channels, margin)
+    assert (proposal.edge_width, proposal.margin_points) == (width, margin)
 
 
 def test_given_splits_are_counted() -> None:
