@@ -26,14 +26,34 @@ class Section(BaseModel):
 # --- where the images come from -------------------------------------------------------------
 
 
+AcrossSplits = Literal["note", "refuse", "drop"]
+
+
 class DataOptions(Section):
     """The images, their labels and their splits."""
 
-    kind: Literal["mnist", "idx", "celeba"]
+    # images: a folder with a sub-folder for each class, or one with a CSV file of labels
+    kind: Literal["mnist", "idx", "celeba", "images"]
     root: str | None = None  # a local copy; None: the repository's own, or a generated one
     download: bool = False  # let torchvision fetch what is missing
-    labels: tuple[str, ...] | None = None  # idx: a name for each class; None: "0", "1", ...
-    attributes: tuple[str, ...] | None = None  # celeba: a subset; None: all that there are
+    labels: tuple[str, ...] | None = None  # idx, images: a name for each class; None: as found
+    attributes: tuple[str, ...] | None = None  # celeba, images: a subset; None: all that there are
+    label_file: str | None = None  # images: CSV with a header; None: sub-folders are classes
+    label_column: str | None = None  # images: of label_file; None: found
+    # images: shares of each class, where the source has no such split; drawn by content, so copies
+    # of an image stay together, and apart from the recipe's seed, so that another training is
+    # judged by the same images
+    val_share: float = Field(0.15, gt=0, lt=1)
+    test_share: float = Field(0.15, gt=0, lt=1)
+    split_seed: int = Field(0, ge=0)
+    # celeba, images: what can't be decoded. Refused, because figures on fewer images than one
+    # believes to have are wrong figures; "skip" leaves them out and lists them with the reason.
+    bad_images: Literal["refuse", "skip"] = "refuse"
+    smallest_side: int = Field(8, ge=1)  # images: below this an image counts as bad
+    # celeba, images: copies of one image, celeba: images of one person. "drop" takes them out of
+    # train for val, and out of both for test.
+    duplicates_across_splits: AcrossSplits = "note"
+    people_across_splits: AcrossSplits = "note"
     validation_images: int = Field(5_000, ge=1)  # mnist and idx: the end of the train split
     # celeba without a local copy: so many faces are drawn; fewer would leave a split empty
     synthetic_images: int = Field(8_000, ge=30)
@@ -41,6 +61,14 @@ class DataOptions(Section):
     licence: str = "unknown"  # "unknown": what is known of the source
     # False: no image into bundle, wheel or report; None: what is known of the source, else False
     redistributable: bool | None = None
+
+    @model_validator(mode="after")
+    def _something_is_left_to_train_with(self) -> DataOptions:
+        if self.val_share + self.test_share >= 1:
+            raise ValueError("val_share and test_share leave nothing to train with")
+        if self.kind != "images" and (self.label_file or self.label_column):
+            raise ValueError("label_file and label_column belong to kind = 'images'")
+        return self
 
 
 class PreprocessOptions(Section):

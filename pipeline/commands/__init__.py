@@ -7,8 +7,9 @@ import click
 from .compare import compare
 from .demo import demo
 from .fetch import fetch
+from .init import init
 from .package import package
 from .targets import targets
 from .verify import verify
 
-COMMANDS: tuple[click.Command, ...] = (compare, demo, fetch, package, targets, verify)
+COMMANDS: tuple[click.Command, ...] = (compare, demo, fetch, init, package, targets, verify)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pipeline.errors import DataError
 
 SPLITS = ("train", "val", "test")
+_ROWS_AT_ONCE = 1_000  # some ten megabytes of 64x64 rgb
 INFO_NAME = "dataset.json"  # written last: without it the arrays are not finished
 
 
@@ -63,6 +64,26 @@ def write_split(folder: Path, name: str, split: Split) -> None:
         np.save(target, split.images)  # onto its own map this would destroy the content
     np.save(folder / f"{name}.labels.npy", split.labels)
     np.save(folder / f"{name}.ids.npy", split.ids)
+
+
+def take_rows(source: Path, rows: NDArray[np.int64], target: Path) -> None:
+    """Write those rows of the array file ``source``, in that order, as ``target``, which may be
+    ``source`` itself. Never more than a part of the array is in memory."""
+    array = np.load(source, mmap_mode="r")
+    aside = target.with_name(f".{target.name}.partial")
+    with aside.open("wb") as file:  # not through a map: a full disk would end the process
+        np.lib.format.write_array_header_1_0(
+            file,
+            {
+                "descr": array.dtype.str,
+                "fortran_order": False,
+                "shape": (len(rows), *array.shape[1:]),
+            },
+        )
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            file.write(array[rows[start : start + _ROWS_AT_ONCE]].tobytes())
+    del array
+    aside.replace(target)
 
 
 def write_info(folder: Path, info: DatasetInfo) -> None:

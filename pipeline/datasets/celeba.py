@@ -16,7 +16,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -36,6 +36,7 @@ OFFICIAL_MD5 = {
     "list_eval_partition.txt": "d32c9cbf5e040fd4025c592c306e6668",
     "identity_CelebA.txt": "32bd1bd63d3c78cd57e08160ec5ed1e2",
 }
+IMAGES = 202_599  # in the complete set
 _SPLIT_NAMES = ("train", "val", "test")  # the meaning of 0, 1, 2
 _PICTURES = (".jpg", ".jpeg", ".png")  # other files in the image folder are none of our business
 _NAMED = 5  # examples in an error message
@@ -81,20 +82,25 @@ def read_faces(files: CelebaFiles) -> Faces:
         _read_identities(files, present),
         rows=len(values),
     )
-    _check_no_empty_split(faces, files)
+    check_no_empty_split(faces, files)
     return faces
 
 
 def with_attributes(faces: Faces, names: Sequence[str]) -> Faces:
     """The same images with the named attributes only, in the order of ``names``."""
     columns = [faces.attributes.index(name) for name in names]
-    return Faces(
-        tuple(names),
-        faces.files,
-        np.ascontiguousarray(faces.values[:, columns]),
-        faces.splits,
-        faces.identities,
-        faces.rows,
+    values = np.ascontiguousarray(faces.values[:, columns])
+    return replace(faces, attributes=tuple(names), values=values)
+
+
+def select(faces: Faces, rows: NDArray[np.int64]) -> Faces:
+    """The images in the given rows, in that order."""
+    return replace(
+        faces,
+        files=tuple(faces.files[row] for row in rows),
+        values=faces.values[rows],
+        splits=faces.splits[rows],
+        identities=None if faces.identities is None else faces.identities[rows],
     )
 
 
@@ -144,24 +150,22 @@ def drawn_attributes(files: CelebaFiles) -> tuple[str, ...] | None:
     return tuple(drawn)
 
 
+def official_lists(files: CelebaFiles) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of the lists that are the authors', byte for byte, and of those that are not.
+
+    There are no published sums of single images, only one of the archive that they come in.
+    """
+    names: tuple[list[str], list[str]] = ([], [])
+    for path in files.lists:
+        if path.name in OFFICIAL_MD5:
+            md5 = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+            names[md5 != OFFICIAL_MD5[path.name]].append(path.name)
+    return tuple(names[0]), tuple(names[1])
+
+
 def is_official(files: CelebaFiles) -> bool:
     """True when the attribute list or the partition is the authors' file, byte for byte."""
-    return any(
-        hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == OFFICIAL_MD5[name]
-        for name, path in (
-            ("list_attr_celeba.txt", files.attributes),
-            ("list_eval_partition.txt", files.partition),
-        )
-    )
-
-
-def people_across_splits(faces: Faces) -> int:
-    """The number of people who have images in more than one split; 0 without identities."""
-    if faces.identities is None:
-        return 0
-    seen = np.unique(np.stack([faces.identities, faces.splits.astype(np.int64)], axis=1), axis=0)
-    _, splits_of_person = np.unique(seen[:, 0], return_counts=True)
-    return int(np.count_nonzero(splits_of_person > 1))
+    return bool({files.attributes.name, files.partition.name} & set(official_lists(files)[0]))
 
 
 # --- the files ------------------------------------------------------------------------------
@@ -277,12 +281,13 @@ def _present(files: CelebaFiles, rows: Mapping[str, object]) -> list[str]:
     return [name for name in rows if name in there]
 
 
-def _check_no_empty_split(faces: Faces, files: CelebaFiles) -> None:
+def check_no_empty_split(faces: Faces, files: CelebaFiles) -> None:
+    """Raise DataError unless there are images in all three."""
     counts = {name: len(faces.rows_of(name)) for name in _SPLIT_NAMES}
     if min(counts.values()) == 0:
         found = ", ".join(f"{count:,} {name}" for name, count in counts.items())
         raise DataError(
-            f"{files.images} holds {found} images by {files.partition.name}; expected images in "
+            f"{files.images} holds {found} images by {files.partition.name}; expected some in "
             "all three splits. Copy some of the missing split, or give another partition."
         )
 

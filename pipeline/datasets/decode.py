@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -36,6 +37,18 @@ class Target:
 
     files: tuple[Path, ...]
     array: Path
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What became of a target's files, row by row. A file that could not be decoded has a reason
+    in ``failures`` and zeros in the array."""
+
+    files: tuple[Path, ...]
+    digests: tuple[bytes, ...]  # SHA-256 of the file; b"" when it cannot be read
+    pixels: tuple[bytes, ...]  # SHA-256 of what the model sees of it; b"" for failures
+    sizes: NDArray[np.int64]  # [N, 2] upright (height, width); 0 for failures
+    failures: dict[int, str]  # row -> reason
 
 
 def open_preprocess(preprocess_onnx: bytes) -> Preprocess:
@@ -74,28 +87,49 @@ def decode_files(
     preprocess_onnx: bytes,
     progress: Progress,
     workers: int | None = None,
-) -> list[list[bytes]]:
-    """Write each target's array, uint8 [N, *shape], and return the SHA-256 of each of its files.
+) -> list[Decoded]:
+    """Write each target's array, uint8 [N, *shape], and tell what became of each of its files.
 
     The result does not depend on the number of ``workers`` (None: every usable core).
-    Raises DataError naming the files that cannot be decoded, and OSError when the disk is full.
+    Raises OSError when the disk is full. What cannot be decoded is for the caller to judge, with
+    ``refuse_failures`` for one.
     """
     for target in targets:
         _create(target.array, (len(target.files), *shape))
     chunks = [chunk for i, target in enumerate(targets) for chunk in _chunks(i, target)]
     total = sum(len(target.files) for target in targets)
-    digests: list[list[bytes]] = [[b""] * len(target.files) for target in targets]
-    failures: dict[tuple[int, int], str] = {}
+    rows: list[list[_Row]] = [[_Row()] * len(target.files) for target in targets]
     done = 0
     progress(0, total)
     for part in _decoded(chunks, preprocess_onnx, _resolve(workers, total)):
-        digests[part.target][part.start : part.start + len(part.digests)] = part.digests
-        failures |= {(part.target, row): text for row, text in part.failures}
-        done += len(part.digests)
+        rows[part.target][part.start : part.start + len(part.rows)] = part.rows
+        done += len(part.rows)
         progress(done, total)
+    return [_gathered(target, part) for target, part in zip(targets, rows, strict=True)]
+
+
+def refuse_failures(parts: Sequence[Decoded], advice: str) -> None:
+    """Raise DataError, naming the files, when any could not be decoded."""
+    failures = [
+        f"{part.files[row]}: {reason}" for part in parts for row, reason in part.failures.items()
+    ]
     if failures:
-        _refuse([failures[key] for key in sorted(failures)], total)
-    return digests
+        shown = "\n  ".join(failures[:NAMED_FAILURES])
+        more = len(failures) - NAMED_FAILURES
+        raise DataError(
+            f"{len(failures):,} of {sum(len(part.files) for part in parts):,} images cannot be "
+            f"decoded:\n  {shown}" + (f"\n  and {more:,} more" if more > 0 else "") + f"\n{advice}"
+        )
+
+
+def _gathered(target: Target, rows: Sequence[_Row]) -> Decoded:
+    return Decoded(
+        target.files,
+        tuple(row.digest for row in rows),
+        tuple(row.pixels for row in rows),
+        np.array([row.size for row in rows], np.int64).reshape(len(rows), 2),
+        {i: row.failure for i, row in enumerate(rows) if row.failure is not None},
+    )
 
 
 # --- inside a worker ------------------------------------------------------------------------
@@ -112,13 +146,22 @@ class _Chunk:
 
 
 @dataclass(frozen=True)
+class _Row:
+    """What became of one file; the fields are those of ``Decoded``."""
+
+    digest: bytes = b""
+    pixels: bytes = b""
+    size: tuple[int, int] = (0, 0)
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
 class _Part:
-    """What became of a chunk: a digest for each row, and (row, reason) for each failure."""
+    """What became of a chunk."""
 
     target: int
     start: int
-    digests: list[bytes]
-    failures: list[tuple[int, str]]
+    rows: list[_Row]
 
 
 class _Decoder:
@@ -128,21 +171,25 @@ class _Decoder:
         self._preprocess = open_preprocess(preprocess_onnx)
 
     def decode(self, chunk: _Chunk) -> _Part:
-        rows: NDArray[np.uint8] = np.lib.format.open_memmap(chunk.array, mode="r+")
-        digests: list[bytes] = []
-        failures: list[tuple[int, str]] = []
-        for row, file in enumerate(chunk.files, start=chunk.start):
-            digest = b""
-            try:
-                data = file.read_bytes()
-                digest = hashlib.sha256(data).digest()
-                pixels = self._preprocess(as_image(data))
-            except Exception as exc:  # OSError, InputError, or what onnxruntime raises
-                failures.append((row, f"{file}: {_reason(exc)}"))
-            else:
-                rows[row] = _checked(pixels, rows.shape[1:])
-            digests.append(digest)
-        return _Part(chunk.target, chunk.start, digests, failures)
+        array: NDArray[np.uint8] = np.lib.format.open_memmap(chunk.array, mode="r+")
+        rows = [
+            self._decode_one(file, array, index)
+            for index, file in enumerate(chunk.files, start=chunk.start)
+        ]
+        return _Part(chunk.target, chunk.start, rows)
+
+    def _decode_one(self, file: Path, array: NDArray[np.uint8], index: int) -> _Row:
+        digest = b""
+        try:
+            data = file.read_bytes()
+            digest = hashlib.sha256(data).digest()
+            image = as_image(data)
+            pixels = self._preprocess(image)
+        except Exception as exc:  # OSError, InputError, or what onnxruntime raises
+            return _Row(digest, failure=reason_of(exc))
+        array[index] = _checked(pixels, array.shape[1:])
+        seen = hashlib.sha256(pixels.tobytes()).digest()
+        return _Row(digest, seen, (image.shape[0], image.shape[1]))
 
 
 _decoder: _Decoder | None = None  # of this worker process
@@ -167,10 +214,12 @@ def _checked(pixels: Pixels, shape: tuple[int, ...]) -> Pixels:
     return pixels
 
 
-def _reason(exc: Exception) -> str:
+def reason_of(exc: Exception) -> str:
+    """Why an image file could not be read, for a line that begins with its path."""
     if isinstance(exc, OSError) and exc.strerror:
         return exc.strerror  # without the path, which stands before it already
-    return str(exc) or type(exc).__name__
+    # without the address of the buffer that the file was read into, another one in each run
+    return re.sub(r" <_io\.BytesIO object at 0x[0-9a-f]+>", "", str(exc)) or type(exc).__name__
 
 
 # --- around the workers ---------------------------------------------------------------------
@@ -212,13 +261,3 @@ def _create(path: Path, shape: tuple[int, ...]) -> None:
     if hasattr(os, "posix_fallocate"):  # not on macOS and Windows
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-
-
-def _refuse(failures: Sequence[str], total: int) -> None:
-    shown = "\n  ".join(failures[:NAMED_FAILURES])
-    more = len(failures) - NAMED_FAILURES
-    raise DataError(
-        f"{len(failures):,} of {total:,} images cannot be decoded:\n  {shown}"
-        + (f"\n  and {more:,} more" if more > 0 else "")
-        + "\nFetch these files again, or take them away: rows without an image are left out."
-    )

@@ -3,7 +3,7 @@ inputs that never share an image. Knows nothing of what the model answers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from exporters.model_inputs import InputSpec, Layout, ModelInputs, PixelForm
 from exporters.onnx_file import to_bytes
 from exporters.preprocess_graph import resize_graph
-from pipeline.datasets.decode import Target, decode_files
+from pipeline.datasets.decode import Target, decode_files, refuse_failures
+from pipeline.datasets.image_files import SUFFIXES
 from pipeline.errors import DataError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 FEWEST = 16  # images on either side: fewer give neither ranges nor a share of equal answers
 _INPUTS, _LABELS = "inputs", "labels"  # names of arrays
 
@@ -99,7 +99,9 @@ def _from_images(folder: Path, wanted: Wanted, work: Path, progress: Progress) -
         for part, name in zip(chosen, ("calibration", "validation"), strict=True)
     ]
     graph = resize_graph(height, width, "gray" if channels == 1 else "rgb")
-    digests = decode_files(targets, (height, width, channels), to_bytes(graph), progress)
+    parts = decode_files(targets, (height, width, channels), to_bytes(graph), progress)
+    refuse_failures(parts, "Fetch these files again, or take them away.")
+    digests = [part.digests for part in parts]
     pixels = [np.load(target.array, mmap_mode="r") for target in targets]
     rows, twice = _without_copies(digests, wanted.multiple)
     labels = None
@@ -174,7 +176,9 @@ def _scale_note(form: PixelForm, options: PixelOptions) -> str:
     return text
 
 
-def _without_copies(digests: list[list[bytes]], batch: int) -> tuple[NDArray[np.int64], int]:
+def _without_copies(
+    digests: Sequence[Sequence[bytes]], batch: int
+) -> tuple[NDArray[np.int64], int]:
     """Rows of the validation images whose bytes are no calibration image's, a multiple of
     ``batch`` of them; and how many were copies."""
     known = set(digests[0])

@@ -3,11 +3,13 @@ ask what changed without loading numpy. Reads no content."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.datasets.image_files import walk
 from pipeline.errors import DataError
 from pipeline.recipe import DataOptions
 
@@ -20,6 +22,8 @@ IDX_NAMES = (
     "t10k-labels-idx1-ubyte",
 )
 SHIPPED_MNIST = Path(__file__).with_name("mnist")  # in the repository, not in the wheels
+
+DEBIAN_DATASETS = Path("/usr/share/datasets")  # a sub-folder for each package "dataset-NAME"
 
 IMAGES_NAME = "img_align_celeba"
 ATTRIBUTES_NAME = "list_attr_celeba.txt"
@@ -61,7 +65,24 @@ def folder_of(root: str) -> Path:
     if path.is_dir():
         return path
     found = "is a file" if path.exists() else "does not exist"
-    raise DataError(f"data.root = {root!r} {found}; expected a folder. Correct data.root.")
+    advice = "Correct data.root."
+    if path.parent == DEBIAN_DATASETS:
+        advice = (
+            f"Debian and Ubuntu put it there with: apt-get install dataset-{path.name}. Elsewhere, "
+            "fetch the files from their authors and say where they are: --set data.root=FOLDER."
+        )
+    raise DataError(f"data.root = {root!r} {found}; expected a folder. {advice}")
+
+
+def find_label_file(root: Path, name: str) -> Path:
+    """The file that ``data.label_file`` names, from here or from ``root``; raises DataError."""
+    for path in (Path(name).expanduser(), root / name):
+        if path.is_file():
+            return path
+    raise DataError(
+        f"data.label_file = {name!r} is not there; expected a CSV file, by its path from here or "
+        f"from {root}. Correct it."
+    )
 
 
 def find_idx(folder: Path) -> tuple[Path, ...]:
@@ -102,9 +123,10 @@ def find_celeba(folder: Path) -> CelebaFiles:
 def source_state(options: DataOptions) -> dict[str, str]:
     """What decides the data stage's result beyond the recipe and the artifact folder.
 
-    Fast: sizes and time stamps of the label files, time stamp and number of entries of the image
-    folder; no content is read. Constant for what is checked against published hashes anyway: the
-    shipped MNIST and downloads. A missing source is a state too; ``prepare`` raises, this doesn't.
+    Fast: sizes and time stamps of the label files and of images in folders; of CelebA's one folder
+    of 200,000 only time stamp and number of entries; no content is read. Constant for what is
+    checked against published hashes anyway: the shipped MNIST and downloads. A missing
+    source is a state too; ``prepare`` raises, this doesn't.
     """
     if options.download:
         return {"source": "download"}
@@ -114,12 +136,16 @@ def source_state(options: DataOptions) -> dict[str, str]:
         folder = folder_of(options.root)
         if options.kind == "celeba":
             return _celeba_state(find_celeba(folder))
+        if options.kind == "images":
+            return _images_state(folder, options.label_file)
         return dict(_file_state(path) for path in find_idx(folder))
     except (DataError, OSError):
         return {"source": "missing"}
 
 
 def _state_without_root(kind: str) -> dict[str, str]:
+    if kind == "images":
+        return {"source": "missing"}
     if kind != "celeba":
         return {"source": "shipped" if SHIPPED_MNIST.is_dir() else "missing"}
     from pipeline.datasets.synthetic_faces import GENERATOR_VERSION
@@ -132,6 +158,17 @@ def _celeba_state(files: CelebaFiles) -> dict[str, str]:
         count = sum(1 for _ in entries)
     state = dict(_file_state(path) for path in files.lists)
     state[files.images.name] = f"{count} entries, mtime_ns {files.images.stat().st_mtime_ns}"
+    return state
+
+
+def _images_state(folder: Path, label_file: str | None) -> dict[str, str]:
+    state: dict[str, str] = {}
+    if label_file is not None:
+        state = dict([_file_state(find_label_file(folder, label_file))])
+    files = walk(folder)
+    lines = [" ".join(_file_state(folder / name)) + name for name in files.images]
+    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    state["images"] = f"{len(lines)} files, names, sizes and times {digest[:16]}"
     return state
 
 

@@ -91,6 +91,7 @@ def _marks(text: str) -> dict[str, str]:
         ("predict", ["BUNDLE IMAGES", "--top", "--json", "--device", "--variant"]),
         ("inspect", ["BUNDLE", "--json"]),
         ("selftest", ["BUNDLE", "--json", "--device"]),
+        ("init", ["NAME", "--data", "--labels", "--column"]),
         ("quantize", ["MODEL", "--data", "--out", "--minutes", "--margin", "--mean", "--std"]),
     ],
 )

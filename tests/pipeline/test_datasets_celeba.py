@@ -4,6 +4,7 @@ The copy that the tests read is made here: a few dozen images of one colour each
 follow from their numbers.
 """
 
+import csv
 import errno
 import itertools
 import json
@@ -97,7 +98,15 @@ def test_a_whole_copy(root: Path, tmp_path: Path):
     assert info == data.info and info.name == "celeba" and info.task == "multi-label"
     assert info.counts == {"train": 24, "val": 8, "test": 8} and info.labels == NAMES
     assert not info.synthetic and not info.redistributable and "non-commercial" in info.licence
-    assert notes == [] == list(info.notes)
+    assert (
+        list(info.notes)
+        == notes
+        == [
+            "Faces in CelebA's layout, no list is CelebA's own by md5: 40 of 40 listed images are "
+            "here.",
+            "No person is in more than one split (checked: 20 people).",
+        ]
+    )
     assert steps[0] == ("decode images", 0, 40) and steps[-1] == ("decode images", 40, 40)
     assert isinstance(data.train.images, np.memmap)
     assert list(data.val.ids) == [name(i) for i in range(25, 33)]
@@ -112,6 +121,22 @@ def test_the_arrays_come_from_the_graph_that_ships(root: Path, tmp_path: Path):
         for row, file in enumerate(split_.ids):
             image = as_image(str(root / locate.IMAGES_NAME / file))  # as Predictor.predict does
             assert np.array_equal(split_.images[row], preprocess(image))
+
+
+@pytest.mark.parametrize("crop", [(18, 18), (10, 14)])
+def test_the_recipe_chooses_the_crop(root: Path, tmp_path: Path, crop: tuple[int, int]):
+    noise = np.random.default_rng(0).integers(0, 256, (22, 18, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(root / locate.IMAGES_NAME / name(1), "PNG")
+    height, width = crop  # as large as the model's input: the crop is taken pixel for pixel
+    options = PreprocessOptions(
+        kind="resize", height=height, width=width, color="rgb", crop=crop, reference=(22, 18)
+    )
+    graph = resize_graph(height, width, "rgb", crop, (22, 18)).SerializeToString()
+    data = DataOptions(kind="celeba", root=str(root))
+    prepare(data, options, graph, 0, tmp_path, lambda *_: None, lambda _: None)
+    top, left = (22 - height) // 2, (18 - width) // 2
+    expected = noise[top : top + height, left : left + width]
+    assert np.array_equal(open_dataset(tmp_path).train.images[0], expected)
 
 
 def test_the_number_of_workers_changes_nothing(root: Path, tmp_path: Path):
@@ -160,7 +185,7 @@ def test_a_partial_copy_is_counted(root: Path, tmp_path: Path):
         (root / locate.IMAGES_NAME / name(i)).unlink()
     info = run(root, tmp_path / "out")
     assert info.counts == {"train": 23, "val": 7, "test": 8}
-    assert "38 of 40 images are here; the rest is left out." in info.notes
+    assert info.notes[0].endswith("38 of 40 listed images are here.")
     ids = open_dataset(tmp_path / "out").train.ids
     assert name(3) not in ids and list(ids) == sorted(ids)
 
@@ -185,9 +210,101 @@ def test_people_and_pictures_in_two_splits_are_reported(root: Path, tmp_path: Pa
     edit(root / locate.IDENTITIES_NAME, 40, " 20", " 1")
     images = root / locate.IMAGES_NAME
     shutil.copy(images / name(1), images / name(33))
+    with Image.open(images / name(2)) as image:  # other bytes, same pixels
+        image.save(images / name(34), "PNG")
     notes = run(root, tmp_path / "out").notes
-    assert any(text.startswith("1 people have images in more than one split") for text in notes)
-    assert "1 images occur byte for byte in more than one split." in notes
+    assert any(
+        text.startswith("1 of 20 people have images in more than one split (3 of 40 images)")
+        for text in notes
+    )
+    told = next(text for text in notes if "images occur in more than one split" in text)
+    assert told.startswith("2 images") and "1 byte for byte and 1 with other bytes" in told
+    assert f"{name(1)} (train) = {name(33)} (test)" in told
+    assert f"{name(2)} (train) = {name(34)} (test)" in told
+    with (tmp_path / "out" / "duplicates.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["file"], row["split"]) for row in rows] == [
+        (name(1), "train"), (name(33), "test"), (name(2), "train"), (name(34), "test"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("policy", ["refuse", "drop"])
+@pytest.mark.parametrize("key", ["people_across_splits", "duplicates_across_splits"])
+def test_nothing_crosses_splits_where_the_recipe_says_so(
+    root: Path, tmp_path: Path, key: str, policy: str
+):
+    images = root / locate.IMAGES_NAME
+    if key == "people_across_splits":
+        edit(root / locate.IDENTITIES_NAME, 40, " 20", " 1")  # of images 1 and 2; 40 is for test
+        gone = [name(1), name(2)]
+    else:
+        shutil.copy(images / name(1), images / name(40))
+        gone = [name(1)]
+    if policy == "refuse":
+        with pytest.raises(DataError, match=rf"in more than one split.*data\.{key} to \"drop\""):
+            run(root, tmp_path / "out", **{key: policy})
+        return
+    info = run(root, tmp_path / "out", **{key: policy})
+    data = open_dataset(tmp_path / "out")
+    assert info.counts == {"train": 24 - len(gone), "val": 8, "test": 8}
+    assert list(data.train.ids) == [name(i) for i in range(1, 25) if name(i) not in gone]
+    every = run(root, tmp_path / "all")
+    before = open_dataset(tmp_path / "all").train
+    kept = np.isin(before.ids, data.train.ids)
+    assert np.array_equal(before.images[kept], data.train.images)
+    assert np.array_equal(before.labels[kept], data.train.labels)
+    assert info.sha256 != every.sha256
+    with (tmp_path / "out" / "left_out.csv").open() as file:
+        assert [row["file"] for row in csv.DictReader(file)] == gone
+
+
+def test_people_can_not_be_kept_apart_without_their_file(root: Path, tmp_path: Path):
+    (root / locate.IDENTITIES_NAME).unlink()
+    with pytest.raises(DataError, match=r"people_across_splits = \"drop\" needs identity_CelebA"):
+        run(root, tmp_path / "out", people_across_splits="drop")
+
+
+def test_people_who_all_cross_leave_nothing_to_train_with(root: Path, tmp_path: Path):
+    pairs = "".join(f"{name(i)} {i % 2 + 1}\n" for i in range(1, IMAGES + 1))
+    (root / locate.IDENTITIES_NAME).write_text(pairs)
+    with pytest.raises(DataError, match="holds 0 train, 0 val, 8 test images"):
+        run(root, tmp_path / "out", people_across_splits="drop")
+
+
+def test_bad_images_can_be_left_out(root: Path, tmp_path: Path):
+    images = root / locate.IMAGES_NAME
+    (images / name(5)).write_bytes(b"<html>404</html>")
+    (images / name(30)).write_bytes(b"")
+    with pytest.raises(DataError, match=r"2 of 40 images cannot be.*\n(.*\n)*.*bad_images=skip"):
+        run(root, tmp_path / "out")
+    info = run(root, tmp_path / "out", bad_images="skip")
+    assert info.counts == {"train": 23, "val": 7, "test": 8}
+    assert any(f"left out (left_out.csv has them all): {name(5)}" in note for note in info.notes)
+    data = open_dataset(tmp_path / "out")
+    assert name(5) not in data.train.ids and data.train.images.min(axis=(1, 2, 3)).all()
+
+
+def test_the_official_set_is_known_by_its_lists(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    import hashlib
+
+    def first(out: str) -> str:
+        return run(root, tmp_path / out).notes[0]
+
+    def publish(file: str) -> None:
+        md5 = hashlib.md5((root / file).read_bytes()).hexdigest()
+        monkeypatch.setitem(celeba.OFFICIAL_MD5, file, md5)
+
+    publish(ATTR)
+    publish(PART)
+    told = first("a")
+    assert told.startswith("CelebA, a partial copy: 40 of 202,599 images; published by md5: list_a")
+    assert told.endswith("not as published: identity_CelebA.txt.")
+    monkeypatch.setattr(celeba, "IMAGES", 40)
+    assert first("b").startswith("CelebA with all 40 images, but other lists")
+    publish(IDEN)
+    assert first("c").startswith("CelebA, official and complete: all 40 images; published by md5:")
 
 
 def test_without_identities(root: Path, tmp_path: Path):

@@ -1,0 +1,281 @@
+"""Anybody's images, in a folder for each class or with a CSV file of labels -> the arrays of
+``arrays.py``.
+
+Everything is decoded before anything is split, so that the splits follow from what the model sees:
+copies of one image, in whatever encoding, stay together.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.datasets import locate
+from pipeline.datasets.arrays import SPLITS, DatasetInfo, Split, take_rows, write_split
+from pipeline.datasets.class_folders import read_class_folders
+from pipeline.datasets.decode import Decoded, Target, decode_files
+from pipeline.datasets.duplicates import judge_duplicates
+from pipeline.datasets.image_files import NAMED, some
+from pipeline.datasets.image_list import NO_SPLIT, ImageList, LeftOut
+from pipeline.datasets.job import UNKNOWN, Job, hash_lines
+from pipeline.datasets.label_file import Columns, read_label_file
+from pipeline.datasets.splitting import (
+    TEST,
+    TRAIN,
+    VAL,
+    draw_splits,
+    order_by_content,
+    rarest_label,
+)
+from pipeline.errors import DataError
+from pipeline.recipe import DataOptions
+
+_DECODED = "decoded.npy"  # beside the arrays, until they are made of it
+
+
+@dataclass(frozen=True)
+class _Images:
+    """Images in use: where each is in the array of all, and its hashes."""
+
+    listed: ImageList
+    places: NDArray[np.int64]  # [N] rows of the array of all
+    digests: tuple[bytes, ...]  # [N] SHA-256 of the files
+    pixels: tuple[bytes, ...]  # [N] SHA-256 of what the model sees
+
+    def take(self, rows: NDArray[np.int64]) -> _Images:
+        """Those in the given rows, in that order."""
+        listed = replace(
+            self.listed,
+            files=tuple(self.listed.files[row] for row in rows),
+            labels=self.listed.labels[rows],
+            splits=self.listed.splits[rows],
+        )
+        return _Images(
+            listed,
+            self.places[rows],
+            tuple(self.digests[row] for row in rows),
+            tuple(self.pixels[row] for row in rows),
+        )
+
+
+def read_list(options: DataOptions) -> ImageList:
+    """The images and labels that the options name; raises DataError."""
+    if options.download:
+        raise DataError('data.kind = "images" has no download. Set data.download=false.')
+    if options.root is None:
+        raise DataError(
+            'data.kind = "images" needs data.root, a folder of images. `pipeline init NAME --data '
+            "FOLDER` writes a recipe for one."
+        )
+    root = locate.folder_of(options.root)
+    if options.label_file is None:
+        for key in ("label_column", "attributes"):
+            if getattr(options, key) is not None:
+                raise DataError(
+                    f"data.{key} names columns of a CSV file; give that with data.label_file, or "
+                    f"take data.{key} out: sub-folders are classes."
+                )
+        return read_class_folders(root, options.labels)
+    columns = Columns(options.labels, options.attributes, options.label_column)
+    return read_label_file(root, locate.find_label_file(root, options.label_file), columns)
+
+
+def arrays_from_images(job: Job) -> DatasetInfo:
+    """Write the splits of the images that the options name; raises DataError."""
+    listed = read_list(job.options)
+    for text in listed.notes:
+        job.note(text)
+    everything = job.folder / _DECODED
+    try:
+        images = _decode(job, listed, everything)
+        images = _split(job, images)
+        drop = judge_duplicates(
+            job, images.listed.files, images.listed.splits, images.digests, images.pixels
+        )
+        images = images.take(np.delete(np.arange(len(images.places)), drop))
+        _note_contradictions(job, images)
+        rows = _rows_by_split(job, images)
+        for name in SPLITS:
+            _write(job, name, images.take(rows[name]), everything)
+    finally:
+        everything.unlink(missing_ok=True)
+    return DatasetInfo(
+        name=listed.root.resolve().name,
+        task=listed.task,
+        labels=listed.names,
+        counts={name: len(rows[name]) for name in SPLITS},
+        sha256=_content_hash(images, rows),
+        synthetic=False,
+        redistributable=job.redistributable(known=False),
+        licence=job.licence(UNKNOWN),
+        notes=tuple(job.notes),
+    )
+
+
+# --- decoding -------------------------------------------------------------------------------
+
+
+def _decode(job: Job, listed: ImageList, everything: Path) -> _Images:
+    """Decode all images into one array; what is bad is refused or left out."""
+    target = Target(tuple(listed.root / name for name in listed.files), everything)
+    (part,) = decode_files(
+        [target], job.shape, job.preprocess_onnx, job.progress("decode images"), job.workers
+    )
+    bad = _bad_rows(job, part)
+    unusable = [*(LeftOut(listed.files[row], reason) for row, reason in bad.items())]
+    unusable += listed.unusable
+    job.judge_bad(unusable, len(listed.files) + len(listed.unusable), listed.root)
+    good = np.array([row for row in range(len(listed.files)) if row not in bad], np.int64)
+    if not len(good):
+        raise DataError(f"no image of {listed.root} is left to use. Give other images.")
+    _note_enlarged(job, listed, part, good)
+    every = np.arange(len(listed.files))
+    return _Images(listed, every, part.digests, part.pixels).take(good)
+
+
+def _bad_rows(job: Job, part: Decoded) -> dict[int, str]:
+    smallest = job.options.smallest_side
+    tiny = {
+        int(row): f"has {part.sizes[row, 0]}x{part.sizes[row, 1]} pixels (height x width); "
+        f"data.smallest_side = {smallest}"
+        for row in np.flatnonzero(part.sizes.min(axis=1) < smallest)
+    }
+    return dict(sorted({**tiny, **part.failures}.items()))  # the size of a failure says nothing
+
+
+def _note_enlarged(job: Job, listed: ImageList, part: Decoded, good: NDArray[np.int64]) -> None:
+    height, width, _ = job.shape
+    small = [row for row in good if part.sizes[row, 0] < height or part.sizes[row, 1] < width]
+    if small:
+        named = [
+            f"{listed.files[row]} ({part.sizes[row, 0]}x{part.sizes[row, 1]})" for row in small
+        ]
+        job.note(
+            f"{len(small):,} images are smaller than the model's {height}x{width} (height x width) "
+            f"and are enlarged, as the predictor does: {some(named)}."
+        )
+
+
+# --- splits ---------------------------------------------------------------------------------
+
+
+def _split(job: Job, images: _Images) -> _Images:
+    """The same images, each with its split: the source's, where it has such a split."""
+    options, given = job.options, images.listed.splits
+    missing = [split for split in (VAL, TEST) if not np.any(given == split)]
+    if not missing:
+        job.note("The splits are the source's own.")
+        return images
+    rows = np.flatnonzero((given == NO_SPLIT) | (given == TRAIN))
+    labels = images.listed.labels[rows]
+    multi_class = images.listed.task == "multi-class"
+    drawn = draw_splits(
+        [images.pixels[row] for row in rows],
+        labels if multi_class else rarest_label(labels),
+        (
+            options.val_share if VAL in missing else 0.0,
+            options.test_share if TEST in missing else 0.0,
+        ),
+        options.split_seed,
+        at_least_one=multi_class,
+    )
+    splits = given.copy()
+    splits[rows] = drawn
+    job.note(
+        f"The source has no {' and no '.join(SPLITS[split] for split in missing)} split: drawn by "
+        f"content, the same share of each {'class' if multi_class else 'attribute'}, copies of an "
+        "image together."
+    )
+    return replace(images, listed=replace(images.listed, splits=splits))
+
+
+def _rows_by_split(job: Job, images: _Images) -> dict[str, NDArray[np.int64]]:
+    """The rows of each split, in an order that mixes the classes: any first part is a sample."""
+    order = np.array(order_by_content(images.pixels, job.options.split_seed), np.int64)
+    rows = {name: order[images.listed.splits[order] == i] for i, name in enumerate(SPLITS)}
+    _check_splits(images, rows)
+    rows["train"] = rows["train"][: job.train_limit(len(rows["train"]))]
+    _note_constants(job, images.listed, rows["train"])
+    return rows
+
+
+def _check_splits(images: _Images, rows: dict[str, NDArray[np.int64]]) -> None:
+    listed = images.listed
+    empty = [name for name in SPLITS if not len(rows[name])]
+    if empty:
+        found = ", ".join(f"{len(rows[name]):,} {name}" for name in SPLITS)
+        raise DataError(
+            f"{listed.root} gives {found} images; expected some in every split. Add images, or "
+            "change data.val_share and data.test_share."
+        )
+    if listed.task == "multi-class":
+        trained = set(listed.labels[rows["train"]].tolist())
+        lacking = [name for i, name in enumerate(listed.names) if i not in trained]
+        if lacking:
+            raise DataError(
+                f"{listed.root} has no image to train with of the class {some(lacking)}; expected "
+                "at least three different images of each class, one for each of train, val and "
+                "test. Add some, or take the class away."
+            )
+
+
+def _note_constants(job: Job, listed: ImageList, train: NDArray[np.int64]) -> None:
+    values = listed.labels[train]
+    if listed.task == "multi-class":
+        lacking = [n for i, n in enumerate(listed.names) if i not in set(values.tolist())]
+        told = "The train images have none of the class, so it can't be learned"
+    else:
+        constant = values.min(axis=0) == values.max(axis=0)
+        lacking = [name for name, same in zip(listed.names, constant, strict=True) if same]
+        told = "Never or always true in the train split, so nothing can be learned"
+    if lacking:
+        job.note(f"{told}: {', '.join(lacking)}.")
+
+
+def _note_contradictions(job: Job, images: _Images) -> None:
+    """One image with two labels: one of them is wrong, and which is for a person to say."""
+    labels: dict[bytes, set[bytes]] = defaultdict(set)
+    first: dict[bytes, list[str]] = defaultdict(list)
+    for file, label, key in zip(
+        images.listed.files, images.listed.labels, images.pixels, strict=True
+    ):
+        labels[key].add(np.asarray(label).tobytes())
+        first[key].append(file)
+    groups = [first[key] for key, different in labels.items() if len(different) > 1]
+    if groups:
+        told = "; ".join(" = ".join(files[:NAMED]) for files in groups[:NAMED])
+        job.note(
+            f"{len(groups):,} image{'s have' if len(groups) > 1 else ' has'} copies with another "
+            f"label, of which one is wrong: {told}{'; ...' * (len(groups) > NAMED)}."
+        )
+
+
+# --- arrays ---------------------------------------------------------------------------------
+
+
+def _write(job: Job, name: str, images: _Images, everything: Path) -> None:
+    array = job.folder / f"{name}.images.npy"
+    take_rows(everything, images.places, array)
+    pixels = np.load(array, mmap_mode="r")
+    write_split(
+        job.folder, name, Split(pixels, images.listed.labels, np.array(images.listed.files))
+    )
+
+
+def _content_hash(images: _Images, rows: dict[str, NDArray[np.int64]]) -> str:
+    """Over the images that are used: split, name, label and content of each."""
+    lines = [f"labels {images.listed.names}"]
+    for name in SPLITS:
+        for row in np.sort(rows[name]):
+            label = _told(images.listed.labels[row])
+            lines.append(f"{name} {images.listed.files[row]} {label} {images.digests[row].hex()}")
+    return hash_lines(lines)
+
+
+def _told(label: Sequence[int] | np.int64) -> str:
+    return "".join(map(str, np.atleast_1d(label)))

@@ -1,0 +1,92 @@
+"""A folder with a sub-folder for each class -> ``ImageList``. Reads no image.
+
+root/cat/1.jpg, root/cat/more/2.jpg, root/dog/3.png      or, as torchvision's data sets have it,
+root/train/cat/1.jpg, root/val/dog/3.png, root/test/...
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.datasets.image_files import SUFFIXES, note_others, some, walk
+from pipeline.datasets.image_list import NO_SPLIT, SPLIT_WORDS, ImageList, LeftOut
+from pipeline.errors import DataError
+
+
+def read_class_folders(root: Path, labels: Sequence[str] | None = None) -> ImageList:
+    """``labels`` gives the order of the classes; None: sorted by name, as torchvision does.
+
+    Raises DataError when there are no images, fewer than two classes, or other classes than
+    ``labels`` says.
+    """
+    files = walk(root)
+    if not files.images:
+        found = f"{len(files.others):,} other files" if files.others else "nothing"
+        raise DataError(
+            f"{root} holds no image but {found}; expected files ending in {', '.join(SUFFIXES)}, "
+            "in a sub-folder for each class."
+        )
+    by_split = _has_split_folders(files.images)
+    rows: list[tuple[str, str, int]] = []  # (file, class, split)
+    unusable: list[LeftOut] = []
+    for name in files.images:
+        *folders, _ = name.split("/")
+        split = SPLIT_WORDS[folders.pop(0).lower()] if by_split else NO_SPLIT
+        if folders:
+            rows.append((name, folders[0], split))
+        else:
+            unusable.append(LeftOut(name, "lies in no sub-folder of a class"))
+    names = _class_names(root, rows, labels)
+    index = {name: i for i, name in enumerate(names)}
+    return ImageList(
+        root,
+        tuple(name for name, _, _ in rows),
+        np.array([index[label] for _, label, _ in rows], np.int64),
+        names,
+        np.array([split for _, _, split in rows], np.int8),
+        tuple(unusable),
+        note_others(files),
+    )
+
+
+def _has_split_folders(images: Sequence[str]) -> bool:
+    """Whether the top folders are train, val and test rather than classes."""
+    tops = {name.split("/")[0].lower() if "/" in name else "" for name in images}
+    return tops <= SPLIT_WORDS.keys() and any(SPLIT_WORDS[top] == 0 for top in tops)
+
+
+def _class_names(
+    root: Path, rows: Sequence[tuple[str, str, int]], labels: Sequence[str] | None
+) -> tuple[str, ...]:
+    found = tuple(sorted({label for _, label, _ in rows}))
+    if len(found) < 2:
+        classes = f"one class, {found[0]!r}" if found else "no class"
+        raise DataError(
+            f"{root} has {classes}; expected a sub-folder of images for each of two or more. "
+            "Labels that are in a CSV file are given with data.label_file (pipeline init --labels)."
+        )
+    if labels is None:
+        return found
+    return check_names("data.labels", labels, found)
+
+
+def check_names(key: str, wanted: Sequence[str], found: Sequence[str]) -> tuple[str, ...]:
+    """``wanted``, when it names each of ``found`` once; raises DataError naming the others."""
+    if len(set(wanted)) != len(wanted):
+        raise DataError(f"{key} = {list(wanted)}; expected a distinct name for each class.")
+    for name in wanted:
+        if name not in found:
+            near = difflib.get_close_matches(name, found, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {some(tuple(found))}."
+            raise DataError(f"{key} names {name!r}, of which there is no image; {hint}")
+    missing = [name for name in found if name not in wanted]
+    if missing:
+        raise DataError(
+            f"{key} lacks {some(missing)}, of which there are images; expected every class. Add "
+            f"{'them' if len(missing) > 1 else 'it'}, or take the images away."
+        )
+    return tuple(wanted)

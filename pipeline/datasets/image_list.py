@@ -1,0 +1,50 @@
+"""What a source says of its images: labels and, perhaps, splits. Reads no image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+NO_SPLIT = -1  # the source does not say; otherwise the index in arrays.SPLITS
+# what folders, and values in a column "split", are called: torchvision's, Keras' and Kaggle's words
+SPLIT_WORDS = {
+    "train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "test": 2,
+    "testing": 2,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """An image, or a row of a list, that is not used."""
+
+    file: str  # relative to the data's folder, with /
+    reason: str
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """Images that have a label, in the order of their names."""
+
+    root: Path
+    files: tuple[str, ...]  # [N] relative to root, with /
+    labels: NDArray[Any]  # int64 [N] of classes, or uint8 [N, labels] of 0 and 1
+    names: tuple[str, ...]  # of the classes or attributes
+    splits: NDArray[np.int8]  # [N]: 0 train, 1 val, 2 test, or NO_SPLIT
+    unusable: tuple[LeftOut, ...]  # images without a label, rows without an image
+    notes: tuple[str, ...]
+
+    @property
+    def task(self) -> Literal["multi-class", "multi-label"]:
+        """As in ModelSpec."""
+        return "multi-class" if self.labels.ndim == 1 else "multi-label"
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """[labels] images of each class, or with each attribute."""
+        if self.labels.ndim == 1:
+            return np.bincount(self.labels, minlength=len(self.names)).astype(np.int64)
+        return np.asarray(self.labels.sum(axis=0), np.int64)

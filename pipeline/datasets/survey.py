@@ -1,0 +1,134 @@
+"""What images are like before anything is decided about them: sizes, colours, damage, copies. Every
+file is decoded by the predictor's own ``as_image``, so what is bad here is bad for training too.
+Knows nothing of recipes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.datasets.decode import CHUNK, POOL_PAYS_FROM, reason_of
+from pipeline.datasets.image_list import ImageList, LeftOut
+from pipeline.datasets.workers import run_in_processes
+from runtime.cpu import usable_threads
+from runtime.images import as_image
+
+Progress = Callable[[int, int], None]  # (images done, images in all)
+_ORIENTATION, _UPRIGHT = 0x0112, 1  # of EXIF
+
+
+@dataclass(frozen=True)
+class Look:
+    """One file, looked at."""
+
+    height: int = 0  # pixels, upright; 0 for a failure
+    width: int = 0
+    kind: str = ""  # "JPEG, RGB": format and Pillow's mode
+    gray: bool = False  # no pixel has a colour
+    turned: bool = False  # by its EXIF orientation
+    pixels: bytes = b""  # SHA-256 of size and decoded pixels
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
+class Survey:
+    """All files of a list, looked at."""
+
+    listed: ImageList
+    looks: tuple[Look, ...]  # in the order of listed.files
+
+    @property
+    def good(self) -> tuple[Look, ...]:
+        """Those that could be decoded."""
+        return tuple(look for look in self.looks if look.failure is None)
+
+    @property
+    def bad(self) -> tuple[LeftOut, ...]:
+        """What cannot be decoded or has no label, with reasons."""
+        failed = (
+            LeftOut(name, look.failure)
+            for name, look in zip(self.listed.files, self.looks, strict=True)
+            if look.failure is not None
+        )
+        return (*failed, *self.listed.unusable)
+
+    @property
+    def kinds(self) -> Counter[str]:
+        """How many files there are of each format and mode."""
+        return Counter(look.kind for look in self.good)
+
+    @property
+    def copies(self) -> int:
+        """How many images repeat the pixels of another one."""
+        return len(self.good) - len({look.pixels for look in self.good})
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Images that can be decoded, of each class or with each attribute."""
+        rows = [row for row, look in enumerate(self.looks) if look.failure is None]
+        labels = self.listed.labels[rows]
+        if labels.ndim == 1:
+            return tuple(np.bincount(labels, minlength=len(self.listed.names)).tolist())
+        return tuple(labels.sum(axis=0, dtype=np.int64).tolist())
+
+
+def look_at_all(
+    listed: ImageList, smallest_side: int, progress: Progress, workers: int | None = None
+) -> Survey:
+    """Decode every file; an image with a side below ``smallest_side`` pixels counts as bad.
+
+    The result does not depend on ``workers`` (None: every usable core).
+    """
+    paths = [listed.root / name for name in listed.files]
+    chunks = [
+        _Chunk(start, tuple(paths[start : start + CHUNK]), smallest_side)
+        for start in range(0, len(paths), CHUNK)
+    ]
+    if workers is None:
+        workers = usable_threads() if len(paths) >= POOL_PAYS_FROM else 1
+    parts: Iterable[tuple[int, list[Look]]]
+    if workers == 1:
+        parts = map(_look_at_chunk, chunks)
+    else:
+        parts = run_in_processes(_look_at_chunk, chunks, workers)
+    looks: dict[int, Look] = {}
+    for start, part in parts:
+        looks |= dict(enumerate(part, start))
+        progress(len(looks), len(paths))
+    return Survey(listed, tuple(looks[row] for row in range(len(paths))))
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    start: int
+    paths: Sequence[Path]
+    smallest_side: int
+
+
+def _look_at_chunk(chunk: _Chunk) -> tuple[int, list[Look]]:
+    return chunk.start, [_look(path, chunk.smallest_side) for path in chunk.paths]
+
+
+def _look(path: Path, smallest_side: int) -> Look:
+    from PIL import Image
+
+    try:
+        pixels = as_image(path.read_bytes())
+        with Image.open(path) as image:
+            kind = f"{image.format}, {image.mode}"
+            turned = image.getexif().get(_ORIENTATION, _UPRIGHT) != _UPRIGHT
+    except Exception as exc:  # Pillow's decoders raise nearly every type there is
+        return Look(failure=reason_of(exc))
+    height, width, channels = pixels.shape
+    if min(height, width) < smallest_side:
+        return Look(
+            failure=f"has {height}x{width} pixels (height x width), a side below {smallest_side}"
+        )
+    gray = channels == 1 or bool((pixels == pixels[:, :, :1]).all())
+    digest = hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).digest()
+    return Look(height, width, kind, gray, turned, digest)

@@ -1,0 +1,559 @@
+"""Anybody's images: class folders and CSV files, good ones beside refused ones; splits that follow
+from content; what is damaged, small or odd; what occurs twice. All images are drawn here."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pydantic import ValidationError
+
+from exporters.preprocess_graph import resize_graph
+from pipeline.datasets.arrays import INFO_NAME, Dataset, DatasetInfo, open_dataset, take_rows
+from pipeline.datasets.decode import open_preprocess
+from pipeline.datasets.locate import folder_of
+from pipeline.datasets.prepare import prepare, source_state
+from pipeline.datasets.splitting import draw_splits, rarest_label
+from pipeline.errors import DataError
+from pipeline.recipe import DataOptions, PreprocessOptions
+from runtime.images import as_image
+
+SIZE = PreprocessOptions(kind="resize", height=12, width=10, color="rgb")
+GRAPH = resize_graph(12, 10, "rgb").SerializeToString()
+EACH = 10  # images of a class
+
+
+def picture(seed: int, size: tuple[int, int] = (20, 16)) -> Image.Image:
+    """Noise of (width, height), another one for each seed."""
+    rng = np.random.default_rng(seed)
+    return Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+
+
+@pytest.fixture
+def pets(tmp_path: Path) -> Path:
+    """Three classes of ten images."""
+    root = tmp_path / "pets"
+    for number, label in enumerate(("cat", "dog", "owl")):
+        (root / label / "more").mkdir(parents=True)
+        for i in range(EACH):
+            place = root / label / ("more" if i == 0 else ".") / f"{i}.png"
+            picture(100 * number + i).save(place)
+    return root
+
+
+@pytest.fixture
+def birds(tmp_path: Path) -> Path:
+    """Twelve images beside a CSV file of attributes."""
+    root = tmp_path / "birds"
+    root.mkdir()
+    rows = ["image_id,wings,beak"]
+    for i in range(12):
+        picture(i).save(root / f"{i:02d}.png")
+        rows.append(f"{i:02d}.png,{1 if i % 2 else -1},{1 if i % 3 else -1}")
+    (root / "birds.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+def run(root: Path | None, out: Path, workers: int | None = None, **options: Any) -> DatasetInfo:
+    out.mkdir(parents=True, exist_ok=True)
+    data = DataOptions(kind="images", root=None if root is None else str(root), **options)
+    return prepare(data, SIZE, GRAPH, 0, out, lambda *_: None, lambda _: None, workers)
+
+
+def every(data: Dataset) -> dict[str, tuple[str, np.ndarray, Any]]:
+    """id -> (split, pixels, label)."""
+    return {
+        str(name): (split, image, label)
+        for split in ("train", "val", "test")
+        for part in [getattr(data, split)]
+        for name, image, label in zip(part.ids, part.images, part.labels, strict=True)
+    }
+
+
+def left_out(out: Path) -> dict[str, str]:
+    with (out / "left_out.csv").open() as file:
+        return {row["file"]: row["reason"] for row in csv.DictReader(file)}
+
+
+def note_with(info: DatasetInfo, words: str) -> str:
+    found = [note for note in info.notes if words in note]
+    assert len(found) == 1, info.notes
+    return found[0]
+
+
+# --- class folders --------------------------------------------------------------------------
+
+
+def test_sub_folders_are_classes(pets: Path, tmp_path: Path) -> None:
+    info = run(pets, tmp_path / "out")
+    data = open_dataset(tmp_path / "out")
+    assert info == data.info and info.name == "pets" and info.task == "multi-class"
+    assert info.labels == ("cat", "dog", "owl") and not info.redistributable
+    assert info.counts == {"train": 18, "val": 6, "test": 6}  # 0.15 of 10 is 2, for each class
+    preprocess = open_preprocess(GRAPH)
+    for name, (_, image, label) in every(data).items():
+        assert info.labels[label] == name.split("/")[0]
+        assert np.array_equal(image, preprocess(as_image(str(pets / name))))  # as on a device
+    for split in (data.val, data.test):
+        assert np.bincount(split.labels).tolist() == [2, 2, 2]
+    assert not (tmp_path / "out" / "decoded.npy").exists()
+    assert not (tmp_path / "out" / "left_out.csv").exists()
+
+
+def test_names_order_and_workers_change_no_split(pets: Path, tmp_path: Path) -> None:
+    run(pets, tmp_path / "a", workers=1)
+    for i, path in enumerate(sorted((pets / "cat").glob("*.png"))):
+        path.rename(path.with_name(f"x{99 - i}.png"))
+    run(pets, tmp_path / "b", workers=2)
+    a, b = open_dataset(tmp_path / "a"), open_dataset(tmp_path / "b")
+    for split in ("train", "val", "test"):
+        assert np.array_equal(getattr(a, split).images, getattr(b, split).images)
+    other = run(pets, tmp_path / "c", split_seed=1)
+    assert other.sha256 != b.info.sha256
+    assert set(open_dataset(tmp_path / "c").test.ids) != set(b.test.ids)
+
+
+def test_splits_of_the_source_are_kept(pets: Path, tmp_path: Path) -> None:
+    for i in range(EACH):
+        for label in ("cat", "dog", "owl"):
+            split = "Train" if i < 6 else "valid" if i < 8 else "test"
+            (pets / split / label).mkdir(parents=True, exist_ok=True)
+            place = pets / label / ("more" if i == 0 else ".") / f"{i}.png"
+            place.rename(pets / split / label / f"{i}.png")
+    for label in ("cat", "dog", "owl"):
+        shutil.rmtree(pets / label)
+    info = run(pets, tmp_path / "out")
+    assert info.counts == {"train": 18, "val": 6, "test": 6} and info.labels == (
+        "cat",
+        "dog",
+        "owl",
+    )
+    assert "The splits are the source's own." in info.notes
+    for name, (split, _, _) in every(open_dataset(tmp_path / "out")).items():
+        assert {"Train": "train", "valid": "val", "test": "test"}[name.split("/")[0]] == split
+    shutil.rmtree(pets / "valid")
+    info = run(pets, tmp_path / "drawn")
+    assert info.counts == {"train": 15, "val": 3, "test": 6}  # validation is taken from train
+    assert "The source has no val split" in note_with(info, "drawn by content")
+    shutil.rmtree(pets / "Train")
+    with pytest.raises(DataError, match="one class, 'test'"):  # a folder of classes, then
+        run(pets, tmp_path / "none")
+
+
+def test_train_images_are_a_sample_of_all_classes(pets: Path, tmp_path: Path) -> None:
+    run(pets, tmp_path / "all")
+    info = run(pets, tmp_path / "few", train_images=9)
+    whole, few = open_dataset(tmp_path / "all"), open_dataset(tmp_path / "few")
+    assert info.counts == {"train": 9, "val": 6, "test": 6}
+    assert np.array_equal(few.train.images, whole.train.images[:9])
+    assert len(set(few.train.labels)) == 3
+
+
+def test_classes_in_an_order_of_ones_own(pets: Path, tmp_path: Path) -> None:
+    info = run(pets, tmp_path / "out", labels=("owl", "cat", "dog"))
+    assert info.labels == ("owl", "cat", "dog")
+    for name, (_, _, label) in every(open_dataset(tmp_path / "out")).items():
+        assert info.labels[label] == name.split("/")[0]
+
+
+def test_files_of_the_system_are_no_images(pets: Path, tmp_path: Path) -> None:
+    before = run(pets, tmp_path / "a")
+    (pets / "cat" / "._1.png").write_bytes(b"\x00\x05\x16\x07")
+    (pets / "cat" / ".DS_Store").touch()
+    (pets / "__MACOSX" / "cat").mkdir(parents=True)
+    (pets / "__MACOSX" / "cat" / "1.png").touch()
+    (pets / "cat" / "round").symlink_to(pets, target_is_directory=True)  # leads back to itself
+    assert run(pets, tmp_path / "b") == before
+    (pets / "licence.txt").touch()
+    told = note_with(run(pets, tmp_path / "c"), "no images by their ending")
+    assert told == "1 files are no images by their ending: licence.txt."
+
+
+# --- CSV files ------------------------------------------------------------------------------
+
+
+def test_columns_of_0_and_1_are_attributes(birds: Path, tmp_path: Path) -> None:
+    info = run(birds, tmp_path / "out", label_file="birds.csv", val_share=0.25, test_share=0.25)
+    assert info.task == "multi-label" and info.labels == ("wings", "beak")
+    assert sum(info.counts.values()) == 12 and min(info.counts.values()) >= 2
+    for name, (_, _, label) in every(open_dataset(tmp_path / "out")).items():
+        i = int(name.split(".")[0])
+        assert label.tolist() == [i % 2, int(i % 3 != 0)] and label.dtype == np.uint8
+    one = run(birds, tmp_path / "one", label_file="birds.csv", attributes=("beak",))
+    assert one.labels == ("beak",) and one.task == "multi-label"
+
+
+CSV: dict[str, tuple[str, tuple[str, ...]]] = {
+    "one column": ("file,kind\n{}", ("crow", "wren")),
+    "semicolons": ("file;kind\n{;}", ("crow", "wren")),
+    "tabs": ("file\tkind\n{\t}", ("crow", "wren")),
+    "byte order mark": ("\ufefffile,kind\n{}", ("crow", "wren")),
+    "label first": ("kind,path\n{<}", ("crow", "wren")),
+    "without endings": ("id,kind\n{-}", ("crow", "wren")),
+    "windows": ("file,kind\r\n{}", ("crow", "wren")),
+    "blank lines": ("file,kind\n\n{}\n\n", ("crow", "wren")),
+    "quoted": ('file,kind\n"00.png","crow, black"\n{+}', ("crow", "crow, black", "wren")),
+}
+
+
+@pytest.mark.parametrize("case", CSV)
+def test_a_column_of_classes(birds: Path, tmp_path: Path, case: str) -> None:
+    text, labels = CSV[case]
+    pairs = [(f"{i:02d}.png", "wren" if i % 2 else "crow") for i in range(12)]
+    if "+" in text:
+        for i in (12, 13):  # three of each
+            picture(i).save(birds / f"{i}.png")
+        pairs = pairs[1:]
+        text += '12.png,"crow, black"\n13.png,"crow, black"\n'
+    for mark, row in {
+        "{}": "{0},{1}", "{;}": "{0};{1}", "{\t}": "{0}\t{1}", "{<}": "{1},./{0}", "{-}": "{2},{1}",
+        "{+}": "{0},{1}",
+    }.items():  # fmt: skip
+        rows = "".join(row.format(a, b, a.split(".")[0]) + "\n" for a, b in pairs)
+        text = text.replace(mark, rows)
+    (birds / "kinds.csv").write_text(text, encoding="utf-8")
+    (birds / "birds.csv").unlink()
+    info = run(birds, tmp_path / "out", label_file=str(birds / "kinds.csv"))
+    assert info.task == "multi-class" and info.labels == labels
+    for name, (_, _, label) in every(open_dataset(tmp_path / "out")).items():
+        kind = "wren" if int(name[:2]) % 2 else "crow"
+        if "+" not in CSV[case][0] or 0 < int(name[:2]) < 12:
+            assert info.labels[label] == kind
+
+
+def test_a_split_column_is_obeyed_and_a_column_can_be_chosen(birds: Path, tmp_path: Path) -> None:
+    words = ["train"] * 6 + ["val"] * 3 + ["test"] * 3
+    rows = [f"{i:02d}.png,{i % 2},{words[i]},note {i}" for i in range(12)]
+    (birds / "kinds.csv").write_text("\n".join(["file,kind,split,remark", *rows]))
+    options = {"label_file": "kinds.csv", "label_column": "kind"}
+    info = run(birds, tmp_path / "out", **options)
+    assert info.labels == ("0", "1") and info.counts == {"train": 6, "val": 3, "test": 3}
+    for name, (split, _, _) in every(open_dataset(tmp_path / "out")).items():
+        assert split == words[int(name[:2])]
+    with pytest.raises(DataError, match=r"line 2: remark is 'note 0'.*data\.label_column"):
+        run(birds, tmp_path / "b", label_file="kinds.csv")
+
+
+def test_rows_without_image_and_images_without_row(birds: Path, tmp_path: Path) -> None:
+    (birds / "03.png").unlink()
+    picture(77).save(birds / "new.png")
+    with pytest.raises(
+        DataError, match=r"1 of 12 images.*\n.*03.png: is not there \(birds.csv, li"
+    ):
+        run(birds, tmp_path / "out", label_file="birds.csv")
+    info = run(birds, tmp_path / "out", label_file="birds.csv", bad_images="skip")
+    assert sum(info.counts.values()) == 11
+    assert left_out(tmp_path / "out") == {"03.png": "is not there (birds.csv, line 5)"}
+    assert "new.png" in note_with(info, "1 images have no row in birds.csv and are left out")
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("", {}, "is empty; expected a header"),
+        ("00.png,1\n01.png,0\n", {}, "begins with '00.png, 1', which names an image; exp"),
+        ("file\n00.png\n", {}, "has one column, 'file'; expected at least two"),
+        ("file,a,a\n", {}, "expected distinct names"),
+        ("file,a\nx.png,1\n", {}, "of 1 rows none names an image in .*'x.png' in .*'00.png' in t"),
+        ("file,a\n", {}, "there is no row"),
+        ("file,a\n00.png,1,2\n", {}, "line 2: 3 cells; expected 2"),
+        ("file,a\n00.png,1\n00.png,0\n", {}, "line 3: a second row for 00.png"),
+        ("file,a\n00.png,\n", {}, "line 2: no a; expected a class"),
+        ("file,a\n00.png,x\n01.png,x\n", {}, "gives every image the a 'x'; expected two or more"),
+        ("file,a,b\n00.png,1,2\n", {}, r"line 2: b is '2'; expected 1 or 0 \(or 1 or -1\)"),
+        ("file,a,split\n00.png,1,later\n01.png,2,train\n", {}, "split is 'later'; expected train"),
+        ('file,a\n"00.png,1\n', {}, "cannot be read as CSV"),
+        ("file,a\n00.png,\xff\n", {}, "cannot be read as CSV in UTF-8"),
+        ("file,a\n00.png,1\n01.png,2\n", {"labels": ("1", "3")}, "names '3', of which there is no"),
+        ("file,abc\n00.png,1\n", {"attributes": ("abd",)}, "column 'abd'; did you mean 'abc'"),
+        ("file,ab\n00.png,1\n", {"label_column": "x"}, "no column 'x'; there are file, ab"),
+        ("file,ab\n", {"label_column": "ab", "attributes": ("ab",)}, "give one of them"),
+        ("file,a,b\n00.png,1,1\n", {"labels": ("x", "y")}, "data.labels names classes, but"),
+        ("file,a\n00.png,1\n", {"attributes": ()}, "expected distinct names, at least one"),
+    ],
+)  # fmt: skip
+def test_csv_files_that_are_refused(
+    birds: Path, tmp_path: Path, text: str, options: dict[str, Any], message: str
+) -> None:
+    (birds / "kinds.csv").write_bytes(text.encode("latin-1"))
+    with pytest.raises(DataError, match=message):
+        run(birds, tmp_path / "out", label_file="kinds.csv", **options)
+    assert not (tmp_path / "out" / INFO_NAME).exists()
+
+
+# --- folders that are refused ---------------------------------------------------------------
+
+
+def _only(count: int) -> Callable[[Path], None]:
+    def damage(root: Path) -> None:
+        for path in (root / "owl").glob("*.png"):
+            if int(path.stem) > count:
+                path.unlink()
+
+    return damage
+
+
+def _one_class(root: Path) -> None:
+    shutil.rmtree(root / "cat")
+    shutil.rmtree(root / "dog")
+
+
+def _empty(root: Path) -> None:
+    shutil.rmtree(root)
+    root.mkdir()
+    (root / "notes.txt").touch()
+
+
+@pytest.mark.parametrize(
+    ("damage", "options", "message"),
+    [
+        (_empty, {}, "holds no image but 1 other files; expected files ending in .png"),
+        (_one_class, {}, "has one class, 'owl'; expected a sub-folder of images for each of two"),
+        (_only(1), {}, "no image to train with of the class owl; expected at least three"),
+        (None, {"labels": ("cat", "dog", "own")}, "names 'own', of which .* did you mean 'owl'"),
+        (None, {"labels": ("cat", "dog")}, "data.labels lacks owl, of which there are images"),
+        (None, {"labels": ("cat", "cat", "owl")}, "a distinct name for each class"),
+        (None, {"train_images": 19}, "train_images = 19, but the train split has 18"),
+        (None, {"download": True}, "has no download"),
+        (None, {"root": None}, "needs data.root.*pipeline init NAME --data"),
+        (None, {"root": "/no/such/place"}, "does not exist; expected a folder"),
+        (None, {"label_file": "no.csv"}, "data.label_file = 'no.csv' is not there"),
+        (None, {"label_column": "x"}, "names columns of a CSV file; give that with"),
+    ],
+)  # fmt: skip
+def test_folders_that_are_refused(
+    pets: Path,
+    tmp_path: Path,
+    damage: Callable[[Path], None] | None,
+    options: dict[str, Any],
+    message: str,
+) -> None:
+    if damage is not None:
+        damage(pets)
+    root = options.pop("root", str(pets))
+    with pytest.raises(DataError, match=message):
+        run(None if root is None else Path(root), tmp_path / "out", **options)
+    assert not (tmp_path / "out" / INFO_NAME).exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "images", "val_share": 0.5, "test_share": 0.5}, "leave nothing to train with"),
+        ({"kind": "idx", "label_file": "x.csv"}, "belong to kind = 'images'"),
+        ({"kind": "images", "bad_images": "drop"}, "bad_images"),
+    ],
+)
+def test_options_that_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        DataOptions(**options)
+
+
+# --- odd and damaged images -----------------------------------------------------------------
+
+
+def test_odd_images_are_read_as_the_predictor_reads_them(pets: Path, tmp_path: Path) -> None:
+    cat = pets / "cat"
+    picture(900).convert("CMYK").save(cat / "cmyk.jpg")
+    wide = np.linspace(0, 65535, 16 * 20).reshape(16, 20).astype(np.uint16)
+    Image.fromarray(wide).save(cat / "deep.png")
+    picture(901).quantize(8).save(cat / "palette.png")
+    glass = picture(902).convert("RGBA")
+    glass.putalpha(128)
+    glass.save(cat / "alpha.png")
+    picture(903).convert("L").save(cat / "gray.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    picture(904).save(cat / "turned.jpg", exif=exif)
+    info = run(pets, tmp_path / "out")
+    assert sum(info.counts.values()) == 36 and not (tmp_path / "out" / "left_out.csv").exists()
+    found = every(open_dataset(tmp_path / "out"))
+    preprocess = open_preprocess(GRAPH)
+    for name in ("cmyk.jpg", "deep.png", "palette.png", "alpha.png", "gray.png", "turned.jpg"):
+        image = as_image(str(cat / name))
+        assert np.array_equal(found[f"cat/{name}"][1], preprocess(image)), name
+    assert as_image(str(cat / "turned.jpg")).shape == (20, 16, 3)  # upright
+    assert as_image(str(cat / "deep.png")).max() == 255  # not cut to white
+    assert len(np.unique(found["cat/deep.png"][1])) > 50
+
+
+def _damaged(pets: Path) -> dict[str, str]:
+    """Files that can't be used, with a word of the reason."""
+    whole = io.BytesIO()
+    picture(5).save(whole, "PNG")
+    cat = pets / "cat"
+    (cat / "cut.png").write_bytes(whole.getvalue()[:-200])
+    (cat / "page.jpg").write_bytes(b"<html>404</html>")
+    (cat / "empty.png").write_bytes(b"")
+    picture(6, (7, 30)).save(cat / "tiny.png")
+    Image.fromarray(np.ones((20, 20), np.float32)).save(cat / "float.tiff")
+    picture(7).save(pets / "stray.png")
+    return {
+        "cat/cut.png": "truncated",
+        "cat/page.jpg": "cannot identify image file",
+        "cat/empty.png": "cannot identify image file",
+        "cat/tiny.png": "has 30x7 pixels",
+        "cat/float.tiff": "floating-point",
+        "stray.png": "in no sub-folder of a class",
+    }
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_damaged_images_are_refused_or_left_out_by_name(
+    pets: Path, tmp_path: Path, workers: int
+) -> None:
+    before = run(pets, tmp_path / "before")
+    reasons = _damaged(pets)
+    with pytest.raises(DataError) as caught:
+        run(pets, tmp_path / "out", workers=workers)
+    assert "6 of 36 images cannot be decoded or used" in str(caught.value)
+    assert "--set data.bad_images=skip" in str(caught.value)
+    for file, word in reasons.items():
+        assert any(file in line and word in line for line in str(caught.value).splitlines())
+    info = run(pets, tmp_path / "out", workers=workers, bad_images="skip")
+    told = left_out(tmp_path / "out")
+    assert told.keys() == reasons.keys()
+    assert all(word in told[file] for file, word in reasons.items())
+    assert " at 0x" not in "".join(told.values())  # of a buffer, another one in each run
+    assert "6 of 36 images" in note_with(info, "left_out.csv has them all")
+    assert info.sha256 == before.sha256  # the others are used as they were
+    run(pets, tmp_path / "out", bad_images="skip", smallest_side=1)
+    assert "cat/tiny.png" in every(open_dataset(tmp_path / "out"))
+
+
+def test_a_folder_of_nothing_but_damage(pets: Path, tmp_path: Path) -> None:
+    for path in pets.rglob("*.png"):
+        path.write_bytes(b"x")
+    with pytest.raises(DataError, match=r"30 of 30 images(.|\n)*and 20 more"):
+        run(pets, tmp_path / "out")
+    with pytest.raises(DataError, match=r"no image of .* is left to use"):
+        run(pets, tmp_path / "out", bad_images="skip")
+
+
+def test_images_below_the_models_size_are_told(pets: Path, tmp_path: Path) -> None:
+    picture(8, (9, 40)).save(pets / "cat" / "thin.png")
+    told = note_with(run(pets, tmp_path / "out"), "are enlarged")
+    assert told.startswith("1 images are smaller than the model's 12x10")
+    assert "cat/thin.png (40x9)" in told
+
+
+# --- twice ----------------------------------------------------------------------------------
+
+
+def _in_split_folders(pets: Path, root: Path) -> Path:
+    for number, path in enumerate(sorted(pets.rglob("*.png"))):
+        split = ("train", "train", "train", "val", "test")[number % 5]
+        target = root / split / path.relative_to(pets).parts[0] / f"{number}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    return root
+
+
+@pytest.mark.parametrize("policy", ["note", "refuse", "drop"])
+def test_copies_in_two_splits(pets: Path, tmp_path: Path, policy: str) -> None:
+    root = _in_split_folders(pets, tmp_path / "split")
+    train, val, test = (sorted((root / s / "cat").glob("*.png")) for s in ("train", "val", "test"))
+    shutil.copy(train[0], root / "test" / "cat" / "same.png")
+    with Image.open(val[0]) as image:
+        image.save(root / "train" / "cat" / "pixels.bmp")  # other bytes
+    shutil.copy(test[0], root / "test" / "cat" / "within.png")  # twice in one split: no leak
+    if policy == "refuse":
+        with pytest.raises(DataError, match=r"2 images occur in more than one split, 1 byte for b"):
+            run(root, tmp_path / "out", duplicates_across_splits=policy)
+        return
+    info = run(root, tmp_path / "out", duplicates_across_splits=policy)
+    told = note_with(info, "in more than one split")
+    one, two = f"train/cat/{train[0].name}", f"val/cat/{val[0].name}"
+    assert f"{one} (train)" in told and "test/cat/same.png (test)" in told
+    assert f"{two} (val)" in told and "train/cat/pixels.bmp (train)" in told
+    ids = {split: set(getattr(open_dataset(tmp_path / "out"), split).ids) for split in info.counts}
+    assert ("flatter the model" in told) == (policy == "note") == (one in ids["train"])
+    assert two in ids["val"] and "test/cat/same.png" in ids["test"]
+    if policy == "drop":
+        assert left_out(tmp_path / "out").keys() == {one, "train/cat/pixels.bmp"}
+        assert "train/cat/pixels.bmp" not in ids["train"]
+
+
+def test_copies_stay_together_when_splits_are_drawn(pets: Path, tmp_path: Path) -> None:
+    for label in ("cat", "dog", "owl"):
+        for path in sorted((pets / label).glob("*.png")):
+            with Image.open(path) as image:
+                image.save(path.with_suffix(".bmp"))
+    run(pets, tmp_path / "out")
+    splits: dict[bytes, set[str]] = {}
+    for split, image, _ in every(open_dataset(tmp_path / "out")).values():
+        splits.setdefault(image.tobytes(), set()).add(split)
+    assert len(splits) == 30 and all(len(found) == 1 for found in splits.values())
+
+
+def test_one_image_with_two_labels(pets: Path, tmp_path: Path) -> None:
+    shutil.copy(pets / "cat" / "3.png", pets / "dog" / "strange.png")
+    told = note_with(run(pets, tmp_path / "out"), "another label, of which one is wrong")
+    assert "cat/3.png = dog/strange.png" in told or "dog/strange.png = cat/3.png" in told
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    keys=st.lists(st.binary(max_size=2), min_size=1, max_size=80),
+    classes=st.integers(1, 4),
+    seed=st.integers(0, 99),
+)
+def test_drawn_splits(keys: list[bytes], classes: int, seed: int) -> None:
+    strata = np.array([sum(key) % classes for key in keys])
+    splits = draw_splits(keys, strata, (0.2, 0.2), seed, at_least_one=False)
+    assert len({(key, split) for key, split in zip(keys, splits, strict=True)}) == len(set(keys))
+    order = np.random.default_rng(seed).permutation(len(keys))
+    shuffled = draw_splits([keys[i] for i in order], strata[order], (0.2, 0.2), seed, False)
+    assert np.array_equal(shuffled, splits[order])
+    if len(set(keys)) == len(keys):
+        for stratum in set(strata.tolist()):
+            mine = splits[strata == stratum]
+            assert (mine == 2).sum() == round(0.2 * len(mine))
+
+
+def test_the_rarest_label_is_what_is_spread() -> None:
+    labels = np.array([[1, 1, 0], [1, 0, 0], [1, 0, 1], [0, 0, 0], [1, 1, 0]], np.uint8)
+    assert rarest_label(labels).tolist() == [1, 0, 2, 3, 1]
+
+
+# --- files ----------------------------------------------------------------------------------
+
+
+def test_rows_are_taken_in_place(tmp_path: Path) -> None:
+    array = np.random.default_rng(0).integers(0, 256, (2_500, 2, 3, 1), dtype=np.uint8)
+    np.save(tmp_path / "a.npy", array)
+    rows = np.random.default_rng(1).permutation(2_500)[:2_100]
+    take_rows(tmp_path / "a.npy", rows, tmp_path / "a.npy")
+    assert np.array_equal(np.load(tmp_path / "a.npy", mmap_mode="r"), array[rows])
+    take_rows(tmp_path / "a.npy", np.array([], np.int64), tmp_path / "b.npy")
+    assert np.load(tmp_path / "b.npy").shape == (0, 2, 3, 1)
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["a.npy", "b.npy"]
+
+
+def test_source_state_sees_images_and_labels(birds: Path) -> None:
+    options = DataOptions(kind="images", root=str(birds), label_file="birds.csv")
+    states = [source_state(options)]
+    assert source_state(options) == states[0]
+    picture(50).save(birds / "03.png")  # in place
+    states.append(source_state(options))
+    (birds / "04.png").unlink()
+    states.append(source_state(options))
+    with (birds / "birds.csv").open("a") as file:
+        file.write("\n")
+    states.append(source_state(options))
+    assert len({str(state) for state in states}) == 4
+    assert source_state(DataOptions(kind="images")) == {"source": "missing"}
+
+
+def test_a_missing_debian_data_set_names_its_package() -> None:
+    with pytest.raises(DataError, match=r"apt-get install dataset-nobody\..*data.root=FOLDER"):
+        folder_of("/usr/share/datasets/nobody")

@@ -1,0 +1,292 @@
+"""``pipeline init``: what it proposes for images of many kinds, what it refuses, and that what it
+writes runs to a bundle."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image, ImageDraw
+
+from pipeline.cli import cli
+from pipeline.datasets.image_list import NO_SPLIT, ImageList
+from pipeline.datasets.locate import ATTRIBUTES_NAME, IDX_NAMES, IMAGES_NAME, PARTITION_NAME
+from pipeline.datasets.survey import Look, Survey
+from pipeline.errors import DataError, RecipeError
+from pipeline.new_recipe import Request, propose, write_recipe
+from pipeline.recipe import DataOptions, Recipe, load
+
+SHAPES = ("circle", "cross", "square")
+
+
+def draw(shape: str, seed: int, size: tuple[int, int] = (28, 28)) -> Image.Image:
+    """A light shape on a dark ground; (width, height)."""
+    rng = np.random.default_rng(seed)
+    dark, light = (tuple(map(int, rng.integers(low, low + 90, 3))) for low in (0, 160))
+    image = Image.new("RGB", size, dark)
+    pen = ImageDraw.Draw(image)
+    (width, height), inset = size, int(rng.integers(3, 7))
+    box = (inset, inset, width - inset, height - inset)
+    if shape == "circle":
+        pen.ellipse(box, fill=light)
+    elif shape == "square":
+        pen.rectangle(box, fill=light)
+    else:
+        pen.line((*box[:2], *box[2:]), fill=light, width=4)
+        pen.line((box[0], box[3], box[2], box[1]), fill=light, width=4)
+    return image
+
+
+@pytest.fixture
+def shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """66 images in class folders below the current folder."""
+    monkeypatch.chdir(tmp_path)
+    for number, shape in enumerate(SHAPES):
+        (tmp_path / "shapes" / shape).mkdir(parents=True)
+        for i in range(22):
+            draw(shape, 100 * number + i).save(tmp_path / "shapes" / shape / f"{i}.png")
+    return Path("shapes")
+
+
+def written(name: str, data: Path, labels: Path | None = None, *columns: str) -> Recipe:
+    result = write_recipe(Request(name, data, labels, columns), lambda *_: None)
+    assert result.file == Path(f"{name}.toml")
+    return load(str(result.file))
+
+
+# --- the file -------------------------------------------------------------------------------
+
+
+def test_what_is_written_is_a_recipe(shapes: Path) -> None:
+    steps: list[tuple[int, int]] = []
+    result = write_recipe(Request("shapes", shapes), lambda *step: steps.append(step))
+    assert steps[-1] == (66, 66)
+    recipe, text = load("shapes.toml"), Path("shapes.toml").read_text()
+    assert recipe.name == "shapes" and recipe.description == "Classes of shapes, 24x24 rgb"
+    assert recipe.data.kind == "images" and recipe.data.root == "shapes"
+    assert recipe.data.bad_images == "refuse" and recipe.data.redistributable is False
+    assert (recipe.preprocess.height, recipe.preprocess.width) == (24, 24)
+    assert recipe.train.epochs == 100 and recipe.train.batch_size == 8
+    assert recipe.quantize.calibration_images < result.proposal.train_images == 46
+    assert all(f'#     "{shape}"  22\n' in text for shape in SHAPES)
+    assert "#     pipeline run all --recipe shapes.toml\n" in text
+    assert all(len(line) <= 100 for line in text.splitlines())
+    assert "can't show less than 21.3 points" in text.replace("\n# ", " ")  # 10 test images
+    assert recipe.gate.margin_points == 31.9
+
+
+def test_what_is_odd_is_told(shapes: Path) -> None:
+    (shapes / "circle" / "bad.png").write_bytes(b"x")
+    (shapes / "circle" / "again.png").write_bytes((shapes / "circle" / "1.png").read_bytes())
+    draw("cross", 5).convert("CMYK").save(shapes / "cross" / "print.jpg")
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    draw("cross", 6).save(shapes / "cross" / "turned.jpg", exif=exif)
+    draw("cross", 7, (20, 80)).save(shapes / "cross" / "tall.png")
+    result = CliRunner().invoke(cli, ["init", "odd", "--data", "shapes"])
+    assert result.exit_code == 0, result.output
+    assert load("odd.toml").data.bad_images == "skip"
+    text = Path("odd.toml").read_text()
+    for told in (result.output, text.replace("\n#   ", " ")):
+        assert "1 images can't be used and will be left out: circle/bad.png: " in told
+        assert "1 images repeat another one, pixel for pixel" in told
+        assert "ratios (width to height) from 0.25 to 1.00" in told
+        assert "few images of 'circle' (23), 'cross' (25), 'square' (22)" in told
+    assert "1 JPEG, CMYK" in text and "1 are turned upright by their EXIF orientation" in text
+    assert "→ odd.toml" in result.output
+
+
+def test_names_can_not_break_the_file(shapes: Path) -> None:
+    evil = 'a\n"]\nname = "x'
+    (shapes / "circle").rename(shapes / evil)
+    (shapes / evil / "bad\nname = 1.png").write_bytes(b"x")
+    (shapes / "cross").rename(shapes / "größe\U0001f426")
+    recipe = written("evil", shapes)
+    assert recipe.name == "evil"
+    moved = shapes.rename(shapes.with_name('my "best"\\shapes'))
+    assert written("moved", moved).data.root == 'my "best"\\shapes'
+
+
+def test_a_csv_file_of_classes_and_one_of_attributes(shapes: Path) -> None:
+    rows = [f"{s}/{i}.png,{s},{i % 2},{int(s == 'cross')}" for s in SHAPES for i in range(22)]
+    file = Path("labels.csv")
+    file.write_text("\n".join(["file,shape,odd,crossed", *rows]))
+    recipe = written("classes", shapes, file, "shape")
+    assert recipe.data.label_file == "labels.csv" and recipe.data.label_column == "shape"
+    assert recipe.train.label_smoothing > 0
+    recipe = written("attributes", shapes, file, "odd", "crossed")
+    assert recipe.data.attributes == ("odd", "crossed") and recipe.data.label_column is None
+    assert recipe.description.startswith("Attributes of") and recipe.train.label_smoothing == 0
+    with pytest.raises(DataError, match="line 2: shape is 'circle'; expected 1 or 0"):
+        written("all", shapes, file)
+
+
+# --- decisions ------------------------------------------------------------------------------
+
+
+def survey(
+    looks: list[Look], counts: tuple[int, ...] | None = None, splits: list[int] | None = None
+) -> Survey:
+    counts = counts or (len(looks) // 2, len(looks) - len(looks) // 2)
+    labels = np.repeat(np.arange(len(counts)), counts)
+    files = tuple(f"{i}.png" for i in range(len(looks)))
+    given = np.array(splits or [NO_SPLIT] * len(looks), np.int8)
+    names = tuple("abcdefgh"[: len(counts)])
+    return Survey(ImageList(Path(), files, labels, names, given, (), ()), tuple(looks))
+
+
+OPTIONS = DataOptions(kind="images", root="x")
+
+
+def looks(count: int, height: int, width: int, gray: bool = False) -> list[Look]:
+    return [Look(height, width, "PNG, RGB", gray, False, b"%d" % i) for i in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("sides", "expected"),
+    [
+        ((28, 28), (24, 24)), ((32, 32), (32, 32)), ((9, 9), (16, 16)), ((3000, 4000), (64, 88)),
+        ((4000, 3000), (88, 64)), ((100, 110), (64, 64)), ((64, 300), (64, 304)),
+    ],
+)  # fmt: skip
+def test_sizes(sides: tuple[int, int], expected: tuple[int, int]) -> None:
+    proposal = propose(survey(looks(100, *sides)), OPTIONS)
+    assert (proposal.height, proposal.width) == expected
+
+
+def test_mixed_shapes_are_made_square() -> None:
+    mixed = survey(looks(50, 100, 200) + looks(50, 200, 100))
+    proposal = propose(mixed, OPTIONS)
+    assert (proposal.height, proposal.width) == (64, 64)
+    assert any("stretched to one shape" in remark for remark in proposal.remarks)
+
+
+def test_colour() -> None:
+    assert propose(survey(looks(40, 32, 32, gray=True)), OPTIONS).color == "gray"
+    mixed = looks(39, 32, 32, gray=True) + looks(1, 32, 32)
+    assert propose(survey(mixed), OPTIONS).color == "rgb"
+
+
+@pytest.mark.parametrize(
+    ("images", "epochs", "batch_size", "width", "margin"),
+    [(60, 100, 8, 6, 34.7), (1_000, 100, 16, 10, 2.7), (4_000, 71, 64, 10, 0.7),
+     (100_000, 12, 128, 16, 0.5)],
+)  # fmt: skip
+def test_training_follows_from_the_number_of_images(
+    images: int, epochs: int, batch_size: int, width: int, margin: float
+) -> None:
+    proposal = propose(survey(looks(images, 32, 32)), OPTIONS)
+    assert (proposal.epochs, proposal.batch_size) == (epochs, batch_size)
+    assert (proposal.edge_width, proposal.margin_points) == (width, margin)
+
+
+def test_given_splits_are_counted() -> None:
+    proposal = propose(survey(looks(100, 32, 32), splits=[0] * 50 + [2] * 50), OPTIONS)
+    assert (proposal.train_images, proposal.test_images) == (42, 50)  # 8 of 50 become validation
+
+
+def test_unequal_classes_are_told() -> None:
+    found = survey(looks(1_000, 32, 32), counts=(900, 100))
+    told = propose(found, OPTIONS).remarks
+    assert any("unequal classes: 'a' has 900 images, 'b' 100" in remark for remark in told)
+    assert any("few images of 'b' (100): " in remark for remark in told)
+    failed = replace(found.looks[0], failure="broken")
+    assert Survey(found.listed, (failed, *found.looks[1:])).counts == (899, 100)
+    assert not propose(survey(looks(1_000, 32, 32)), OPTIONS).remarks
+
+
+# --- refusals -------------------------------------------------------------------------------
+
+
+def _empty(root: Path) -> None:
+    for path in sorted(root.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+
+
+def _all_bad(root: Path) -> None:
+    for path in root.rglob("*.png"):
+        path.write_bytes(b"x")
+
+
+def _celeba(root: Path) -> None:
+    (root / IMAGES_NAME).mkdir()
+    (root / ATTRIBUTES_NAME).touch()
+    (root / PARTITION_NAME).touch()
+
+
+def _idx(root: Path) -> None:
+    for name in IDX_NAMES:
+        (root / name).touch()
+
+
+@pytest.mark.parametrize(
+    ("words", "damage", "message"),
+    [
+        ("Shapes --data shapes", None, "'Shapes' can't be a recipe's name; .* such as 'shapes'"),
+        ("3 --data shapes", None, "such as 'my-images'"),
+        ("old --data shapes", None, "old.toml is there already"),
+        ("new --data none", None, "'none' does not exist; expected a folder"),
+        ("new --data old.toml", None, "is a file; expected a folder"),
+        ("new --data shapes --labels no.csv", None, "'no.csv' is not there"),
+        ("new --data shapes/cross", None, "one class|no class"),
+        ("new --data shapes --column x", None, "give that with data.label_file"),
+        ("new --data shapes", _empty, "holds no image but nothing"),
+        ("new --data shapes", _all_bad, "none of 66 images can be used; the first is circle/0.png"),
+        ("new --data shapes", _celeba, "copy of CelebA, .* pipeline run all --recipe celeba --set"),
+        ("new --data shapes", _idx, "copy of IDX files, .* --recipe fashion-mnist --set data.root"),
+    ],
+)  # fmt: skip
+def test_refusals(
+    shapes: Path, words: str, damage: Callable[[Path], None] | None, message: str
+) -> None:
+    if damage is not None:
+        damage(shapes)
+    Path("old.toml").write_text("mine")
+    result = CliRunner().invoke(cli, ["init", *words.split()])
+    assert result.exit_code in (1, 2)
+    with pytest.raises((DataError, RecipeError), match=message):
+        raise DataError(result.stderr.replace("\n", " "))
+    assert Path("old.toml").read_text() == "mine"
+    assert not Path("new.toml").exists()
+
+
+# --- the whole road -------------------------------------------------------------------------
+
+
+def test_images_become_a_bundle_that_answers(shapes: Path, tmp_path: Path) -> None:
+    (shapes / "circle" / "broken.png").write_bytes(b"x")
+    assert CliRunner().invoke(cli, ["init", "shapes", "--data", "shapes"]).exit_code == 0
+    quick = (
+        "train.epochs=12", "train.threads=1", "quantize.search.minutes=0", "quantize.fp16=false",
+        "benchmark.seconds=0.02",
+    )  # fmt: skip
+    words = ["run", "all", "--recipe", "shapes.toml"]
+    for change in quick:
+        words += ["--set", change]
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 of 67 images cannot be decoded or used and are left out" in done.stdout
+    right = 0
+    from runtime import Predictor
+
+    predictor = Predictor(tmp_path / "artifacts" / "shapes" / "bundle.zip")
+    for number, shape in enumerate(SHAPES):
+        for seed in range(4):
+            image = np.asarray(draw(shape, 1_000 + 10 * number + seed))
+            right += predictor.predict(image).label == shape
+    assert right >= 9  # of 12 that it has not seen; by chance 4
