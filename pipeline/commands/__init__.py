@@ -8,7 +8,8 @@ from .compare import compare
 from .demo import demo
 from .fetch import fetch
 from .package import package
+from .sweep import sweep
 from .targets import targets
 from .verify import verify
 
-COMMANDS: tuple[click.Command, ...] = (compare, demo, fetch, package, targets, verify)
+COMMANDS: tuple[click.Command, ...] = (compare, demo, fetch, package, sweep, targets, verify)
