@@ -156,6 +156,10 @@ class Runner:
         with self.store.lock():
             self.store.recover(tuple(stage.name for stage in self.stages))
             for stage in self._upto(goal):
+                borrowed = self._borrowed(stage)
+                digests |= {name: found.digest() for name, found in borrowed.items() if found}
+                if None in borrowed.values():
+                    break
                 if self._stale(stage, digests):
                     wanted = fingerprint(stage, self.recipe, digests)
                     donor = next((d for d in donors if _has(d, stage.name, wanted)), None)

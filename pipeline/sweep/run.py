@@ -15,9 +15,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pipeline.recipe import Recipe
 from pipeline.runner import Runner
 from pipeline.stages import STAGES
 from pipeline.store import Store
+from pipeline.teacher import teachers_of
 
 from . import measure, page
 from .executor import Executor, Finished, Job
@@ -110,8 +112,11 @@ class _Sweep:
     def _begin(self, step: Step) -> None:
         """Submit the step, unless there is nothing to do any more."""
         trial, request = step.trial, self.request
-        runner = Runner(STAGES, trial.recipe, request.store(trial))
-        self.shared[trial.name] += runner.adopt(step.goal, list(self._donors(trial)))
+        for teacher in teachers_of(trial.recipe):
+            self._runner(trial, teacher).adopt("train", list(self._donors(trial, teacher.name)))
+        runner = self._runner(trial, trial.recipe)
+        donors = list(self._donors(trial, trial.recipe.name))
+        self.shared[trial.name] += runner.adopt(step.goal, donors)
         if all(planned.fresh for planned in runner.plan(step.goal)):
             self._done(step)
             return
@@ -120,10 +125,13 @@ class _Sweep:
         log = request.folder(trial) / f"{step.goal}.log"
         self.executor.submit(Job(step.name, words, log))
 
-    def _donors(self, trial: Trial) -> Iterator[Store]:
-        """Folders that may have finished stages: the other trials' of this and earlier sweeps, and
-        the recipe's own."""
-        name = trial.recipe.name
+    def _runner(self, trial: Trial, recipe: Recipe) -> Runner:
+        """Of the trial's recipe, or of its teacher's, in the trial's folder."""
+        return Runner(STAGES, recipe, Store(self.request.folder(trial), recipe.name, _STAGE_NAMES))
+
+    def _donors(self, trial: Trial, name: str) -> Iterator[Store]:
+        """Folders that may have finished stages of the recipe of this name: its own, and those of
+        the other trials, of this sweep and of earlier ones."""
         yield Store(self.request.artifacts, name, _STAGE_NAMES)
         for folder in sorted(self.request.root.glob(f"*/{name}")):
             if folder.parent.name != trial.name:

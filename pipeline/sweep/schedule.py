@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pipeline.stage import Stage
+from pipeline.teacher import teachers_of
 
 from .grid import Trial
 
@@ -38,8 +39,22 @@ class Step:
 
 def steps(trials: Sequence[Trial], stages: Sequence[Stage]) -> tuple[Step, ...]:
     """The steps that can start at once, with all others behind them, to bring every trial
-    through ``stages``."""
-    return _branches(list(trials), list(stages), 0)
+    through ``stages``. A teacher is trained with the first of its trials; the others wait."""
+    found: list[Step] = []
+    for group in _by_teachers(trials):
+        branches = _branches(group, list(stages), 0)
+        if len(group) > 1 and teachers_of(group[0].recipe):
+            branches = (Step(group[0], "train", final=False, followers=branches),)
+        found += branches
+    return tuple(found)
+
+
+def _by_teachers(trials: Sequence[Trial]) -> list[list[Trial]]:
+    groups: dict[str, list[Trial]] = {}
+    for trial in trials:
+        teachers = [teacher.model_dump_json() for teacher in teachers_of(trial.recipe)]
+        groups.setdefault(json.dumps(teachers), []).append(trial)
+    return list(groups.values())
 
 
 def _branches(trials: list[Trial], stages: list[Stage], depth: int) -> tuple[Step, ...]:

@@ -161,6 +161,25 @@ def test_what_is_common_is_one_step(grid: list[str], tree: list[str]) -> None:
         assert line.endswith(wanted.strip()) and line.count("  ") == wanted.count("  ")
 
 
+def test_a_teacher_is_trained_with_the_first_of_its_trials() -> None:
+    grid = parse(["train.epochs=1,2"])
+    (step,) = steps(trials("mnist", grid, ("distill.teacher=mnist-textbook",)), STAGES[:4])
+    assert (step.goal, step.final, len(step.finals())) == ("train", False, 2)
+
+
+def test_a_teacher_is_taken_over_as_well(recipe: Path, tmp_path: Path) -> None:
+    teacher = tmp_path / "wise.toml"
+    teacher.write_text(recipe.read_text().replace('name = "tiny"', 'name = "wise"'))
+    axes = parse(["epochs=1,2"])
+    changes = (f"distill.teacher={teacher}",)
+    found = trials(str(recipe), axes, changes)
+    request = Request(str(recipe), axes, changes, found, "train", tmp_path)
+    result = sweep(request, _Recorded())
+    assert not result.failed
+    places = [request.folder(trial) / "wise/2_train/checkpoint.pt" for trial in found]
+    assert places[0].samefile(places[1])  # trained once
+
+
 def test_a_common_step_names_all_trials_behind_it() -> None:
     (step,) = steps(trials("mnist", parse(["epochs=1,2,quantize.fp16=true,false"])), STAGES[:4])
     assert len(step.finals()) == 4
