@@ -80,25 +80,43 @@ class Trial:
         return cls(**values)
 
 
+@dataclass(frozen=True)
+class Merit:
+    """What people choose a model by."""
+
+    lost_points: float  # of accuracy, against whatever all are held against
+    speedup: float  # likewise
+    size_bytes: int
+
+
+def undominated(merits: Sequence[Merit]) -> tuple[int, ...]:
+    """Places of those that nothing beats, fastest first: no other one is at least as accurate, as
+    fast and as small, and better in one of these."""
+    front = [i for i, m in enumerate(merits) if not any(_dominates(o, m) for o in merits)]
+    return tuple(sorted(front, key=lambda i: -merits[i].speedup))
+
+
 def pareto_front(trials: Sequence[Trial]) -> tuple[str, ...]:
-    """Ids of the trials that nothing beats, fastest first: no other one that passed is at least
-    as accurate, as fast and as small, and better in one of these."""
+    """Ids of the trials that passed and that no other one that passed beats, fastest first."""
     timed = [trial for trial in trials if trial.passed and trial.speed is not None]
-    front = [t for t in timed if not any(_dominates(other, t) for other in timed)]
-    return tuple(trial.id for trial in sorted(front, key=lambda trial: -trial.speedup))
+    return tuple(timed[i].id for i in undominated([_merit(trial) for trial in timed]))
 
 
-def _dominates(a: Trial, b: Trial) -> bool:
+def _merit(trial: Trial) -> Merit:
+    lost = trial.assessment.lost_points if trial.assessment else 0.0
+    return Merit(lost, trial.speedup, trial.size_bytes)
+
+
+def _dominates(a: Merit, b: Merit) -> bool:
     """At least as good in everything and better in something, by more than the constants above."""
-    lost_a, lost_b = (t.assessment.lost_points if t.assessment else 0.0 for t in (a, b))
     if (
-        lost_a > lost_b + SAME_POINTS
+        a.lost_points > b.lost_points + SAME_POINTS
         or b.speedup > SAME_SPEED * a.speedup
         or a.size_bytes > SAME_SIZE * b.size_bytes
     ):
         return False
     return (
-        lost_a < lost_b - SAME_POINTS
+        a.lost_points < b.lost_points - SAME_POINTS
         or a.speedup > SAME_SPEED * b.speedup
         or b.size_bytes > SAME_SIZE * a.size_bytes
     )

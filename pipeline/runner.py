@@ -147,6 +147,34 @@ class Runner:
                 records[stage.name] = record
                 on_outcome(Outcome(stage, not reasons, record))
 
+    def adopt(self, goal: str, donors: Sequence[Store]) -> tuple[str, ...]:
+        """Take over finished stages up to ``goal`` that another folder has with the very
+        fingerprint that they would have here; the names of those that were.
+
+        Ends at the first stage that is neither fresh nor to be had.
+        """
+        taken = []
+        digests: dict[str, str] = {}
+        with self.store.lock():
+            self.store.recover(tuple(stage.name for stage in self.stages))
+            for stage in self._upto(goal):
+                borrowed = self._borrowed(stage)
+                digests |= {name: found.digest() for name, found in borrowed.items() if found}
+                if None in borrowed.values():
+                    break
+                if self._stale(stage, digests):
+                    wanted = fingerprint(stage, self.recipe, digests)
+                    donor = next((d for d in donors if _has(d, stage.name, wanted)), None)
+                    if donor is None:
+                        break
+                    self.store.adopt(stage.name, donor)
+                    taken.append(stage.name)
+                record = self.store.record(stage.name)
+                if record is None:
+                    break  # altered between two looks; a run would say so
+                digests[stage.name] = record.digest()
+        return tuple(taken)
+
     def _run_stage(
         self,
         stage: Stage,
@@ -226,6 +254,14 @@ class Runner:
             return self.stages
         last = [stage.name for stage in self.stages].index(goal)
         return self.stages[: last + 1]
+
+
+def _has(store: Store, stage: str, wanted: Mapping[str, str]) -> bool:
+    """Whether a folder has an undamaged stage with this fingerprint."""
+    record = store.record(stage)
+    return (
+        record is not None and record.fingerprint == wanted and store.damage(stage, record) is None
+    )
 
 
 @contextmanager

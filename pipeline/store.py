@@ -190,6 +190,19 @@ class Store:
             self._swap(stage)
         return record
 
+    def adopt(self, stage: str, other: Store) -> None:
+        """Take over a finished stage from another folder, in place of one that is here. The files
+        are hard links where the file system allows it, since finished ones never change; raises
+        StoreError when neither that nor a copy is possible."""
+        partial, source = self._partial(stage), other.folder(stage)
+        with _plain_errors(partial):
+            shutil.rmtree(partial, ignore_errors=True)
+            # the record last: without it a kill leaves an unfinished folder, not a damaged one
+            ignore = shutil.ignore_patterns(RECORD_NAME)
+            shutil.copytree(source, partial, ignore=ignore, copy_function=_link)
+            _link(source / RECORD_NAME, partial / RECORD_NAME)
+            self._swap(stage)
+
     def recover(self, stages: tuple[str, ...]) -> None:
         """Finish what a kill between two renames interrupted: a partial folder with a record is
         finished, and an old folder without its successor comes back."""
@@ -274,6 +287,13 @@ def _write_whole(file: Path, data: dict[str, Any]) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     aside.replace(file)
+
+
+def _link(source: str | Path, target: str | Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copy2(source, target)  # with its time stamp, which the record knows
 
 
 def _mirror(source: Path, target: Path) -> None:

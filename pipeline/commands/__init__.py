@@ -9,7 +9,17 @@ from .demo import demo
 from .fetch import fetch
 from .init import init
 from .package import package
+from .sweep import sweep
 from .targets import targets
 from .verify import verify
 
-COMMANDS: tuple[click.Command, ...] = (compare, demo, fetch, init, package, targets, verify)
+COMMANDS: tuple[click.Command, ...] = (
+    compare,
+    demo,
+    fetch,
+    init,
+    package,
+    sweep,
+    targets,
+    verify,
+)

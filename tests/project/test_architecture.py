@@ -52,7 +52,8 @@ def test_help_loads_neither_torch_nor_onnx_nor_numpy() -> None:
     code = (
         "import sys; from click.testing import CliRunner; from pipeline.cli import cli\n"
         "for words in ([], ['run'], ['plan'], ['show'], ['predict'], ['recipes'], ['quantize'],\n"
-        "              ['compare'], ['verify'], ['targets', 'list'], ['package'], ['init']):\n"
+        "              ['compare'], ['verify'], ['targets', 'list'], ['package'], ['init'],\n"
+        "              ['sweep']):\n"
         "    result = CliRunner().invoke(cli, [*words, '--help'])\n"
         "    assert result.exit_code == 0, result.output\n"
         "heavy = {'torch', 'torchvision', 'onnx', 'onnxruntime', 'numpy', 'matplotlib'}\n"

@@ -21,6 +21,7 @@ import pytest
 from pipeline.cli import Selection, cli
 from pipeline.datasets.drawn_digits import draw_digit
 from pipeline.recipe import shipped_names
+from pipeline.sweep.grid import parse, trials
 from runtime.__main__ import _parser as runtime_parser
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,6 +78,9 @@ def test_pipeline_understands_the_command(words: list[str]) -> None:
     command = cli.commands[words[0]]
     with command.make_context(words[0], list(words[1:])) as context:
         options = context.params
+    if grids := options.get("grids"):
+        assert trials(options["recipe"], parse(grids), options["changes"])
+        return
     if options.get("names") or options.get("changes"):
         names = tuple(name for name in options["names"] if name not in WRITTEN_BY_INIT)
         assert Selection(names or ("mnist",), options["changes"], Path()).recipes()

@@ -1,0 +1,1 @@
+"""Many trials of one recipe, and the plot that people choose from."""

@@ -1,0 +1,129 @@
+"""The plot that people choose from: accuracy against latency and against size. Judges nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from pipeline.report.drawing import (
+    INK,
+    PAPER,
+    Chart,
+    look,
+    name_points,
+    new_figure,
+    plain_log,
+    styled,
+    to_chart,
+)
+from pipeline.report.words import percent
+
+from .result import Form, SweepResult
+
+_AREA = 60.0  # square points of a mark on the front
+_SMALLER = 34.0  # of others
+_WIDE = 2.5  # times as much from the least to the most: beyond, the axis is logarithmic
+_NAMED = 12  # names that fit beside their points
+
+
+@styled
+def latency(result: SweepResult) -> Chart | None:
+    """Accuracy against latency at batch 1."""
+    rows = [form for form in result.forms if form.latency_ms is not None]
+    label = "latency of one image, ms of CPU time at one thread"
+    return _forms(result, rows, lambda form: form.latency_ms or 0.0, label, "latency")
+
+
+@styled
+def size(result: SweepResult) -> Chart | None:
+    """Accuracy against the size of the file."""
+    label = "size of the file, kB"
+    return _forms(result, result.forms, lambda form: form.size_bytes / 1000, label, "size")
+
+
+@styled
+def parameters(result: SweepResult) -> Chart | None:
+    """Accuracy against parameters, where trials end with training and there are no files."""
+    rows = [trial for trial in result.trials if trial.accuracy_percent is not None]
+    if len(rows) < 2:
+        return None
+    figure, axes = new_figure(3.9)
+    points = [((row.parameters or 0) / 1000, row.accuracy_percent or 0.0) for row in rows]
+    _limits(axes, points)
+    color, marker = look("fp32")
+    for point in points:
+        axes.scatter(*point, s=_AREA, color=color, marker=marker, ec=PAPER, lw=0.8, zorder=4)
+    axes.set_xlabel("parameters, thousands")
+    axes.set_ylabel("validation accuracy, %")
+    named = [(*point, result.labels[row.name]) for point, row in zip(points, rows, strict=True)]
+    name_points(axes, named[:_NAMED], points[_NAMED:])
+    told = "; ".join(f"{row.name}: {percent(row.accuracy_percent)}" for row in rows)
+    return to_chart(figure, "parameters", f"Accuracy against parameters. {told}.")
+
+
+def _forms(
+    result: SweepResult,
+    rows: Sequence[Form],
+    across: Callable[[Form], float],
+    label: str,
+    name: str,
+) -> Chart | None:
+    if len(rows) < 2:
+        return None
+    figure, axes = new_figure(3.9)
+    places = [(across(form), form.accuracy_percent) for form in rows]
+    _limits(axes, places)
+    _staircase(axes, places)
+    for form, place in zip(rows, places, strict=True):
+        color, marker = look(form.precision)
+        inside, edge = (color, PAPER) if form.on_front else (PAPER, color)
+        area, order = (_AREA, 4) if form.on_front else (_SMALLER, 3)
+        axes.scatter(*place, s=area, color=inside, marker=marker, ec=edge, lw=1.0, zorder=order)
+    axes.set_xlabel(label)
+    axes.set_ylabel("validation accuracy, %")
+    pairs = list(zip(rows, places, strict=True))
+    best = _steps(places)
+    # on the line alone: the other forms of a trial would repeat its name
+    named = [pair for pair in pairs if pair[1] in best and pair[0].on_front][:_NAMED]
+    name_points(
+        axes,
+        [(*place, result.labels[form.trial]) for form, place in named],
+        [pair[1] for pair in pairs if pair not in named],
+    )
+    front = [pair for pair in pairs if pair[0].on_front]
+    told = "; ".join(f"{form.name}: {percent(y)} at {x:.3g}" for form, (x, y) in front)
+    return to_chart(figure, name, f"{len(rows)} forms, accuracy against {label}. Front: {told}.")
+
+
+def _limits(axes: Axes, places: Sequence[tuple[float, float]]) -> None:
+    """Up and to the left is better; room for names on all sides."""
+    across, up = zip(*places, strict=True)
+    if max(across) > _WIDE * min(across) > 0:
+        axes.set_xscale("log")
+        reach = (max(across) / min(across)) ** 0.1
+        axes.set_xlim(min(across) / reach, max(across) * reach)
+        plain_log(axes, "x")
+    else:
+        reach = 0.1 * (max(across) - min(across)) or 0.1 * max(across)
+        axes.set_xlim(min(across) - reach, max(across) + reach)
+    reach = 0.1 * max(max(up) - min(up), 0.1)
+    axes.set_ylim(min(up) - reach, max(up) + 1.5 * reach)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
+
+
+def _staircase(axes: Axes, places: Sequence[tuple[float, float]]) -> None:
+    """The best accuracy that so much latency, or size, buys."""
+    steps = _steps(places)
+    line = [(steps[0][0], axes.get_ylim()[0]), *steps, (axes.get_xlim()[1], steps[-1][1])]
+    axes.step(*zip(*line, strict=True), where="post", color=INK, lw=1.1, alpha=0.5, zorder=2)
+
+
+def _steps(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Where more accuracy is first had, from left to right."""
+    steps: list[tuple[float, float]] = []
+    for x, y in sorted(places, key=lambda place: (place[0], -place[1])):
+        if not steps or y > steps[-1][1]:
+            steps.append((x, y))
+    return steps

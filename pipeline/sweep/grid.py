@@ -1,0 +1,179 @@
+"""What is varied: words such as ``width=16,32`` become trials, each with a recipe of its own. All
+mistakes are found here, before anything runs. Knows nothing of folders or processes."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from pipeline.errors import RecipeError
+from pipeline.recipe import Recipe, load
+
+# Short words for what is varied most; any other key is written as in --set.
+SHORT: Final[Mapping[str, tuple[str, ...]]] = {
+    "width": ("network.edge.width",),
+    "input": ("preprocess.height", "preprocess.width"),  # a square, in pixels
+    "epochs": ("train.epochs",),
+    "lr": ("train.lr",),
+    "batch": ("train.batch_size",),
+    "images": ("data.train_images",),
+    "teacher": ("distill.teacher",),
+}
+MOST_TRIALS = 50  # without --yes: more are a slip of the keyboard as often as a wish
+_LONGEST_NAME = 100  # characters of a folder's name
+_NEW_KEY = re.compile(r"\s*[A-Za-z_][\w.-]*\s*=")
+_OPENING, _CLOSING = "[{", "]}"
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One thing that is varied."""
+
+    word: str  # as the user wrote it: "width" or "train.lr"
+    values: tuple[str, ...]  # in TOML, or plain strings
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys of the recipe that it sets."""
+        return SHORT.get(self.word, (self.word,))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One point of the grid."""
+
+    name: str  # of its folder: "width=16,input=48"
+    settings: tuple[tuple[str, str], ...]  # (word, value) of every axis
+    changes: tuple[str, ...]  # "key=value" for the recipe, what all trials share in front
+    recipe: Recipe
+
+
+def parse(grids: Sequence[str]) -> tuple[Axis, ...]:
+    """The axes of ``--grid`` options: "width=16,32", or several at once, "width=16,32,input=48,64".
+
+    A comma between brackets or quotes belongs to a value; after any other one either a further
+    value follows or, if it reads ``word=``, the next axis. (A value with an equals sign of its own
+    is therefore quoted.) Raises RecipeError for anything else, and for what is varied twice.
+    """
+    found: list[tuple[str, list[str]]] = []
+    for text in grids:
+        begins = True
+        for piece in _pieces(text):
+            if _NEW_KEY.match(piece):
+                word, _, value = piece.partition("=")
+                found.append((word.strip(), [value.strip()]))
+            elif begins:
+                raise RecipeError(
+                    f"--grid {text!r}: expected KEY=VALUE,VALUE, for example width=16,32."
+                )
+            else:
+                found[-1][1].append(piece.strip())
+            begins = False
+    axes = tuple(Axis(word, tuple(values)) for word, values in found)
+    _check(axes)
+    return axes
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """The text cut at commas that stand in no brackets and no quotes."""
+    depth, quote, start = 0, "", 0
+    for place, letter in enumerate(text):
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "\"'":
+            quote = letter
+        elif letter in _OPENING:
+            depth += 1
+        elif letter in _CLOSING:
+            depth -= 1
+        elif letter == "," and depth == 0:
+            yield text[start:place]
+            start = place + 1
+    yield text[start:]
+
+
+def _check(axes: Sequence[Axis]) -> None:
+    if not axes:
+        raise RecipeError("nothing to vary: give --grid KEY=VALUE,VALUE at least once.")
+    owners: dict[str, str] = {}
+    for axis in axes:
+        if "" in axis.values:
+            raise RecipeError(
+                f"--grid {axis.word}: a value is empty in {','.join(axis.values)!r}; expected "
+                f"values with single commas between them, {axis.word}=A,B."
+            )
+        twice = sorted({value for value in axis.values if axis.values.count(value) > 1})
+        if twice:
+            raise RecipeError(
+                f"--grid {axis.word}: {', '.join(twice)} is there twice; once is enough."
+            )
+        for key in axis.keys:
+            if key in owners:
+                raise RecipeError(
+                    f"--grid: {owners[key]} and {axis.word} both set {key}. Write all values of "
+                    "a key in one place."
+                )
+            owners[key] = axis.word
+
+
+def trials(recipe: str, axes: Sequence[Axis], changes: Sequence[str] = ()) -> tuple[Trial, ...]:
+    """Every combination of the axes' values, the last axis changing fastest; each recipe is read
+    and checked. ``changes`` are those of ``--set``, for all trials alike.
+
+    Raises RecipeError for a key that no recipe has, for a value that the recipe refuses, and for a
+    key that is both fixed and varied.
+    """
+    fixed = {change.partition("=")[0].strip() for change in changes}
+    for axis in axes:
+        _known(axis)
+        if both := fixed.intersection(axis.keys):
+            raise RecipeError(
+                f"{sorted(both)[0]} is fixed by --set and varied by --grid {axis.word}; leave one."
+            )
+    base = load(recipe, changes)
+    found = []
+    for values in itertools.product(*(axis.values for axis in axes)):
+        settings = tuple((axis.word, value) for axis, value in zip(axes, values, strict=True))
+        varied = [f"{key}={v}" for axis, v in zip(axes, values, strict=True) for key in axis.keys]
+        found.append(_trial(recipe, settings, (*changes, *varied)))
+    if any(trial.recipe.name != base.name for trial in found):
+        raise RecipeError("--grid name: a trial keeps its recipe's name; vary something else.")
+    return tuple(found)
+
+
+def _known(axis: Axis) -> None:
+    """Refuse a single word that is neither short for something nor a key of its own; what has dots
+    is looked up by the recipe itself."""
+    words = [*SHORT, *Recipe.model_fields]
+    if "." in axis.word or axis.word in words:
+        return
+    near = difflib.get_close_matches(axis.word, words, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"short words are {', '.join(SHORT)};"
+    raise RecipeError(
+        f"--grid {axis.word}: unknown; {hint} Any key of a recipe can be varied, such as train.lr."
+    )
+
+
+def _trial(recipe: str, settings: tuple[tuple[str, str], ...], changes: tuple[str, ...]) -> Trial:
+    told = ", ".join(f"{word}={value}" for word, value in settings)
+    try:
+        loaded = load(recipe, changes)
+    except RecipeError as exc:
+        raise RecipeError(f"--grid {told}: {exc}") from exc
+    return Trial(_folder(settings), settings, changes, loaded)
+
+
+def _folder(settings: Sequence[tuple[str, str]]) -> str:
+    """A folder's name, distinct for distinct settings: what a file system may not like is
+    replaced, and a hash tells apart what would look the same then."""
+    text = ",".join(f"{word}={value}" for word, value in settings)
+    plain = re.sub(r"[^\w.,=+-]+", "_", text, flags=re.ASCII).strip(".")
+    if plain == text and len(text) <= _LONGEST_NAME:
+        return text
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"{plain[: _LONGEST_NAME - 9]}-{digest}"

@@ -1,0 +1,131 @@
+"""What the stages of a trial found, and how fast its files are beside those of all others. Accuracy
+is that on validation images: a test split that is chosen by measures nothing any more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from pipeline.store import Store
+
+from .result import Form
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pipeline.timing import Run
+
+_SECONDS = 0.3  # for each file: six turns of 50 ms
+_IMAGES = 64
+
+
+@dataclass(frozen=True)
+class Known:
+    """Of the data that accuracies were measured on."""
+
+    task: str = ""  # "multi-class", "multi-label"; empty: no trial has data yet
+    validation_images: int = 0
+    synthetic: bool = False
+
+
+def data_of(stores: Sequence[Store]) -> Known:
+    """What the first finished data stage says."""
+    from pipeline.datasets.arrays import open_dataset
+
+    for store in stores:
+        if store.record("data") is not None:
+            info = open_dataset(store.folder("data")).info
+            return Known(info.task, info.counts["val"], info.synthetic)
+    return Known()
+
+
+def forms_of(trial: str, store: Store) -> tuple[Form, ...]:
+    """The files that a finished quantize stage chose; empty without one."""
+    quantize, validate = store.record("quantize"), store.record("validate")
+    if quantize is None:
+        return ()
+    tested: dict[str, float] = {}
+    if validate is not None:
+        rows = validate.report["variants"]
+        tested = {row["id"]: row["accuracy_percent"] for row in rows}
+    search = quantize.report["search"]
+    chosen = [row for row in search["trials"] if row["id"] in search["chosen"]]
+    return tuple(
+        Form(
+            trial=trial,
+            id=row["id"],
+            precision=row["precision"],
+            portable=row["portable"],
+            accuracy_percent=row["assessment"]["accuracy_percent"],
+            size_bytes=row["size_bytes"],
+            test_accuracy_percent=tested.get(row["id"]),
+        )
+        for row in chosen
+        if row["assessment"] is not None and row["assessment"]["passed"]
+    )
+
+
+def time_forms(
+    stores: Mapping[str, Store],
+    forms: tuple[Form, ...],
+    on_step: Callable[[str, int, int], None] = lambda name, done, total: None,
+) -> dict[str, Form]:
+    """The forms with their latencies, by name: all of them in turns, at batch 1 and one thread, by
+    the predictor that ships, on validation images of their own size. ``stores`` are by trial."""
+    import numpy as np
+
+    from pipeline.timing import TimingOptions, measure_all
+
+    with ExitStack() as stack:
+        runs = {form.name: _run(stores[form.trial], form, stack) for form in forms}
+        if not runs:
+            return {}
+        found = measure_all(
+            runs,
+            np.arange(_IMAGES, dtype=np.uint8),
+            TimingOptions(seconds=_SECONDS, batch=1),
+            on_step=on_step,
+        )
+    return {
+        form.name: replace(
+            form,
+            latency_ms=found[form.name].cpu_ms,
+            wall_p50_ms=found[form.name].latency.p50_ms,
+        )
+        for form in forms
+    }
+
+
+def _run(store: Store, form: Form, stack: ExitStack) -> Run:
+    """A callable from the number of an image to its probabilities: trials differ in the size of
+    their images, so that what they share in a measurement is a number."""
+    from pipeline.datasets.arrays import open_dataset
+    from runtime import Predictor
+    from runtime.spec import ModelSpec
+
+    record = store.record("quantize")
+    assert record is not None  # the form was read from it
+    spec = ModelSpec.from_dict(record.report["spec"])
+    thresholds = (0.5,) * len(spec.labels) if spec.task == "multi-label" else None
+    predictor = stack.enter_context(
+        Predictor.from_parts(
+            spec,
+            None,
+            store.folder("quantize") / f"{form.id}.onnx",
+            thresholds=thresholds,
+            variant=form.id,
+            portable=form.portable,
+            device="cpu",
+            threads=1,
+        )
+    )
+    images = open_dataset(store.folder("data")).val.images
+    batches = [images[i % len(images)][None].copy() for i in range(_IMAGES)]
+
+    def run(number: NDArray[np.uint8]) -> Any:
+        return predictor(batches[number[0]])
+
+    return run

@@ -1,0 +1,130 @@
+"""What a sweep found, as values; ``sweep.json`` has the same names. Judges only which forms nothing
+beats, by the rule of the search of variants."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+LONG = 16  # letters: a longer value does not fit beside a point or into a column
+Status = Literal["finished", "failed", "not run"]
+
+
+@dataclass(frozen=True)
+class Form:
+    """One file of a trial: its FP32 form, or a variant that passed on validation images."""
+
+    trial: str
+    id: str  # of the variant
+    precision: str  # "fp32", "fp16", "int8"
+    portable: bool
+    accuracy_percent: float  # on validation images; what is chosen by
+    size_bytes: int
+    # One image at one thread, all forms of the sweep side by side. CPU time: on a quiet machine it
+    # is the latency, and a busy one hardly disturbs it. None: not timed yet.
+    latency_ms: float | None = None
+    wall_p50_ms: float | None = None
+    test_accuracy_percent: float | None = None  # where stages ran that read the test split
+    on_front: bool = False
+
+    @property
+    def name(self) -> str:
+        """Distinct within a sweep."""
+        return f"{self.trial} {self.id}"
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What became of one point of the grid."""
+
+    name: str
+    settings: dict[str, str]
+    status: Status
+    error: str | None = None
+    log: str | None = None  # of the command that failed
+    accuracy_percent: float | None = None  # PyTorch, on validation images
+    parameters: int | None = None
+    cpu_seconds: float | None = None  # of training, by whichever trial it was done
+    shared: tuple[str, ...] = ()  # stages taken over from another folder in this call
+    forms: tuple[Form, ...] = ()
+    command: str = ""  # brings this trial to a bundle
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """All of it."""
+
+    recipe: str
+    description: str
+    grid: dict[str, tuple[str, ...]]
+    changes: tuple[str, ...]  # for all trials alike
+    until: str
+    hardware: str
+    finished: str  # ISO 8601, UTC
+    trials: tuple[TrialResult, ...]
+    task: str = ""  # "multi-class", "multi-label"
+    validation_images: int = 0
+    synthetic: bool = False
+
+    @property
+    def forms(self) -> tuple[Form, ...]:
+        """Those of all trials."""
+        return tuple(form for trial in self.trials for form in trial.forms)
+
+    @property
+    def front(self) -> tuple[Form, ...]:
+        """What nothing beats, fastest first."""
+        rows = [form for form in self.forms if form.on_front]
+        return tuple(sorted(rows, key=lambda form: form.latency_ms or math.inf))
+
+    @property
+    def failed(self) -> tuple[TrialResult, ...]:
+        """The trials that did not reach their end."""
+        return tuple(trial for trial in self.trials if trial.status != "finished")
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What tells each trial from the others, in few letters, by its name: "width 16"."""
+        found = {}
+        for trial in self.trials:
+            varied = [word for word in self.grid if len(self.grid[word]) > 1] or list(self.grid)
+            told = (f"{word.rpartition('.')[2]} {self.told(word, trial)}" for word in varied)
+            found[trial.name] = ", ".join(told)
+        return found
+
+    def told(self, word: str, trial: TrialResult) -> str:
+        """The trial's value of an axis; of a long one, such as a list of layers, its number."""
+        value = trial.settings[word]
+        if len(value) <= LONG:
+            return value
+        return f"#{self.grid[word].index(value) + 1}"
+
+    def with_forms(self, forms: Mapping[str, Form]) -> SweepResult:
+        """The same with other forms, by name."""
+        trials = tuple(
+            replace(trial, forms=tuple(forms.get(form.name, form) for form in trial.forms))
+            for trial in self.trials
+        )
+        return replace(self, trials=trials)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return asdict(self)
+
+
+def mark_front(result: SweepResult) -> SweepResult:
+    """Say of each timed form whether any other one is at least as accurate, as fast and as small,
+    and better in one of these by more than chance."""
+    from exporters.trial import Merit, undominated
+
+    timed = [(form, form.latency_ms) for form in result.forms if form.latency_ms]
+    best = max((form.accuracy_percent for form, _ in timed), default=0.0)
+    merits = [
+        Merit(best - form.accuracy_percent, 1 / latency, form.size_bytes) for form, latency in timed
+    ]
+    front = {timed[place][0].name for place in undominated(merits)}
+    return result.with_forms(
+        {form.name: replace(form, on_front=form.name in front) for form in result.forms}
+    )

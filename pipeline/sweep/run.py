@@ -1,0 +1,232 @@
+"""Runs the trials of a grid through an executor, each in a folder of its own, and collects what
+they found. What is finished is never repeated; what failed is told, and the others go on.
+
+    artifacts/sweeps/<recipe>/sweep.json, sweep.html       written again after each trial
+    artifacts/sweeps/<recipe>/<trial>/<recipe>/1_data/...  stages, as ``pipeline run`` makes them
+    artifacts/sweeps/<recipe>/<trial>/<stage>.log          what the last command said
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pipeline.recipe import Recipe
+from pipeline.runner import Runner
+from pipeline.stages import STAGES
+from pipeline.store import Store
+from pipeline.teacher import teachers_of
+
+from . import measure, page
+from .executor import Executor, Finished, Job
+from .grid import Axis, Trial
+from .result import SweepResult, TrialResult, mark_front
+from .schedule import Step, steps
+
+GOALS = ("train", "quantize", "validate", "benchmark")
+_STAGE_NAMES = tuple(stage.name for stage in STAGES)
+_FAILURE = re.compile(r"^(?:✗ .*|error: )", re.MULTILINE)  # how the command line begins it
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for."""
+
+    recipe: str  # name or file, as given
+    axes: tuple[Axis, ...]
+    changes: tuple[str, ...]
+    trials: tuple[Trial, ...]
+    until: str
+    artifacts: Path
+
+    @property
+    def root(self) -> Path:
+        """The sweep's own folder."""
+        return self.artifacts / "sweeps" / self.trials[0].recipe.name
+
+    def folder(self, trial: Trial) -> Path:
+        """What the trial's commands are given as their folder of artifacts."""
+        return self.root / trial.name
+
+    def store(self, trial: Trial) -> Store:
+        """Where the trial's stages are."""
+        return Store(self.folder(trial), trial.recipe.name, _STAGE_NAMES)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One trial has come to its end."""
+
+    trial: TrialResult
+    done: int
+    total: int
+
+
+def sweep(
+    request: Request,
+    executor: Executor,
+    on_trial: Callable[[Progress], None] = lambda progress: None,
+    on_step: Callable[[str, int, int], None] = lambda name, done, total: None,
+) -> SweepResult:
+    """Bring every trial up to ``request.until``, time all files side by side, and write
+    ``sweep.json`` and ``sweep.html``.
+
+    ``on_step`` is called while files are timed. Raises StoreError when another sweep works in the
+    same folder, or nothing can be written; a trial that fails is part of the result.
+    """
+    with Store(request.root.parent, request.root.name, ()).lock():
+        return _Sweep(request, executor, on_trial).run(on_step)
+
+
+class _Sweep:
+    def __init__(
+        self, request: Request, executor: Executor, on_trial: Callable[[Progress], None]
+    ) -> None:
+        self.request, self.executor, self.on_trial = request, executor, on_trial
+        self.waiting: dict[str, Step] = {}  # by the name of their job
+        self.errors: dict[str, tuple[str, Path]] = {}  # by trial: in words, and the log
+        self.ended: set[str] = set()  # trials
+        self.shared: dict[str, list[str]] = {trial.name: [] for trial in request.trials}
+
+    def run(self, on_step: Callable[[str, int, int], None]) -> SweepResult:
+        stages = STAGES[: _STAGE_NAMES.index(self.request.until) + 1]
+        for step in steps(self.request.trials, stages):
+            self._begin(step)
+        for finished in self.executor.results():
+            step = self.waiting.pop(finished.job.name)
+            if finished.exit_code == 0:
+                self._done(step)
+            else:
+                self._failed(step, finished)
+            page.write_json(self._result(), self.request.root)
+        result = self._result()
+        stores = {trial.name: self.request.store(trial) for trial in self.request.trials}
+        result = mark_front(result.with_forms(measure.time_forms(stores, result.forms, on_step)))
+        page.write(result, self.request.root)
+        return result
+
+    def _begin(self, step: Step) -> None:
+        """Submit the step, unless there is nothing to do any more."""
+        trial, request = step.trial, self.request
+        for teacher in teachers_of(trial.recipe):
+            self._runner(trial, teacher).adopt("train", list(self._donors(trial, teacher.name)))
+        runner = self._runner(trial, trial.recipe)
+        donors = list(self._donors(trial, trial.recipe.name))
+        self.shared[trial.name] += runner.adopt(step.goal, donors)
+        if all(planned.fresh for planned in runner.plan(step.goal)):
+            self._done(step)
+            return
+        self.waiting[step.name] = step
+        words = _words(request, trial, step.goal, request.folder(trial))
+        log = request.folder(trial) / f"{step.goal}.log"
+        self.executor.submit(Job(step.name, words, log))
+
+    def _runner(self, trial: Trial, recipe: Recipe) -> Runner:
+        """Of the trial's recipe, or of its teacher's, in the trial's folder."""
+        return Runner(STAGES, recipe, Store(self.request.folder(trial), recipe.name, _STAGE_NAMES))
+
+    def _donors(self, trial: Trial, name: str) -> Iterator[Store]:
+        """Folders that may have finished stages of the recipe of this name: its own, and those of
+        the other trials, of this sweep and of earlier ones."""
+        yield Store(self.request.artifacts, name, _STAGE_NAMES)
+        for folder in sorted(self.request.root.glob(f"*/{name}")):
+            if folder.parent.name != trial.name:
+                yield Store(folder.parent, name, _STAGE_NAMES)
+
+    def _done(self, step: Step) -> None:
+        if step.final:
+            self._tell(step.trial)
+        for follower in step.followers:
+            self._begin(follower)
+
+    def _failed(self, step: Step, finished: Finished) -> None:
+        """The trial has failed, and all that would have begun as it did."""
+        error = _error(finished)
+        for trial in step.finals():
+            self.errors[trial.name] = error, finished.job.log
+            self._tell(trial)
+
+    def _tell(self, trial: Trial) -> None:
+        self.ended.add(trial.name)
+        told = self._trial(trial)
+        self.on_trial(Progress(told, len(self.ended), len(self.request.trials)))
+
+    # --- what is known so far ---------------------------------------------------------------
+
+    def _result(self) -> SweepResult:
+        from pipeline.hardware import detect
+
+        request = self.request
+        known = measure.data_of([request.store(trial) for trial in request.trials])
+        return SweepResult(
+            recipe=request.trials[0].recipe.name,
+            description=request.trials[0].recipe.description,
+            grid={axis.word: axis.values for axis in request.axes},
+            changes=request.changes,
+            until=request.until,
+            hardware=detect().caption(),
+            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+            trials=tuple(self._trial(trial) for trial in request.trials),
+            task=known.task,
+            validation_images=known.validation_images,
+            synthetic=known.synthetic,
+        )
+
+    def _trial(self, trial: Trial) -> TrialResult:
+        told = TrialResult(
+            name=trial.name,
+            settings=dict(trial.settings),
+            status="not run",
+            command=_whole(self.request, trial),
+        )
+        if trial.name in self.errors:
+            error, log = self.errors[trial.name]
+            return replace(told, status="failed", error=error, log=str(log))
+        if trial.name not in self.ended:
+            return told
+        store = self.request.store(trial)
+        train = store.record("train")
+        assert train is not None  # the trial has ended well
+        found = train.report["result"]
+        return replace(
+            told,
+            status="finished",
+            accuracy_percent=found["val_accuracy_percent"],
+            parameters=found["parameters"],
+            cpu_seconds=found["cpu_seconds"],
+            shared=tuple(self.shared[trial.name]),
+            forms=measure.forms_of(trial.name, store) if self.request.until != "train" else (),
+        )
+
+
+def _words(request: Request, trial: Trial, goal: str, artifacts: Path) -> tuple[str, ...]:
+    changes = [word for change in trial.changes for word in ("--set", change)]
+    where = ("--artifacts", str(artifacts))
+    return ("run", goal, "--recipe", request.recipe, *changes, *where)
+
+
+def _whole(request: Request, trial: Trial) -> str:
+    """The command that brings a trial from where it is to a bundle."""
+    return shlex.join(("pipeline", *_words(request, trial, "all", request.folder(trial))))
+
+
+def _error(finished: Finished) -> str:
+    """What the command said at its end, without its advice how to go on."""
+    if finished.exit_code < 0:
+        return f"its process was ended by signal {-finished.exit_code}"
+    try:
+        text = finished.job.log.read_text(encoding="utf-8", errors="replace")
+    except OSError as exc:
+        return f"exit code {finished.exit_code}, and its log cannot be read: {exc.strerror}"
+    told = text[_beginning(text) :].partition("  Finished stages are kept.")[0]
+    return " ".join(told.split()) or f"exit code {finished.exit_code}"
+
+
+def _beginning(text: str) -> int:
+    """Where the last error begins; of any other text the last three lines."""
+    places = [found.start() for found in _FAILURE.finditer(text)]
+    return places[-1] if places else len(text) - len("".join(text.splitlines(True)[-3:]))
