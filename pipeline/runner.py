@@ -120,12 +120,14 @@ class Runner:
         force: bool = False,
         explain: bool = False,
         on_outcome: Callable[[Outcome], None] = lambda outcome: None,
+        processes: int = 1,
     ) -> None:
         """Bring the stages up to ``goal`` up to date and publish what they publish.
 
-        ``on_outcome`` is called after each stage. Raises StageError for the first stage that
-        fails and Interrupted for Ctrl-C; finished stages and the last good published files stay
-        as they are.
+        ``on_outcome`` is called after each stage. ``processes`` is how many may work at once in a
+        stage that can be divided; a result is as fresh with any number. Raises StageError for the
+        first stage that fails and Interrupted for Ctrl-C; finished stages and the last good
+        published files stay as they are.
         """
         records: dict[str, Record] = {}
         with self.store.lock():
@@ -142,7 +144,7 @@ class Runner:
                         observer.note(f"{self.recipe.name} {stage.name}: {why}")
                     record = self.store.record(stage.name)
                     if reasons or record is None:
-                        record = self._run_stage(stage, records, digests, observer)
+                        record = self._run_stage(stage, records, digests, observer, processes)
                     self.store.publish(stage.name, stage.publish)
                 records[stage.name] = record
                 on_outcome(Outcome(stage, not reasons, record))
@@ -153,6 +155,7 @@ class Runner:
         records: Mapping[str, Record],
         digests: Mapping[str, str],
         observer: Observer,
+        processes: int,
     ) -> Record:
         parts = fingerprint(stage, self.recipe, digests)
         out = self.store.begin(stage.name, parts, stage.resumable)
@@ -167,6 +170,7 @@ class Runner:
             },
             reports={name: _told(records[name]) for name in self._inputs(stage, records)},
             observer=observer,
+            processes=processes,
         )
         began = time.perf_counter()
         report = stage.run(context)
