@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from test_learning_fit import (
     BARS,
     NETWORK,
@@ -24,6 +26,7 @@ from test_learning_fit import (
 )
 from two_processes import PLAIN, gradients
 
+from pipeline.cli import cli
 from pipeline.datasets.arrays import write_info, write_split
 from pipeline.errors import RecipeError
 from pipeline.learning import fit as fit_module
@@ -165,6 +168,29 @@ def test_a_batch_that_cannot_be_divided_is_refused(batch: int, processes: int, h
     ):
         check_batch(batch, processes)
     check_batch(hint, processes)
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({}, r"cannot be divided evenly, .* among 3. Set train.batch_size=21"),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, r"--nproc 3: torchrun has started 2 processes already"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_runs(
+    tmp_path: Path,
+    write_tiny: Callable[[Path], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    message: str,
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    words = ["run", "train", "--nproc", "3", "--recipe", str(write_tiny(tmp_path))]
+    done = CliRunner().invoke(cli, [*words, "--artifacts", str(tmp_path / "artifacts")])
+    assert done.exit_code == 2
+    assert re.search(message, " ".join(done.output.split())), done.output
+    assert not (tmp_path / "artifacts").exists()
 
 
 def test_another_number_of_processes_goes_on_and_says_so(

@@ -159,22 +159,6 @@ def test_an_error_that_would_repeat_itself_is_told_once(tmp_path: Path, recipe: 
     assert "Traceback" not in out
 
 
-@pytest.mark.parametrize(
-    ("words", "launcher", "message"),
-    [
-        (("--nproc", "3"), (), "cannot be divided evenly, .* among 3. Set train.batch_size=21"),
-        (("--nproc", "2"), (*TORCHRUN, "--nproc-per-node", "2"), "torchrun has started 2 proc"),
-    ],
-)
-def test_what_cannot_be_is_refused(
-    tmp_path: Path, recipe: Path, words: tuple[str, ...], launcher: tuple[str, ...], message: str
-) -> None:
-    code, out = Run(tmp_path, recipe, *words, launcher=launcher).end()
-    assert code != 0
-    assert re.search(message, out.replace("\n", " ")), out
-    assert not (tmp_path / "artifacts").exists()
-
-
 def test_batch_norm_by_process_costs_no_accuracy(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
