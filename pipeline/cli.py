@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -23,7 +23,16 @@ from rich.table import Table
 
 from .commands import COMMANDS
 from .console import ConsoleObserver, outcome_line
-from .errors import GateError, Interrupted, PipelineError, RecipeError, StageError, StoreError
+from .errors import (
+    GateError,
+    Interrupted,
+    LostError,
+    PipelineError,
+    RecipeError,
+    StageError,
+    StoreError,
+)
+from .processes import check_batch, launched_place
 from .recipe import load, shipped_names
 from .runner import Runner, Step
 from .stages import STAGES
@@ -50,6 +59,7 @@ class Selection:
     names: tuple[str, ...]
     changes: tuple[str, ...]
     artifacts: Path
+    nproc: int | None = None
 
     def recipes(self) -> list[tuple[str, Recipe]]:
         """(name as given, recipe) of every one; all are read before anything runs."""
@@ -89,13 +99,16 @@ class Selection:
         return commands + ([self._command(goal, rest[1:], again)] if rest[1:] else [])
 
     def _command(self, goal: str, names: Sequence[str], options: Sequence[str] = ()) -> str:
-        words = ["pipeline", "run", goal]
+        launcher = ["torchrun", "...", "-m"] if launched_place().size > 1 else []
+        words = [*launcher, "pipeline", "run", goal]
         for name in names:
             words += ["--recipe", name]
         for change in self.changes:
             words += ["--set", change]
         if self.artifacts != Path("artifacts"):
             words += ["--artifacts", str(self.artifacts)]
+        if self.nproc:
+            words += ["--nproc", str(self.nproc)]
         return shlex.join([*words, *options])
 
 
@@ -187,10 +200,56 @@ def cli() -> None:
 @click.option("--from", "start", type=click.Choice(STAGE_NAMES), help="Run from this stage on.")
 @click.option("--force", is_flag=True, help="Run the named stage (or all) even when it is fresh.")
 @click.option("--explain", is_flag=True, help="Say of each stage why it runs or does not.")
-def run(stage: str, start: str | None, force: bool, explain: bool, **options: Any) -> None:
+@click.option(
+    "--nproc",
+    type=click.IntRange(1),
+    help="Processes that train together on this machine, each with its share of every batch, of "
+    "the threads and of the GPUs; other stages run in one. Under torchrun it is torchrun that "
+    "says how many.  [default: 1]",
+)
+def run(
+    stage: str, start: str | None, force: bool, explain: bool, nproc: int | None, **options: Any
+) -> None:
     """Run stages."""
-    selection = _selection(**options)
+    selection = replace(_selection(**options), nproc=nproc)
     _check_start(stage, start)
+    with _first_of_processes(selection) as first:
+        if first:
+            _run_stages(selection, stage, start, force, explain)
+
+
+@contextmanager
+def _first_of_processes(selection: Selection) -> Iterator[bool]:
+    """Under torchrun the first process runs the stages; in another one this only joins each
+    training, and is False."""
+    place = launched_place()
+    if selection.nproc is not None and place.size > 1:
+        raise click.UsageError(
+            f"--nproc {selection.nproc}: torchrun has started {place.size} processes already. "
+            "Leave it out."
+        )
+    for _, recipe in selection.recipes():
+        for trained in (recipe, *teachers_of(recipe)):
+            check_batch(trained.train.batch_size, selection.nproc or place.size)
+    if place.size == 1:
+        yield True
+        return
+    from .learning.launch import follow, leading
+
+    if place.first:
+        with leading(place):
+            yield True
+        return
+    try:
+        follow(place)
+    except LostError as exc:  # told where it happened, or by torchrun
+        raise click.exceptions.Exit(exc.exit_code) from exc
+    yield False
+
+
+def _run_stages(
+    selection: Selection, stage: str, start: str | None, force: bool, explain: bool
+) -> None:
     for name, recipe in selection.recipes():
         if stage != STAGE_NAMES[0]:
             for teacher in teachers_of(recipe):
@@ -236,6 +295,7 @@ def _bring(
                 force=force,
                 explain=explain,
                 on_outcome=lambda outcome: _out.print(outcome_line(outcome), soft_wrap=True),
+                processes=selection.nproc or 1,
             )
     except (StageError, Interrupted) as exc:
         _explain_failure(exc, recipe.name, resuming(exc.stage))

@@ -4,6 +4,7 @@ PipelineError            exit code 1
 ├── RecipeError          exit code 2: unknown keys, impossible options
 ├── DataError            images or labels are missing, truncated or contradict each other
 ├── TrainError           training cannot start or went wrong
+│   └── LostError        another process of the same training is gone
 ├── GateError            no variant may be shipped
 ├── StoreError           the artifact folder is locked, full or damaged
 ├── TargetError          a target cannot be set up, or failed to run a job
@@ -31,6 +32,10 @@ class DataError(PipelineError):
 
 class TrainError(PipelineError):
     """Training cannot start with these options, or its numbers went wrong."""
+
+
+class LostError(TrainError):
+    """Another process of the same training is gone; what ended that one is the cause."""
 
 
 class GateError(PipelineError):

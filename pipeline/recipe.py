@@ -207,7 +207,7 @@ class TrainOptions(Section):
     """One-cycle training with averaged weights; the best checkpoint is chosen by validation."""
 
     epochs: int = Field(ge=1)
-    batch_size: int = Field(128, ge=2)
+    batch_size: int = Field(128, ge=2)  # of all processes that train together
     # sgd with Nesterov's momentum; adamw with weight_decay = 0 is Adam
     optimizer: Literal["sgd", "adamw"] = "sgd"
     schedule: Literal["one-cycle", "constant"] = "one-cycle"
@@ -227,7 +227,7 @@ class TrainOptions(Section):
     # of convolutions and products; "auto": what is fast and safe where it trains, that is bfloat16
     # on a CPU with units for it, mixed precision on a GPU, else float32
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    threads: int | None = None  # None: every core that this process may use
+    threads: int | None = None  # of each process; None: its share of the cores it may use
     # On the clock. The learning rate falls to its end within them, and the result is marked
     # incomplete if that left epochs out; None: all epochs
     max_minutes: float | None = Field(None, gt=0)

@@ -120,12 +120,14 @@ class Runner:
         force: bool = False,
         explain: bool = False,
         on_outcome: Callable[[Outcome], None] = lambda outcome: None,
+        processes: int = 1,
     ) -> None:
         """Bring the stages up to ``goal`` up to date and publish what they publish.
 
-        ``on_outcome`` is called after each stage. Raises StageError for the first stage that
-        fails and Interrupted for Ctrl-C; finished stages and the last good published files stay
-        as they are.
+        ``on_outcome`` is called after each stage. ``processes`` is how many may work at once in a
+        stage that can be divided; a result is as fresh with any number. Raises StageError for the
+        first stage that fails and Interrupted for Ctrl-C; finished stages and the last good
+        published files stay as they are.
         """
         records: dict[str, Record] = {}
         with self.store.lock():
@@ -142,7 +144,7 @@ class Runner:
                         observer.note(f"{self.recipe.name} {stage.name}: {why}")
                     record = self.store.record(stage.name)
                     if reasons or record is None:
-                        record = self._run_stage(stage, records, digests, observer)
+                        record = self._run_stage(stage, records, digests, observer, processes)
                     self.store.publish(stage.name, stage.publish)
                 records[stage.name] = record
                 on_outcome(Outcome(stage, not reasons, record))
@@ -158,9 +160,9 @@ class Runner:
         with self.store.lock():
             self.store.recover(tuple(stage.name for stage in self.stages))
             for stage in self._upto(goal):
-                borrowed = self._borrowed(stage)
-                digests |= {name: found.digest() for name, found in borrowed.items() if found}
-                if None in borrowed.values():
+                borrowed, missing = self._borrowed(stage)
+                digests |= {name: record.digest() for name, record in borrowed.items()}
+                if missing:
                     break
                 if self._stale(stage, digests):
                     wanted = fingerprint(stage, self.recipe, digests)
@@ -181,6 +183,7 @@ class Runner:
         records: Mapping[str, Record],
         digests: Mapping[str, str],
         observer: Observer,
+        processes: int,
     ) -> Record:
         parts = fingerprint(stage, self.recipe, digests)
         out = self.store.begin(stage.name, parts, stage.resumable)
@@ -195,6 +198,7 @@ class Runner:
             },
             reports={name: _told(records[name]) for name in self._inputs(stage, records)},
             observer=observer,
+            processes=processes,
         )
         began = time.perf_counter()
         report = stage.run(context)

@@ -1,4 +1,4 @@
-"""Decoded images on disk: one uint8 array for each split, memory-mapped when read, so that a
+"""Decoded images on disk: arrays for each split, memory-mapped when read, so that a
 data set larger than memory trains like a small one. Knows nothing of torch or of recipes."""
 
 from __future__ import annotations
@@ -116,5 +116,8 @@ def open_dataset(folder: Path) -> Dataset:
 
 def _open_split(folder: Path, name: str) -> Split:
     images = np.load(folder / f"{name}.images.npy", mmap_mode="r")
-    labels = np.load(folder / f"{name}.labels.npy")
-    return Split(images, labels, np.load(folder / f"{name}.ids.npy"))
+    # Of many images labels and ids are large as well. As plain arrays: what is computed from a
+    # memmap would be called one too.
+    labels = np.load(folder / f"{name}.labels.npy", mmap_mode="r").view(np.ndarray)
+    ids = np.load(folder / f"{name}.ids.npy", mmap_mode="r").view(np.ndarray)
+    return Split(images, labels, ids)

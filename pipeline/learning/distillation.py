@@ -49,6 +49,11 @@ class TeacherAnswers:
         return torch.lerp(targets, answers.to(targets.device), self.options.weight)
 
 
+def open_answers(folder: Path, options: DistillOptions) -> TeacherAnswers:
+    """What :func:`teacher_scores` left in ``folder``."""
+    return TeacherAnswers(np.load(folder / SCORES_NAME, mmap_mode="r"), options)
+
+
 def teacher_scores(
     teacher: PixelNetwork,
     images: Split,

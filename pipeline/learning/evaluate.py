@@ -48,15 +48,26 @@ def probabilities(
     return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
 
 
-def judge(network: PixelNetwork, split: Split, device: str) -> tuple[float, float]:
-    """(cross-entropy, accuracy in percent) of a split; means over labels for multi-label."""
+def judge(
+    network: PixelNetwork,
+    split: Split,
+    device: str,
+    total: Callable[[float], float] = float,
+) -> tuple[float, float]:
+    """(cross-entropy, accuracy in percent) of a split; means over labels for multi-label.
+
+    ``total`` adds up a number over processes that have other parts of the split.
+    """
     answer = probabilities(network, split.images, device=device)
     tiny = np.finfo(np.float32).tiny
-    if network.spec.task == "multi-class":
+    if not len(split):
+        of_truth, right = np.zeros(0), np.zeros(0, np.bool_)
+    elif network.spec.task == "multi-class":
         of_truth = answer[np.arange(len(answer)), split.labels]
         right = correct(answer, split.labels, None)
     else:
         of_truth = np.where(split.labels == 1, answer, 1 - answer)
         right = correct(answer, split.labels, np.full(1, 0.5))
-    loss = -np.log(np.maximum(of_truth, tiny), dtype=np.float64).mean()
-    return float(loss), 100 * float(right.mean())
+    loss = -np.log(np.maximum(of_truth, tiny), dtype=np.float64).sum()
+    answers = total(right.size)
+    return total(float(loss)) / answers, 100 * total(float(right.sum())) / answers

@@ -1,6 +1,7 @@
 """Training, from decoded images to ``checkpoint.pt``. A run that is killed goes on where its last
-checkpoint stands and ends with the same bits, as long as the number of threads is the same.
-Knows nothing of stages, recipes' names or the terminal.
+checkpoint stands and ends with the same bits, as long as the numbers of processes and of threads
+are the same. Several processes run this side by side; the first of them writes. Knows nothing of
+stages, recipes' names or the terminal.
 
 One epoch is one pass through a random order of the train split, then one look at the validation
 split with the averaged weights; the best of these looks is what is saved in the end. The test
@@ -19,11 +20,11 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.datasets.arrays import Dataset, Split
 from pipeline.errors import TrainError
+from pipeline.processes import check_batch
 from pipeline.recipe import NetworkOptions, TrainOptions
 from runtime.cpu import usable_threads
 from runtime.spec import ModelSpec
@@ -44,9 +45,14 @@ from .optimize import (
     targets_of,
     training_loss,
 )
+from .order import EpochOrder, sizes_of
+from .parallel import ALONE, World, statistics_of
 
 # Steps between two looks at the loss on a GPU, where each look waits for it to finish.
 STEPS_PER_LOOK = 20
+SEED_STEP = 1_000_003  # between the random numbers of two processes: no seed that people choose
+# Steps between two times that several processes agree whether to write a checkpoint.
+STEPS_PER_AGREEMENT = 16
 TRIM_FROM = 0.2  # of all steps: what is mislabelled shows once the rest is learned
 # Options that decide how fast, not what: a run may go on with others.
 _HOW_FAST = {"device", "threads", "checkpoint_seconds", "max_minutes"}
@@ -62,7 +68,7 @@ class StepProgress:
     steps: int
     loss: float  # of the last step that was looked at
     lr: float
-    images_per_second: float  # of this process, in this epoch
+    images_per_second: float  # of all processes, in this epoch
     val_accuracy_percent: float | None  # of the last finished epoch
 
 
@@ -75,7 +81,7 @@ class EpochMetrics:
     train_loss: float  # mean over the steps, with augmentation and label smoothing
     val_loss: float  # without either
     val_accuracy_percent: float  # of the averaged weights; mean over labels for multi-label
-    cpu_seconds: float  # of the process, since training began
+    cpu_seconds: float  # of all processes, since training began
     wall_seconds: float
     images_per_second: float
 
@@ -91,8 +97,9 @@ class TrainResult:
     cpu_seconds: float
     wall_seconds: float
     device: str  # "cpu" or "cuda"
-    threads: int
+    threads: int  # of each process
     resumed: bool
+    processes: int = 1
     precision: str = "float32"  # of convolutions and products
     complete: bool = True  # False: train.max_minutes were over before all epochs were done
     notes: tuple[str, ...] = ()  # what a reader must know, such as a changed thread count
@@ -107,22 +114,27 @@ def fit(
     folder: Path,
     on_step: Callable[[StepProgress], None] | None = None,
     teacher: TeacherAnswers | None = None,
+    world: World = ALONE,
 ) -> TrainResult:
     """Train a network, leave ``checkpoint.pt`` and ``metrics.jsonl`` in ``folder``.
 
-    Goes on from ``resume.pt`` if one of the same run is there. Torch's thread count, random
-    state and cuDNN settings are the caller's again afterwards. Raises TrainError when data and
-    spec contradict each other, the device is not there, the loss is no number any more, or
-    nothing can be written; RecipeError when the network's layers do not fit together.
+    Goes on from ``resume.pt`` if one of the same run is there. In a ``world`` of several processes
+    all call this with the same arguments; the first one reads and writes ``folder``. Torch's
+    thread count, random state and cuDNN settings are the caller's again afterwards. Raises
+    TrainError when data and spec contradict each other, the device is not there, the loss is no
+    number any more, or nothing can be written; RecipeError when the network's layers do not fit
+    together or a batch cannot be divided among the processes.
     """
     _check(dataset, spec)
     device = resolve_device(train.device)
-    threads = train.threads or usable_threads()
-    folder.mkdir(parents=True, exist_ok=True)
+    threads = train.threads or max(1, usable_threads() // world.place.local_size)
+    check_batch(train.batch_size, world.size)
+    if world.first:
+        folder.mkdir(parents=True, exist_ok=True)
     with freed_memory_is_kept(), torch_settings(device, threads):
         torch.manual_seed(seed)
         built = build_network(network, spec)
-        run = _Run(dataset, built, train, seed, folder, device, threads, teacher)
+        run = _Run(dataset, built, train, seed, folder, device, threads, teacher, world)
         run.resume()
         run.to_the_end(on_step)
         return run.finish()
@@ -197,22 +209,29 @@ class _Run:
         device: torch.device,
         threads: int,
         teacher: TeacherAnswers | None,
+        world: World,
     ) -> None:
         self.dataset, self.options, self.folder = dataset, train, folder
         self.device, self.threads, self.teacher = device, threads, teacher
+        self.world, self.seed = world, seed
         self.identity = _identity(dataset, network, train, seed, teacher)
         # channels_last: what pixels are in memory anyway, and 0.6 to 0.8 of the time on a CPU
-        self.network: PixelNetwork = network.to(device)
+        self.network: PixelNetwork = world.normalising_together(network, device).to(device)
         self.network.to(memory_format=torch.channels_last)
+        self.logits = world.logits_of(self.network)
         self.averaged = averaged_copy(self.network, train.ema) if train.ema else None
         self.optimizer = build_optimizer(self.network, train)
         self.precision = mixed_precision(device, train.precision)
         # float16 alone needs its gradients scaled; else this passes everything through
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == torch.float16)
         self.answer_weights = _answer_weights(dataset, network.spec, train.rare, device)
-        self.generator = torch.Generator().manual_seed(seed)  # of orders and augmentation
+        # Each process draws for its own share: augmentation from this, dropout from torch's own.
+        own_seed = seed + SEED_STEP * world.place.rank
+        self.generator = torch.Generator().manual_seed(own_seed)
+        if not world.first:
+            torch.manual_seed(own_seed)
 
-        self.batch = min(train.batch_size, len(dataset.train))
+        self.batch = min(train.batch_size, len(dataset.train) // world.size * world.size)
         # What is left of an epoch below a whole batch is left out: the order is another one in
         # each epoch, and a tiny batch would spoil the statistics of batch norm.
         self.steps_per_epoch = len(dataset.train) // self.batch
@@ -220,7 +239,6 @@ class _Run:
         self.epoch = 0  # finished epochs
         self.position = 0  # finished steps of this epoch
         self.steps_done = 0  # of all finished epochs
-        self.order: NDArray[np.int64] | None = None  # of the train images in this epoch
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         self.metrics: list[EpochMetrics] = []
         self.best: EpochMetrics | None = None
@@ -238,24 +256,21 @@ class _Run:
     def to_the_end(self, on_step: Callable[[StepProgress], None] | None) -> None:
         """Train until all epochs, or the minutes that they may take, are over."""
         while self.epoch < self.options.epochs and self._time_used() < 1:
-            if self.order is None:
-                self.order = torch.randperm(
-                    len(self.dataset.train), generator=self.generator
-                ).numpy()
+            order = self._order()
             epoch_start, first = time.perf_counter(), self.position
             while self.position < self.steps_per_epoch and (
                 self.position == 0 or self._time_used() < 1
             ):
-                lr = self.step(self.order)
+                lr = self.step(order)
                 self.position += 1
-                if time.perf_counter() - self.saved_at >= self.options.checkpoint_seconds:
+                if self._save_is_due():
                     self.save()
-                if on_step is not None:
+                if on_step is not None and self.world.first:
                     rate = self._rate(first, epoch_start)
                     on_step(self._progress(lr, rate))
             self.finish_epoch(self._rate(first, epoch_start))
 
-    def step(self, order: NDArray[np.int64]) -> float:
+    def step(self, order: EpochOrder) -> float:
         """One batch forward and back; returns its learning rate."""
         number = self.epoch * self.steps_per_epoch + self.position
         lr = self._learning_rate(number)
@@ -270,7 +285,7 @@ class _Run:
             dtype=self.precision or torch.bfloat16,
             enabled=self.precision is not None,
         ):
-            logits = self.network.logits(pixels)
+            logits = self.logits(pixels)
             loss = training_loss(
                 logits,
                 targets,
@@ -288,10 +303,17 @@ class _Run:
             self.averaged.update_parameters(self.network)
         return lr
 
-    def _batch(self, order: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Pixels [N, H, W, C], and what the network should make of them, [N, labels]."""
-        start = self.position * self.batch
-        chosen, spec = order[start : start + self.batch], self.network.spec
+    def _order(self) -> EpochOrder:
+        """In which order this epoch visits the train images, the same for all processes."""
+        images = self.dataset.train.images
+        sizes = sizes_of(math.prod(images.shape[1:]))
+        return EpochOrder(len(images), self.seed, self.epoch, *sizes)
+
+    def _batch(self, order: EpochOrder) -> tuple[Tensor, Tensor]:
+        """This process's share of a batch: pixels [N, H, W, C], and what the network should make
+        of them, [N, labels]."""
+        start, spec = self.position * self.batch, self.network.spec
+        chosen = self.world.share(order.part(start, start + self.batch))
         pixels, labels = batch_of(self.dataset.train, chosen, self.device)
         smoothing = self.options.label_smoothing
         targets = targets_of(labels, spec.task, len(spec.labels), smoothing)
@@ -306,9 +328,10 @@ class _Run:
         return learning_rate(max(number, min(by_time, self.steps - 1)), self.steps, self.options)
 
     def _time_used(self) -> float:
-        """The share of ``max_minutes`` that is over; 0 without a limit."""
+        """The share of ``max_minutes`` that is over by the first process's clock; 0 without a
+        limit."""
         limit = self.options.max_minutes
-        return 0.0 if limit is None else self.wall_seconds / (60 * limit)
+        return 0.0 if limit is None else self.world.agree(self.wall_seconds / (60 * limit))
 
     def _look_at(self, loss: Tensor, number: int, lr: float) -> None:
         """Add up the loss; stop as soon as it is seen to be no number."""
@@ -327,15 +350,18 @@ class _Run:
     def finish_epoch(self, rate: float) -> None:
         """Look at the validation split, remember the best weights, write the metrics."""
         network = self._judged()
-        loss, accuracy = judge(network, self.dataset.val, str(self.device))
+        self.world.average(self._networks())
+        part = self.world.part(self.dataset.val)
+        loss, accuracy = judge(network, part, str(self.device), self.world.total)
+        train_loss = self.world.total(float(self.loss_sum)) / self.world.size
         last_step = self.epoch * self.steps_per_epoch + self.position - 1
         line = EpochMetrics(
             epoch=self.epoch + 1,
             lr=self._learning_rate(last_step),
-            train_loss=float(self.loss_sum) / self.position,
+            train_loss=train_loss / self.position,
             val_loss=loss,
             val_accuracy_percent=accuracy,
-            cpu_seconds=round(self.cpu_seconds, 3),
+            cpu_seconds=round(self._cpu_seconds(), 3),
             wall_seconds=round(self.wall_seconds, 3),
             images_per_second=round(rate, 1),
         )
@@ -343,7 +369,7 @@ class _Run:
         if self.best is None or _rank(line) >= _rank(self.best):
             self.best, self.best_weights = line, _copied(network)
         self.steps_done += self.position
-        self.epoch, self.position, self.order = self.epoch + 1, 0, None
+        self.epoch, self.position = self.epoch + 1, 0
         self.loss_sum.zero_()
         self._write_metrics()
 
@@ -356,21 +382,24 @@ class _Run:
                 f"INCOMPLETE: train.max_minutes = {self.options.max_minutes:g} left time for "
                 f"{self.steps_done / self.steps_per_epoch:.1f} of {self.options.epochs} epochs"
             )
+        cpu_seconds = self._cpu_seconds()
         self.network.load_state_dict(self.best_weights)
         network = self.network.cpu().deployed
-        checkpoint.save_checkpoint(self.folder / checkpoint.CHECKPOINT_NAME, network)
-        self._write_metrics()
-        checkpoint.remove_resume(self.folder)
+        if self.world.first:
+            checkpoint.save_checkpoint(self.folder / checkpoint.CHECKPOINT_NAME, network)
+            self._write_metrics()
+            checkpoint.remove_resume(self.folder)
         return TrainResult(
             epochs=self.epoch,
             best_epoch=best.epoch,
             val_accuracy_percent=best.val_accuracy_percent,
             parameters=network.parameter_count,
-            cpu_seconds=self.cpu_seconds,
+            cpu_seconds=cpu_seconds,
             wall_seconds=self.wall_seconds,
             device=self.device.type,
             threads=self.threads,
             resumed=self.resumed,
+            processes=self.world.size,
             precision=str(self.precision or torch.float32).removeprefix("torch."),
             complete=self.steps_done == self.steps,
             notes=tuple(self.notes),
@@ -380,12 +409,26 @@ class _Run:
 
     def save(self) -> None:
         """Write ``resume.pt`` as things stand between two steps."""
-        checkpoint.save_resume(self.folder, self.identity, self._state())
+        state = self._state()
+        if self.world.first:
+            checkpoint.save_resume(self.folder, self.identity, state)
         self.saved_at = time.perf_counter()
+
+    def _save_is_due(self) -> bool:
+        """Whether to write a checkpoint now, the same for all processes."""
+        if self.options.checkpoint_seconds == 0:
+            return True
+        if self.world.size > 1 and self.position % STEPS_PER_AGREEMENT:
+            return False
+        due = time.perf_counter() - self.saved_at >= self.options.checkpoint_seconds
+        return self.world.agree(due)
 
     def resume(self) -> None:
         """Take over what an earlier process left, if it left anything that fits."""
-        state, remark = checkpoint.load_resume(self.folder, self.identity)
+        left: tuple[dict[str, Any] | None, str] = (None, "")
+        if self.world.first:
+            left = checkpoint.load_resume(self.folder, self.identity)
+        state, remark = self.world.agree(left)
         if remark:
             self.notes.append(remark)
         if state is not None:
@@ -393,8 +436,35 @@ class _Run:
             self.resumed = True
             self._write_metrics()
 
-    def _state(self) -> dict[str, Any]:
+    def _own_state(self) -> dict[str, Any]:
+        """What is not the same in all processes."""
         on_gpu = self.device.type == "cuda"
+        return {
+            "loss_sum": self.loss_sum.cpu(),
+            "random": torch.get_rng_state(),  # of dropout
+            "random_cuda": torch.cuda.get_rng_state() if on_gpu else None,
+            "generator": self.generator.get_state(),
+            "statistics": [tensor.cpu() for tensor in statistics_of(self._networks())],
+        }
+
+    def _take_over_own(self, states: list[dict[str, Any]]) -> None:
+        if len(states) != self.world.size:  # a note says so; random states stay as seeded
+            self.loss_sum.fill_(sum(float(own["loss_sum"]) for own in states) / len(states))
+            return
+        own = states[self.world.place.rank]
+        self.loss_sum = own["loss_sum"].to(self.device)
+        torch.set_rng_state(own["random"])
+        if self.device.type == "cuda" and own["random_cuda"] is not None:
+            torch.cuda.set_rng_state(own["random_cuda"])
+        self.generator.set_state(own["generator"])
+        pairs = zip(statistics_of(self._networks()), own["statistics"], strict=True)
+        for tensor, saved in pairs:
+            tensor.copy_(saved)
+
+    def _networks(self) -> list[nn.Module]:
+        return [self.network, *([] if self.averaged is None else [self.averaged.module])]
+
+    def _state(self) -> dict[str, Any]:
         return {
             "network": self.network.state_dict(),
             "averaged": self.averaged.state_dict() if self.averaged is not None else None,
@@ -403,15 +473,11 @@ class _Run:
             "epoch": self.epoch,
             "position": self.position,
             "steps_done": self.steps_done,
-            "order": None if self.order is None else torch.from_numpy(self.order),
-            "loss_sum": self.loss_sum,
-            "random": torch.get_rng_state(),  # of dropout
-            "random_cuda": torch.cuda.get_rng_state() if on_gpu else None,
-            "generator": self.generator.get_state(),
+            "processes": self.world.gather(self._own_state()),
             "metrics": [asdict(line) for line in self.metrics],
             "best": None if self.best is None else asdict(self.best),
             "best_weights": self.best_weights,
-            "cpu_seconds": self.cpu_seconds,
+            "cpu_seconds": self._cpu_seconds(),
             "wall_seconds": self.wall_seconds,
             "where": self._where(),
             "notes": list(self.notes),
@@ -425,12 +491,7 @@ class _Run:
         self.scaler.load_state_dict(state["scaler"])
         self.epoch, self.position = state["epoch"], state["position"]
         self.steps_done = state["steps_done"]
-        self.order = None if state["order"] is None else state["order"].numpy()
-        self.loss_sum = state["loss_sum"].to(self.device)
-        torch.set_rng_state(state["random"])
-        if self.device.type == "cuda" and state["random_cuda"] is not None:
-            torch.cuda.set_rng_state(state["random_cuda"])
-        self.generator.set_state(state["generator"])
+        self._take_over_own(state["processes"])
         self.metrics = [EpochMetrics(**line) for line in state["metrics"]]
         self.best = None if state["best"] is None else EpochMetrics(**state["best"])
         self.best_weights = state["best_weights"]
@@ -446,6 +507,7 @@ class _Run:
     def _where(self) -> dict[str, str]:
         """What a resumed run must share with the first part to end with the same bits."""
         return {
+            "processes": str(self.world.size),
             "threads": str(self.threads),
             "device": self.device.type,
             "torch": str(torch.__version__),
@@ -454,10 +516,9 @@ class _Run:
 
     # --- figures
 
-    @property
-    def cpu_seconds(self) -> float:
-        """CPU time of all threads, summed over resumes."""
-        return self.cpu_before + time.process_time() - self.cpu_start
+    def _cpu_seconds(self) -> float:
+        """CPU time of all threads of all processes, summed over resumes; an exchange."""
+        return self.cpu_before + self.world.total(time.process_time() - self.cpu_start)
 
     @property
     def wall_seconds(self) -> float:
@@ -491,13 +552,16 @@ class _Run:
         )
 
     def _write_metrics(self) -> None:
-        checkpoint.write_metrics(self.folder, [asdict(line) for line in self.metrics])
+        if self.world.first:
+            checkpoint.write_metrics(self.folder, [asdict(line) for line in self.metrics])
 
 
 def _answer_weights(
     dataset: Dataset, spec: ModelSpec, rare: float, device: torch.device
 ) -> Tensor | None:
-    labels = torch.from_numpy(np.asarray(dataset.train.labels))
+    if not rare:
+        return None
+    labels = torch.from_numpy(np.array(dataset.train.labels))  # a copy: they are mapped read-only
     weights = answer_weights(labels, spec.task, len(spec.labels), rare)
     return None if weights is None else weights.to(device)
 

@@ -14,7 +14,6 @@ from pipeline.stage import Context, Elsewhere, Stage
 from pipeline.teacher import teacher_of
 
 if TYPE_CHECKING:
-    from pipeline.learning.distillation import TeacherAnswers
     from runtime.spec import ModelSpec
 
 
@@ -22,7 +21,8 @@ def run(context: Context) -> dict[str, Any]:
     """Train in ``context.out``; the report holds the figures of training and of every epoch."""
     from pipeline.datasets.arrays import open_dataset
     from pipeline.learning.checkpoint import METRICS_NAME
-    from pipeline.learning.fit import StepProgress, fit
+    from pipeline.learning.fit import StepProgress
+    from pipeline.learning.launch import Job, run_job
 
     from .model_spec import spec_of
 
@@ -37,34 +37,41 @@ def run(context: Context) -> dict[str, Any]:
         context.observer.step("train: steps", progress.step, progress.steps, detail)
 
     spec = spec_of(recipe, dataset.info)
-    teacher = _teacher(context, spec)
-    result = fit(
-        dataset, spec, recipe.network, recipe.train, recipe.seed, context.out, on_step, teacher
+    _write_teacher_answers(context, spec)
+    job = Job(
+        context.inputs["data"].resolve(),
+        spec,
+        recipe.network,
+        recipe.train,
+        recipe.seed,
+        context.out.resolve(),
+        recipe.distill,
     )
+    result = run_job(job, context.processes, on_step, context.observer.note)
     metrics = (context.out / METRICS_NAME).read_text(encoding="utf-8")
     for note in result.notes:
         context.observer.note(note)
     return {
         "headline": f"validation {result.val_accuracy_percent:.2f} %, "
-        f"{result.parameters:,} parameters, {result.cpu_seconds:.0f} CPU-seconds",
+        f"{result.parameters:,} parameters, {result.cpu_seconds:.0f} CPU-seconds"
+        + (f" of {result.processes} processes" if result.processes > 1 else ""),
         "result": asdict(result),
         "epochs": [json.loads(line) for line in metrics.splitlines()],
     }
 
 
-def _teacher(context: Context, spec: ModelSpec) -> TeacherAnswers | None:
-    """The teacher's answers to the train images, computed in this stage."""
-    options = context.recipe.distill
-    if options is None:
-        return None
+def _write_teacher_answers(context: Context, spec: ModelSpec) -> None:
+    """Leave the teacher's answers to the train images where training looks for them."""
+    if context.recipe.distill is None:
+        return
     from functools import partial
 
     from pipeline.datasets.arrays import open_dataset
     from pipeline.learning.checkpoint import CHECKPOINT_NAME, load_checkpoint
     from pipeline.learning.device import resolve_device
-    from pipeline.learning.distillation import TeacherAnswers, teacher_scores
+    from pipeline.learning.distillation import teacher_scores
 
-    scores = teacher_scores(
+    teacher_scores(
         load_checkpoint(context.inputs["teacher"] / CHECKPOINT_NAME),
         open_dataset(context.inputs["teacher's data"]).train,
         spec,
@@ -73,7 +80,6 @@ def _teacher(context: Context, spec: ModelSpec) -> TeacherAnswers | None:
         context.out,
         partial(context.observer.step, "train: teacher's answers"),
     )
-    return TeacherAnswers(scores, options)
 
 
 def _borrows(recipe: Recipe) -> Mapping[str, Elsewhere]:
@@ -109,6 +115,7 @@ STAGE = Stage(
         "pipeline/stages/model_spec.py",
         "pipeline/teacher.py",
         "pipeline/learning",
+        "pipeline/processes.py",
         "pipeline/datasets/arrays.py",
         "exporters/metrics.py",
         "runtime/cpu.py",

@@ -27,7 +27,8 @@ from runtime.__main__ import _parser as runtime_parser
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
     *sorted(ROOT.glob("*.md")),
-    *(ROOT / name for name in ("runtime/BUNDLE.md", "artifacts/README.md", "docs/web.md")),
+    *(ROOT / name for name in ("runtime/BUNDLE.md", "artifacts/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
 ]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")

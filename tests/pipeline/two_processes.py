@@ -1,0 +1,62 @@
+"""What one of several processes does in the tests of parallel training: torchrun starts this file.
+
+torchrun ... two_processes.py WHAT FOLDER
+"""
+
+# ruff: noqa: E402  # the paths come first
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from test_learning_fit import BARS, TRAIN, dataset
+
+from pipeline.learning.batches import batch_of
+from pipeline.learning.fit import fit
+from pipeline.learning.networks import build_network
+from pipeline.learning.order import EpochOrder
+from pipeline.learning.parallel import World, joined
+from pipeline.processes import launched_place
+from pipeline.recipe import NetworkOptions
+
+PLAIN = NetworkOptions.model_validate(
+    {
+        "layers": [
+            {"op": "conv", "out": 8, "stride": 2},
+            {"op": "conv", "out": 8},
+            {"op": "pool", "kind": "max", "size": "global"},
+            {"op": "linear"},
+        ]
+    }
+)
+
+
+def gradients(world: World) -> dict[str, torch.Tensor]:
+    """Of the loss of the first batch of 64."""
+    torch.manual_seed(0)
+    network = build_network(PLAIN, BARS).train()
+    logits = world.logits_of(network)
+    order = EpochOrder(200, seed=0, epoch=0, window=1000, chunk=1)
+    chosen = world.share(order.part(0, 64))
+    pixels, labels = batch_of(dataset().train, chosen, torch.device("cpu"))
+    F.cross_entropy(logits(pixels), labels).backward()
+    return {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
+
+
+def main(folder: Path) -> None:
+    """Each process leaves gradients, and whatever training writes, in a folder of its own."""
+    mine = folder / str(launched_place().rank)
+    with joined(launched_place()) as world:
+        found = gradients(world)
+        options = TRAIN.model_copy(update={"checkpoint_seconds": 1e9, "epochs": 1})
+        fit(dataset(), BARS, PLAIN, options, 0, mine / "fit", world=world)
+    mine.mkdir(exist_ok=True)
+    torch.save(found, mine / "gradients.pt")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
