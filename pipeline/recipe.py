@@ -150,6 +150,9 @@ class EdgeOptions(Section):
     # train with 1x1 convolutions and shortcuts beside, which are folded into the one convolution
     # that is deployed; costs a third more time, and pays
     branches: bool = True
+    # what becomes of the last features: their mean over all places, or none: where each was seen
+    # counts as well, for images that are aligned, such as faces, at 16 times the linear weights
+    pool: Literal["average", "none"] = "average"
     dropout: float = Field(0.0, ge=0, lt=1)  # of the features before the linear layer
     merged: bool = False  # without branches and norms, which is how a checkpoint holds it
 

@@ -7,7 +7,7 @@ pixels or training.
     stem      3x3, ``width`` channels; halves images of 40 pixels and more
     stages    ``width`` times 1, 3, 6 and 8 channels, each but the first halves the image, ``depth``
               convolutions in each (the stem counts); none leaves fewer than 4x4 features
-    head      global average, a linear layer
+    head      global average (unless ``pool`` is "none"), a linear layer
 
 Two convolutions a stage have some 1,600 ``width``^2 weights: 10 thousand at 2, 2 million at 35. A
 width of 16 fills the vector registers of every stage. Source of the branches: Ding et al.,
@@ -16,6 +16,7 @@ width of 16 fills the vector registers of every stage. Source of the branches: D
 
 from __future__ import annotations
 
+import math
 from typing import cast
 
 import torch
@@ -94,7 +95,7 @@ def edge_network(
 ) -> nn.Sequential:
     """A network for images [N, channels, *size] with fresh weights, to logits [N, labels]."""
     halves = min(size) >= _STEM_HALVES_FROM
-    smallest = min(size) // 2 if halves else min(size)
+    sides = [(side + 1) // 2 if halves else side for side in size]
     widths = [_channels(options.width, times) for times in _STAGES]
     # no branches in the stem, where a 1x1 of three colours learns little
     blocks = [BranchedConv(channels, widths[0], 2 if halves else 1, branches=False)]
@@ -102,17 +103,21 @@ def edge_network(
     for number, out in enumerate(widths):
         strides = [1] * (options.depth - 1 if number == 0 else options.depth)
         if number > 0:
-            if smallest < _SMALLEST_TO_HALVE * 2 - 1:
+            if min(sides) < _SMALLEST_TO_HALVE * 2 - 1:
                 break
             strides[0] = 2
-            smallest = (smallest + 1) // 2
+            sides = [(side + 1) // 2 for side in sides]
         for stride in strides:
             blocks.append(BranchedConv(here, out, stride, options.branches))
             here = out
-    head: list[nn.Module] = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    head: list[nn.Module] = [nn.Flatten()]
+    features = here * math.prod(sides)
+    if options.pool == "average":
+        head.insert(0, nn.AdaptiveAvgPool2d(1))
+        features = here
     if options.dropout:
         head.append(nn.Dropout(options.dropout))
-    network = nn.Sequential(*blocks, *head, nn.Linear(here, labels))
+    network = nn.Sequential(*blocks, *head, nn.Linear(features, labels))
     return merge(network) if options.merged else network
 
 

@@ -225,11 +225,14 @@ def test_one_knob_from_ten_thousand_to_two_million_parameters() -> None:
 
 @pytest.mark.parametrize("size", [8, 12, 16, 28, 40, 47, 64, 128])
 @pytest.mark.parametrize("branches", [True, False])
-def test_what_is_deployed_is_what_was_trained(size: int, branches: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("pool", ["average", "none"])
+def test_what_is_deployed_is_what_was_trained(
+    size: int, branches: bool, pool: str, tmp_path: Path
+) -> None:
     """After some steps, lest the norms be trivial; and through the checkpoint's file."""
     spec = ModelSpec("spots", "multi-class", size, size, 3, ("a", "b"))
     torch.manual_seed(0)
-    network = edge(spec, width=4, branches=branches, dropout=0.2)
+    network = edge(spec, width=4, branches=branches, dropout=0.2, pool=pool)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     pixels = torch.randint(0, 256, (16, *spec.shape), dtype=torch.uint8)
     for _ in range(5):
@@ -254,6 +257,27 @@ def test_what_is_deployed_is_what_was_trained(size: int, branches: bool, tmp_pat
     for conv in convolutions:
         smallest = (smallest + 1) // 2 if conv.stride == (2, 2) else smallest
     assert 4 <= smallest < 8 or (size == 128 and smallest == 8)  # four stages and no more
+    places = smallest**2 if pool == "none" else 1
+    linear = next(m for m in deployed.modules() if isinstance(m, nn.Linear))
+    assert linear.in_features == convolutions[-1].out_channels * places
+
+
+def test_without_pooling_it_counts_where_a_feature_is() -> None:
+    """The same spot in two corners: equal answers after the mean, different ones without."""
+    here = np.full((1, 64, 64, 3), 90, np.uint8)
+    there = here.copy()
+    here[:, 8:14, 8:14] = 255
+    there[:, 50:56, 50:56] = 255
+    wide = ModelSpec("spots", "multi-class", 64, 96, 3, ("a", "b"))
+    assert edge(wide, width=2, pool="none").logits(torch.zeros(1, 64, 96, 3)).shape == (1, 2)
+    apart = {}
+    for pool in ("average", "none"):
+        torch.manual_seed(0)
+        network = edge(FACES, width=4, pool=pool).eval()
+        with torch.inference_mode():
+            first, second = (network.logits(torch.from_numpy(x)) for x in (here, there))
+        apart[pool] = float((first - second).abs().max() / first.abs().max())
+    assert apart["none"] > 4 * apart["average"], apart
 
 
 # --- weights that a user has ------------------------------------------------------------------
