@@ -281,8 +281,10 @@ def _take_weights(body: nn.Module, file: Path, name: str) -> None:
         found: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
         shapes = {key: tuple(value.shape) for key, value in found.items()}
     except Exception as exc:  # torch.load raises many kinds on files that are none of its own
+        # torch's own text on its format is long and advises to execute what the file says
+        reason = exc if isinstance(exc, OSError) else type(exc).__name__
         raise RecipeError(
-            f"network.weights = {str(file)!r} cannot be read: {exc}. Expected a file of weights "
+            f"network.weights = {str(file)!r} cannot be read: {reason}. Expected a file of weights "
             f"(a state dict) of torchvision's {name}, as torchvision.models publishes it."
         ) from exc
     own = body.state_dict()
