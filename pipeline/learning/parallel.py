@@ -13,6 +13,7 @@ refuses the CPU, normalises by the whole batch.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import warnings
@@ -198,6 +199,9 @@ def joined(place: Place) -> Iterator[World]:
         finally:
             if not on_gpu or sys.exc_info()[0] is None:  # nccl would wait for those that are lost
                 dist.destroy_process_group()
+                # A network's DistributedDataParallel keeps the group, and its threads, until it
+                # is collected; one that wants Python's lock at exit aborts the process.
+                gc.collect()
 
 
 def _meeting_point() -> Any:
