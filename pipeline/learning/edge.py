@@ -110,11 +110,10 @@ def edge_network(
         for stride in strides:
             blocks.append(BranchedConv(here, out, stride, options.branches))
             here = out
-    head: list[nn.Module] = [nn.Flatten()]
-    features = here * math.prod(sides)
     if options.pool == "average":
-        head.insert(0, nn.AdaptiveAvgPool2d(1))
-        features = here
+        head, features = [nn.AdaptiveAvgPool2d(1), nn.Flatten()], here
+    else:
+        head, features = [nn.Flatten()], here * math.prod(sides)
     if options.dropout:
         head.append(nn.Dropout(options.dropout))
     network = nn.Sequential(*blocks, *head, nn.Linear(features, labels))

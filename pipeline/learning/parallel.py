@@ -199,8 +199,8 @@ def joined(place: Place) -> Iterator[World]:
         finally:
             if not on_gpu or sys.exc_info()[0] is None:  # nccl would wait for those that are lost
                 dist.destroy_process_group()
-                # A network's DistributedDataParallel keeps the group, and its threads, until it
-                # is collected; one that wants Python's lock at exit aborts the process.
+                # DistributedDataParallel keeps the group, and its threads, until it is collected.
+                # A worker aborted at exit once, as a thread does that wants Python's lock then.
                 gc.collect()
 
 

@@ -17,7 +17,7 @@ from pipeline.recipe import shipped_names
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("pipeline", "exporters", "runtime")
-MAX_BYTES = 700_000  # of code and texts; MNIST alone would be 11 MB
+MAX_BYTES = 700_000  # was 600_000: code and texts alone reached 623,891; MNIST would be 11 MB
 MAX_INSTALLED_MB = 170  # a model with numpy and onnxruntime, byte code included
 OFFLINE = ("Retrying (", "from versions: none")  # what pip says when it reaches no index
 
