@@ -51,7 +51,7 @@ from .parallel import ALONE, World, statistics_of
 # Steps between two looks at the loss on a GPU, where each look waits for it to finish.
 STEPS_PER_LOOK = 20
 SEED_STEP = 1_000_003  # between the random numbers of two processes: no seed that people choose
-# Steps between two times that several processes agree whether to write a checkpoint.
+# Steps between two times that several processes agree what time it is; an epoch may have fewer.
 STEPS_PER_AGREEMENT = 16
 TRIM_FROM = 0.2  # of all steps: what is mislabelled shows once the rest is learned
 # Options that decide how fast, not what: a run may go on with others.
@@ -250,19 +250,22 @@ class _Run:
         self.cpu_before = self.wall_before = 0.0  # of the processes that came before this one
         self.cpu_start, self.wall_start = time.process_time(), time.perf_counter()
         self.saved_at = self.wall_start
+        self.time_used = 0.0  # the share of ``max_minutes`` that is over
 
     # --- the loop
 
     def to_the_end(self, on_step: Callable[[StepProgress], None] | None) -> None:
         """Train until all epochs, or the minutes that they may take, are over."""
-        while self.epoch < self.options.epochs and self._time_used() < 1:
+        self._look_at_clock(always=True)
+        while self.epoch < self.options.epochs and self.time_used < 1:
             order = self._order()
             epoch_start, first = time.perf_counter(), self.position
             while self.position < self.steps_per_epoch and (
-                self.position == 0 or self._time_used() < 1
+                self.position == 0 or self.time_used < 1
             ):
                 lr = self.step(order)
                 self.position += 1
+                self._look_at_clock()
                 if self._save_is_due():
                     self.save()
                 if on_step is not None and self.world.first:
@@ -324,14 +327,16 @@ class _Run:
     def _learning_rate(self, number: float) -> float:
         """Of step ``number``; a time limit makes the steps to come seem fewer, so that the rate
         has come down when it is over."""
-        by_time = self._time_used() * (self.steps - 1)
+        by_time = self.time_used * (self.steps - 1)
         return learning_rate(max(number, min(by_time, self.steps - 1)), self.steps, self.options)
 
-    def _time_used(self) -> float:
-        """The share of ``max_minutes`` that is over by the first process's clock; 0 without a
-        limit."""
+    def _look_at_clock(self, always: bool = False) -> None:
+        """See how much of ``max_minutes`` is over, by the first process's clock: the same for all
+        processes, which therefore look less often when there are others."""
         limit = self.options.max_minutes
-        return 0.0 if limit is None else self.world.agree(self.wall_seconds / (60 * limit))
+        if limit is None or not (always or self._may_agree()):
+            return
+        self.time_used = self.world.agree(self.wall_seconds / (60 * limit))
 
     def _look_at(self, loss: Tensor, number: int, lr: float) -> None:
         """Add up the loss; stop as soon as it is seen to be no number."""
@@ -418,10 +423,14 @@ class _Run:
         """Whether to write a checkpoint now, the same for all processes."""
         if self.options.checkpoint_seconds == 0:
             return True
-        if self.world.size > 1 and self.position % STEPS_PER_AGREEMENT:
+        if not self._may_agree():
             return False
         due = time.perf_counter() - self.saved_at >= self.options.checkpoint_seconds
         return self.world.agree(due)
+
+    def _may_agree(self) -> bool:
+        """Whether it is time for an exchange that is not needed at every step."""
+        return self.world.size == 1 or self._done() % STEPS_PER_AGREEMENT == 0
 
     def resume(self) -> None:
         """Take over what an earlier process left, if it left anything that fits."""

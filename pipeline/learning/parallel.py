@@ -36,6 +36,7 @@ from pipeline.errors import LostError, TrainError
 from pipeline.processes import Place
 
 from .networks import PixelNetwork
+from .shared_memory import SharedMean, can_share
 
 T = TypeVar("T")
 # A process may validate or write a checkpoint while others wait for it; one that died is noticed at
@@ -112,7 +113,8 @@ class World:
         """The network's ``logits``; what flows back through them is averaged over processes."""
         if self.size == 1:
             return network.logits
-        on_gpu = next(network.parameters()).device.type == "cuda"
+        device = next(network.parameters()).device
+        on_gpu = device.type == "cuda"
         with warnings.catch_warnings():
             # torch 2.14 has a new name for broadcast_buffers, which 2.9 does not know
             warnings.simplefilter("ignore", FutureWarning)
@@ -122,6 +124,11 @@ class World:
                 broadcast_buffers=False,  # see the head of this file
                 gradient_as_bucket_view=True,  # gradients stand in memory once
             )
+        if can_share(self.place, device):
+            floats = sum(p.numel() for p in network.parameters() if p.requires_grad)
+            mean = SharedMean(self.place, floats, self.gather)
+            # a lambda, since torch refuses annotations that are strings
+            logits.register_comm_hook(mean, lambda mean, bucket: mean.averaged(bucket))
         _rehearse(logits, network)
         return logits
 

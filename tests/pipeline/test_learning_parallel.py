@@ -93,9 +93,27 @@ def test_a_killed_worker_is_replaced_and_nothing_changes(
     assert multiprocessing.active_children() == []
 
 
-def test_two_processes_have_the_gradients_of_one_and_only_the_first_writes(tmp_path: Path) -> None:
+def test_a_time_limit_holds_for_all_processes_and_ends_with_a_small_rate(
+    data: Path, tmp_path: Path
+) -> None:
+    rates: list[float] = []
+    options = TRAIN.model_copy(update={"epochs": 100_000, "max_minutes": 0.05})
+    result = run_job(
+        job(data, tmp_path, options), 2, lambda progress: rates.append(progress.lr), print
+    )
+    assert not result.complete
+    assert not result.resumed
+    assert result.epochs < 100_000
+    assert max(rates) > 0.5 * TRAIN.lr
+    assert metrics(tmp_path)[-1]["lr"] < 0.2 * TRAIN.lr
+
+
+@pytest.mark.parametrize("by", ["memory", "sockets"])
+def test_two_processes_have_the_gradients_of_one_and_only_the_first_writes(
+    tmp_path: Path, by: str
+) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", str(HERE / "two_processes.py"), str(tmp_path)]
+    command += ["--nproc-per-node", "2", str(HERE / "two_processes.py"), str(tmp_path), by]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     alone = gradients(ALONE)
@@ -193,35 +211,49 @@ def test_what_cannot_be_is_refused_before_anything_runs(
     assert not (tmp_path / "artifacts").exists()
 
 
-def test_another_number_of_processes_goes_on_and_says_so(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What two processes left is taken over by one."""
+class Two(World):
+    """Two processes, of which the other one is always as this one."""
 
-    class Two(World):
-        size = 2
+    size = 2
 
-        def gather(self, value):  # the other process is as this one
-            return [value, value]
+    def gather(self, value):
+        return [value, value]
 
-        def agree(self, value):
-            return value
+    def agree(self, value):
+        return value
 
-        def average(self, networks):
-            pass
-
-        def logits_of(self, network):
-            return network.logits
-
-    class Killed(Exception):
+    def average(self, networks):
         pass
 
-    def stop(progress: StepProgress) -> None:
-        if progress.step == 14:
+    def logits_of(self, network):
+        return network.logits
+
+
+class Killed(Exception):
+    pass
+
+
+def killed_at(step: int) -> Callable[[StepProgress], None]:
+    def on_step(progress: StepProgress) -> None:
+        if progress.step == step:
             raise Killed
 
+    return on_step
+
+
+def test_checkpoints_are_written_where_epochs_have_few_steps(tmp_path: Path) -> None:
+    """Processes agree every 16 steps; an epoch has 12 here."""
+    options = TRAIN.model_copy(update={"checkpoint_seconds": 0.001})
     with pytest.raises(Killed):
-        train(tmp_path, on_step=stop, world=Two(Place()))
+        train(tmp_path, options, on_step=killed_at(20), world=Two(Place()))
+    assert (tmp_path / "resume.pt").exists()
+
+
+def test_another_number_of_processes_goes_on_and_says_so(tmp_path: Path) -> None:
+    """What two processes left is taken over by one."""
+
+    with pytest.raises(Killed):
+        train(tmp_path, on_step=killed_at(14), world=Two(Place()))
     result = train(tmp_path)
     assert result.resumed
     assert result.notes == (

@@ -1,6 +1,6 @@
 """What one of several processes does in the tests of parallel training: torchrun starts this file.
 
-torchrun ... two_processes.py WHAT FOLDER
+torchrun ... two_processes.py FOLDER memory|sockets
 """
 
 # ruff: noqa: E402  # the paths come first
@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from test_learning_fit import BARS, TRAIN, dataset
 
+from pipeline.learning import parallel
 from pipeline.learning.batches import batch_of
 from pipeline.learning.fit import fit
 from pipeline.learning.networks import build_network
@@ -47,8 +48,10 @@ def gradients(world: World) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, by: str) -> None:
     """Each process leaves gradients, and whatever training writes, in a folder of its own."""
+    if by == "sockets":  # as on several machines
+        parallel.can_share = lambda place, device: False
     mine = folder / str(launched_place().rank)
     with joined(launched_place()) as world:
         found = gradients(world)
@@ -59,4 +62,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,133 @@
+"""The mean of gradients through shared memory: real processes, whatever their pace, and one that
+dies in the middle."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import sys
+import time
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from pipeline.learning import shared_memory
+from pipeline.learning.shared_memory import MOST_PROCESSES, SharedMean, can_share
+from pipeline.processes import Place
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(os, "memfd_create"), reason="not run: only Linux shares memory without a name"
+)
+LONGEST = 5_000
+CPU = torch.device("cpu")
+
+
+class Folder:
+    """What ``World.gather`` does, by files: values of all ranks."""
+
+    def __init__(self, folder: Path, place: Place) -> None:
+        self.folder, self.place, self.calls = folder, place, 0
+
+    def gather(self, value: Any) -> list[Any]:
+        self.calls += 1
+        files = [self.folder / f"{self.calls}.{rank}" for rank in range(self.place.size)]
+        own = files[self.place.rank]
+        own.with_suffix(".part").write_text(value, encoding="utf-8")
+        own.with_suffix(".part").rename(own)
+        while not all(file.exists() for file in files):
+            time.sleep(0.01)
+        return [file.read_text(encoding="utf-8") for file in files]
+
+
+def values_of(rank: int, turn: int) -> torch.Tensor:
+    """Of lengths that change from turn to turn, the same for all ranks."""
+    length = 1 + turn * 37 % LONGEST
+    return torch.rand(length, generator=torch.Generator().manual_seed(1000 * turn + rank))
+
+
+def at_its_own_pace(folder: Path, rank: int, size: int, turns: int, dies_at: int) -> None:
+    """One process of the tests; leaves all means, or what was raised."""
+    place = Place(rank, size, rank, size)
+    mean = SharedMean(place, LONGEST, Folder(folder, place).gather)
+    pace, found = random.Random(rank), []
+    try:
+        for turn in range(turns):
+            if rank == 0 and turn == dies_at:
+                os._exit(1)
+            if pace.random() < 0.1:
+                time.sleep(pace.random() / 30)  # past LOOKING_SECONDS as well
+            values = values_of(rank, turn)
+            mean.average(values)
+            found.append(values)
+    except dist.DistError as exc:
+        (folder / f"raised.{rank}").write_text(str(exc), encoding="utf-8")
+        sys.exit(1)
+    torch.save(found, folder / f"found.{rank}")
+
+
+def run(folder: Path, size: int, turns: int, dies_at: int = -1) -> list[int | None]:
+    """Exit codes by rank."""
+    context = multiprocessing.get_context("spawn")
+    processes = [
+        context.Process(target=at_its_own_pace, args=(folder, rank, size, turns, dies_at))
+        for rank in range(size)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    return [process.exitcode for process in processes]
+
+
+def test_means_are_right_and_have_the_same_bits_everywhere(tmp_path: Path) -> None:
+    assert run(tmp_path, size=3, turns=300) == [0, 0, 0]
+    found = [torch.load(tmp_path / f"found.{rank}") for rank in range(3)]
+    for turn in range(300):
+        expected = torch.stack([values_of(rank, turn) for rank in range(3)]).mean(0)
+        torch.testing.assert_close(found[0][turn], expected)
+        assert torch.equal(found[0][turn], found[1][turn])
+        assert torch.equal(found[0][turn], found[2][turn])
+
+
+def test_one_that_dies_is_noticed_by_all(tmp_path: Path) -> None:
+    assert run(tmp_path, size=3, turns=300, dies_at=150) == [1, 1, 1]
+    for rank in (1, 2):
+        assert (tmp_path / f"raised.{rank}").read_text() == "its connection broke"
+
+
+def test_whoever_waits_long_does_not_use_the_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_memory, "LOOKING_SECONDS", 0.01)
+    reader, writer = multiprocessing.Pipe()
+    slow = multiprocessing.get_context("fork").Process(target=_sends_late, args=(writer,))
+    slow.start()
+    before = time.process_time()
+    shared_memory._wait_for(reader)
+    assert time.process_time() - before < 0.5
+    slow.join()
+
+
+def _sends_late(writer: Connection) -> None:
+    time.sleep(1.5)
+    writer.send_bytes(b"+")
+
+
+def test_who_can_share() -> None:
+    two = Place(0, 2, 0, 2)
+    assert can_share(two, CPU)
+    assert not can_share(Place(), CPU)  # alone
+    assert not can_share(replace(two, size=4), CPU)  # two machines
+    assert not can_share(two, torch.device("cuda"))
+    many = MOST_PROCESSES + 1
+    assert not can_share(Place(0, many, 0, many), CPU)
+    assert can_share(Place(0, many - 1, 0, many - 1), CPU)
+
+
+def test_other_systems_exchange_as_torch_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "memfd_create")
+    assert not can_share(Place(0, 2, 0, 2), CPU)
