@@ -14,7 +14,7 @@ from runtime.spec import ModelSpec
 
 from .calibration import spread
 from .gates import screen, tolerances_for
-from .metrics import Floats, adjusted_thresholds, best_thresholds
+from .metrics import Floats, adjusted_thresholds, balanced_accuracy, best_thresholds, decide
 from .options import GateOptions
 from .parity import Thresholds, compare, stream
 from .sensitivity import sqnr_db
@@ -119,13 +119,14 @@ class ValidationData:
     def assess(self, model: bytes, variant: str, portable: bool) -> Assessment:
         """Hold a model file against FP32."""
         found = self.probabilities(model, variant, portable)
+        thresholds = self.thresholds_of(found)
         parity = compare(
             self.reference,
             found,
             self.labels,
             self.spec,
             reference_thresholds=self.thresholds,
-            candidate_thresholds=self.thresholds_of(found),
+            candidate_thresholds=thresholds,
         )
         verdict = screen(parity, self.gate, tolerances_for(variant))
         return Assessment(
@@ -135,7 +136,13 @@ class ValidationData:
             lost_points=100 * (parity.reference_accuracy - parity.candidate_accuracy),
             loss=cross_entropy(found, self.labels),
             sqnr_db=sqnr_db(self.reference, found),
+            balanced_percent=self._balanced(found, thresholds),
         )
+
+    def _balanced(self, found: Floats, thresholds: Thresholds) -> float | None:
+        if thresholds is None:
+            return None
+        return 100 * float(balanced_accuracy(decide(found, thresholds), self.labels).mean())
 
     def assess_quickly(self, model: bytes) -> tuple[float, float]:
         """(cross entropy in nats, SQNR in dB)."""

@@ -24,6 +24,7 @@ class Assessment:
     lost_points: float  # percentage points of it that FP32 has more
     loss: float  # mean cross entropy in nats, finer than accuracy
     sqnr_db: float  # of the probabilities; 200 when equal
+    balanced_percent: float | None = None  # mean balanced accuracy of multi-label models
 
 
 @dataclass(frozen=True)

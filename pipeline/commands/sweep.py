@@ -114,7 +114,7 @@ def _line(progress: Progress) -> str:
         return f"[red]✗[/red] {head}  {escape(trial.error)}"
     shared = f"  [dim]({', '.join(trial.shared)} taken over)[/dim]" if trial.shared else ""
     return (
-        f"[green]✓[/green] {head}  validation {trial.accuracy_percent:.2f} %, "
+        f"[green]✓[/green] {head}  validation accuracy {trial.accuracy_percent:.2f} %, "
         f"{trial.parameters:,} parameters{shared}"
     )
 

@@ -35,6 +35,7 @@ class AssessmentReport:
     lost_points: float  # percentage points that FP32 has more
     loss: float  # mean cross entropy, nats
     sqnr_db: float  # of the probabilities; 200 when equal
+    balanced_percent: float | None = None  # mean balanced accuracy, multi-label
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from exporters.gates import Verdict
     from exporters.metrics import Floats, Objective
+    from exporters.options import GateOptions
     from exporters.parity import Parity
     from exporters.score import Scores
     from exporters.scoring import Answers
@@ -74,7 +76,7 @@ def run(context: Context) -> dict[str, Any]:
 
     found: dict[str, Floats] = {}
     forms = [Answers(NETWORK, reference, chosen)]
-    rows = []
+    rows, fp32 = [], []
     for variant in context.reports["quantize"]["variants"]:
         name = variant["id"]
         model = context.inputs["quantize"] / f"{name}.onnx"
@@ -103,6 +105,8 @@ def run(context: Context) -> dict[str, Any]:
             candidate_thresholds=own,
         )
         verdict = judge(parity, recipe.gate, tolerances_for(name))
+        if variant["precision"] == "fp32":
+            fp32.append((parity, verdict))
         if not verdict.passed:
             why = "; ".join(verdict.failures)
             context.observer.note(f"{name} does not pass the gate and is not packaged: {why}")
@@ -120,13 +124,14 @@ def run(context: Context) -> dict[str, Any]:
                 "quantiles": _quantiles(reference, found[name]),
             }
         )
-    _require_fp32(rows)
+    for plain in fp32:
+        _require_fp32(*plain)
     scores = _scores(context, dataset, spec, forms)
     arrays: dict[str, Any] = {"reference": reference, **found}
     np.savez(context.out / PROBABILITIES_NAME, **arrays)
     np.savez(context.out / TRUTH_NAME, ids=dataset.test.ids, labels=dataset.test.labels)
     return {
-        "headline": _headline(rows, parity, scores),
+        "headline": _headline(rows, scores, recipe.gate),
         "probabilities": PROBABILITIES_NAME,
         "spec": spec.to_dict(),
         "reference": {
@@ -220,22 +225,49 @@ def _quantiles(reference: Floats, found: Floats) -> dict[str, float]:
     return {f"p{q}": float(np.quantile(difference, q / 100)) for q in (50, 90)}
 
 
-def _headline(rows: list[dict[str, Any]], parity: Parity, scores: Scores) -> str:
-    marks = [f"{r['id']} {r['accuracy_percent']:.2f} %{'' if r['passed'] else ' ✗'}" for r in rows]
+def _headline(rows: list[dict[str, Any]], scores: Scores, gate: GateOptions) -> str:
+    """What thresholds are chosen for, and plain accuracy with thresholds of its own beside the
+    majority answer: with those for balanced accuracy a rare label loses against it."""
+    own = {form.id: form.own for form in scores.forms}
+    accuracy = own[NETWORK].accuracy
+    refused = {row["id"] for row in rows if not row["passed"]}
     majority = f"majority answer {scores.majority.value:.2f} %"
-    return f"PyTorch {100 * parity.reference_accuracy:.2f} %; {', '.join(marks)}; {majority}"
+    by_balance = gate.thresholds == "balanced" and any(row["thresholds"] for row in rows)
+    told = {
+        name: found.balanced_accuracy if by_balance else found.accuracy
+        for name, found in own.items()
+    }
+    marks = [
+        f"{name} {value.value:.2f} %{' ✗' if name in refused else ''}"
+        for name, value in told.items()
+        if value is not None
+    ]
+    network, variants = marks[0], ", ".join(marks[1:])
+    if not by_balance or accuracy is None:
+        return f"{network}; {variants}; {majority}"
+    return (
+        f"balanced accuracy: {network}; {variants}; accuracy: {NETWORK} {accuracy.value:.2f} %, "
+        f"{majority}"
+    )
 
 
-def _require_fp32(rows: list[dict[str, Any]]) -> None:
-    """Stop when the plain export already differs from the network."""
-    for row in rows:
-        if row["precision"] == "fp32" and not row["passed"]:
-            raise GateError(
-                "the fp32 export does not answer as the PyTorch network does: "
-                + "; ".join(row["verdict"])
-                + ". Nothing is packaged. Check the network for operators that behave otherwise "
-                "in ONNX."
-            )
+def _require_fp32(parity: Parity, verdict: Verdict) -> None:
+    """Stop when the plain export already differs from the network, or when the test split is so
+    small that no variant could pass."""
+    if verdict.passed:
+        return
+    why = "; ".join(verdict.failures)
+    changed = parity.pairs.only_reference + parity.pairs.only_candidate
+    if not changed and [check.name for check in verdict.checks if not check.passed] == ["accuracy"]:
+        raise GateError(
+            f"the test split is too small for the gate: {why}. That is the fp32 export, which "
+            "gives every answer of the PyTorch network. Nothing is packaged. Give more test "
+            "images, or set gate.margin_points to what so few can show."
+        )
+    raise GateError(
+        f"the fp32 export does not answer as the PyTorch network does: {why}. Nothing is packaged. "
+        "Check the network for operators that behave otherwise in ONNX."
+    )
 
 
 def _borrows(recipe: Recipe) -> dict[str, Elsewhere]:

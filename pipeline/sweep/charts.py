@@ -82,7 +82,7 @@ def _forms(
         area, order = (_AREA, 4) if form.on_front else (_SMALLER, 3)
         axes.scatter(*place, s=area, color=inside, marker=marker, ec=edge, lw=1.0, zorder=order)
     axes.set_xlabel(label)
-    axes.set_ylabel("validation accuracy, %")
+    axes.set_ylabel(f"validation {result.metric}, %")
     pairs = list(zip(rows, places, strict=True))
     best = _steps(places)
     # on the line alone: the other forms of a trial would repeat its name

@@ -95,8 +95,8 @@ class LocalProcesses:
         with job.log.open("wb") as log:
             # a session of its own: Ctrl-C reaches it once, through close(), not twice
             process = subprocess.Popen(
-                [sys.executable, "-m", "pipeline", *job.words],
-                stdin=subprocess.DEVNULL,
+                [sys.executable, "-m", "pipeline.sweep.child", *job.words],
+                stdin=subprocess.PIPE,  # ends with this process, however that ends
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -107,7 +107,10 @@ class LocalProcesses:
         self._running[job.name] = process
 
         def wait() -> None:
-            self._ended.put((Finished(job, process.wait()), cores))
+            code = process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
+            self._ended.put((Finished(job, code), cores))
 
         threading.Thread(target=wait, daemon=True).start()
 

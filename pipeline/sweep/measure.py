@@ -3,6 +3,7 @@ is that on validation images: a test split that is chosen by measures nothing an
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -42,15 +43,16 @@ def data_of(stores: Sequence[Store]) -> Known:
     return Known()
 
 
-def forms_of(trial: str, store: Store) -> tuple[Form, ...]:
-    """The files that a finished quantize stage chose; empty without one."""
+def forms_of(trial: str, store: Store, balanced: bool) -> tuple[Form, ...]:
+    """The files that a finished quantize stage chose, with their balanced accuracy or their plain
+    one; empty without one."""
     quantize, validate = store.record("quantize"), store.record("validate")
     if quantize is None:
         return ()
     tested: dict[str, float] = {}
     if validate is not None:
         rows = validate.report["variants"]
-        tested = {row["id"]: row["accuracy_percent"] for row in rows}
+        tested = {row["id"]: _tested(row, balanced) for row in rows}
     search = quantize.report["search"]
     chosen = [row for row in search["trials"] if row["id"] in search["chosen"]]
     return tuple(
@@ -59,13 +61,22 @@ def forms_of(trial: str, store: Store) -> tuple[Form, ...]:
             id=row["id"],
             precision=row["precision"],
             portable=row["portable"],
-            accuracy_percent=row["assessment"]["accuracy_percent"],
+            accuracy_percent=row["assessment"][
+                "balanced_percent" if balanced else "accuracy_percent"
+            ],
             size_bytes=row["size_bytes"],
             test_accuracy_percent=tested.get(row["id"]),
         )
         for row in chosen
         if row["assessment"] is not None and row["assessment"]["passed"]
     )
+
+
+def _tested(row: dict[str, Any], balanced: bool) -> float:
+    """Of one variant's row in the report of the validate stage."""
+    if balanced:
+        return statistics.fmean(row["balanced_percent"])
+    return float(row["accuracy_percent"])
 
 
 def time_forms(

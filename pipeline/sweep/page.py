@@ -39,7 +39,10 @@ def best_accuracy(result: SweepResult) -> float | None:
 def notes(result: SweepResult) -> Iterator[str]:
     """What a reader has to know before choosing."""
     count = f"{result.validation_images:,}"
-    yield f"Accuracy is on validation images ({count}); the test split was not read for it."
+    yield (
+        f"{result.metric.capitalize()} is on validation images ({count}); the test split was not "
+        "read for it."
+    )
     if (error := standard_error(result)) is not None:
         yield (
             f"Differences of about {error:.2f} points and less are within one standard error, and "
@@ -60,7 +63,8 @@ def tables(result: SweepResult) -> Iterator[Table | str]:
         yield "[bold yellow]trained on SYNTHETIC images[/bold yellow]"
     yield _table(result)
     for trial in result.failed:
-        why = f"{trial.error} (log: {trial.log})" if trial.error else "not run"
+        log = f" (log: {trial.log})" if trial.log else ""
+        why = f"{trial.error}{log}" if trial.error else "not run"
         yield f"[red]✗ {escape(trial.name)}[/red]: {escape(why)}"
     for word, values in result.grid.items():
         for number, value in enumerate(values, start=1):
@@ -83,7 +87,8 @@ def _table(result: SweepResult) -> Table:
         table.add_column(escape(word.rpartition(".")[2]), no_wrap=True)
     tested = any(form.test_accuracy_percent is not None for form in result.forms)
     table.add_column("form", no_wrap=True)
-    headings = ["validation %", "ms", "kB", "parameters", "CPU-s", *(["test %"] if tested else [])]
+    metric = "validation %" if result.metric == "accuracy" else "balanced val. %"
+    headings = [metric, "ms", "kB", "parameters", "CPU-s", *(["test %"] if tested else [])]
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("front")

@@ -20,7 +20,7 @@ class Form:
     id: str  # of the variant
     precision: str  # "fp32", "fp16", "int8"
     portable: bool
-    accuracy_percent: float  # on validation images; what is chosen by
+    accuracy_percent: float  # on validation images, as SweepResult.metric says; what is chosen by
     size_bytes: int
     # One image at one thread, all forms of the sweep side by side. CPU time: on a quiet machine it
     # is the latency, and a busy one hardly disturbs it. None: not timed yet.
@@ -65,7 +65,8 @@ class SweepResult:
     finished: str  # ISO 8601, UTC
     trials: tuple[TrialResult, ...]
     task: str = ""  # "multi-class", "multi-label"
-    validation_images: int = 0
+    validation_images: int = 0  # that accuracies were measured on
+    metric: str = "accuracy"  # of forms: that which thresholds are chosen for
     synthetic: bool = False
 
     @property

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pipeline.errors import StoreError
 from pipeline.recipe import Recipe
 from pipeline.runner import Runner
 from pipeline.stages import STAGES
@@ -24,7 +25,7 @@ from pipeline.teacher import teachers_of
 from . import measure, page
 from .executor import Executor, Finished, Job
 from .grid import Axis, Trial
-from .result import SweepResult, TrialResult, mark_front
+from .result import Form, SweepResult, TrialResult, mark_front
 from .schedule import Step, steps
 
 GOALS = ("train", "quantize", "validate", "benchmark")
@@ -88,7 +89,7 @@ class _Sweep:
     ) -> None:
         self.request, self.executor, self.on_trial = request, executor, on_trial
         self.waiting: dict[str, Step] = {}  # by the name of their job
-        self.errors: dict[str, tuple[str, Path]] = {}  # by trial: in words, and the log
+        self.errors: dict[str, tuple[str, Path | None]] = {}  # by trial: in words, and the log
         self.ended: set[str] = set()  # trials
         self.shared: dict[str, list[str]] = {trial.name: [] for trial in request.trials}
 
@@ -101,7 +102,7 @@ class _Sweep:
             if finished.exit_code == 0:
                 self._done(step)
             else:
-                self._failed(step, finished)
+                self._failed(step, _error(finished), finished.job.log)
             page.write_json(self._result(), self.request.root)
         result = self._result()
         stores = {trial.name: self.request.store(trial) for trial in self.request.trials}
@@ -110,7 +111,13 @@ class _Sweep:
         return result
 
     def _begin(self, step: Step) -> None:
-        """Submit the step, unless there is nothing to do any more."""
+        """Submit the step, unless there is nothing to do any more, or its folder is in use."""
+        try:
+            self._submit(step)
+        except StoreError as exc:
+            self._failed(step, str(exc), None)
+
+    def _submit(self, step: Step) -> None:
         trial, request = step.trial, self.request
         for teacher in teachers_of(trial.recipe):
             self._runner(trial, teacher).adopt("train", list(self._donors(trial, teacher.name)))
@@ -143,11 +150,10 @@ class _Sweep:
         for follower in step.followers:
             self._begin(follower)
 
-    def _failed(self, step: Step, finished: Finished) -> None:
+    def _failed(self, step: Step, error: str, log: Path | None) -> None:
         """The trial has failed, and all that would have begun as it did."""
-        error = _error(finished)
         for trial in step.finals():
-            self.errors[trial.name] = error, finished.job.log
+            self.errors[trial.name] = error, log
             self._tell(trial)
 
     def _tell(self, trial: Trial) -> None:
@@ -172,8 +178,30 @@ class _Sweep:
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
             trials=tuple(self._trial(trial) for trial in request.trials),
             task=known.task,
-            validation_images=known.validation_images,
+            validation_images=self._images(known.validation_images),
+            metric="balanced accuracy" if self._balanced(known.task) else "accuracy",
             synthetic=known.synthetic,
+        )
+
+    def _forms(self, trial: Trial, store: Store) -> tuple[Form, ...]:
+        if self.request.until == "train":
+            return ()
+        task = measure.data_of([store]).task
+        return measure.forms_of(trial.name, store, self._balanced(task))
+
+    def _images(self, there: int) -> int:
+        """How many of ``there`` validation images a search judges files by."""
+        if self.request.until == "train":
+            return there
+        asked = [trial.recipe.quantize.search.validation_images for trial in self.request.trials]
+        return min(there, *asked)
+
+    def _balanced(self, task: str) -> bool:
+        """Whether thresholds are chosen for balanced accuracy, so that plain accuracy says little:
+        a rare label is found more often than it should be."""
+        objectives = {trial.recipe.gate.thresholds for trial in self.request.trials}
+        return (
+            self.request.until != "train" and task == "multi-label" and objectives == {"balanced"}
         )
 
     def _trial(self, trial: Trial) -> TrialResult:
@@ -185,7 +213,7 @@ class _Sweep:
         )
         if trial.name in self.errors:
             error, log = self.errors[trial.name]
-            return replace(told, status="failed", error=error, log=str(log))
+            return replace(told, status="failed", error=error, log=str(log) if log else None)
         if trial.name not in self.ended:
             return told
         store = self.request.store(trial)
@@ -199,7 +227,7 @@ class _Sweep:
             parameters=found["parameters"],
             cpu_seconds=found["cpu_seconds"],
             shared=tuple(self.shared[trial.name]),
-            forms=measure.forms_of(trial.name, store) if self.request.until != "train" else (),
+            forms=self._forms(trial, store),
         )
 
 

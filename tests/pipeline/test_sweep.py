@@ -274,6 +274,47 @@ def test_a_failure_is_told_and_the_others_go_on(recipe: Path, tmp_path: Path) ->
     assert not again.failed
 
 
+def test_a_trial_that_another_run_uses_fails_alone(recipe: Path, tmp_path: Path) -> None:
+    request = _request(recipe, "epochs=1,2", tmp_path, until="train")
+    with request.store(request.trials[1]).lock():
+        found = sweep(request, _Recorded())
+    assert [trial.status for trial in found.trials] == ["finished", "failed"]
+    assert "is in use by another run" in (found.trials[1].error or "")
+    assert found.trials[1].log is None
+    printed = " ".join(str(part) for part in page.tables(found) if isinstance(part, str))
+    assert "is in use by another run" in printed and "(log:" not in printed
+
+
+def test_attributes_are_chosen_by_what_their_thresholds_are_chosen_for(tmp_path: Path) -> None:
+    """By balanced accuracy, of as many images as the search of variants looks at."""
+    changes = (
+        "data.synthetic_images=400",
+        'data.attributes=["Eyeglasses", "Wearing_Hat"]',
+        'network.layers=[{op="conv",out=8,stride=4},{op="pool",kind="max",size="global"},'
+        '{op="linear"}]',
+        "quantize.calibration_images=64",
+        "gate.margin_points=5",
+        "quantize.search.validation_images=40",
+    )
+    axes = parse(["epochs=1"])
+    request = Request(
+        "celeba", axes, changes, trials("celeba", axes, changes), "validate", tmp_path
+    )
+    found = sweep(request, _Recorded())
+    assert (found.metric, found.validation_images) == ("balanced accuracy", 40)
+    record = request.store(request.trials[0]).record("validate")
+    assert record is not None and found.forms
+    for row, form in zip(record.report["variants"], found.forms, strict=True):
+        assert form.test_accuracy_percent == pytest.approx(sum(row["balanced_percent"]) / 2)
+        assert form.test_accuracy_percent != pytest.approx(row["accuracy_percent"])
+    assert "balanced accuracy: PyTorch" in record.report["headline"]
+    assert "validation<br>balanced accuracy" in page.render(found)
+    other = replace(
+        request, trials=trials("celeba", axes, (*changes, 'gate.thresholds="accuracy"'))
+    )
+    assert sweep(other, _Recorded()).metric == "accuracy"
+
+
 def test_what_was_to_be_shared_fails_for_all(recipe: Path, tmp_path: Path) -> None:
     request = _request(recipe, "quantize.calibration_images=16,32", tmp_path)
     found = sweep(request, _Recorded(" export"))
@@ -426,6 +467,29 @@ def test_a_killed_sweep_leaves_no_process_and_goes_on(recipe: Path, tmp_path: Pa
     shorter = _sweep(recipe, *[word.replace("400,1", "1") for word in words])
     assert shorter.exit_code == 0, shorter.output
     assert partial.stat().st_ino == kept  # the interrupted one waits for its own turn
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="not run: signals as POSIX has them")
+def test_a_sweep_that_cannot_say_goodbye_leaves_no_process(recipe: Path, tmp_path: Path) -> None:
+    words = ["--grid", "epochs=400", "--until", "train", "--artifacts", str(tmp_path)]
+    command = [sys.executable, "-m", "pipeline", "sweep", str(recipe), *words]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    folder = tmp_path / "sweeps/tiny/epochs=400/tiny"
+    _wait(lambda: len(list((folder / "2_train.partial").glob("*"))) > 1)
+    owner = int((folder / ".lock").read_text())
+    process.kill()
+    process.wait()
+    _wait(lambda: not _lives(owner))
+    assert (folder / "2_train.partial" / "resume.pt").exists()
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    state = Path(f"/proc/{process}/stat")
+    return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def _wait(true: Callable[[], bool], seconds: float = 60) -> None:

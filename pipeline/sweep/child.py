@@ -1,0 +1,21 @@
+"""What runs in the process of a trial: ``pipeline`` with the words that follow, as long as the
+sweep lives. One that is killed cannot tell its trials to stop; but their standard input ends."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import signal
+import threading
+
+
+def _stop_with_parent() -> None:
+    """Stop as Ctrl-C does, with a checkpoint, once standard input has ended."""
+    while os.read(0, 1):  # not through sys.stdin, whose lock would be held at exit
+        pass
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=_stop_with_parent, daemon=True).start()
+    runpy.run_module("pipeline", run_name="__main__", alter_sys=True)

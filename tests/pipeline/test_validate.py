@@ -1,0 +1,37 @@
+"""What the validate stage says of the plain export."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from exporters.gates import judge, tolerances_for
+from exporters.options import GateOptions
+from exporters.parity import compare
+from pipeline.errors import GateError
+from pipeline.stages.validate import _require_fp32
+from runtime.spec import ModelSpec
+
+SPEC = ModelSpec("m", "multi-class", 1, 1, 1, ("a", "b"))
+TRUTH = np.zeros(60, np.int64)
+SURE = np.tile(np.array([[0.9, 0.1]], np.float32), (60, 1))
+
+
+def test_a_test_split_that_is_too_small_is_named() -> None:
+    rounded = SURE + np.float32(1e-6)  # equal bits would be proof enough
+    parity = compare(SURE, rounded, TRUTH, SPEC)
+    options = GateOptions(margin_points=0.1)
+    with pytest.raises(
+        GateError, match=r"test split is too small for the gate: .* set gate.margin_points"
+    ):
+        _require_fp32(parity, judge(parity, options, tolerances_for("fp32")))
+    _require_fp32(parity, judge(parity, GateOptions(margin_points=20), tolerances_for("fp32")))
+
+
+def test_an_export_that_answers_otherwise_is_named() -> None:
+    other = SURE.copy()
+    other[:3] = other[:3, ::-1]
+    parity = compare(SURE, other, TRUTH, SPEC)
+    verdict = judge(parity, GateOptions(margin_points=20), tolerances_for("fp32"))
+    with pytest.raises(GateError, match=r"does not answer as the PyTorch network does: .*0\.8"):
+        _require_fp32(parity, verdict)
