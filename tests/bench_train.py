@@ -33,6 +33,7 @@ from pipeline.store import Store
 
 RESULTS_NAME = "results.json"
 SHORT = "mnist, short"
+PRECISIONS = ("fp32", "fp16", "int8")
 TARGET_PERCENT = 99.14  # of the test images, by the textbook chapter
 MOST = 1 / 20  # of the textbook's CPU time
 
@@ -156,10 +157,9 @@ def _write(file: Path, rows: list[dict[str, Any]], judged: Verdict | None) -> No
 
 
 def _print(rows: list[dict[str, Any]], judged: Verdict | None) -> None:
-    variants = list(dict.fromkeys(name for row in rows for name in row["variants"]))
-    header = ("recipe", "seed", "PyTorch %", *(f"{name} %" for name in variants))
+    header = ("recipe", "seed", "PyTorch %", *(f"{name} %" for name in PRECISIONS))
     table = Table(*header, "CPU-seconds", "epochs", "parameters", box=None)
-    for cells in _cells(rows, variants):
+    for cells in _cells(rows):
         table.add_row(*cells)
     console = Console(width=130, highlight=False)
     console.print("\nAccuracy on the test split, CPU-seconds of training")
@@ -181,11 +181,11 @@ def told(judged: Verdict) -> str:
     )
 
 
-def _cells(rows: list[dict[str, Any]], variants: list[str]) -> Iterator[list[str]]:
+def _cells(rows: list[dict[str, Any]]) -> Iterator[list[str]]:
     """One line for each run, then the means of its recipe."""
     for recipe in dict.fromkeys(row["recipe"] for row in rows):
         mine = [row for row in rows if row["recipe"] == recipe]
-        numbers = [_numbers(row, variants) for row in mine]
+        numbers = [_numbers(row) for row in mine]
         for row, values in zip(mine, numbers, strict=True):
             last = [str(row["epochs"]), f"{row['parameters']:,}"]
             yield [recipe, str(row["seed"]), *_texts(values), *last]
@@ -193,11 +193,13 @@ def _cells(rows: list[dict[str, Any]], variants: list[str]) -> Iterator[list[str
         yield [recipe, "mean", *_texts(means, digits=3), "", ""]
 
 
-def _numbers(row: dict[str, Any], variants: list[str]) -> list[float]:
-    found = [
-        row["variants"].get(name, {}).get("accuracy_percent", float("nan")) for name in variants
-    ]
-    return [row["accuracy_percent"], *found, row["cpu_seconds"]]
+def _numbers(row: dict[str, Any]) -> list[float]:
+    """Each seed's search may prefer another INT8 form; the first one that it chose stands here."""
+    found = {}
+    for name, variant in reversed(row["variants"].items()):
+        found[name.partition("-")[0]] = variant["accuracy_percent"]
+    percents = [found.get(precision, float("nan")) for precision in PRECISIONS]
+    return [row["accuracy_percent"], *percents, row["cpu_seconds"]]
 
 
 def _texts(values: list[float], digits: int = 2) -> list[str]:
