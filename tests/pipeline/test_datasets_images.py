@@ -145,8 +145,39 @@ def test_splits_of_the_source_are_kept(pets: Path, tmp_path: Path) -> None:
     assert info.counts == {"train": 15, "val": 3, "test": 6}  # validation is taken from train
     assert "The source has no val split" in note_with(info, "drawn by content")
     shutil.rmtree(pets / "Train")
-    with pytest.raises(DataError, match="one class, 'test'"):  # a folder of classes, then
+    with pytest.raises(DataError, match=r"has test and no train; expected train, with a folder"):
         run(pets, tmp_path / "none")
+
+
+def test_what_lies_beside_split_folders(pets: Path, tmp_path: Path) -> None:
+    root = _in_split_folders(pets, tmp_path / "split")
+    before = run(root, tmp_path / "before")
+    picture(900).save(root / "stray.png")
+    with pytest.raises(DataError, match=r"1 of 31 images.*\n.*stray.png: lies in no sub-folder"):
+        run(root, tmp_path / "stray")
+    info = run(root, tmp_path / "stray", bad_images="skip")
+    assert info.sha256 == before.sha256 and info.labels == ("cat", "dog", "owl")
+    (root / "stray.png").unlink()
+    (root / "Pred").mkdir()
+    (root / "Pred" / "list.txt").touch()  # without an image it could be no class either
+    assert run(root, tmp_path / "list").sha256 == before.sha256
+    picture(900).save(root / "Pred" / "1.png")
+    with pytest.raises(
+        DataError, match=r"has Pred beside test and train and val; exp.*Take Pred away, or, if all"
+    ):
+        run(root, tmp_path / "pred")
+    shutil.rmtree(root / "Pred")
+    shutil.rmtree(root / "train")
+    with pytest.raises(DataError, match=r"has test and val and no train; .* beside them\. Add it"):
+        run(root, tmp_path / "none")
+
+
+def test_a_class_may_be_called_like_a_split(pets: Path, tmp_path: Path) -> None:
+    (pets / "cat").rename(pets / "training")
+    info = run(pets, tmp_path / "out")
+    assert info.labels == ("dog", "owl", "training")
+    told = note_with(info, "not as splits")
+    assert told == "Folders read as classes, not as splits: training (beside dog, owl)."
 
 
 def test_train_images_are_a_sample_of_all_classes(pets: Path, tmp_path: Path) -> None:
