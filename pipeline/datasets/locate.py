@@ -173,7 +173,10 @@ def _images_state(folder: Path, label_file: str | None) -> dict[str, str]:
 
 
 def _file_state(path: Path) -> tuple[str, str]:
-    stat = path.stat()
+    try:
+        stat = path.stat()
+    except OSError:  # a link that leads nowhere says nothing of the files beside it
+        return path.name, "unreadable"
     return path.name, f"{stat.st_size} bytes, mtime_ns {stat.st_mtime_ns}"
 
 

@@ -585,6 +585,21 @@ def test_source_state_sees_images_and_labels(birds: Path) -> None:
     assert source_state(DataOptions(kind="images")) == {"source": "missing"}
 
 
+def test_source_state_sees_images_beside_an_unreadable_one(pets: Path, tmp_path: Path) -> None:
+    (pets / "cat" / "away.png").symlink_to(tmp_path / "nowhere.png")
+    options = DataOptions(kind="images", root=str(pets), bad_images="skip")
+    states = [source_state(options)]
+    run(pets, tmp_path / "out", bad_images="skip")
+    assert left_out(tmp_path / "out").keys() == {"cat/away.png"}
+    (pets / "dog" / "4.png").unlink()
+    states.append(source_state(options))
+    picture(50).save(pets / "dog" / "5.png")
+    states.append(source_state(options))
+    picture(51).save(tmp_path / "nowhere.png")
+    states.append(source_state(options))
+    assert len({str(state) for state in states}) == 4
+
+
 def test_a_missing_debian_data_set_names_its_package() -> None:
     with pytest.raises(DataError, match=r"apt-get install dataset-nobody\..*data.root=FOLDER"):
         folder_of("/usr/share/datasets/nobody")
