@@ -24,12 +24,24 @@ class Files:
 
 
 def walk(root: Path) -> Files:
-    """The files below ``root``, through links too. Raises DataError when it cannot be read."""
+    """The files below ``root``, through links too.
+
+    Raises DataError when it cannot be read, and when the name of an image is not UTF-8.
+    """
     images: list[str] = []
     others: list[str] = []
     for path in _files(root):
         name = path.relative_to(root).as_posix()
-        (images if path.suffix.lower() in SUFFIXES else others).append(name)
+        if path.suffix.lower() in SUFFIXES:
+            images.append(name)
+        else:
+            others.append(escaped(name))
+    misnamed = sorted(escaped(name) for name in images if escaped(name) != name)
+    if misnamed:  # lists, hashes and reports are UTF-8 and could not name them
+        raise DataError(
+            f"{root} has {len(misnamed):,} images whose names, or folders' names, are not UTF-8: "
+            f"{some(misnamed)}. Rename them; convmv does so for whole folders."
+        )
     return Files(tuple(sorted(images)), tuple(sorted(others)))
 
 
@@ -39,6 +51,11 @@ def note_others(files: Files, known: str | None = None) -> tuple[str, ...]:
     if not others:
         return ()
     return (f"{len(others):,} files are no images by their ending: {some(others)}.",)
+
+
+def escaped(name: str) -> str:
+    """The name, with bytes that are not UTF-8 written as \\xe9."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def some(names: Sequence[str]) -> str:

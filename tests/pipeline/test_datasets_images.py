@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -207,6 +210,34 @@ def test_files_of_the_system_are_no_images(pets: Path, tmp_path: Path) -> None:
     (pets / "licence.txt").touch()
     told = note_with(run(pets, tmp_path / "c"), "no images by their ending")
     assert told == "1 files are no images by their ending: licence.txt."
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other file systems refuse such names")
+def test_names_that_are_not_utf_8(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    licence = Path(os.fsdecode(os.fsencode(pets) + b"/licen\xe7a.txt"))
+    licence.touch()
+    assert "licen\\xe7a.txt" in note_with(run(pets, tmp_path / "out"), "no images by their ending")
+    picture(0).save(pets / "cat" / "größe\U0001f426.png")  # UTF-8 is welcome
+    run(pets, tmp_path / "out")
+    options = DataOptions(kind="images", root=str(pets), bad_images="skip")
+    for name in (b"cat/caf\xe9.png", b"caf\xe9/1.png"):
+        path = Path(os.fsdecode(os.fsencode(pets) + b"/" + name))
+        path.parent.mkdir(exist_ok=True)
+        picture(1).save(path)
+        shown = re.escape(name.decode("ascii", "backslashreplace"))
+        with pytest.raises(DataError, match=rf"1 images whose names.*: {shown}\. Rename them"):
+            run(pets, tmp_path / "out", bad_images="skip")
+        assert source_state(options) == {"source": "missing"}  # and no run makes it fresh
+        path.unlink()
+    moved = pets.rename(os.fsdecode(os.fsencode(pets) + b"\xe9"))
+    with pytest.raises(
+        DataError, match=r"data\.root = '.*pets\\xe9' is not UTF-8\. Rename the fil"
+    ):
+        run(moved, tmp_path / "out")
+    monkeypatch.chdir(moved)  # the recipe doesn't name it
+    assert run(Path(), tmp_path / "out").name == "pets\\xe9"
 
 
 # --- CSV files ------------------------------------------------------------------------------
