@@ -90,6 +90,7 @@ def arrays_from_images(job: Job) -> DatasetInfo:
     listed = read_list(job.options)
     for text in listed.notes:
         job.note(text)
+    job.left_out.extend(listed.unlisted)
     everything = job.folder / _DECODED
     try:
         images = _decode(job, listed, everything)

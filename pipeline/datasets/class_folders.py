@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.datasets.image_files import SUFFIXES, note_others, some, walk
+from pipeline.datasets.image_files import SUFFIXES, note_files, some, walk
 from pipeline.datasets.image_list import NO_SPLIT, SPLIT_WORDS, ImageList, LeftOut
 from pipeline.errors import DataError
 
@@ -40,6 +40,10 @@ def read_class_folders(root: Path, labels: Sequence[str] | None = None) -> Image
             rows.append((name, folders[0], split))
         else:
             unusable.append(LeftOut(name, "lies in no sub-folder of a class"))
+    if files.without_images:
+        notes += (
+            f"{len(files.without_images):,} folders hold no image: {some(files.without_images)}.",
+        )
     names = _class_names(root, rows, labels)
     index = {name: i for i, name in enumerate(names)}
     return ImageList(
@@ -49,7 +53,7 @@ def read_class_folders(root: Path, labels: Sequence[str] | None = None) -> Image
         names,
         np.array([split for _, _, split in rows], np.int8),
         tuple(unusable),
-        (*notes, *note_others(files)),
+        (*notes, *note_files(files)),
     )
 
 

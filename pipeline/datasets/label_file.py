@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.datasets.class_folders import check_names
-from pipeline.datasets.image_files import SUFFIXES, Files, note_others, some, walk
-from pipeline.datasets.image_list import NO_SPLIT, SPLIT_WORDS, ImageList, LeftOut
+from pipeline.datasets.image_files import SUFFIXES, Files, note_files, some, walk
+from pipeline.datasets.image_list import LEFT_OUT_NAME, NO_SPLIT, SPLIT_WORDS, ImageList, LeftOut
 from pipeline.errors import DataError
 
 FILE_COLUMNS = (
@@ -89,15 +89,15 @@ def read_label_file(root: Path, path: Path, columns: Columns = Columns()) -> Ima
         labels, names = _attributes(table, chosen, rows)
     else:
         labels, names = _classes(table, chosen[0], rows, columns.labels)
-    notes = list(note_others(files, _inside(path, root)))
+    notes = list(note_files(files, _inside(path, root)))
     if unlisted := sorted(known - found.keys()):
         notes.append(
-            f"{len(unlisted):,} images have no row in {path.name} and are left out: "
-            f"{some(unlisted)}."
+            f"{len(unlisted):,} images have no row in {path.name} and are left out "
+            f"({LEFT_OUT_NAME} has them all): {some(unlisted)}."
         )
     return ImageList(
         root, tuple(sorted(found)), labels, names, _splits(table, rows), tuple(unusable),
-        tuple(notes),
+        tuple(notes), tuple(LeftOut(name, f"has no row in {path.name}") for name in unlisted),
     )  # fmt: skip
 
 

@@ -205,11 +205,24 @@ def test_files_of_the_system_are_no_images(pets: Path, tmp_path: Path) -> None:
     (pets / "cat" / ".DS_Store").touch()
     (pets / "__MACOSX" / "cat").mkdir(parents=True)
     (pets / "__MACOSX" / "cat" / "1.png").touch()
-    (pets / "cat" / "round").symlink_to(pets, target_is_directory=True)  # leads back to itself
     assert run(pets, tmp_path / "b") == before
     (pets / "licence.txt").touch()
     told = note_with(run(pets, tmp_path / "c"), "no images by their ending")
     assert told == "1 files are no images by their ending: licence.txt."
+
+
+def test_folders_that_are_no_class_are_told(pets: Path, tmp_path: Path) -> None:
+    before = run(pets, tmp_path / "a")
+    (pets / "cat" / "round").symlink_to(pets, target_is_directory=True)  # leads back to itself
+    (pets / "hound").symlink_to(pets / "dog", target_is_directory=True)
+    for name in ("emu/raw", "gnu", "dog/masks"):
+        (pets / name).mkdir(parents=True)
+    (pets / "emu" / "raw" / "1.heic").touch()
+    info = run(pets, tmp_path / "b")
+    assert info.labels == before.labels and info.sha256 == before.sha256
+    told = note_with(info, "by links, the same as others and left out")
+    assert told.endswith(": cat/round = ., hound = dog.")
+    assert note_with(info, "hold no image") == "3 folders hold no image: dog/masks, emu, gnu."
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other file systems refuse such names")
@@ -314,8 +327,16 @@ def test_rows_without_image_and_images_without_row(birds: Path, tmp_path: Path) 
         run(birds, tmp_path / "out", label_file="birds.csv")
     info = run(birds, tmp_path / "out", label_file="birds.csv", bad_images="skip")
     assert sum(info.counts.values()) == 11
-    assert left_out(tmp_path / "out") == {"03.png": "is not there (birds.csv, line 5)"}
+    assert left_out(tmp_path / "out") == {
+        "03.png": "is not there (birds.csv, line 5)",
+        "new.png": "has no row in birds.csv",
+    }
     assert "new.png" in note_with(info, "1 images have no row in birds.csv and are left out")
+    picture(3).save(birds / "03.png")
+    (birds / "more").symlink_to(birds, target_is_directory=True)
+    info = run(birds, tmp_path / "out", label_file="birds.csv")  # no row is no reason to refuse
+    assert left_out(tmp_path / "out") == {"new.png": "has no row in birds.csv"}
+    assert "more = ." in note_with(info, "by links")
 
 
 @pytest.mark.parametrize(
