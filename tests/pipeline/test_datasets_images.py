@@ -273,6 +273,8 @@ CSV: dict[str, tuple[str, tuple[str, ...]]] = {
     "tabs": ("file\tkind\n{\t}", ("crow", "wren")),
     "byte order mark": ("\ufefffile,kind\n{}", ("crow", "wren")),
     "label first": ("kind,path\n{<}", ("crow", "wren")),
+    "pandas": (",file,kind\n{#}", ("crow", "wren")),
+    "kind called name": ("photo,name\n{}", ("crow", "wren")),
     "without endings": ("id,kind\n{-}", ("crow", "wren")),
     "windows": ("file,kind\r\n{}", ("crow", "wren")),
     "blank lines": ("file,kind\n\n{}\n\n", ("crow", "wren")),
@@ -291,7 +293,7 @@ def test_a_column_of_classes(birds: Path, tmp_path: Path, case: str) -> None:
         text += '12.png,"crow, black"\n13.png,"crow, black"\n'
     for mark, row in {
         "{}": "{0},{1}", "{;}": "{0};{1}", "{\t}": "{0}\t{1}", "{<}": "{1},./{0}", "{-}": "{2},{1}",
-        "{+}": "{0},{1}",
+        "{+}": "{0},{1}", "{#}": "7,{0},{1}",
     }.items():  # fmt: skip
         rows = "".join(row.format(a, b, a.split(".")[0]) + "\n" for a, b in pairs)
         text = text.replace(mark, rows)
@@ -303,6 +305,15 @@ def test_a_column_of_classes(birds: Path, tmp_path: Path, case: str) -> None:
         kind = "wren" if int(name[:2]) % 2 else "crow"
         if "+" not in CSV[case][0] or 0 < int(name[:2]) < 12:
             assert info.labels[label] == kind
+
+
+def test_attributes_may_look_like_names_of_images(birds: Path, tmp_path: Path) -> None:
+    for i in (0, 1):
+        (birds / f"{i:02d}.png").rename(birds / f"{i}.png")
+    rows = [f"{i % 2},{0 if i < 2 else 1},{i if i < 2 else f'{i:02d}'}.png" for i in range(12)]
+    (birds / "birds.csv").write_text("\n".join(["wings,beak,photo", *rows]))
+    info = run(birds, tmp_path / "out", label_file="birds.csv", val_share=0.25, test_share=0.25)
+    assert info.labels == ("wings", "beak") and sum(info.counts.values()) == 12
 
 
 def test_a_split_column_is_obeyed_and_a_column_can_be_chosen(birds: Path, tmp_path: Path) -> None:
@@ -346,6 +357,8 @@ def test_rows_without_image_and_images_without_row(birds: Path, tmp_path: Path) 
         ("00.png,1\n01.png,0\n", {}, "begins with '00.png, 1', which names an image; exp"),
         ("file\n00.png\n", {}, "has one column, 'file'; expected at least two"),
         ("file,a,a\n", {}, "expected distinct names"),
+        (",a\n00.png,1\n", {}, "has the columns '', 'a'; expected distinct names"),
+        (",a,b\n00.png,1,1\n", {}, "has the columns '', 'a', 'b'; expected distinct names"),
         ("file,a\nx.png,1\n", {}, "of 1 rows none names an image in .*'x.png' in .*'00.png' in t"),
         ("file,a\n", {}, "there is no row"),
         ("file,a\n00.png,1,2\n", {}, "line 2: 3 cells; expected 2"),
