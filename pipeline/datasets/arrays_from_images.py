@@ -20,7 +20,7 @@ from pipeline.datasets.arrays import SPLITS, DatasetInfo, Split, take_rows, writ
 from pipeline.datasets.class_folders import read_class_folders
 from pipeline.datasets.decode import Decoded, Target, decode_files
 from pipeline.datasets.duplicates import judge_duplicates
-from pipeline.datasets.image_files import NAMED, some
+from pipeline.datasets.image_files import NAMED, escaped, some
 from pipeline.datasets.image_list import NO_SPLIT, ImageList, LeftOut
 from pipeline.datasets.job import UNKNOWN, Job, hash_lines
 from pipeline.datasets.label_file import Columns, read_label_file
@@ -90,6 +90,7 @@ def arrays_from_images(job: Job) -> DatasetInfo:
     listed = read_list(job.options)
     for text in listed.notes:
         job.note(text)
+    job.left_out.extend(listed.unlisted)
     everything = job.folder / _DECODED
     try:
         images = _decode(job, listed, everything)
@@ -105,7 +106,7 @@ def arrays_from_images(job: Job) -> DatasetInfo:
     finally:
         everything.unlink(missing_ok=True)
     return DatasetInfo(
-        name=listed.root.resolve().name,
+        name=escaped(listed.root.resolve().name),
         task=listed.task,
         labels=listed.names,
         counts={name: len(rows[name]) for name in SPLITS},

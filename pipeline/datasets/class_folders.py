@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.datasets.image_files import SUFFIXES, note_others, some, walk
+from pipeline.datasets.image_files import SUFFIXES, note_files, some, walk
 from pipeline.datasets.image_list import NO_SPLIT, SPLIT_WORDS, ImageList, LeftOut
 from pipeline.errors import DataError
 
@@ -30,16 +30,20 @@ def read_class_folders(root: Path, labels: Sequence[str] | None = None) -> Image
             f"{root} holds no image but {found}; expected files ending in {', '.join(SUFFIXES)}, "
             "in a sub-folder for each class."
         )
-    by_split = _has_split_folders(files.images)
+    by_split, notes = _split_folders(root, files.images)
     rows: list[tuple[str, str, int]] = []  # (file, class, split)
     unusable: list[LeftOut] = []
     for name in files.images:
         *folders, _ = name.split("/")
-        split = SPLIT_WORDS[folders.pop(0).lower()] if by_split else NO_SPLIT
+        split = SPLIT_WORDS[folders.pop(0).lower()] if by_split and folders else NO_SPLIT
         if folders:
             rows.append((name, folders[0], split))
         else:
             unusable.append(LeftOut(name, "lies in no sub-folder of a class"))
+    if files.without_images:
+        notes += (
+            f"{len(files.without_images):,} folders hold no image: {some(files.without_images)}.",
+        )
     names = _class_names(root, rows, labels)
     index = {name: i for i, name in enumerate(names)}
     return ImageList(
@@ -49,14 +53,38 @@ def read_class_folders(root: Path, labels: Sequence[str] | None = None) -> Image
         names,
         np.array([split for _, _, split in rows], np.int8),
         tuple(unusable),
-        note_others(files),
+        (*notes, *note_files(files)),
     )
 
 
-def _has_split_folders(images: Sequence[str]) -> bool:
-    """Whether the top folders are train, val and test rather than classes."""
-    tops = {name.split("/")[0].lower() if "/" in name else "" for name in images}
-    return tops <= SPLIT_WORDS.keys() and any(SPLIT_WORDS[top] == 0 for top in tops)
+def _split_folders(root: Path, images: Sequence[str]) -> tuple[bool, tuple[str, ...]]:
+    """Whether the top folders are train, val and test rather than classes, and what to tell of it.
+
+    Images that lie in no folder don't decide. Raises DataError when it can't be told, for a network
+    that tells train from test images looks like a good one.
+    """
+    tops = sorted({name.split("/")[0] for name in images if "/" in name})
+    words = [top for top in tops if top.lower() in SPLIT_WORDS]
+    others = [top for top in tops if top not in words]
+    splits = {SPLIT_WORDS[top.lower()] for top in words}
+    if not words:
+        return False, ()
+    if not others and 0 in splits:
+        return True, ()
+    if not others:
+        raise DataError(
+            f"{root} has {' and '.join(words)} and no train; expected train, with a folder for "
+            f"each class, beside {'them' if len(words) > 1 else 'it'}. Add it, or, if these are "
+            "classes, rename one."
+        )
+    if 0 in splits and len(splits) > 1:
+        raise DataError(
+            f"{root} has {some(others)} beside {' and '.join(words)}; expected train, val and test "
+            f"alone, or classes alone. Take {some(others)} away, or, if all are classes, rename "
+            f"{' and '.join(words)}."
+        )
+    told = f"Folders read as classes, not as splits: {', '.join(words)} (beside {some(others)})."
+    return False, (told,)
 
 
 def _class_names(

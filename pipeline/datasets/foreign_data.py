@@ -15,7 +15,7 @@ from exporters.model_inputs import InputSpec, Layout, ModelInputs, PixelForm
 from exporters.onnx_file import to_bytes
 from exporters.preprocess_graph import resize_graph
 from pipeline.datasets.decode import Target, decode_files, refuse_failures
-from pipeline.datasets.image_files import SUFFIXES
+from pipeline.datasets.image_files import SUFFIXES, escaped
 from pipeline.errors import DataError
 
 FEWEST = 16  # images on either side: fewer give neither ranges nor a share of equal answers
@@ -117,7 +117,7 @@ def _from_images(folder: Path, wanted: Wanted, work: Path, progress: Progress) -
         ModelInputs(spec, pixels[0], form),
         ModelInputs(spec, pixels[1] if len(rows) == len(pixels[1]) else pixels[1][rows], form),
         labels,
-        tuple(classes) if labels is not None else (),
+        tuple(map(escaped, classes)) if labels is not None else (),
         tuple(digest.hex() for part in digests for digest in part),
         tuple(notes),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pipeline.errors import DataError
 
@@ -21,24 +21,61 @@ class Files:
 
     images: tuple[str, ...]  # sorted, relative, with /
     others: tuple[str, ...]  # by their ending no images
+    without_images: tuple[str, ...]  # folders with none in or below them; not those inside these
+    repeated: tuple[str, ...]  # "b = a": folders that links reach a second time, not read again
 
 
 def walk(root: Path) -> Files:
-    """The files below ``root``, through links too. Raises DataError when it cannot be read."""
+    """The files below ``root``, through links too.
+
+    Raises DataError when it cannot be read, and when the name of an image is not UTF-8.
+    """
     images: list[str] = []
     others: list[str] = []
-    for path in _files(root):
-        name = path.relative_to(root).as_posix()
-        (images if path.suffix.lower() in SUFFIXES else others).append(name)
-    return Files(tuple(sorted(images)), tuple(sorted(others)))
+    folders: list[str] = []
+    repeated: list[str] = []
+    for place, files, same in _folders(root):
+        if same is not None:
+            repeated.append(f"{escaped(place)} = {escaped(same)}")
+            continue
+        folders.append(place)
+        for file in files:
+            name = file if place == "." else f"{place}/{file}"
+            if file.lower().endswith(SUFFIXES):
+                images.append(name)
+            else:
+                others.append(escaped(name))
+    misnamed = sorted(escaped(name) for name in images if escaped(name) != name)
+    if misnamed:  # lists, hashes and reports are UTF-8 and could not name them
+        raise DataError(
+            f"{root} has {len(misnamed):,} images whose names, or folders' names, are not UTF-8: "
+            f"{some(misnamed)}. Rename them; convmv does so for whole folders."
+        )
+    return Files(
+        tuple(sorted(images)),
+        tuple(sorted(others)),
+        tuple(map(escaped, _without_images(folders, images))),
+        tuple(repeated),
+    )
 
 
-def note_others(files: Files, known: str | None = None) -> tuple[str, ...]:
-    """Which files were no images; ``known`` is a list that lies among them."""
-    others = [name for name in files.others if name != known]
-    if not others:
-        return ()
-    return (f"{len(others):,} files are no images by their ending: {some(others)}.",)
+def note_files(files: Files, known: str | None = None) -> tuple[str, ...]:
+    """Which files were no images and which folders were not read a second time; ``known`` is a list
+    that lies among the files."""
+    notes = []
+    if others := [name for name in files.others if name != known]:
+        notes.append(f"{len(others):,} files are no images by their ending: {some(others)}.")
+    if files.repeated:
+        notes.append(
+            f"{len(files.repeated):,} folders are, by links, the same as others and left out: "
+            f"{some(files.repeated)}."
+        )
+    return tuple(notes)
+
+
+def escaped(name: str) -> str:
+    """The name, with bytes that are not UTF-8 written as \\xe9."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def some(names: Sequence[str]) -> str:
@@ -47,18 +84,28 @@ def some(names: Sequence[str]) -> str:
     return shown if len(names) <= NAMED else f"{shown} and {len(names) - NAMED:,} more"
 
 
-def _files(root: Path) -> Iterator[Path]:
+def _folders(root: Path) -> Iterator[tuple[str, list[str], str | None]]:
+    """(folder, its files, None), or (folder, [], the same folder under the name seen before)."""
+
     def refuse(exc: OSError) -> None:
         raise DataError(f"{exc.filename} cannot be read: {exc.strerror or exc}.") from exc
 
-    seen: set[str] = set()  # a link to a folder above it would lead round for ever
+    seen: dict[str, str] = {}  # a link to a folder above it would lead round for ever
     for place, folders, files in os.walk(root, onerror=refuse, followlinks=True):
-        real = os.path.realpath(place)
+        name, real = Path(place).relative_to(root).as_posix(), os.path.realpath(place)
         if real in seen:
             folders.clear()
+            yield name, [], seen[real]
             continue
-        seen.add(real)
+        seen[real] = name
         # ".*": a system's own, such as the "._photo.jpg" of macOS, which is no photo;
         # "__MACOSX": the folder that its archives keep those in
         folders[:] = sorted(n for n in folders if not n.startswith(".") and n != "__MACOSX")
-        yield from (Path(place) / name for name in files if not name.startswith("."))
+        yield name, [file for file in files if not file.startswith(".")], None
+
+
+def _without_images(folders: Sequence[str], images: Sequence[str]) -> list[str]:
+    holding = {PurePosixPath(folder or ".") for folder in {n.rpartition("/")[0] for n in images}}
+    used = holding | {parent for folder in holding for parent in folder.parents}
+    unused = (path for path in map(PurePosixPath, folders) if path not in used)
+    return sorted(str(path) for path in unused if path.parent in used)

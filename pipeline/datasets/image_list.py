@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+LEFT_OUT_NAME = "left_out.csv"  # beside the arrays, when anything was
 NO_SPLIT = -1  # the source does not say; otherwise the index in arrays.SPLITS
 # what folders, and values in a column "split", are called: torchvision's, Keras' and Kaggle's words
 SPLIT_WORDS = {
@@ -36,6 +37,7 @@ class ImageList:
     splits: NDArray[np.int8]  # [N]: 0 train, 1 val, 2 test, or NO_SPLIT
     unusable: tuple[LeftOut, ...]  # images without a label, rows without an image
     notes: tuple[str, ...]
+    unlisted: tuple[LeftOut, ...] = ()  # images that a list has no row for: no fault, but told
 
     @property
     def task(self) -> Literal["multi-class", "multi-label"]:

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.datasets.image_files import some
-from pipeline.datasets.image_list import LeftOut
+from pipeline.datasets.image_list import LEFT_OUT_NAME, LeftOut
 from pipeline.errors import DataError
 from pipeline.recipe import DataOptions, PreprocessOptions
 
-LEFT_OUT_NAME = "left_out.csv"  # beside the arrays, when anything was
 UNKNOWN = "unknown"  # the default of data.licence
 _ABRIDGED = 10  # lines of an error message
 

@@ -1,9 +1,9 @@
 """Images with a CSV file of their labels -> ``ImageList``. Reads no image.
 
-The first line names the columns. One column (see FILE_COLUMNS, else the first) names the images,
-relative to the data's folder; a column "split", if there is one, says train, val or test. Of the
-others, one alone is the class of each image; several are attributes, 1 or 0 (or 1 or -1, true or
-false) each.
+The first line names the columns. One column names the images, relative to the data's folder; a
+column "split", if there is one, says train, val or test. Of the others, one alone is the class of
+each image; several are attributes, 1 or 0 (or 1 or -1, true or false) each. A first column without
+a name, the row numbers that pandas writes, is not read.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.datasets.class_folders import check_names
-from pipeline.datasets.image_files import SUFFIXES, Files, note_others, some, walk
-from pipeline.datasets.image_list import NO_SPLIT, SPLIT_WORDS, ImageList, LeftOut
+from pipeline.datasets.image_files import SUFFIXES, Files, note_files, some, walk
+from pipeline.datasets.image_list import LEFT_OUT_NAME, NO_SPLIT, SPLIT_WORDS, ImageList, LeftOut
 from pipeline.errors import DataError
 
 FILE_COLUMNS = (
     "file", "filename", "file_name", "image", "image_id", "image_path", "img", "path", "filepath",
     "name", "id",
 )  # fmt: skip
+_SAMPLE = 200  # rows that are looked at to find the column of images
 _SPLIT_COLUMNS = ("split", "partition", "subset", "set")
 _DELIMITERS = ",;\t"
 _TRUTH = {"1": 1, "0": 0, "-1": 0, "1.0": 1, "0.0": 0, "-1.0": 0, "true": 1, "false": 0}
@@ -89,15 +90,15 @@ def read_label_file(root: Path, path: Path, columns: Columns = Columns()) -> Ima
         labels, names = _attributes(table, chosen, rows)
     else:
         labels, names = _classes(table, chosen[0], rows, columns.labels)
-    notes = list(note_others(files, _inside(path, root)))
+    notes = list(note_files(files, _inside(path, root)))
     if unlisted := sorted(known - found.keys()):
         notes.append(
-            f"{len(unlisted):,} images have no row in {path.name} and are left out: "
-            f"{some(unlisted)}."
+            f"{len(unlisted):,} images have no row in {path.name} and are left out "
+            f"({LEFT_OUT_NAME} has them all): {some(unlisted)}."
         )
     return ImageList(
         root, tuple(sorted(found)), labels, names, _splits(table, rows), tuple(unusable),
-        tuple(notes),
+        tuple(notes), tuple(LeftOut(name, f"has no row in {path.name}") for name in unlisted),
     )  # fmt: skip
 
 
@@ -117,22 +118,44 @@ def _read(path: Path, files: Files) -> _Table:
     lines = [(number, cells) for number, cells in lines if any(cells)]
     if not lines:
         raise DataError(f"{path} is empty; expected a header and a row for each image.")
-    header = tuple(lines[0][1])
-    _check_header(path, header, files)
-    for number, cells in lines[1:]:
+    header, rows = tuple(lines[0][1]), lines[1:]
+    for number, cells in rows:
         if len(cells) != len(header):
             raise DataError(
                 f"{path}, line {number}: {len(cells)} cells; expected {len(header)}, as in the "
                 f"header. Quote cells that hold a {delimiter!r}."
             )
-    lowered = [name.lower() for name in header]
-    file_column = next((lowered.index(name) for name in FILE_COLUMNS if name in lowered), 0)
-    split_column = next((lowered.index(name) for name in _SPLIT_COLUMNS if name in lowered), None)
-    return _Table(path, header, lines[1:], file_column, split_column)
-
-
-def _check_header(path: Path, header: tuple[str, ...], files: Files) -> None:
+    if len(header) > 2 and not header[0] and all(cells[0].isdecimal() for _, cells in rows):
+        header, rows = header[1:], [(number, cells[1:]) for number, cells in rows]
     known = set(files.images)
+    _check_header(path, header, known)
+    lowered = [name.lower() for name in header]
+    split_column = next((lowered.index(name) for name in _SPLIT_COLUMNS if name in lowered), None)
+    file_column = _file_column(lowered, split_column, rows, known)
+    return _Table(path, header, rows, file_column, split_column)
+
+
+def _file_column(
+    header: Sequence[str],
+    split_column: int | None,
+    rows: Sequence[tuple[int, list[str]]],
+    known: set[str],
+) -> int:
+    """The column whose cells name the most images; of equal ones, the first by FILE_COLUMNS.
+
+    Different images are counted: a column of 0 and 1 may name 0.png and 1.png, again and again.
+    """
+    usual = [header.index(name) for name in FILE_COLUMNS if name in header]
+    columns = [*usual, *(i for i in range(len(header)) if i not in (*usual, split_column))]
+    sample = [cells for _, cells in rows[:: len(rows) // _SAMPLE + 1]]
+
+    def images(column: int) -> int:
+        return len({_image_of(cells[column], known) for cells in sample} & known)
+
+    return max(columns, key=images)
+
+
+def _check_header(path: Path, header: tuple[str, ...], known: set[str]) -> None:
     if any(cell.lower().endswith(SUFFIXES) or _image_of(cell, known) in known for cell in header):
         raise DataError(
             f"{path} begins with {', '.join(header)[:80]!r}, which names an image; expected a "

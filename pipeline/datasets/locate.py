@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.datasets.image_files import walk
+from pipeline.datasets.image_files import escaped, walk
 from pipeline.errors import DataError
 from pipeline.recipe import DataOptions
 
@@ -61,6 +61,7 @@ def cache_folder() -> Path:
 
 def folder_of(root: str) -> Path:
     """The folder that ``data.root`` names; raises DataError when there is none."""
+    _check_utf8("data.root", root)
     path = Path(root).expanduser()
     if path.is_dir():
         return path
@@ -76,6 +77,7 @@ def folder_of(root: str) -> Path:
 
 def find_label_file(root: Path, name: str) -> Path:
     """The file that ``data.label_file`` names, from here or from ``root``; raises DataError."""
+    _check_utf8("data.label_file", name)
     for path in (Path(name).expanduser(), root / name):
         if path.is_file():
             return path
@@ -83,6 +85,12 @@ def find_label_file(root: Path, name: str) -> Path:
         f"data.label_file = {name!r} is not there; expected a CSV file, by its path from here or "
         f"from {root}. Correct it."
     )
+
+
+def _check_utf8(key: str, path: str) -> None:
+    """Here, for recipe and manifest are UTF-8, and the latter is written after the training."""
+    if escaped(path) != path:
+        raise DataError(f"{key} = '{escaped(path)}' is not UTF-8. Rename the file or folder.")
 
 
 def find_idx(folder: Path) -> tuple[Path, ...]:
@@ -173,7 +181,10 @@ def _images_state(folder: Path, label_file: str | None) -> dict[str, str]:
 
 
 def _file_state(path: Path) -> tuple[str, str]:
-    stat = path.stat()
+    try:
+        stat = path.stat()
+    except OSError:  # a link that leads nowhere says nothing of the files beside it
+        return path.name, "unreadable"
     return path.name, f"{stat.st_size} bytes, mtime_ns {stat.st_mtime_ns}"
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -145,8 +148,39 @@ def test_splits_of_the_source_are_kept(pets: Path, tmp_path: Path) -> None:
     assert info.counts == {"train": 15, "val": 3, "test": 6}  # validation is taken from train
     assert "The source has no val split" in note_with(info, "drawn by content")
     shutil.rmtree(pets / "Train")
-    with pytest.raises(DataError, match="one class, 'test'"):  # a folder of classes, then
+    with pytest.raises(DataError, match=r"has test and no train; expected train, with a folder"):
         run(pets, tmp_path / "none")
+
+
+def test_what_lies_beside_split_folders(pets: Path, tmp_path: Path) -> None:
+    root = _in_split_folders(pets, tmp_path / "split")
+    before = run(root, tmp_path / "before")
+    picture(900).save(root / "stray.png")
+    with pytest.raises(DataError, match=r"1 of 31 images.*\n.*stray.png: lies in no sub-folder"):
+        run(root, tmp_path / "stray")
+    info = run(root, tmp_path / "stray", bad_images="skip")
+    assert info.sha256 == before.sha256 and info.labels == ("cat", "dog", "owl")
+    (root / "stray.png").unlink()
+    (root / "Pred").mkdir()
+    (root / "Pred" / "list.txt").touch()  # without an image it could be no class either
+    assert run(root, tmp_path / "list").sha256 == before.sha256
+    picture(900).save(root / "Pred" / "1.png")
+    with pytest.raises(
+        DataError, match=r"has Pred beside test and train and val; exp.*Take Pred away, or, if all"
+    ):
+        run(root, tmp_path / "pred")
+    shutil.rmtree(root / "Pred")
+    shutil.rmtree(root / "train")
+    with pytest.raises(DataError, match=r"has test and val and no train; .* beside them\. Add it"):
+        run(root, tmp_path / "none")
+
+
+def test_a_class_may_be_called_like_a_split(pets: Path, tmp_path: Path) -> None:
+    (pets / "cat").rename(pets / "training")
+    info = run(pets, tmp_path / "out")
+    assert info.labels == ("dog", "owl", "training")
+    told = note_with(info, "not as splits")
+    assert told == "Folders read as classes, not as splits: training (beside dog, owl)."
 
 
 def test_train_images_are_a_sample_of_all_classes(pets: Path, tmp_path: Path) -> None:
@@ -171,11 +205,52 @@ def test_files_of_the_system_are_no_images(pets: Path, tmp_path: Path) -> None:
     (pets / "cat" / ".DS_Store").touch()
     (pets / "__MACOSX" / "cat").mkdir(parents=True)
     (pets / "__MACOSX" / "cat" / "1.png").touch()
-    (pets / "cat" / "round").symlink_to(pets, target_is_directory=True)  # leads back to itself
     assert run(pets, tmp_path / "b") == before
     (pets / "licence.txt").touch()
     told = note_with(run(pets, tmp_path / "c"), "no images by their ending")
     assert told == "1 files are no images by their ending: licence.txt."
+
+
+def test_folders_that_are_no_class_are_told(pets: Path, tmp_path: Path) -> None:
+    before = run(pets, tmp_path / "a")
+    (pets / "cat" / "round").symlink_to(pets, target_is_directory=True)  # leads back to itself
+    (pets / "hound").symlink_to(pets / "dog", target_is_directory=True)
+    for name in ("emu/raw", "gnu", "dog/masks"):
+        (pets / name).mkdir(parents=True)
+    (pets / "emu" / "raw" / "1.heic").touch()
+    info = run(pets, tmp_path / "b")
+    assert info.labels == before.labels and info.sha256 == before.sha256
+    told = note_with(info, "by links, the same as others and left out")
+    assert told.endswith(": cat/round = ., hound = dog.")
+    assert note_with(info, "hold no image") == "3 folders hold no image: dog/masks, emu, gnu."
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other file systems refuse such names")
+def test_names_that_are_not_utf_8(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    licence = Path(os.fsdecode(os.fsencode(pets) + b"/licen\xe7a.txt"))
+    licence.touch()
+    assert "licen\\xe7a.txt" in note_with(run(pets, tmp_path / "out"), "no images by their ending")
+    picture(0).save(pets / "cat" / "größe\U0001f426.png")  # UTF-8 is welcome
+    run(pets, tmp_path / "out")
+    options = DataOptions(kind="images", root=str(pets), bad_images="skip")
+    for name in (b"cat/caf\xe9.png", b"caf\xe9/1.png"):
+        path = Path(os.fsdecode(os.fsencode(pets) + b"/" + name))
+        path.parent.mkdir(exist_ok=True)
+        picture(1).save(path)
+        shown = re.escape(name.decode("ascii", "backslashreplace"))
+        with pytest.raises(DataError, match=rf"1 images whose names.*: {shown}\. Rename them"):
+            run(pets, tmp_path / "out", bad_images="skip")
+        assert source_state(options) == {"source": "missing"}  # and no run makes it fresh
+        path.unlink()
+    moved = pets.rename(os.fsdecode(os.fsencode(pets) + b"\xe9"))
+    with pytest.raises(
+        DataError, match=r"data\.root = '.*pets\\xe9' is not UTF-8\. Rename the fil"
+    ):
+        run(moved, tmp_path / "out")
+    monkeypatch.chdir(moved)  # the recipe doesn't name it
+    assert run(Path(), tmp_path / "out").name == "pets\\xe9"
 
 
 # --- CSV files ------------------------------------------------------------------------------
@@ -198,6 +273,8 @@ CSV: dict[str, tuple[str, tuple[str, ...]]] = {
     "tabs": ("file\tkind\n{\t}", ("crow", "wren")),
     "byte order mark": ("\ufefffile,kind\n{}", ("crow", "wren")),
     "label first": ("kind,path\n{<}", ("crow", "wren")),
+    "pandas": (",file,kind\n{#}", ("crow", "wren")),
+    "kind called name": ("photo,name\n{}", ("crow", "wren")),
     "without endings": ("id,kind\n{-}", ("crow", "wren")),
     "windows": ("file,kind\r\n{}", ("crow", "wren")),
     "blank lines": ("file,kind\n\n{}\n\n", ("crow", "wren")),
@@ -216,7 +293,7 @@ def test_a_column_of_classes(birds: Path, tmp_path: Path, case: str) -> None:
         text += '12.png,"crow, black"\n13.png,"crow, black"\n'
     for mark, row in {
         "{}": "{0},{1}", "{;}": "{0};{1}", "{\t}": "{0}\t{1}", "{<}": "{1},./{0}", "{-}": "{2},{1}",
-        "{+}": "{0},{1}",
+        "{+}": "{0},{1}", "{#}": "7,{0},{1}",
     }.items():  # fmt: skip
         rows = "".join(row.format(a, b, a.split(".")[0]) + "\n" for a, b in pairs)
         text = text.replace(mark, rows)
@@ -228,6 +305,15 @@ def test_a_column_of_classes(birds: Path, tmp_path: Path, case: str) -> None:
         kind = "wren" if int(name[:2]) % 2 else "crow"
         if "+" not in CSV[case][0] or 0 < int(name[:2]) < 12:
             assert info.labels[label] == kind
+
+
+def test_attributes_may_look_like_names_of_images(birds: Path, tmp_path: Path) -> None:
+    for i in (0, 1):
+        (birds / f"{i:02d}.png").rename(birds / f"{i}.png")
+    rows = [f"{i % 2},{0 if i < 2 else 1},{i if i < 2 else f'{i:02d}'}.png" for i in range(12)]
+    (birds / "birds.csv").write_text("\n".join(["wings,beak,photo", *rows]))
+    info = run(birds, tmp_path / "out", label_file="birds.csv", val_share=0.25, test_share=0.25)
+    assert info.labels == ("wings", "beak") and sum(info.counts.values()) == 12
 
 
 def test_a_split_column_is_obeyed_and_a_column_can_be_chosen(birds: Path, tmp_path: Path) -> None:
@@ -252,8 +338,16 @@ def test_rows_without_image_and_images_without_row(birds: Path, tmp_path: Path) 
         run(birds, tmp_path / "out", label_file="birds.csv")
     info = run(birds, tmp_path / "out", label_file="birds.csv", bad_images="skip")
     assert sum(info.counts.values()) == 11
-    assert left_out(tmp_path / "out") == {"03.png": "is not there (birds.csv, line 5)"}
+    assert left_out(tmp_path / "out") == {
+        "03.png": "is not there (birds.csv, line 5)",
+        "new.png": "has no row in birds.csv",
+    }
     assert "new.png" in note_with(info, "1 images have no row in birds.csv and are left out")
+    picture(3).save(birds / "03.png")
+    (birds / "more").symlink_to(birds, target_is_directory=True)
+    info = run(birds, tmp_path / "out", label_file="birds.csv")  # no row is no reason to refuse
+    assert left_out(tmp_path / "out") == {"new.png": "has no row in birds.csv"}
+    assert "more = ." in note_with(info, "by links")
 
 
 @pytest.mark.parametrize(
@@ -263,6 +357,8 @@ def test_rows_without_image_and_images_without_row(birds: Path, tmp_path: Path) 
         ("00.png,1\n01.png,0\n", {}, "begins with '00.png, 1', which names an image; exp"),
         ("file\n00.png\n", {}, "has one column, 'file'; expected at least two"),
         ("file,a,a\n", {}, "expected distinct names"),
+        (",a\n00.png,1\n", {}, "has the columns '', 'a'; expected distinct names"),
+        (",a,b\n00.png,1,1\n", {}, "has the columns '', 'a', 'b'; expected distinct names"),
         ("file,a\nx.png,1\n", {}, "of 1 rows none names an image in .*'x.png' in .*'00.png' in t"),
         ("file,a\n", {}, "there is no row"),
         ("file,a\n00.png,1,2\n", {}, "line 2: 3 cells; expected 2"),
@@ -552,6 +648,21 @@ def test_source_state_sees_images_and_labels(birds: Path) -> None:
     states.append(source_state(options))
     assert len({str(state) for state in states}) == 4
     assert source_state(DataOptions(kind="images")) == {"source": "missing"}
+
+
+def test_source_state_sees_images_beside_an_unreadable_one(pets: Path, tmp_path: Path) -> None:
+    (pets / "cat" / "away.png").symlink_to(tmp_path / "nowhere.png")
+    options = DataOptions(kind="images", root=str(pets), bad_images="skip")
+    states = [source_state(options)]
+    run(pets, tmp_path / "out", bad_images="skip")
+    assert left_out(tmp_path / "out").keys() == {"cat/away.png"}
+    (pets / "dog" / "4.png").unlink()
+    states.append(source_state(options))
+    picture(50).save(pets / "dog" / "5.png")
+    states.append(source_state(options))
+    picture(51).save(tmp_path / "nowhere.png")
+    states.append(source_state(options))
+    assert len({str(state) for state in states}) == 4
 
 
 def test_a_missing_debian_data_set_names_its_package() -> None:

@@ -4,6 +4,7 @@ file, a report, and plain words."""
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -228,6 +229,14 @@ def test_calibration_and_validation_share_no_image(tmp_path: Path) -> None:
     assert not any(row.tobytes() in calibration for row in found.validation.rows)
     assert any("are copies of calibration images and left out" in note for note in found.notes)
     assert found.validation[:2].shape == (2, 3, 16, 16)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other file systems refuse such names")
+def test_folders_whose_names_are_not_utf_8(tmp_path: Path) -> None:
+    for seed, name in enumerate((b"caf\xe9", b"bar")):
+        draw(tmp_path / "images" / os.fsdecode(name), 40, seed)
+    found = read(tmp_path / "images", PLANES, tmp_path)
+    assert found.folders == ("bar", "caf\\xe9")  # the report, which is UTF-8, names them
 
 
 BAD: dict[str, tuple[InputSpec, dict[str, Any], str]] = {
