@@ -230,7 +230,7 @@ class TrainOptions(Section):
     # of convolutions and products; "auto": what is fast and safe where it trains, that is bfloat16
     # on a CPU with units for it, mixed precision on a GPU, else float32
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    threads: int | None = None  # of each process; None: its share of the cores it may use
+    threads: int | None = Field(None, ge=1)  # of each process; None: its share of usable cores
     # On the clock. The learning rate falls to its end within them, and the result is marked
     # incomplete if that left epochs out; None: all epochs
     max_minutes: float | None = Field(None, gt=0)

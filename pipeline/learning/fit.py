@@ -129,6 +129,11 @@ def fit(
     device = resolve_device(train.device)
     threads = train.threads or max(1, usable_threads() // world.place.local_size)
     check_batch(train.batch_size, world.size)
+    if len(dataset.train) < 2 * world.size:
+        raise TrainError(
+            f"there are {len(dataset.train)} images to train with, and {world.size} processes; "
+            "expected two for each process. Start fewer."
+        )
     if world.first:
         folder.mkdir(parents=True, exist_ok=True)
     with freed_memory_is_kept(), torch_settings(device, threads):
@@ -257,7 +262,7 @@ class _Run:
     def to_the_end(self, on_step: Callable[[StepProgress], None] | None) -> None:
         """Train until all epochs, or the minutes that they may take, are over."""
         self._look_at_clock(always=True)
-        while self.epoch < self.options.epochs and self.time_used < 1:
+        while self.epoch < self.options.epochs and (self.time_used < 1 or self._unjudged()):
             order = self._order()
             epoch_start, first = time.perf_counter(), self.position
             while self.position < self.steps_per_epoch and (
@@ -272,6 +277,11 @@ class _Run:
                     rate = self._rate(first, epoch_start)
                     on_step(self._progress(lr, rate))
             self.finish_epoch(self._rate(first, epoch_start))
+
+    def _unjudged(self) -> bool:
+        """Whether steps were done, or nothing at all, that no look at the validation split
+        followed: a run that is resumed after its time was over."""
+        return self.position > 0 or self.best is None
 
     def step(self, order: EpochOrder) -> float:
         """One batch forward and back; returns its learning rate."""
@@ -295,7 +305,7 @@ class _Run:
                 self.network.spec.task,
                 self.answer_weights,
                 self.options.focal,
-                self.options.trim if number >= TRIM_FROM * self.steps else 0.0,
+                self.options.trim if self._share_used(number) >= TRIM_FROM else 0.0,
             )
         self._look_at(loss.detach(), number, lr)
         self.optimizer.zero_grad(set_to_none=True)
@@ -329,6 +339,10 @@ class _Run:
         has come down when it is over."""
         by_time = self.time_used * (self.steps - 1)
         return learning_rate(max(number, min(by_time, self.steps - 1)), self.steps, self.options)
+
+    def _share_used(self, number: int) -> float:
+        """Of all steps, or of the time limit."""
+        return max(number / self.steps, self.time_used)
 
     def _look_at_clock(self, always: bool = False) -> None:
         """See how much of ``max_minutes`` is over, by the first process's clock: the same for all

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -199,12 +200,18 @@ def _launched(processes: int, job: Job, teller: Connection, failures: Path) -> d
         os.kill(os.getpid(), exc.sigval)  # as it would have been without workers
         raise
     except ChildFailedError as exc:
+        if (failed := _written(failures)) is not None:  # at the last restart
+            raise TrainError(failed.message) from exc
         rank, failure = exc.get_first_failure()
+        how = f"exit code {failure.exitcode}"
+        advice = ""
+        if failure.exitcode < 0:
+            how = f"signal {failure.signal_name()}"
+        if failure.exitcode == -signal.SIGKILL:
+            advice = "If the system killed it for its memory, use fewer processes. "
         raise TrainError(
-            f"worker {rank} of {processes} ended with exit code {failure.exitcode} "
-            f"({failure.signal_name()}), also after {RESTARTS} restarts; others were ended with "
-            "it. If the system killed it for its memory, use fewer processes; the same command "
-            "goes on from the last checkpoint."
+            f"worker {rank} of {processes} was ended by {how}, also after {RESTARTS} restarts; "
+            f"others were ended with it. {advice}The same command goes on from the last checkpoint."
         ) from exc
     return results
 
@@ -215,8 +222,8 @@ def _work(job: Job, teller: Connection, failures: Path) -> TrainResult | _Failed
     # At once, also while it waits for another process; files appear whole or not at all.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     place = launched_place()
-    for file in sorted(failures.iterdir()):
-        return _Failed(file.read_text(encoding="utf-8"))
+    if (failed := _written(failures)) is not None:
+        return failed
     if place.first and (attempt := int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))):
         teller.send(attempt)
     try:
@@ -225,10 +232,26 @@ def _work(job: Job, teller: Connection, failures: Path) -> TrainResult | _Failed
     except LostError:
         sys.exit(1)  # whoever was lost is the cause
     except PipelineError as exc:
-        aside = failures.with_name(f"{failures.name}.{place.rank}")
-        aside.write_text(str(exc), encoding="utf-8")
-        aside.replace(failures / str(place.rank))
+        _write_down(str(exc), failures, place)
         sys.exit(1)
+    except Exception as exc:
+        where = traceback.extract_tb(exc.__traceback__)[-1]
+        told = f"{type(exc).__name__}: {exc} ({where.filename}, line {where.lineno})"
+        _write_down(f"worker {place.rank} of {place.size} failed with {told}", failures, place)
+        sys.exit(1)
+
+
+def _write_down(message: str, failures: Path, place: Place) -> None:
+    aside = failures.with_name(f"{failures.name}.{place.rank}")
+    aside.write_text(message, encoding="utf-8")
+    aside.replace(failures / str(place.rank))
+
+
+def _written(failures: Path) -> _Failed | None:
+    """What the first worker that failed has written down."""
+    for file in sorted(failures.iterdir()):
+        return _Failed(file.read_text(encoding="utf-8"))
+    return None
 
 
 class _Teller:
@@ -251,16 +274,26 @@ def _told(
     """The end of a pipe into which workers tell their progress, and that they were restarted."""
     reader, writer = multiprocessing.Pipe(duplex=False)
 
+    raised: list[BaseException] = []
+
+    def tell(told: StepProgress | int) -> None:
+        if isinstance(told, StepProgress):
+            on_step(told)
+        else:
+            note(
+                f"a worker process was lost; all go on from the last checkpoint (restart {told} "
+                f"of at most {RESTARTS})"
+            )
+
     def listen() -> None:
         with suppress(EOFError):
             while (told := reader.recv()) is not None:
-                if isinstance(told, StepProgress):
-                    on_step(told)
-                else:
-                    note(
-                        f"a worker process was lost; all go on from the last checkpoint (restart "
-                        f"{told} of at most {RESTARTS})"
-                    )
+                if raised:
+                    continue  # a pipe that nobody reads would stop the worker that fills it
+                try:
+                    tell(told)
+                except BaseException as exc:
+                    raised.append(exc)
 
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
@@ -270,6 +303,8 @@ def _told(
         writer.send(None)
         listener.join(timeout=5)
         writer.close()
+    if raised:
+        raise raised[0]
 
 
 @contextmanager

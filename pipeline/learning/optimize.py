@@ -16,6 +16,7 @@ from pipeline.recipe import TrainOptions
 from runtime.spec import Task
 
 FIRST_LR = 1 / 25  # of the peak: where the warm-up starts, as in torch's own OneCycleLR
+FOCAL_FROM = 1e-6  # of what focal loss weighs by: float32 has no number between that and 0
 LAST_LR = 1e-3  # of the peak: the last steps still move, but only within rounding of the weights
 
 
@@ -72,7 +73,8 @@ def training_loss(
         if weight is not None:
             part = part * weight
         if focal:
-            part = part * (1 - log_probability.exp()) ** focal
+            # the slope of a power below 1 is infinite where nothing is left to learn
+            part = part * (1 - log_probability.exp()).clamp(min=FOCAL_FROM) ** focal
         loss = loss + part  # (N, labels)
     losses = loss.flatten() if task == "multi-label" else loss.sum(1)
     if trim:

@@ -126,9 +126,10 @@ class World:
             )
         if can_share(self.place, device):
             floats = sum(p.numel() for p in network.parameters() if p.requires_grad)
-            mean = SharedMean(self.place, floats, self.gather)
-            # a lambda, since torch refuses annotations that are strings
-            logits.register_comm_hook(mean, lambda mean, bucket: mean.averaged(bucket))
+            mean = SharedMean.meet(self.place, floats, self.gather, 60 * EXCHANGE_MINUTES)
+            if mean is not None:
+                # a lambda, since torch refuses annotations that are strings
+                logits.register_comm_hook(mean, lambda mean, bucket: mean.averaged(bucket))
         _rehearse(logits, network)
         return logits
 

@@ -266,6 +266,13 @@ def test_rare_answers_weigh_more() -> None:
     assert loss == pytest.approx((5 + 1) / 2 * np.log(2))
 
 
+@pytest.mark.parametrize("task", ["multi-class", "multi-label"])
+def test_focal_loss_has_a_slope_where_nothing_is_left_to_learn(task: Any) -> None:
+    logits = torch.tensor([[25.0, -5.0]], requires_grad=True)
+    training_loss(logits, torch.tensor([[1.0, 0.0]]), task, focal=0.5).backward()
+    assert logits.grad is not None and logits.grad.isfinite().all()
+
+
 def test_focal_loss_looks_away_from_what_is_known() -> None:
     known, unknown = torch.tensor([[4.0, 0.0]]), torch.tensor([[0.0, 0.0]])
     target = torch.tensor([[1.0, 0.0]])
@@ -358,6 +365,43 @@ def test_a_time_limit_ends_training_with_a_small_rate_and_says_so(tmp_path: Path
     assert rates[-1] < 0.2 * TRAIN.lr
     assert (tmp_path / "checkpoint.pt").exists()
     assert train(tmp_path / "whole").complete
+
+
+def test_a_run_that_is_killed_when_its_time_is_over_is_judged_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = TRAIN.model_copy(update={"max_minutes": 1e-6, "checkpoint_seconds": 0})
+
+    class Killed(Exception):
+        pass
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fit_module, "judge", die)
+        with pytest.raises(Killed):
+            train(tmp_path, options)
+    assert (tmp_path / "resume.pt").exists()
+    result = train(tmp_path, options)
+    assert result.resumed and not result.complete
+    assert (result.epochs, result.best_epoch) == (1, 1)
+
+
+def test_labels_are_trimmed_by_time_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[float] = []
+    loss = fit_module.training_loss
+
+    def spy(*args: Any) -> torch.Tensor:
+        seen.append(args[-1])
+        return loss(*args)
+
+    monkeypatch.setattr(fit_module, "training_loss", spy)
+    changes = {"epochs": 100_000, "max_minutes": 0.03, "trim": 0.1}
+    train(tmp_path, TRAIN.model_copy(update=changes))
+    assert seen[0] == 0 and seen[-1] == 0.1
 
 
 def test_precision_is_what_was_asked(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ from two_processes import PLAIN, gradients
 
 from pipeline.cli import cli
 from pipeline.datasets.arrays import write_info, write_split
-from pipeline.errors import RecipeError
+from pipeline.errors import RecipeError, TrainError
 from pipeline.learning import fit as fit_module
 from pipeline.learning.evaluate import judge
 from pipeline.learning.fit import StepProgress
@@ -106,6 +107,23 @@ def test_a_time_limit_holds_for_all_processes_and_ends_with_a_small_rate(
     assert result.epochs < 100_000
     assert max(rates) > 0.5 * TRAIN.lr
     assert metrics(tmp_path)[-1]["lr"] < 0.2 * TRAIN.lr
+
+
+def test_what_nobody_foresaw_is_told_once(data: Path, tmp_path: Path) -> None:
+    notes: list[str] = []
+    options = TRAIN.model_copy(update={"threads": -1})  # a recipe refuses it
+    with pytest.raises(TrainError, match=r"worker \d of 2 failed with RuntimeError: .*threads"):
+        run_job(job(data, tmp_path, options), 2, print, notes.append)
+    assert len(notes) <= 1
+
+
+def test_a_reader_of_progress_that_fails_stops_nobody(data: Path, tmp_path: Path) -> None:
+    def on_step(progress: StepProgress) -> None:
+        raise BrokenPipeError("nobody reads this")
+
+    with pytest.raises(BrokenPipeError, match="nobody reads this"):
+        run_job(job(data, tmp_path), 2, on_step, print)
+    assert (tmp_path / "checkpoint.pt").exists()
 
 
 @pytest.mark.parametrize("by", ["memory", "sockets"])
@@ -247,6 +265,13 @@ def test_checkpoints_are_written_where_epochs_have_few_steps(tmp_path: Path) -> 
     with pytest.raises(Killed):
         train(tmp_path, options, on_step=killed_at(20), world=Two(Place()))
     assert (tmp_path / "resume.pt").exists()
+
+
+def test_more_processes_than_images(tmp_path: Path) -> None:
+    few = dataset()
+    few = replace(few, train=World(Place(0, 67, 0, 67)).part(few.train))
+    with pytest.raises(TrainError, match=r"2 images to train with, and 2 processes; expected two"):
+        fit_module.fit(few, BARS, NETWORK, TRAIN, 7, tmp_path, world=Two(Place()))
 
 
 def test_another_number_of_processes_goes_on_and_says_so(tmp_path: Path) -> None:

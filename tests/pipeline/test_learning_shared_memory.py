@@ -3,13 +3,15 @@ dies in the middle."""
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import random
+import socket
 import sys
+import threading
 import time
 from dataclasses import replace
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +37,16 @@ class Folder:
         self.folder, self.place, self.calls = folder, place, 0
 
     def gather(self, value: Any) -> list[Any]:
+        """JSON values."""
         self.calls += 1
         files = [self.folder / f"{self.calls}.{rank}" for rank in range(self.place.size)]
         own = files[self.place.rank]
-        own.with_suffix(".part").write_text(value, encoding="utf-8")
-        own.with_suffix(".part").rename(own)
+        aside = own.with_name(own.name + ".partial")
+        aside.write_text(json.dumps(value), encoding="utf-8")
+        aside.rename(own)
         while not all(file.exists() for file in files):
             time.sleep(0.01)
-        return [file.read_text(encoding="utf-8") for file in files]
+        return [json.loads(file.read_text(encoding="utf-8")) for file in files]
 
 
 def values_of(rank: int, turn: int) -> torch.Tensor:
@@ -54,7 +58,8 @@ def values_of(rank: int, turn: int) -> torch.Tensor:
 def at_its_own_pace(folder: Path, rank: int, size: int, turns: int, dies_at: int) -> None:
     """One process of the tests; leaves all means, or what was raised."""
     place = Place(rank, size, rank, size)
-    mean = SharedMean(place, LONGEST, Folder(folder, place).gather)
+    mean = SharedMean.meet(place, LONGEST, Folder(folder, place).gather, 60)
+    assert mean is not None
     pace, found = random.Random(rank), []
     try:
         for turn in range(turns):
@@ -98,23 +103,68 @@ def test_means_are_right_and_have_the_same_bits_everywhere(tmp_path: Path) -> No
 def test_one_that_dies_is_noticed_by_all(tmp_path: Path) -> None:
     assert run(tmp_path, size=3, turns=300, dies_at=150) == [1, 1, 1]
     for rank in (1, 2):
-        assert (tmp_path / f"raised.{rank}").read_text() == "its connection broke"
+        said = (tmp_path / f"raised.{rank}").read_text()
+        assert said.startswith("the connection to it broke: ")
 
 
-def test_whoever_waits_long_does_not_use_the_core(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_memory, "LOOKING_SECONDS", 0.01)
-    reader, writer = multiprocessing.Pipe()
-    slow = multiprocessing.get_context("fork").Process(target=_sends_late, args=(writer,))
-    slow.start()
+@pytest.mark.parametrize("refused", ["memfd_create", "bind", "mmap"])
+def test_where_one_process_must_not_share_none_does(tmp_path: Path, refused: str) -> None:
+    """As in a container whose sandbox refuses a system call."""
+    context = multiprocessing.get_context("spawn")
+    processes = [
+        context.Process(target=meets_in_a_sandbox, args=(tmp_path, rank, refused if rank else ""))
+        for rank in range(2)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(50)
+    assert [process.exitcode for process in processes] == [0, 0]
+
+
+def meets_in_a_sandbox(folder: Path, rank: int, refused: str) -> None:
+    """Ends well when there is nothing to share."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(refused)
+
+    place = Place(rank, 2, rank, 2)
+    if refused == "memfd_create":
+        os.memfd_create = refuse  # type: ignore[assignment]
+    elif refused == "bind":
+        shared_memory._listen = refuse  # type: ignore[assignment]
+    elif refused == "mmap":
+        shared_memory.mmap.mmap = refuse  # type: ignore[assignment,misc]
+    mean = SharedMean.meet(place, LONGEST, Folder(folder, place).gather, 60)
+    sys.exit(mean is not None)
+
+
+def test_a_long_name_of_the_temporary_folder_does_not_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("x" * 120)
+    long.mkdir()
+    monkeypatch.setenv("TMPDIR", str(long))
+    assert run(tmp_path, size=2, turns=3) == [0, 0]
+    assert list(long.iterdir()) == []
+
+
+def test_whoever_waits_long_does_not_use_the_core() -> None:
+    here, there = socket.socketpair()
+    here.setblocking(False)
+    late = threading.Timer(1.0, there.send, (b"+",))
+    late.start()
     before = time.process_time()
-    shared_memory._wait_for(reader)
+    shared_memory._wait_for(here, 60)
     assert time.process_time() - before < 0.5
-    slow.join()
+    late.join()
 
 
-def _sends_late(writer: Connection) -> None:
-    time.sleep(1.5)
-    writer.send_bytes(b"+")
+def test_waiting_ends_some_time() -> None:
+    here, _there = socket.socketpair()
+    here.setblocking(False)
+    with pytest.raises(TimeoutError, match=r"nothing came from it for 0\.001 minutes"):
+        shared_memory._wait_for(here, 0.06)
 
 
 def test_who_can_share() -> None:
