@@ -350,7 +350,7 @@ class _Run:
         limit = self.options.max_minutes
         if limit is None or not (always or self._may_agree()):
             return
-        self.time_used = self.world.agree(self.wall_seconds / (60 * limit))
+        self.time_used = self.world.agree_number(self.wall_seconds / (60 * limit))
 
     def _look_at(self, loss: Tensor, number: int, lr: float) -> None:
         """Add up the loss; stop as soon as it is seen to be no number."""
@@ -440,7 +440,7 @@ class _Run:
         if not self._may_agree():
             return False
         due = time.perf_counter() - self.saved_at >= self.options.checkpoint_seconds
-        return self.world.agree(due)
+        return bool(self.world.agree_number(due))
 
     def _may_agree(self) -> bool:
         """Whether it is time for an exchange that is not needed at every step."""

@@ -240,6 +240,9 @@ class Two(World):
     def agree(self, value):
         return value
 
+    def agree_number(self, value):
+        return value
+
     def average(self, networks):
         pass
 
