@@ -32,7 +32,7 @@ from pipeline.processes import Place
 MOST_PROCESSES = 8
 # Looking again and again beats being woken, which takes as long as an exchange; but whoever waits
 # longer than this waits for a checkpoint or a loaded machine, and leaves the core to others.
-LOOKING_SECONDS = 0.02
+LOOKING_SECONDS = 0.002
 _MEETING_SECONDS = 60.0  # to connect, once everybody has said that it listens
 _RANK = struct.Struct("<i")
 
