@@ -21,16 +21,14 @@ from pipeline.datasets.class_folders import read_class_folders
 from pipeline.datasets.decode import Decoded, Target, decode_files
 from pipeline.datasets.duplicates import judge_duplicates
 from pipeline.datasets.image_files import NAMED, some
-from pipeline.datasets.image_list import NO_SPLIT, ImageList, LeftOut
+from pipeline.datasets.image_list import ImageList, LeftOut
 from pipeline.datasets.job import UNKNOWN, Job, hash_lines
 from pipeline.datasets.label_file import Columns, read_label_file
 from pipeline.datasets.splitting import (
     TEST,
-    TRAIN,
     VAL,
-    draw_splits,
+    fill_splits,
     order_by_content,
-    rarest_label,
 )
 from pipeline.errors import DataError
 from pipeline.recipe import DataOptions
@@ -171,25 +169,17 @@ def _split(job: Job, images: _Images) -> _Images:
     if not missing:
         job.note("The splits are the source's own.")
         return images
-    rows = np.flatnonzero((given == NO_SPLIT) | (given == TRAIN))
-    labels = images.listed.labels[rows]
-    multi_class = images.listed.task == "multi-class"
-    drawn = draw_splits(
-        [images.pixels[row] for row in rows],
-        labels if multi_class else rarest_label(labels),
-        (
-            options.val_share if VAL in missing else 0.0,
-            options.test_share if TEST in missing else 0.0,
-        ),
+    splits = fill_splits(
+        images.pixels,
+        images.listed.labels,
+        given,
+        (options.val_share, options.test_share),
         options.split_seed,
-        at_least_one=multi_class,
     )
-    splits = given.copy()
-    splits[rows] = drawn
+    kind = "class" if images.listed.task == "multi-class" else "attribute"
     job.note(
         f"The source has no {' and no '.join(SPLITS[split] for split in missing)} split: drawn by "
-        f"content, the same share of each {'class' if multi_class else 'attribute'}, copies of an "
-        "image together."
+        f"content, the same share of each {kind}, copies of an image together."
     )
     return replace(images, listed=replace(images.listed, splits=splits))
 
