@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,7 +68,7 @@ class Proposal:
     size_reason: str
     color: str  # "gray" or "rgb"
     color_reason: str
-    train_images: int  # about; copies may shift it a little
+    train_images: int  # nearly; images may be copies only once they are as small as the model's
     test_images: int  # likewise
     epochs: int
     batch_size: int
@@ -192,16 +192,26 @@ def _size(survey: Survey) -> tuple[int, int, str]:
 
 
 def _split_sizes(survey: Survey, options: DataOptions) -> tuple[int, int]:
-    """About how many images there will be to train with, and to test with."""
-    from pipeline.datasets.splitting import TEST, VAL
+    """How many images there will be to train with, and to test with; raises DataError where the
+    data stage would refuse the splits.
+
+    Exact, unless images that differ here are the same to the model, which sees them smaller.
+    """
+    from pipeline.datasets.arrays_from_images import check_splits
+    from pipeline.datasets.splitting import TEST, TRAIN, fill_splits
 
     listed = survey.listed
-    usable = [look.failure is None for look in survey.looks]
-    given = [int(split) for split, good in zip(listed.splits, usable, strict=True) if good]
-    rest = len(given) - given.count(VAL) - given.count(TEST)
-    val = 0 if VAL in given else round(rest * options.val_share)
-    test = 0 if TEST in given else round(rest * options.test_share)
-    return rest - val - test, given.count(TEST) or test
+    rows = [row for row, look in enumerate(survey.looks) if look.failure is None]
+    usable = replace(listed, labels=listed.labels[rows], splits=listed.splits[rows])
+    splits = fill_splits(
+        [look.pixels for look in survey.good],
+        usable.labels,
+        usable.splits,
+        (options.val_share, options.test_share),
+        options.split_seed,
+    )
+    check_splits(usable, splits)
+    return int((splits == TRAIN).sum()), int((splits == TEST).sum())
 
 
 def _margin(test: int, survey: Survey) -> tuple[float, str]:
@@ -403,7 +413,8 @@ def _train_section(survey: Survey, proposal: Proposal) -> str:
 
 
 def _quantize_section(proposal: Proposal) -> str:
-    """Nothing, where the defaults do; a few images less than there will be, about."""
+    """Nothing, where the defaults do; else fewer than there will be, even if a few more images turn
+    out to be copies."""
     enough = QuantizeOptions().calibration_images
     few = proposal.train_images * 9 // 10
     if few >= enough:

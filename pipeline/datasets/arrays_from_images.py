@@ -26,6 +26,7 @@ from pipeline.datasets.job import UNKNOWN, Job, hash_lines
 from pipeline.datasets.label_file import Columns, read_label_file
 from pipeline.datasets.splitting import (
     TEST,
+    TRAIN,
     VAL,
     fill_splits,
     order_by_content,
@@ -186,25 +187,25 @@ def _split(job: Job, images: _Images) -> _Images:
 
 def _rows_by_split(job: Job, images: _Images) -> dict[str, NDArray[np.int64]]:
     """The rows of each split, in an order that mixes the classes: any first part is a sample."""
+    check_splits(images.listed, images.listed.splits)
     order = np.array(order_by_content(images.pixels, job.options.split_seed), np.int64)
     rows = {name: order[images.listed.splits[order] == i] for i, name in enumerate(SPLITS)}
-    _check_splits(images, rows)
     rows["train"] = rows["train"][: job.train_limit(len(rows["train"]))]
     _note_constants(job, images.listed, rows["train"])
     return rows
 
 
-def _check_splits(images: _Images, rows: dict[str, NDArray[np.int64]]) -> None:
-    listed = images.listed
-    empty = [name for name in SPLITS if not len(rows[name])]
-    if empty:
-        found = ", ".join(f"{len(rows[name]):,} {name}" for name in SPLITS)
+def check_splits(listed: ImageList, splits: NDArray[np.int8]) -> None:
+    """Raises DataError when a split is empty, or train has no image of a class."""
+    counts = [int((splits == i).sum()) for i in range(len(SPLITS))]
+    if not all(counts):
+        found = ", ".join(f"{count:,} {name}" for count, name in zip(counts, SPLITS, strict=True))
         raise DataError(
             f"{listed.root} gives {found} images; expected some in every split. Add images, or "
             "change data.val_share and data.test_share."
         )
     if listed.task == "multi-class":
-        trained = set(listed.labels[rows["train"]].tolist())
+        trained = set(listed.labels[splits == TRAIN].tolist())
         lacking = [name for i, name in enumerate(listed.names) if i not in trained]
         if lacking:
             raise DataError(

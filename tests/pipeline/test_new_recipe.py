@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from PIL import Image, ImageDraw
 
 from pipeline.cli import cli
+from pipeline.datasets.arrays import open_dataset
 from pipeline.datasets.image_list import NO_SPLIT, ImageList
 from pipeline.datasets.locate import ATTRIBUTES_NAME, IDX_NAMES, IMAGES_NAME, PARTITION_NAME
 from pipeline.datasets.survey import Look, Survey
@@ -74,12 +75,12 @@ def test_what_is_written_is_a_recipe(shapes: Path) -> None:
     assert recipe.data.bad_images == "refuse" and recipe.data.redistributable is False
     assert (recipe.preprocess.height, recipe.preprocess.width) == (24, 24)
     assert recipe.train.epochs == 100 and recipe.train.batch_size == 8
-    assert recipe.quantize.calibration_images < result.proposal.train_images == 46
+    assert recipe.quantize.calibration_images < result.proposal.train_images == 48
     assert all(f'#     "{shape}"  22\n' in text for shape in SHAPES)
     assert "#     pipeline run all --recipe shapes.toml\n" in text
     assert all(len(line) <= 100 for line in text.splitlines())
-    assert "can't show less than 21.3 points" in text.replace("\n# ", " ")  # 10 test images
-    assert recipe.gate.margin_points == 31.9
+    assert "can't show less than 23.1 points" in text.replace("\n# ", " ")  # 9 test images
+    assert recipe.gate.margin_points == 34.7
 
 
 def test_what_is_odd_is_told(shapes: Path) -> None:
@@ -176,7 +177,7 @@ def test_colour() -> None:
 
 @pytest.mark.parametrize(
     ("images", "epochs", "batch_size", "width", "margin"),
-    [(60, 100, 8, 6, 34.7), (1_000, 100, 16, 10, 2.7), (4_000, 71, 64, 10, 0.7),
+    [(60, 100, 8, 6, 37.9), (1_000, 100, 16, 10, 2.7), (4_000, 71, 64, 10, 0.7),
      (100_000, 12, 128, 16, 0.5)],
 )  # fmt: skip
 def test_training_follows_from_the_number_of_images(
@@ -188,8 +189,29 @@ def test_training_follows_from_the_number_of_images(
 
 
 def test_given_splits_are_counted() -> None:
-    proposal = propose(survey(looks(100, 32, 32), splits=[0] * 50 + [2] * 50), OPTIONS)
+    proposal = propose(survey(looks(100, 32, 32), splits=[0, 2] * 50), OPTIONS)
     assert (proposal.train_images, proposal.test_images) == (42, 50)  # 8 of 50 become validation
+
+
+@pytest.mark.parametrize(
+    ("classes", "images", "train"), [(30, 4, 60), (2, 3, 2), (5, 11, 35), (3, 250, 522)]
+)
+def test_sizes_are_those_of_the_data_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, classes: int, images: int, train: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for i in range(classes * images):
+        folder = tmp_path / "many" / f"k{i % classes}"
+        folder.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(i).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f"{i}.png")
+    proposal = write_recipe(Request("many", Path("many")), lambda *_: None).proposal
+    assert proposal.train_images == train
+    assert load("many.toml").quantize.calibration_images <= train
+    done = CliRunner().invoke(cli, ["run", "data", "--recipe", "many.toml"])
+    assert done.exit_code == 0, done.output
+    counts = open_dataset(Path("artifacts/many/1_data")).info.counts
+    assert (counts["train"], counts["test"]) == (proposal.train_images, proposal.test_images)
 
 
 def test_unequal_classes_are_told() -> None:
@@ -226,6 +248,11 @@ def _idx(root: Path) -> None:
         (root / name).touch()
 
 
+def _one_of_a_class(root: Path) -> None:
+    for path in list((root / "cross").iterdir())[1:]:
+        path.unlink()
+
+
 @pytest.mark.parametrize(
     ("words", "damage", "message"),
     [
@@ -239,6 +266,7 @@ def _idx(root: Path) -> None:
         ("new --data shapes --column x", None, "give that with data.label_file"),
         ("new --data shapes", _empty, "holds no image but nothing"),
         ("new --data shapes", _all_bad, "none of 66 images can be used; the first is circle/0.png"),
+        ("new --data shapes", _one_of_a_class, "no image to train with of the class cross; exp"),
         ("new --data shapes", _celeba, "copy of CelebA, .* pipeline run all --recipe celeba --set"),
         ("new --data shapes", _idx, "copy of IDX files, .* --recipe fashion-mnist --set data.root"),
     ],
