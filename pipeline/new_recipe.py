@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from exporters.options import QuantizeOptions
 
 from .errors import DataError, RecipeError
-from .recipe import DataOptions, load
+from .recipe import DataOptions, load, shipped_names
+from .store import SWEEPS
 
 if TYPE_CHECKING:
     from pipeline.datasets.survey import Survey
@@ -49,11 +50,15 @@ class Request:
 
     @property
     def options(self) -> DataOptions:
-        """The ``[data]`` section, as far as it was told."""
+        """The ``[data]`` section, as far as it was told; paths from here become absolute, so that
+        the recipe runs from anywhere."""
+        label_file = self.label_file
+        if label_file is not None and label_file.expanduser().is_file():  # else it is below data
+            label_file = label_file.expanduser().absolute()
         return DataOptions(
             kind="images",
-            root=str(self.data),
-            label_file=None if self.label_file is None else str(self.label_file),
+            root=str(self.data.expanduser().absolute()),
+            label_file=None if label_file is None else str(label_file),
             label_column=self.columns[0] if len(self.columns) == 1 else None,
             attributes=self.columns if len(self.columns) > 1 else None,
         )
@@ -126,6 +131,16 @@ def _check(request: Request) -> None:
         raise RecipeError(
             f"{request.name!r} can't be a recipe's name; expected small letters, digits and -, a "
             f"letter first, such as {near!r}."
+        )
+    taken = None
+    if request.name in shipped_names():
+        taken = "a recipe that comes with the package"
+    elif request.name == SWEEPS:
+        taken = "the folder of all sweeps"
+    if taken:
+        raise RecipeError(
+            f"{request.name!r} is the name of {taken}, and both would share "
+            f"artifacts/{request.name}. Give another name, such as 'my-{request.name}'."
         )
     if request.file.exists():
         _refuse_to_overwrite(request.file)
@@ -325,7 +340,12 @@ def _head(request: Request, survey: Survey, proposal: Proposal) -> str:
 
 def _data_section(request: Request, survey: Survey) -> str:
     options = request.options
-    lines = ["[data]", 'kind = "images"', f"root = {_quoted(str(request.data))}"]
+    lines = [
+        "[data]",
+        'kind = "images"',
+        "# On another machine: --set data.root=FOLDER",
+        f"root = {_quoted(str(options.root))}",
+    ]
     if options.label_file is not None:
         lines.append(f"label_file = {_quoted(options.label_file)}")
     if options.label_column is not None:

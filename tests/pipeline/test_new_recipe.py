@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 
 from pipeline.cli import cli
 from pipeline.datasets.arrays import open_dataset
+from pipeline.datasets.arrays_from_images import read_list
 from pipeline.datasets.image_list import NO_SPLIT, ImageList
 from pipeline.datasets.locate import ATTRIBUTES_NAME, IDX_NAMES, IMAGES_NAME, PARTITION_NAME
 from pipeline.datasets.survey import Look, Survey
@@ -71,14 +72,14 @@ def test_what_is_written_is_a_recipe(shapes: Path) -> None:
     assert steps[-1] == (66, 66)
     recipe, text = load("shapes.toml"), Path("shapes.toml").read_text()
     assert recipe.name == "shapes" and recipe.description == "Classes of shapes, 24x24 rgb"
-    assert recipe.data.kind == "images" and recipe.data.root == "shapes"
+    assert recipe.data.kind == "images" and recipe.data.root == str(shapes.absolute())
     assert recipe.data.bad_images == "refuse" and recipe.data.redistributable is False
     assert (recipe.preprocess.height, recipe.preprocess.width) == (24, 24)
     assert recipe.train.epochs == 100 and recipe.train.batch_size == 8
     assert recipe.quantize.calibration_images < result.proposal.train_images == 48
     assert all(f'#     "{shape}"  22\n' in text for shape in SHAPES)
     assert "#     pipeline run all --recipe shapes.toml\n" in text
-    assert all(len(line) <= 100 for line in text.splitlines())
+    assert all(len(line) <= 100 for line in text.splitlines() if not line.startswith("root = "))
     assert "can't show less than 23.1 points" in text.replace("\n# ", " ")  # 9 test images
     assert recipe.gate.margin_points == 34.7
 
@@ -112,7 +113,21 @@ def test_names_can_not_break_the_file(shapes: Path) -> None:
     recipe = written("evil", shapes)
     assert recipe.name == "evil"
     moved = shapes.rename(shapes.with_name('my "best"\\shapes'))
-    assert written("moved", moved).data.root == 'my "best"\\shapes'
+    assert written("moved", moved).data.root == str(moved.absolute())
+
+
+def test_a_recipe_runs_from_anywhere(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [f"{s}/{i}.png,{s}" for s in SHAPES for i in range(22)]
+    for place in (Path(), shapes):  # a label file is named from here or from the images' folder
+        file = place / f"labels{len(place.parts)}.csv"
+        file.write_text("\n".join(["file,shape", *rows]))
+        written(file.stem, shapes, Path(file.name))
+    written("folders", shapes)
+    elsewhere = shapes.absolute().parent / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    for name in ("labels0", "labels1", "folders"):
+        assert len(read_list(load(f"../{name}.toml").data).files) == 66
 
 
 def test_a_csv_file_of_classes_and_one_of_attributes(shapes: Path) -> None:
@@ -120,7 +135,7 @@ def test_a_csv_file_of_classes_and_one_of_attributes(shapes: Path) -> None:
     file = Path("labels.csv")
     file.write_text("\n".join(["file,shape,odd,crossed", *rows]))
     recipe = written("classes", shapes, file, "shape")
-    assert recipe.data.label_file == "labels.csv" and recipe.data.label_column == "shape"
+    assert recipe.data.label_file == str(file.absolute()) and recipe.data.label_column == "shape"
     assert recipe.train.label_smoothing > 0
     recipe = written("attributes", shapes, file, "odd", "crossed")
     assert recipe.data.attributes == ("odd", "crossed") and recipe.data.label_column is None
@@ -258,6 +273,8 @@ def _one_of_a_class(root: Path) -> None:
     [
         ("Shapes --data shapes", None, "'Shapes' can't be a recipe's name; .* such as 'shapes'"),
         ("3 --data shapes", None, "such as 'my-images'"),
+        ("mnist --data shapes", None, "share artifacts/mnist. Give .* as 'my-mnist'"),
+        ("sweeps --data shapes", None, "'sweeps' is the name of the folder of all sweeps"),
         ("old --data shapes", None, "old.toml is there already"),
         ("new --data none", None, "'none' does not exist; expected a folder"),
         ("new --data old.toml", None, "is a file; expected a folder"),
