@@ -6,14 +6,15 @@ from __future__ import annotations
 import re
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporters.options import QuantizeOptions
 
 from .errors import DataError, RecipeError
-from .recipe import DataOptions, load
+from .recipe import DataOptions, load, shipped_names
+from .store import SWEEPS
 
 if TYPE_CHECKING:
     from pipeline.datasets.survey import Survey
@@ -49,11 +50,15 @@ class Request:
 
     @property
     def options(self) -> DataOptions:
-        """The ``[data]`` section, as far as it was told."""
+        """The ``[data]`` section, as far as it was told; paths from here become absolute, so that
+        the recipe runs from anywhere."""
+        label_file = self.label_file
+        if label_file is not None and label_file.expanduser().is_file():  # else it is below data
+            label_file = label_file.expanduser().absolute()
         return DataOptions(
             kind="images",
-            root=str(self.data),
-            label_file=None if self.label_file is None else str(self.label_file),
+            root=str(self.data.expanduser().absolute()),
+            label_file=None if label_file is None else str(label_file),
             label_column=self.columns[0] if len(self.columns) == 1 else None,
             attributes=self.columns if len(self.columns) > 1 else None,
         )
@@ -68,7 +73,7 @@ class Proposal:
     size_reason: str
     color: str  # "gray" or "rgb"
     color_reason: str
-    train_images: int  # about; copies may shift it a little
+    train_images: int  # nearly; images may be copies only once they are as small as the model's
     test_images: int  # likewise
     epochs: int
     batch_size: int
@@ -126,6 +131,16 @@ def _check(request: Request) -> None:
         raise RecipeError(
             f"{request.name!r} can't be a recipe's name; expected small letters, digits and -, a "
             f"letter first, such as {near!r}."
+        )
+    taken = None
+    if request.name in shipped_names():
+        taken = "a recipe that comes with the package"
+    elif request.name == SWEEPS:
+        taken = "the folder of all sweeps"
+    if taken:
+        raise RecipeError(
+            f"{request.name!r} is the name of {taken}, and both would share "
+            f"artifacts/{request.name}. Give another name, such as 'my-{request.name}'."
         )
     if request.file.exists():
         _refuse_to_overwrite(request.file)
@@ -192,16 +207,26 @@ def _size(survey: Survey) -> tuple[int, int, str]:
 
 
 def _split_sizes(survey: Survey, options: DataOptions) -> tuple[int, int]:
-    """About how many images there will be to train with, and to test with."""
-    from pipeline.datasets.splitting import TEST, VAL
+    """How many images there will be to train with, and to test with; raises DataError where the
+    data stage would refuse the splits.
+
+    Exact, unless images that differ here are the same to the model, which sees them smaller.
+    """
+    from pipeline.datasets.arrays_from_images import check_splits
+    from pipeline.datasets.splitting import TEST, TRAIN, fill_splits
 
     listed = survey.listed
-    usable = [look.failure is None for look in survey.looks]
-    given = [int(split) for split, good in zip(listed.splits, usable, strict=True) if good]
-    rest = len(given) - given.count(VAL) - given.count(TEST)
-    val = 0 if VAL in given else round(rest * options.val_share)
-    test = 0 if TEST in given else round(rest * options.test_share)
-    return rest - val - test, given.count(TEST) or test
+    rows = [row for row, look in enumerate(survey.looks) if look.failure is None]
+    usable = replace(listed, labels=listed.labels[rows], splits=listed.splits[rows])
+    splits = fill_splits(
+        [look.pixels for look in survey.good],
+        usable.labels,
+        usable.splits,
+        (options.val_share, options.test_share),
+        options.split_seed,
+    )
+    check_splits(usable, splits)
+    return int((splits == TRAIN).sum()), int((splits == TEST).sum())
 
 
 def _margin(test: int, survey: Survey) -> tuple[float, str]:
@@ -317,7 +342,12 @@ def _head(request: Request, survey: Survey, proposal: Proposal) -> str:
 
 def _data_section(request: Request, survey: Survey) -> str:
     options = request.options
-    lines = ["[data]", 'kind = "images"', f"root = {_quoted(str(request.data))}"]
+    lines = [
+        "[data]",
+        'kind = "images"',
+        "# On another machine: --set data.root=FOLDER",
+        f"root = {_quoted(str(options.root))}",
+    ]
     if options.label_file is not None:
         lines.append(f"label_file = {_quoted(options.label_file)}")
     if options.label_column is not None:
@@ -405,7 +435,8 @@ def _train_section(survey: Survey, proposal: Proposal) -> str:
 
 
 def _quantize_section(proposal: Proposal) -> str:
-    """Nothing, where the defaults do; a few images less than there will be, about."""
+    """Nothing, where the defaults do; else fewer than there will be, even if a few more images turn
+    out to be copies."""
     enough = QuantizeOptions().calibration_images
     few = proposal.train_images * 9 // 10
     if few >= enough:

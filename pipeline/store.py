@@ -4,6 +4,7 @@ hashes. Every folder appears whole or not at all, whenever the process is killed
     artifacts/<recipe>/1_data/ ... 7_package/   one finished folder for each stage
     artifacts/<recipe>/<n>_<stage>.partial/     a stage at work, or killed
     artifacts/<recipe>/bundle.zip ...           copies of what the last stage publishes
+    artifacts/sweeps/<recipe>/                  see sweep/run.py
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 
 from .errors import StoreError
 
+SWEEPS = "sweeps"  # the folder beside those of recipes, so a recipe can't be called that
 RECORD_NAME = "stage.json"  # written last: without it a folder is not finished
 _INTENT_NAME = "intent.json"  # the fingerprint that a partial folder works for
 _PLUMBING = {RECORD_NAME, f"{RECORD_NAME}.tmp", _INTENT_NAME}  # not made by the stage

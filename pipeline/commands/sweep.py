@@ -86,7 +86,8 @@ def sweep(
         )
     request = Request(recipe, axes, changes, found, until, artifacts)
     screen = console()
-    screen.print(f"{len(found)} trials up to {until}, {parallel} at a time", soft_wrap=True)
+    count = f"{len(found)} trial{'s' * (len(found) > 1)}"
+    screen.print(f"{count} up to {until}, {parallel} at a time", soft_wrap=True)
 
     def tell(progress: Progress) -> None:
         screen.print(_line(progress), soft_wrap=True)
@@ -102,8 +103,8 @@ def sweep(
     screen.print(f"  → {escape(str(request.root))}/sweep.html, sweep.json", soft_wrap=True)
     if result.failed:
         raise PipelineError(
-            f"{len(result.failed)} of {len(found)} trials failed; the others are in the table. "
-            "The same command tries them again."
+            f"{len(result.failed)} of {count} failed; the others are in the table. The same "
+            "command tries them again."
         )
 
 

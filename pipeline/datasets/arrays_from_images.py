@@ -21,16 +21,15 @@ from pipeline.datasets.class_folders import read_class_folders
 from pipeline.datasets.decode import Decoded, Target, decode_files
 from pipeline.datasets.duplicates import judge_duplicates
 from pipeline.datasets.image_files import NAMED, escaped, some
-from pipeline.datasets.image_list import NO_SPLIT, ImageList, LeftOut
+from pipeline.datasets.image_list import ImageList, LeftOut
 from pipeline.datasets.job import UNKNOWN, Job, hash_lines
 from pipeline.datasets.label_file import Columns, read_label_file
 from pipeline.datasets.splitting import (
     TEST,
     TRAIN,
     VAL,
-    draw_splits,
+    fill_splits,
     order_by_content,
-    rarest_label,
 )
 from pipeline.errors import DataError
 from pipeline.recipe import DataOptions
@@ -172,50 +171,42 @@ def _split(job: Job, images: _Images) -> _Images:
     if not missing:
         job.note("The splits are the source's own.")
         return images
-    rows = np.flatnonzero((given == NO_SPLIT) | (given == TRAIN))
-    labels = images.listed.labels[rows]
-    multi_class = images.listed.task == "multi-class"
-    drawn = draw_splits(
-        [images.pixels[row] for row in rows],
-        labels if multi_class else rarest_label(labels),
-        (
-            options.val_share if VAL in missing else 0.0,
-            options.test_share if TEST in missing else 0.0,
-        ),
+    splits = fill_splits(
+        images.pixels,
+        images.listed.labels,
+        given,
+        (options.val_share, options.test_share),
         options.split_seed,
-        at_least_one=multi_class,
     )
-    splits = given.copy()
-    splits[rows] = drawn
+    kind = "class" if images.listed.task == "multi-class" else "attribute"
     job.note(
         f"The source has no {' and no '.join(SPLITS[split] for split in missing)} split: drawn by "
-        f"content, the same share of each {'class' if multi_class else 'attribute'}, copies of an "
-        "image together."
+        f"content, the same share of each {kind}, copies of an image together."
     )
     return replace(images, listed=replace(images.listed, splits=splits))
 
 
 def _rows_by_split(job: Job, images: _Images) -> dict[str, NDArray[np.int64]]:
     """The rows of each split, in an order that mixes the classes: any first part is a sample."""
+    check_splits(images.listed, images.listed.splits)
     order = np.array(order_by_content(images.pixels, job.options.split_seed), np.int64)
     rows = {name: order[images.listed.splits[order] == i] for i, name in enumerate(SPLITS)}
-    _check_splits(images, rows)
     rows["train"] = rows["train"][: job.train_limit(len(rows["train"]))]
     _note_constants(job, images.listed, rows["train"])
     return rows
 
 
-def _check_splits(images: _Images, rows: dict[str, NDArray[np.int64]]) -> None:
-    listed = images.listed
-    empty = [name for name in SPLITS if not len(rows[name])]
-    if empty:
-        found = ", ".join(f"{len(rows[name]):,} {name}" for name in SPLITS)
+def check_splits(listed: ImageList, splits: NDArray[np.int8]) -> None:
+    """Raises DataError when a split is empty, or train has no image of a class."""
+    counts = [int((splits == i).sum()) for i in range(len(SPLITS))]
+    if not all(counts):
+        found = ", ".join(f"{count:,} {name}" for count, name in zip(counts, SPLITS, strict=True))
         raise DataError(
             f"{listed.root} gives {found} images; expected some in every split. Add images, or "
             "change data.val_share and data.test_share."
         )
     if listed.task == "multi-class":
-        trained = set(listed.labels[rows["train"]].tolist())
+        trained = set(listed.labels[splits == TRAIN].tolist())
         lacking = [name for i, name in enumerate(listed.names) if i not in trained]
         if lacking:
             raise DataError(

@@ -6,17 +6,51 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.datasets.image_list import NO_SPLIT
+
 TRAIN, VAL, TEST = range(3)  # as in arrays.SPLITS
+_ROUNDING = 1e-6  # rows; ten times 0.1 is a little less than 1
 
 
 def order_by_content(keys: Sequence[bytes], seed: int) -> list[int]:
     """Rows in an order that follows from content and ``seed`` alone, copies side by side."""
     ranks = [hashlib.sha256(b"%d:" % seed + key).digest() for key in keys]
     return sorted(range(len(keys)), key=lambda row: (ranks[row], row))
+
+
+def fill_splits(
+    keys: Sequence[bytes],
+    labels: NDArray[Any],
+    given: NDArray[np.int8],
+    shares: tuple[float, float],
+    seed: int,
+) -> NDArray[np.int8]:
+    """The split of each row: the given one, and where no row at all is given val or test, drawn.
+
+    Drawn are ``shares`` (of val, of test) of what is not in a given val or test, of every class of
+    labels [N] alike, or of every rarest label of labels [N, L].
+    """
+    wanted = [
+        0.0 if np.any(given == split) else share
+        for split, share in zip((VAL, TEST), shares, strict=True)
+    ]
+    splits = given.copy()
+    if any(wanted):
+        rows = np.flatnonzero((given == NO_SPLIT) | (given == TRAIN))
+        multi_class = labels.ndim == 1
+        splits[rows] = draw_splits(
+            [keys[int(row)] for row in rows],
+            labels[rows] if multi_class else rarest_label(labels[rows]),
+            (wanted[0], wanted[1]),
+            seed,
+            at_least_one=multi_class,
+        )
+    return splits
 
 
 def draw_splits(
@@ -26,11 +60,16 @@ def draw_splits(
     seed: int,
     at_least_one: bool,
 ) -> NDArray[np.int8]:
-    """The split of each row, uint8 [N]: ``shares`` of every stratum go to (val, test).
+    """The split of each row, int8 [N]: ``shares`` of every stratum go to (val, test).
 
-    Rows with one key (copies of one image) get one split, that of the first of them. Neither the
-    names nor the order of the images matter, only their content and ``seed``. With
-    ``at_least_one``, val and test get something of every stratum, wherever their share is not 0.
+    With ``at_least_one``, each stratum is rounded by itself, and val and test get something of it
+    wherever their share is not 0. Without, what rounding leaves is owed and given by the next
+    stratum, so that the shares of all rows are right however small the strata are; the smallest
+    come first, since large ones can pay.
+
+    Rows with one key (copies of one image) get one split. Neither the names nor the order of the
+    images matter, only their content and ``seed``; ``seed`` decides which rows a split gets, but
+    not how many while there are no copies.
     """
     splits = np.full(len(keys), TRAIN, np.int8)
     groups: dict[bytes, list[int]] = defaultdict(list)
@@ -38,20 +77,37 @@ def draw_splits(
         groups[keys[row]].append(row)
     by_stratum: dict[int, list[list[int]]] = defaultdict(list)
     for rows in groups.values():
-        by_stratum[int(strata[rows[0]])].append(rows)
-    for members in by_stratum.values():
-        total = sum(map(len, members))
-        remaining = list(reversed(members))
+        by_stratum[int(strata[rows].min())].append(rows)
+    owed = {TEST: 0.0, VAL: 0.0}
+    for members in sorted(by_stratum.values(), key=_size):
+        remaining = members
         for split, share in ((TEST, shares[1]), (VAL, shares[0])):
-            wanted = round(share * total)
-            if at_least_one and share > 0:
-                wanted = max(wanted, 1)
-            taken = 0
-            while taken < wanted and remaining:
-                rows = remaining.pop()
-                splits[rows] = split
-                taken += len(rows)
+            wanted = share * _size(members)
+            owed[split] = round(wanted) if at_least_one else owed[split] + wanted
+            chosen = _choose(remaining, owed[split])
+            if at_least_one and share > 0 and remaining and not chosen:
+                chosen = {min(range(len(remaining)), key=lambda i: len(remaining[i]))}
+            owed[split] -= sum(len(remaining[i]) for i in chosen)
+            for i in chosen:
+                splits[remaining[i]] = split
+            remaining = [rows for i, rows in enumerate(remaining) if i not in chosen]
     return splits
+
+
+def _size(groups: Sequence[Sequence[int]]) -> int:
+    return sum(map(len, groups))
+
+
+def _choose(groups: Sequence[Sequence[int]], owed: float) -> set[int]:
+    """Which groups to take, from the first on: each that brings their rows nearer to what is owed.
+    The last one is left to train unless all of it is owed, so that train has rare labels too."""
+    chosen: set[int] = set()
+    for i, rows in enumerate(groups):
+        last = len(chosen) == len(groups) - 1
+        if owed > (len(rows) if last else len(rows) / 2) - _ROUNDING:
+            chosen.add(i)
+            owed -= len(rows)
+    return chosen
 
 
 def rarest_label(labels: NDArray[np.uint8]) -> NDArray[np.int64]:

@@ -136,6 +136,7 @@ def trials(recipe: str, axes: Sequence[Axis], changes: Sequence[str] = ()) -> tu
                 f"{sorted(both)[0]} is fixed by --set and varied by --grid {axis.word}; leave one."
             )
     base = load(recipe, changes)
+    _check_family(recipe, base, axes)
     found = []
     for values in itertools.product(*(axis.values for axis in axes)):
         settings = tuple((axis.word, value) for axis, value in zip(axes, values, strict=True))
@@ -157,6 +158,18 @@ def _known(axis: Axis) -> None:
     raise RecipeError(
         f"--grid {axis.word}: unknown; {hint} Any key of a recipe can be varied, such as train.lr."
     )
+
+
+def _check_family(recipe: str, base: Recipe, axes: Sequence[Axis]) -> None:
+    """Refuse to vary the edge family in a recipe with another network, unless the grid replaces
+    that network as well."""
+    varied = [axis for axis in axes if any(key.startswith("network.") for key in axis.keys)]
+    edge = [axis for axis in varied if any(key.startswith("network.edge.") for key in axis.keys)]
+    if base.network.edge is None and edge and edge == varied:
+        raise RecipeError(
+            f"--grid {edge[0].word}: needs a recipe with [network.edge], such as mnist-best; "
+            f"{recipe} has another network. Take such a recipe, or vary something else."
+        )
 
 
 def _trial(recipe: str, settings: tuple[tuple[str, str], ...], changes: tuple[str, ...]) -> Trial:

@@ -19,7 +19,7 @@ from pipeline.errors import StoreError
 from pipeline.recipe import Recipe
 from pipeline.runner import Runner
 from pipeline.stages import STAGES
-from pipeline.store import Store
+from pipeline.store import SWEEPS, Store
 from pipeline.teacher import teachers_of
 
 from . import measure, page
@@ -47,7 +47,7 @@ class Request:
     @property
     def root(self) -> Path:
         """The sweep's own folder."""
-        return self.artifacts / "sweeps" / self.trials[0].recipe.name
+        return self.artifacts / SWEEPS / self.trials[0].recipe.name
 
     def folder(self, trial: Trial) -> Path:
         """What the trial's commands are given as their folder of artifacts."""

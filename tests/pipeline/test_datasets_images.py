@@ -611,9 +611,50 @@ def test_drawn_splits(keys: list[bytes], classes: int, seed: int) -> None:
     shuffled = draw_splits([keys[i] for i in order], strata[order], (0.2, 0.2), seed, False)
     assert np.array_equal(shuffled, splits[order])
     if len(set(keys)) == len(keys):
+        each = draw_splits(keys, strata, (0.2, 0.2), seed, at_least_one=True)
         for stratum in set(strata.tolist()):
-            mine = splits[strata == stratum]
-            assert (mine == 2).sum() == round(0.2 * len(mine))
+            count = int((strata == stratum).sum())
+            assert abs((splits[strata == stratum] == 2).sum() - 0.2 * count) < 1.5
+            assert (each[strata == stratum] == 2).sum() == max(1, round(0.2 * count))
+        for split in (1, 2):
+            assert -1 < (splits == split).sum() - 0.2 * len(keys) <= 0.5 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("images", "attributes", "share", "expected"),
+    [(60, 40, 0.03, 9), (120, 80, 0.025, 18), (500, 300, 0.01, 75)],
+)
+def test_rare_attributes_do_not_shrink_the_splits(
+    images: int, attributes: int, share: float, expected: int
+) -> None:
+    labels = (np.random.default_rng(0).random((images, attributes)) < share).astype(np.uint8)
+    keys = [b"%d" % i for i in range(images)]
+    splits = draw_splits(keys, rarest_label(labels), (0.15, 0.15), 0, at_least_one=False)
+    assert np.bincount(splits).tolist() == [images - 2 * expected, expected, expected]
+
+
+def test_tags_of_few_images_are_in_every_split_and_first_of_all_in_train() -> None:
+    for images, expected in ((3, 14), (2, 9)):
+        tags = np.repeat(np.arange(30), images)
+        keys = [b"%d" % i for i in range(len(tags))]
+        splits = draw_splits(keys, tags, (0.15, 0.15), 0, at_least_one=False)
+        assert np.bincount(splits).tolist() == [len(tags) - 2 * expected, expected, expected]
+        assert set(tags[splits == 0].tolist()) == set(range(30))
+
+
+def test_copies_with_different_labels_count_alike_in_any_order() -> None:
+    keys = [b"%d" % (i // 2) for i in range(40)]
+    strata = np.random.default_rng(0).integers(0, 7, 40)
+    splits = draw_splits(keys, strata, (0.2, 0.2), 0, at_least_one=False)
+    backwards = draw_splits(keys[::-1], strata[::-1], (0.2, 0.2), 0, at_least_one=False)
+    assert np.array_equal(backwards[::-1], splits)
+
+
+def test_many_copies_of_one_image_do_not_fill_a_split() -> None:
+    keys = [b"same"] * 50 + [b"%d" % i for i in range(50)]
+    for seed in range(10):
+        splits = draw_splits(keys, np.zeros(100, np.int64), (0.1, 0.1), seed, at_least_one=True)
+        assert np.bincount(splits).tolist() == [80, 10, 10]
 
 
 def test_the_rarest_label_is_what_is_spread() -> None:

@@ -108,6 +108,12 @@ def test_folders_of_odd_values_are_plain_and_distinct() -> None:
             ("preprocess.height=28",),
             "preprocess.height is fixed by --set and varied",
         ),
+        (
+            "width=8",
+            (),
+            r"^--grid width: needs a recipe with \[network.edge\], such as mnist-b",
+        ),
+        ("epochs=1,network.edge.depth=1,2", (), r"^--grid network.edge.depth: needs a recipe with"),
         ("name=a,b", (), "a trial keeps its recipe's name"),
     ],
 )
@@ -116,6 +122,12 @@ def test_what_the_recipe_refuses_is_refused_before_anything_runs(
 ) -> None:
     with pytest.raises(RecipeError, match=message):
         trials("mnist", parse([grid]), changes)
+
+
+def test_a_grid_may_replace_the_network_by_the_edge_family() -> None:
+    (trial,) = trials("mnist", parse(["network.layers=[],width=8"]))
+    assert trial.recipe.network.edge and trial.recipe.network.edge.width == 8
+    assert trials("mnist", parse(["width=8"]), ("network.layers=[]", "network.edge.depth=1"))
 
 
 # --- what trials share ----------------------------------------------------------------------
@@ -405,6 +417,7 @@ def test_a_whole_sweep(recipe: Path, tmp_path: Path) -> None:
     words = (recipe, "--grid", "epochs=1,2", "--parallel", 2, "--artifacts", tmp_path)
     result = _sweep(*words)
     assert result.exit_code == 0, result.output
+    assert "2 trials up to quantize" in result.output
     assert "✓ 2/2" in result.output and "On the front" in result.output
     folder = tmp_path / "sweeps" / "tiny"
     data = json.loads((folder / "sweep.json").read_text())
@@ -466,6 +479,7 @@ def test_a_killed_sweep_leaves_no_process_and_goes_on(recipe: Path, tmp_path: Pa
     kept = partial.stat().st_ino
     shorter = _sweep(recipe, *[word.replace("400,1", "1") for word in words])
     assert shorter.exit_code == 0, shorter.output
+    assert "1 trial up to train, 1 at a time" in shorter.output
     assert partial.stat().st_ino == kept  # the interrupted one waits for its own turn
 
 
