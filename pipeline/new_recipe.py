@@ -144,7 +144,8 @@ def _check(request: Request) -> None:
         )
     if request.file.exists():
         _refuse_to_overwrite(request.file)
-    folder = locate.folder_of(str(request.data))
+    locate.folder_of(str(request.data))  # named as it was given
+    folder = locate.folder_of(str(request.options.root))
     for find, recipe in ((locate.find_celeba, "celeba"), (locate.find_idx, "fashion-mnist")):
         try:
             find(folder)
@@ -308,8 +309,6 @@ def recipe_text(request: Request, survey: Survey, proposal: Proposal) -> str:
 
 
 def _head(request: Request, survey: Survey, proposal: Proposal) -> str:
-    from pipeline.datasets.image_files import escaped
-
     listed, counts = survey.listed, survey.counts
     heights = sorted(look.height for look in survey.good)
     widths = sorted(look.width for look in survey.good)
@@ -336,7 +335,7 @@ def _head(request: Request, survey: Survey, proposal: Proposal) -> str:
     head = "\n".join(f"# {line}".rstrip() for line in lines)
     what = "Classes" if listed.task == "multi-class" else "Attributes"
     size = f"{proposal.height}x{proposal.width} {proposal.color}"
-    description = f"{what} of {escaped(request.data.resolve().name)}, {size}"
+    description = f"{what} of {request.data.resolve().name}, {size}"
     return f"{head}\n\nname = {_quoted(request.name)}\ndescription = {_quoted(description)}\n"
 
 
