@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from .errors import Interrupted, StageError, StoreError
@@ -57,6 +58,11 @@ def fingerprint(stage: Stage, recipe: Recipe, digests: Mapping[str, str]) -> dic
     for key, value in stage.outside(recipe).items():
         parts[f"outside: {key}"] = value
     return parts
+
+
+def _decisive(stage: Stage, parts: Mapping[str, str]) -> dict[str, str]:
+    """A fingerprint without what decides only how fast."""
+    return {k: v for k, v in parts.items() if k.removeprefix("recipe: ") not in stage.how_fast}
 
 
 def differences(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[str, ...]:
@@ -186,7 +192,7 @@ class Runner:
         processes: int,
     ) -> Record:
         parts = fingerprint(stage, self.recipe, digests)
-        out = self.store.begin(stage.name, parts, stage.resumable)
+        out = self._begin(stage, parts, observer)
         context = Context(
             recipe=self.recipe,
             out=out,
@@ -205,6 +211,20 @@ class Runner:
         seconds = time.perf_counter() - began
         finished = datetime.now(UTC).isoformat(timespec="seconds")
         return self.store.commit(stage.name, parts, report, round(seconds, 3), finished)
+
+    def _begin(self, stage: Stage, parts: Mapping[str, str], observer: Observer) -> Path:
+        """The folder to work in, with what a killed run left if this one can go on from it."""
+        before = self.store.begun(stage.name) if stage.resumable else None
+        if before is None:
+            return self.store.begin(stage.name, parts, resume=False)
+        lines = differences(_decisive(stage, before), _decisive(stage, parts))
+        if lines:
+            more = f"; and {len(lines) - 3} more" if len(lines) > 3 else ""
+            observer.note(
+                f"{self.recipe.name} {stage.name} begins anew, what an interrupted run left is "
+                f"removed: {'; '.join(lines[:3])}{more}"
+            )
+        return self.store.begin(stage.name, parts, resume=not lines)
 
     def _inputs(self, stage: Stage, records: Mapping[str, Record]) -> list[str]:
         """Its inputs, and what it borrows as far as that is there."""

@@ -26,7 +26,7 @@ class Context:
     """What a stage's function is handed."""
 
     recipe: Recipe
-    out: Path  # an empty folder, or what a killed run of the same fingerprint left behind
+    out: Path  # an empty folder, or what a killed run left that a resumable stage can go on from
     inputs: Mapping[str, Path]  # the finished folders of the stages named in Stage.inputs
     reports: Mapping[str, dict[str, Any]]  # what those returned, with "seconds" and "finished"
     observer: Observer
@@ -71,6 +71,9 @@ class Stage:
     outside: Callable[[Recipe], dict[str, str]] = field(default=_nothing)
     borrows: Callable[[Recipe], Mapping[str, Elsewhere]] = field(default=_nobody)
     resumable: bool = False  # goes on from what a killed run left in ``out``
+    # Keys of the recipe, "train.device", that decide how fast and not what: a killed run goes on
+    # with others. A finished stage is as fresh as its sections are, these keys included.
+    how_fast: tuple[str, ...] = ()
     publish: tuple[str, ...] = ()  # outputs (files or folders) copied beside the stage folders
 
 

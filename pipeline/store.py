@@ -160,17 +160,26 @@ class Store:
                 file.flush()
             yield
 
-    def begin(self, stage: str, fingerprint: Mapping[str, str], resumable: bool) -> Path:
-        """The folder for a stage to work in: empty, or what a killed run of a resumable stage
-        with the very same fingerprint left there."""
+    def begun(self, stage: str) -> dict[str, str] | None:
+        """The fingerprint that a killed run of a stage worked for; None where it left nothing."""
         partial = self._partial(stage)
-        intent = json.dumps(dict(fingerprint), sort_keys=True)
+        try:
+            intent = json.loads((partial / _INTENT_NAME).read_text(encoding="utf-8"))
+            made = any(file.name not in _PLUMBING for file in partial.iterdir())
+        except (OSError, ValueError):
+            return None
+        return intent if made and isinstance(intent, dict) else None
+
+    def begin(self, stage: str, fingerprint: Mapping[str, str], resume: bool) -> Path:
+        """The folder for a stage to work in: empty, or to ``resume`` what a killed run left there;
+        see :meth:`begun`."""
+        partial = self._partial(stage)
         with _plain_errors(partial):
-            if resumable and _read(partial / _INTENT_NAME) == intent:
-                return partial
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            (partial / _INTENT_NAME).write_text(intent, encoding="utf-8")
+            if not resume:
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir(parents=True)
+                intent = json.dumps(dict(fingerprint), sort_keys=True)
+                (partial / _INTENT_NAME).write_text(intent, encoding="utf-8")
         return partial
 
     def commit(
@@ -268,13 +277,6 @@ def _outputs(folder: Path) -> dict[str, Output]:
             stat = file.stat()
             result[name] = Output(file_sha256(file), stat.st_size, stat.st_mtime_ns)
     return result
-
-
-def _read(file: Path) -> str | None:
-    try:
-        return file.read_text(encoding="utf-8")
-    except OSError:
-        return None
 
 
 def _json_sha256(data: Any) -> str:

@@ -31,6 +31,7 @@ _ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
 }
 # these return a tuple while they train, unless they are told to leave the auxiliary heads out
 _WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
+_AUXILIARY_HEADS = ("aux1.", "aux2.", "AuxLogits.")  # how the names of their weights begin
 
 
 class PixelNetwork(nn.Module):
@@ -279,6 +280,8 @@ def _take_weights(body: nn.Module, file: Path, name: str) -> None:
     """Load all weights but those of a classifier of another size; raises RecipeError."""
     try:
         found: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+        if name in _WITH_AUXILIARY_HEADS:  # published files hold them, for training alone
+            found = {k: v for k, v in found.items() if not k.startswith(_AUXILIARY_HEADS)}
         shapes = {key: tuple(value.shape) for key, value in found.items()}
     except Exception as exc:  # torch.load raises many kinds on files that are none of its own
         # torch's own text on its format is long and advises to execute what the file says

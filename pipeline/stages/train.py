@@ -127,4 +127,5 @@ STAGE = Stage(
     outside=_outside,
     borrows=_borrows,
     resumable=True,
+    how_fast=("train.device", "train.threads", "train.checkpoint_seconds", "train.max_minutes"),
 )

@@ -382,6 +382,41 @@ def _assert_quiet(text: str) -> None:
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", text), text
 
 
+def test_an_interrupted_training_goes_on_with_what_decides_only_how_fast(
+    write_tiny: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    write_tiny(tmp_path)
+    words = ["run", "train", "--recipe", "tiny.toml", "--set", "train.epochs=100000"]
+    first = subprocess.Popen(
+        [sys.executable, "-m", "pipeline", *words],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    )
+    metrics = tmp_path / "artifacts/tiny/2_train.partial/metrics.jsonl"
+    deadline = time.monotonic() + 300
+    while not (metrics.exists() and len(metrics.read_text().splitlines()) > 2):
+        assert first.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    first.send_signal(signal.SIGINT)
+    told = first.communicate(timeout=300)[1]
+    assert "stage 'train' interrupted" in told
+    done = len(metrics.read_text().splitlines())
+    # far less time than is used up already: it is over at once, with what there is
+    words += ["--max-minutes", "0.0001", "--device", "cpu"]
+    words += ["--set", "train.threads=2", "--set", "train.checkpoint_seconds=9"]
+    again = _pipeline(*words, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "threads 2 after 1" in again.stdout and "INCOMPLETE" in again.stdout
+    assert "begins anew" not in again.stdout
+    record = json.loads((tmp_path / "artifacts/tiny/2_train/stage.json").read_text())
+    result = record["report"]["result"]
+    assert result["resumed"]
+    # the last epoch may have been told before the state that it ended in was kept
+    assert done - 1 <= result["epochs"] <= done
+
+
 def test_one_command_makes_everything(finished: Finished) -> None:
     done = finished.first
     assert done.returncode == 0, done.stderr

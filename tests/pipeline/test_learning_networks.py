@@ -322,6 +322,30 @@ def test_weights_that_do_not_fit_are_refused(
         build_network(network, FACES)
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "heads"),
+    [("googlenet", 64, {"aux1", "aux2"}), ("inception_v3", 96, {"AuxLogits"})],
+)
+def test_auxiliary_heads_of_published_weights_are_left_out(
+    name: str, size: int, heads: set[str], tmp_path: Path
+) -> None:
+    import torchvision
+
+    published = torchvision.models.get_model(name, weights=None, init_weights=False).state_dict()
+    assert heads <= {key.partition(".")[0] for key in published}
+    torch.save(published, tmp_path / "weights.pth")
+    faces = ModelSpec("faces", "multi-label", size, size, 3, FACES.labels)
+    network = build_network(options(torchvision=name, weights=str(tmp_path / "weights.pth")), faces)
+    own = network.body.state_dict()
+    assert heads.isdisjoint(key.partition(".")[0] for key in own)
+    taken = [key for key in own if not key.startswith("fc.")]
+    assert all(torch.equal(own[key], published[key]) for key in taken)
+    # anything else that is unknown is refused as before
+    torch.save({**published, "aux3.bias": torch.zeros(1)}, tmp_path / "weights.pth")
+    with pytest.raises(RecipeError, match=r"1 of \d+ weights are missing.*aux3\.bias"):
+        build_network(options(torchvision=name, weights=str(tmp_path / "weights.pth")), faces)
+
+
 def test_weights_need_a_network_that_they_belong_to() -> None:
     with pytest.raises(ValueError, match="weights go with torchvision"):
         options(CLASSIFIER, weights="file.pth")

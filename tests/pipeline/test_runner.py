@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -273,6 +274,50 @@ def test_only_a_resumable_stage_with_the_same_fingerprint_goes_on(
     _run(runner)
     record = runner.store.record("one")
     assert record is not None and record.report == {"resumed_from": 1}
+
+
+def _note_of(runner: Runner) -> list[str]:
+    observer = Quiet()
+    with suppress(StageError):
+        runner.run("all", observer)
+    return observer.notes
+
+
+def test_what_decides_only_how_fast_throws_no_work_away(recipe: Recipe, tmp_path: Path) -> None:
+    stage = Stage(
+        "one",
+        "counts",
+        _resumable,  # type: ignore[arg-type]
+        sections=("train",),
+        resumable=True,
+        how_fast=("train.threads", "train.max_minutes"),
+    )
+
+    def runner(**options: object) -> Runner:
+        train = recipe.train.model_copy(update=options)
+        return _runner(recipe.model_copy(update={"train": train}), tmp_path, (stage,))
+
+    assert _note_of(runner()) == []
+    longer = runner(threads=3, epochs=9)  # what decides the result is told, and no more than that
+    assert _note_of(longer) == [
+        "tiny one begins anew, what an interrupted run left is removed: recipe: train.epochs "
+        "changed: 2 -> 9"
+    ]
+    faster = runner(threads=1, epochs=9, max_minutes=5.0)
+    assert _note_of(faster) == []
+    record = faster.store.record("one")
+    assert record is not None and record.report == {"resumed_from": 1}
+    assert faster.plan("one")[0].fresh
+    assert not longer.plan("one")[0].fresh  # what is finished depends on all of its sections
+
+
+def test_an_interrupted_run_that_left_nothing_is_not_told(recipe: Recipe, tmp_path: Path) -> None:
+    stages = (Stage("one", "stops", _interrupt, sections=("train",), resumable=True),)  # type: ignore[arg-type]
+    with pytest.raises(Interrupted):
+        _run(_runner(recipe, tmp_path, stages))
+    changed = recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": 9})})
+    stages = (Stage("one", "writes", _write("x"), sections=("train",), resumable=True),)  # type: ignore[arg-type]
+    assert _note_of(_runner(changed, tmp_path, stages)) == []
 
 
 KILLED = """
