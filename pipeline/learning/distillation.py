@@ -54,6 +54,20 @@ def open_answers(folder: Path, options: DistillOptions) -> TeacherAnswers:
     return TeacherAnswers(np.load(folder / SCORES_NAME, mmap_mode="r"), options)
 
 
+def check_same_images(teacher: Split, student: Split) -> None:
+    """Raise TrainError unless the train split of the teacher is that of the student, row by row: an
+    answer belongs to the row, and a teacher of other images may have seen those of the test."""
+    if np.array_equal(teacher.ids, student.ids) and np.array_equal(teacher.labels, student.labels):
+        return
+    common = len(np.intersect1d(teacher.ids, student.ids))
+    raise TrainError(
+        f"the teacher was trained on {len(teacher):,} images and the student trains on "
+        f"{len(student):,}, of which {common:,} have the same names; expected the same images with "
+        "the same labels in the same order. Splits that are drawn depend on what the model sees: "
+        "give both recipes the same [preprocess] and seed, or images whose splits are given."
+    )
+
+
 def teacher_scores(
     teacher: PixelNetwork,
     images: Split,

@@ -69,11 +69,13 @@ def _write_teacher_answers(context: Context, spec: ModelSpec) -> None:
     from pipeline.datasets.arrays import open_dataset
     from pipeline.learning.checkpoint import CHECKPOINT_NAME, load_checkpoint
     from pipeline.learning.device import resolve_device
-    from pipeline.learning.distillation import teacher_scores
+    from pipeline.learning.distillation import check_same_images, teacher_scores
 
+    images = open_dataset(context.inputs["teacher's data"]).train
+    check_same_images(images, open_dataset(context.inputs["data"]).train)
     teacher_scores(
         load_checkpoint(context.inputs["teacher"] / CHECKPOINT_NAME),
-        open_dataset(context.inputs["teacher's data"]).train,
+        images,
         spec,
         context.recipe.train.augment.flip,
         resolve_device(context.recipe.train.device),

@@ -32,7 +32,7 @@ from pipeline.learning import fit as fit_module
 from pipeline.learning import memory
 from pipeline.learning.checkpoint import load_checkpoint
 from pipeline.learning.device import bfloat16_units
-from pipeline.learning.distillation import TeacherAnswers, teacher_scores
+from pipeline.learning.distillation import TeacherAnswers, check_same_images, teacher_scores
 from pipeline.learning.evaluate import probabilities
 from pipeline.learning.fit import StepProgress, TrainResult, fit
 from pipeline.learning.optimize import (
@@ -347,6 +347,16 @@ def test_answers_are_kept_and_average_the_mirror_image(tmp_path: Path) -> None:
     other = replace(BARS, labels=("none", "level", "upright"))
     with pytest.raises(TrainError, match="expected the same labels in the same order"):
         teacher_scores(network, data.train, other, True, cpu, tmp_path)
+
+
+def test_a_teacher_of_other_images_is_refused() -> None:
+    own = dataset().train
+    check_same_images(own, own)
+    turned = replace(own, ids=own.ids[::-1], labels=own.labels[::-1])
+    drawn_anew = replace(own, labels=1 - np.minimum(own.labels, 1))
+    for other in (turned, drawn_anew, dataset(train=150).train):
+        with pytest.raises(TrainError, match=r"expected the same images with the same labels in"):
+            check_same_images(other, own)
 
 
 # --- a time limit -------------------------------------------------------------------------------
