@@ -17,5 +17,7 @@ def _stop_with_parent() -> None:
 
 
 if __name__ == "__main__":
+    # a shell's "sweep ... &" ignores Ctrl-C, and so would its trials; the sweep's word counts here
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     runpy.run_module("pipeline", run_name="__main__", alter_sys=True)
