@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.datasets.arrays import Split
+from pipeline.datasets.arrays import SPLITS, Dataset, Split
 from pipeline.errors import TrainError
 from pipeline.recipe import DistillOptions
 from runtime.spec import ModelSpec, Task
@@ -54,17 +54,19 @@ def open_answers(folder: Path, options: DistillOptions) -> TeacherAnswers:
     return TeacherAnswers(np.load(folder / SCORES_NAME, mmap_mode="r"), options)
 
 
-def check_same_images(teacher: Split, student: Split) -> None:
-    """Raise TrainError unless the train split of the teacher is that of the student, row by row: an
-    answer belongs to the row, and a teacher of other images may have seen those of the test."""
-    if np.array_equal(teacher.ids, student.ids) and np.array_equal(teacher.labels, student.labels):
+def check_same_images(teacher: Dataset, student: Dataset) -> None:
+    """Raise TrainError unless the splits of the teacher are those of the student, row by row: an
+    answer belongs to the row, and a teacher must not have seen the images of the test."""
+    pairs = [(getattr(teacher, name), getattr(student, name)) for name in SPLITS]
+    if all(np.array_equal(a.ids, b.ids) and np.array_equal(a.labels, b.labels) for a, b in pairs):
         return
-    common = len(np.intersect1d(teacher.ids, student.ids))
+    theirs, ours = pairs[0]
+    common = len(np.intersect1d(theirs.ids, ours.ids))
     raise TrainError(
-        f"the teacher was trained on {len(teacher):,} images and the student trains on "
-        f"{len(student):,}, of which {common:,} have the same names; expected the same images with "
-        "the same labels in the same order. Splits that are drawn depend on what the model sees: "
-        "give both recipes the same [preprocess] and seed, or images whose splits are given."
+        f"the teacher was trained on {len(theirs):,} images and the student trains on "
+        f"{len(ours):,}, of which {common:,} have the same names; expected the same images with "
+        "the same labels in the same order and splits. For images of your own these follow from "
+        "what the model sees: give both recipes the same [preprocess] and seed."
     )
 
 

@@ -71,11 +71,11 @@ def _write_teacher_answers(context: Context, spec: ModelSpec) -> None:
     from pipeline.learning.device import resolve_device
     from pipeline.learning.distillation import check_same_images, teacher_scores
 
-    images = open_dataset(context.inputs["teacher's data"]).train
-    check_same_images(images, open_dataset(context.inputs["data"]).train)
+    shown = open_dataset(context.inputs["teacher's data"])
+    check_same_images(shown, open_dataset(context.inputs["data"]))
     teacher_scores(
         load_checkpoint(context.inputs["teacher"] / CHECKPOINT_NAME),
-        images,
+        shown.train,
         spec,
         context.recipe.train.augment.flip,
         resolve_device(context.recipe.train.device),

@@ -350,11 +350,18 @@ def test_answers_are_kept_and_average_the_mirror_image(tmp_path: Path) -> None:
 
 
 def test_a_teacher_of_other_images_is_refused() -> None:
-    own = dataset().train
+    own = dataset()
     check_same_images(own, own)
-    turned = replace(own, ids=own.ids[::-1], labels=own.labels[::-1])
-    drawn_anew = replace(own, labels=1 - np.minimum(own.labels, 1))
-    for other in (turned, drawn_anew, dataset(train=150).train):
+    train_split, test = own.train, own.test
+    turned = replace(train_split, ids=train_split.ids[::-1], labels=train_split.labels[::-1])
+    drawn_anew = replace(train_split, labels=1 - np.minimum(train_split.labels, 1))
+    others = (
+        replace(own, train=turned),
+        replace(own, train=drawn_anew),
+        replace(own, test=replace(test, ids=test.ids[::-1])),
+        dataset(train=150),
+    )
+    for other in others:
         with pytest.raises(TrainError, match=r"expected the same images with the same labels in"):
             check_same_images(other, own)
 

@@ -489,7 +489,7 @@ def test_a_sweep_that_cannot_say_goodbye_leaves_no_process(recipe: Path, tmp_pat
     command = [sys.executable, "-m", "pipeline", "sweep", str(recipe), *words]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     folder = tmp_path / "sweeps/tiny/epochs=400/tiny"
-    _wait(lambda: len(list((folder / "2_train.partial").glob("*"))) > 1)
+    _wait((folder / "2_train.partial" / "resume.pt").exists)
     owner = int((folder / ".lock").read_text())
     process.kill()
     process.wait()
