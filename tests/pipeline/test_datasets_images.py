@@ -225,7 +225,7 @@ def test_folders_that_are_no_class_are_told(pets: Path, tmp_path: Path) -> None:
     assert note_with(info, "hold no image") == "3 folders hold no image: dog/masks, emu, gnu."
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other file systems refuse such names")
+@pytest.mark.skipif(sys.platform != "linux", reason="not run: other file systems refuse such names")
 def test_names_that_are_not_utf_8(
     pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

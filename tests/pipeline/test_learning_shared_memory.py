@@ -11,9 +11,11 @@ import socket
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -125,17 +127,15 @@ def test_where_one_process_must_not_share_none_does(tmp_path: Path, refused: str
 def meets_in_a_sandbox(folder: Path, rank: int, refused: str) -> None:
     """Ends well when there is nothing to share."""
 
-    def refuse(*_: object) -> None:
-        raise PermissionError(refused)
-
     place = Place(rank, 2, rank, 2)
-    if refused == "memfd_create":
-        os.memfd_create = refuse  # type: ignore[assignment]
-    elif refused == "bind":
-        shared_memory._listen = refuse  # type: ignore[assignment]
-    elif refused == "mmap":
-        shared_memory.mmap.mmap = refuse  # type: ignore[assignment,misc]
-    mean = SharedMean.meet(place, LONGEST, Folder(folder, place).gather, 60)
+    gather = Folder(folder, place).gather
+    calls = {"memfd_create": (os, "memfd_create"), "bind": (shared_memory, "_listen")}
+    calls["mmap"] = (shared_memory.mmap, "mmap")
+    with ExitStack() as stack:
+        if refused:
+            owner, name = calls[refused]
+            stack.enter_context(patch.object(owner, name, side_effect=PermissionError(refused)))
+        mean = SharedMean.meet(place, LONGEST, gather, 60)
     sys.exit(mean is not None)
 
 

@@ -302,7 +302,7 @@ def test_refusals(
     assert not Path("new.toml").exists()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other file systems refuse such names")
+@pytest.mark.skipif(sys.platform != "linux", reason="not run: other file systems refuse such names")
 def test_a_folder_whose_name_is_not_utf_8(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     moved = shapes.rename(Path(os.fsdecode(b"caf\xe9")))
     with pytest.raises(DataError, match=r"data\.root = 'caf\\xe9' is not UTF-8\. Rename the"):

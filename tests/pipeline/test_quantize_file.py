@@ -231,7 +231,7 @@ def test_calibration_and_validation_share_no_image(tmp_path: Path) -> None:
     assert found.validation[:2].shape == (2, 3, 16, 16)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other file systems refuse such names")
+@pytest.mark.skipif(sys.platform != "linux", reason="not run: other file systems refuse such names")
 def test_folders_whose_names_are_not_utf_8(tmp_path: Path) -> None:
     for seed, name in enumerate((b"caf\xe9", b"bar")):
         draw(tmp_path / "images" / os.fsdecode(name), 40, seed)

@@ -287,7 +287,7 @@ def test_what_decides_only_how_fast_throws_no_work_away(recipe: Recipe, tmp_path
     stage = Stage(
         "one",
         "counts",
-        _resumable,  # type: ignore[arg-type]
+        _resumable,
         sections=("train",),
         resumable=True,
         how_fast=("train.threads", "train.max_minutes"),
@@ -312,11 +312,11 @@ def test_what_decides_only_how_fast_throws_no_work_away(recipe: Recipe, tmp_path
 
 
 def test_an_interrupted_run_that_left_nothing_is_not_told(recipe: Recipe, tmp_path: Path) -> None:
-    stages = (Stage("one", "stops", _interrupt, sections=("train",), resumable=True),)  # type: ignore[arg-type]
+    stages = (Stage("one", "stops", _interrupt, sections=("train",), resumable=True),)
     with pytest.raises(Interrupted):
         _run(_runner(recipe, tmp_path, stages))
     changed = recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": 9})})
-    stages = (Stage("one", "writes", _write("x"), sections=("train",), resumable=True),)  # type: ignore[arg-type]
+    stages = (Stage("one", "writes", _write("x"), sections=("train",), resumable=True),)
     assert _note_of(_runner(changed, tmp_path, stages)) == []
 
 
