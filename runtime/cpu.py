@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 import os
 import platform
+import sys
 
 import numpy as np
 
 # What /proc/cpuinfo calls a CPU: a name on x86, numbers on ARM.
 _CPU_NAMES = ("model name", "CPU implementer", "CPU part", "CPU variant", "Hardware")
+_ARENA_BYTES = 128 << 20  # glibc: twice HEAP_MAX_SIZE on 64 bits, to find an aligned half
 
 
 def usable_threads(root: str = "/") -> int:
@@ -28,24 +30,38 @@ def usable_threads(root: str = "/") -> int:
     return max(1, math.floor(min(cores, _quota_cores(root))))
 
 
-def startable_threads(wanted: int) -> int:
-    """How many more threads, ``wanted`` at most, the system lets this process have at once.
+def startable_threads(wanted: int, spare_bytes: int) -> int:
+    """How many more threads, ``wanted`` at most, the system lets this process have at once and
+    still have ``spare_bytes`` of memory for what they are started for.
 
-    Tried, since limits of processes, of a container and of address space (each thread's stack
-    counts, often 8 MB) all decide: onnxruntime 1.32 waits forever when one of its own does not
-    start. Some 50 us a thread.
+    Tried, since limits of processes, of a container and of address space all decide: onnxruntime
+    1.32 waits forever when one of its own does not start. In the address space each thread has its
+    stack, often 8 MB, and on Linux glibc maps another 128 MB for an instant, of which 64 MB stay,
+    when it first allocates. Some 50 us a thread.
     """
+    if wanted < 1:
+        return 0
+    import mmap
     import threading
 
-    gate, started = threading.Event(), list[threading.Thread]()
+    gate, started, held = threading.Event(), list[threading.Thread](), list[mmap.mmap]()
+
+    def hold(size: int) -> None:
+        if sys.platform == "linux":  # addresses without memory (PROT_NONE)
+            held.append(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE, prot=0))
+
     try:
+        hold(spare_bytes)
         for _ in range(wanted):
+            hold(_ARENA_BYTES)
             thread = threading.Thread(target=gate.wait, daemon=True)
             thread.start()
             started.append(thread)
-    except (RuntimeError, MemoryError):  # "can't start new thread"
+    except (RuntimeError, MemoryError, OSError):  # "can't start new thread"; no room to map
         pass
     finally:
+        for room in held:
+            room.close()
         gate.set()
         for thread in started:
             thread.join()

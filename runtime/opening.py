@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _MAX_THREADS = 1024  # onnxruntime makes each, however many; a million take the machine down
+# What a session takes beside its threads' stacks: a small one, and for each byte of its model (the
+# bytes read, what onnxruntime parses, folds and packs for its kernels, an image's values).
+_SESSION_BYTES = 32 << 20
+_SESSION_BYTES_PER_MODEL_BYTE = 4
 _EXACT_REASON = (
     " It is not portable and this CPU has no VNNI, so it runs with exact kernels "
     "(session.x64quantprecision=1)."
@@ -49,7 +53,7 @@ class OpenedModel:
 
 def open_model(parts: ModelParts, device: str, variant: str, threads: int | None) -> OpenedModel:
     """Open one variant on one device; raises DeviceError, VariantError and other BundleErrors."""
-    count = _thread_count(threads)
+    count = _thread_count(threads, _spare_bytes(parts))
 
     def attempt(row: Device) -> OpenedModel:
         chosen, why = _variant(parts, variant, row.name, count)
@@ -121,22 +125,28 @@ def infer(session: Session, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     return probabilities
 
 
-def _thread_count(threads: int | None) -> int:
+def _spare_bytes(parts: ModelParts) -> int:
+    """Memory to be left when threads have theirs. Parts that are not packed have no sizes."""
+    largest = max((file.size_bytes for file in parts.manifest.files.values()), default=0)
+    return _SESSION_BYTES + _SESSION_BYTES_PER_MODEL_BYTE * largest
+
+
+def _thread_count(threads: int | None, spare_bytes: int) -> int:
     """What was asked for, or all that affinity, quota and limits leave; the caller's thread is
     one of them."""
     if threads is None:
-        return 1 + startable_threads(usable_threads() - 1)
+        return 1 + startable_threads(usable_threads() - 1, spare_bytes)
     if type(threads) is not int or not 1 <= threads <= _MAX_THREADS:
         raise InputError(
             f"threads={threads!r}; expected a whole number from 1 to {_MAX_THREADS}, or None for "
             "all cores that affinity and cgroup quota leave."
         )
-    if (possible := 1 + startable_threads(threads - 1)) < threads:
+    if (possible := 1 + startable_threads(threads - 1, spare_bytes)) < threads:
         raise InputError(
             f"threads={threads}; expected at most {possible}, since the system lets this process "
             "start no more: a limit of processes (ulimit -u, a container's) or of address space "
-            "(ulimit -v), in which each has a stack. Give fewer, or None for as many as there can "
-            "be."
+            f"(ulimit -v), where the model needs some {spare_bytes >> 20} MiB and each thread a "
+            "stack and an arena, some 136 MiB. Give fewer, or None for as many as there can be."
         )
     return threads
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import threading
 from pathlib import Path
 
@@ -81,10 +82,13 @@ def test_threads_respect_the_affinity(tmp_path: Path, monkeypatch: pytest.Monkey
     assert usable_threads(f"{tmp_path}/") == 5
 
 
+MIB = 1 << 20
+
+
 def test_threads_that_cannot_start_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert startable_threads(0) == 0
+    assert startable_threads(0, MIB) == 0
     before = threading.active_count()
-    assert startable_threads(3) == 3
+    assert startable_threads(3, MIB) == 3
     assert threading.active_count() == before
     left = iter(range(2))
 
@@ -95,8 +99,13 @@ def test_threads_that_cannot_start_are_not_counted(monkeypatch: pytest.MonkeyPat
 
     start = threading.Thread.start
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    assert startable_threads(5) == 2
+    assert startable_threads(5, MIB) == 2
     assert threading.active_count() == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="not run: Linux limits the address space")
+def test_threads_leave_room_for_what_they_are_started_for() -> None:
+    assert startable_threads(3, 1 << 60) == 0  # more than any address space has
 
 
 ARM = ("arm64", "cpu")
