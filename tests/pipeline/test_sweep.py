@@ -316,7 +316,10 @@ def test_attributes_are_chosen_by_what_their_thresholds_are_chosen_for(tmp_path:
     assert (found.metric, found.validation_images) == ("balanced accuracy", 40)
     record = request.store(request.trials[0]).record("validate")
     assert record is not None and found.forms
-    for row, form in zip(record.report["variants"], found.forms, strict=True):
+    rows = {row["id"]: row for row in record.report["variants"]}
+    assert sorted(rows) == sorted(form.id for form in found.forms)
+    for form in found.forms:
+        row = rows[form.id]
         assert form.test_accuracy_percent == pytest.approx(sum(row["balanced_percent"]) / 2)
         assert form.test_accuracy_percent != pytest.approx(row["accuracy_percent"])
     assert "balanced accuracy: PyTorch" in record.report["headline"]
