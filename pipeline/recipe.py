@@ -186,6 +186,9 @@ class NetworkOptions(Section):
 
 # --- training -------------------------------------------------------------------------------
 
+# Keys of [train] that decide how fast, not what: a training goes on with others.
+HOW_FAST = ("device", "threads", "checkpoint_seconds", "max_minutes")
+
 
 class AugmentOptions(Section):
     """Random changes of training batches, each image differently; 0 switches one off."""
@@ -204,6 +207,16 @@ class AugmentOptions(Section):
     colour: float = Field(0.0, ge=0, lt=1)  # 0.1: each channel, and saturation, times 0.9 to 1.1
     # blend pairs of images and their labels, the share drawn from Beta(mixup, mixup)
     mixup: float = Field(0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _whole_pixels(self) -> AugmentOptions:
+        resampled = self.rotate or self.scale or self.shear or self.elastic
+        if not resampled and not self.shift.is_integer():
+            raise ValueError(
+                f"shift = {self.shift:g}: without rotate, scale, shear or elastic, pixels move "
+                "as they are: give a whole number of them"
+            )
+        return self
 
 
 class TrainOptions(Section):

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from pipeline.datasets.arrays import Dataset, Split
 from pipeline.errors import TrainError
 from pipeline.processes import check_batch
-from pipeline.recipe import NetworkOptions, TrainOptions
+from pipeline.recipe import HOW_FAST, NetworkOptions, TrainOptions
 from runtime.cpu import usable_threads
 from runtime.spec import ModelSpec
 
@@ -54,8 +54,6 @@ SEED_STEP = 1_000_003  # between the random numbers of two processes: no seed th
 # Steps between two times that several processes agree what time it is; an epoch may have fewer.
 STEPS_PER_AGREEMENT = 16
 TRIM_FROM = 0.2  # of all steps: what is mislabelled shows once the rest is learned
-# Options that decide how fast, not what: a run may go on with others.
-_HOW_FAST = {"device", "threads", "checkpoint_seconds", "max_minutes"}
 
 
 @dataclass(frozen=True)
@@ -193,7 +191,7 @@ def _identity(
         "seed": seed,
         "distill": None if teacher is None else teacher.options.model_dump(mode="json"),
     }
-    for key, value in train.model_dump(mode="json", exclude=_HOW_FAST).items():
+    for key, value in train.model_dump(mode="json", exclude=set(HOW_FAST)).items():
         values[f"train.{key}"] = value
     return {key: json.dumps(value, sort_keys=True) for key, value in values.items()}
 

@@ -265,7 +265,9 @@ def _from_torchvision(name: str, weights: str | None, spec: ModelSpec) -> nn.Mod
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}."
         raise RecipeError(f"network.torchvision = {name!r} is no torchvision classifier; {hint}")
-    extra: dict[str, Any] = {"aux_logits": False} if name in _WITH_AUXILIARY_HEADS else {}
+    # Their default of init_weights, True, comes with a warning that it will change.
+    auxiliary = name in _WITH_AUXILIARY_HEADS
+    extra = {"aux_logits": False, "init_weights": True} if auxiliary else {}
     body: nn.Module = torchvision.models.get_model(
         name, weights=None, num_classes=len(spec.labels), **extra
     )

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.recipe import Recipe
+from pipeline.recipe import HOW_FAST, Recipe
 from pipeline.stage import Context, Elsewhere, Stage
 from pipeline.teacher import teacher_of
 
@@ -129,5 +129,5 @@ STAGE = Stage(
     outside=_outside,
     borrows=_borrows,
     resumable=True,
-    how_fast=("train.device", "train.threads", "train.checkpoint_seconds", "train.max_minutes"),
+    how_fast=tuple(f"train.{key}" for key in HOW_FAST),
 )

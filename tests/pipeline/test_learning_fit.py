@@ -43,7 +43,6 @@ from pipeline.learning.optimize import (
     training_loss,
 )
 from pipeline.recipe import AugmentOptions, DistillOptions, NetworkOptions, TrainOptions
-from pipeline.stages.train import STAGE
 from runtime.spec import ModelSpec
 
 BARS = ModelSpec("bars", "multi-class", 12, 12, 1, ("none", "upright", "level"))
@@ -486,11 +485,6 @@ PROGRAM = """
     data, out = Path(sys.argv[1]), Path(sys.argv[2])
     fit(open_dataset(data), BARS, NETWORK, TRAIN, 7, out, on_step)
 """
-
-
-def test_the_stage_resumes_with_the_options_that_training_does() -> None:
-    """Else it would remove what training could have gone on from."""
-    assert {f"train.{key}" for key in fit_module._HOW_FAST} == set(STAGE.how_fast)
 
 
 def test_kill_9_in_mid_epoch_changes_nothing(tmp_path: Path, unbroken: Path) -> None:

@@ -52,6 +52,7 @@ def test_shipped_recipes_are_read_and_named_after_their_file() -> None:
         ("quantize.int8=[]", lambda r: r.quantize.int8, ()),
         ("data.root=some folder", lambda r: r.data.root, "some folder"),
         ("train.augment.shift=2", lambda r: r.train.augment.shift, 2.0),
+        ("train.augment={shift=0.5, rotate=5}", lambda r: r.train.augment.shift, 0.5),
     ],
 )
 def test_keys_can_be_set(file: Path, change: str, get: object, value: object) -> None:
@@ -68,6 +69,7 @@ def test_keys_can_be_set(file: Path, change: str, get: object, value: object) ->
         ("train.augment.zzz=1", r"unknown key 'train.augment.zzz'; known are: "),
         ("train.lr=-1", "train.lr = -1: Input should be greater than 0"),
         ("train.epochs=many", "train.epochs = 'many'"),
+        ("train.augment.shift=0.5", "shift = 0.5: without .* give a whole number of them"),
         ("preprocess.width=30", "square grey images"),
         ("network.torchvision=resnet18", "exactly one of layers, edge, torchvision, callable"),
         ("preprocess.crop=[10, 10]", "crop and reference go together"),
