@@ -241,7 +241,7 @@ class TrainOptions(Section):
     ema: float = Field(0.0, ge=0, lt=1)  # decay of the averaged weights per step; 0: none
     device: Literal["auto", "cpu", "cuda"] = "auto"
     # of convolutions and products; "auto": what is fast and safe where it trains, that is bfloat16
-    # on a CPU with units for it, mixed precision on a GPU, else float32
+    # on a CPU that is measured to be faster with it, mixed precision on a GPU, else float32
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     threads: int | None = Field(None, ge=1)  # of each process; None: its share of usable cores
     # On the clock. The learning rate falls to its end within them, and the result is marked

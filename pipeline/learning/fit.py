@@ -224,7 +224,7 @@ class _Run:
         self.logits = world.logits_of(self.network)
         self.averaged = averaged_copy(self.network, train.ema) if train.ema else None
         self.optimizer = build_optimizer(self.network, train)
-        self.precision = mixed_precision(device, train.precision)
+        self.precision = world.agree(mixed_precision(device, train.precision))
         # float16 alone needs its gradients scaled; else this passes everything through
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == torch.float16)
         self.answer_weights = _answer_weights(dataset, network.spec, train.rare, device)

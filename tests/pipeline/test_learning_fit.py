@@ -28,10 +28,11 @@ from pipeline.datasets.arrays import (
     write_split,
 )
 from pipeline.errors import TrainError
+from pipeline.learning import device as device_module
 from pipeline.learning import fit as fit_module
 from pipeline.learning import memory
 from pipeline.learning.checkpoint import load_checkpoint
-from pipeline.learning.device import bfloat16_units
+from pipeline.learning.device import bfloat16_pays
 from pipeline.learning.distillation import TeacherAnswers, check_same_images, teacher_scores
 from pipeline.learning.evaluate import probabilities
 from pipeline.learning.fit import StepProgress, TrainResult, fit
@@ -426,7 +427,25 @@ def test_precision_is_what_was_asked(tmp_path: Path) -> None:
         result = train(tmp_path / asked, TRAIN.model_copy(update={"precision": asked}))
         assert result.precision == asked
     found = train(tmp_path / "auto").precision
-    assert found == ("bfloat16" if bfloat16_units() else "float32")
+    assert found == ("bfloat16" if bfloat16_pays() else "float32")
+
+
+@pytest.mark.parametrize(
+    ("capability", "seconds", "pays"),
+    [
+        ("avx512_bf16", {torch.bfloat16: 1.0, torch.float32: 1.7}, True),
+        ("amx_tile", {torch.bfloat16: 0.2, torch.float32: 1.7}, True),
+        ("avx512_bf16", {torch.bfloat16: 3.2, torch.float32: 1.7}, False),
+        ("avx512_bf16", {torch.bfloat16: 1.0, torch.float32: 1.1}, False),  # not worth it
+        ("avx2", {}, False),  # not even measured: without instructions it takes seconds
+    ],
+)
+def test_bfloat16_is_taken_where_it_is_measured_to_pay(
+    monkeypatch: pytest.MonkeyPatch, capability: str, seconds: dict[torch.dtype, float], pays: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {capability: True}, raising=False)
+    monkeypatch.setattr(device_module, "_product_seconds", lambda matrix: seconds[matrix.dtype])
+    assert bfloat16_pays.__wrapped__() == pays
 
 
 # --- it resumes -------------------------------------------------------------------------------
