@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -136,7 +137,7 @@ def _selecting(function: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--max-minutes",
             type=float,
-            help="Let training take so long at most; what that leaves out is told.",
+            help="Let training take so long at most, teachers aside; what it leaves out is told.",
         ),
         click.option(
             "--artifacts",
@@ -251,11 +252,14 @@ def _run_stages(
     selection: Selection, stage: str, start: str | None, force: bool, explain: bool
 ) -> None:
     for name, recipe in selection.recipes():
-        if stage != STAGE_NAMES[0]:
-            for teacher in teachers_of(recipe):
-                # whatever of the teacher failed, nothing of the recipe itself has run
-                again = selection.resuming(stage, name, STAGE_NAMES[0], start, force)
-                _bring(selection, teacher, "train", explain, partial(_always, again))
+        if stage != STAGE_NAMES[0] and (teachers := teachers_of(recipe)):
+            # whatever of the teacher fails, nothing of the recipe but its data has run
+            again = partial(_always, selection.resuming(stage, name, STAGE_NAMES[0], start, force))
+            chain = [*teachers, recipe]
+            runners = [_bring(selection, one, "data", explain, again) for one in chain]
+            _check_same_images([runner.store.folder("data") for runner in runners])
+            for teacher in teachers:
+                _bring(selection, teacher, "train", explain, again)
         runner = _bring(
             selection,
             recipe,
@@ -268,6 +272,15 @@ def _run_stages(
         if stage in ("all", STAGE_NAMES[-1]):
             made = [name for name in STAGES[-1].publish if (runner.store.root / name).exists()]
             _out.print(f"  → {escape(str(runner.store.root))}/{', '.join(made)}\n")
+
+
+def _check_same_images(folders: Sequence[Path]) -> None:
+    """Before a teacher is trained for hours: each has the images of who learns from it."""
+    from .datasets.arrays import open_dataset
+    from .learning.distillation import check_same_images
+
+    for teacher, learner in pairwise(open_dataset(folder) for folder in folders):
+        check_same_images(teacher, learner)
 
 
 def _always(commands: Sequence[str], _: str) -> Sequence[str]:

@@ -20,7 +20,7 @@ from .errors import RecipeError
 class Section(BaseModel):
     """A part of a recipe: frozen, and closed against unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 # --- where the images come from -------------------------------------------------------------
@@ -45,7 +45,7 @@ class DataOptions(Section):
     # judged by the same images
     val_share: float = Field(0.15, gt=0, lt=1)
     test_share: float = Field(0.15, gt=0, lt=1)
-    split_seed: int = Field(0, ge=0)
+    split_seed: int = Field(0, ge=0, lt=2**63)
     # celeba, images: what can't be decoded. Refused, because figures on fewer images than one
     # believes to have are wrong figures; "skip" leaves them out and lists them with the reason.
     bad_images: Literal["refuse", "skip"] = "refuse"
@@ -275,7 +275,7 @@ class Recipe(Section):
     # another recipe (its name): where it has been validated on the same test images, among the
     # same artifacts, what this one gains over it is told
     baseline: str | None = Field(None, pattern=r"^[a-z][a-z0-9-]*$")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     data: DataOptions
     preprocess: PreprocessOptions
     network: NetworkOptions

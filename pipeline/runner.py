@@ -210,7 +210,9 @@ class Runner:
         report = stage.run(context)
         seconds = time.perf_counter() - began
         finished = datetime.now(UTC).isoformat(timespec="seconds")
-        return self.store.commit(stage.name, parts, report, round(seconds, 3), finished)
+        return self.store.commit(
+            stage.name, parts, report, round(seconds, 3), finished, stage.scratch
+        )
 
     def _begin(self, stage: Stage, parts: Mapping[str, str], observer: Observer) -> Path:
         """The folder to work in, with what a killed run left if this one can go on from it."""

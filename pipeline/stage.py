@@ -74,6 +74,7 @@ class Stage:
     # Keys of the recipe, "train.device", that decide how fast and not what: a killed run goes on
     # with others. A finished stage is as fresh as its sections are, these keys included.
     how_fast: tuple[str, ...] = ()
+    scratch: tuple[str, ...] = ()  # files in ``out`` that only an unfinished run needs
     publish: tuple[str, ...] = ()  # outputs (files or folders) copied beside the stage folders
 
 

@@ -189,15 +189,20 @@ class Store:
         report: dict[str, Any],
         seconds: float,
         finished: str,
+        scratch: tuple[str, ...] = (),
     ) -> Record:
-        """Turn the partial folder into the finished one, replacing an older one."""
+        """Turn the partial folder into the finished one, replacing an older one, without the files
+        in ``scratch``."""
         partial = self._partial(stage)
         # what is read back from the disk later: without tuples, and with numbers that JSON knows
         report = json.loads(json.dumps(report))
         with _plain_errors(partial):
-            record = Record(fingerprint, _outputs(partial), report, seconds, finished)
+            outputs = _outputs(partial, _PLUMBING | set(scratch))
+            record = Record(fingerprint, outputs, report, seconds, finished)
             data = {"version": _RECORD_VERSION, **asdict(record)}
             _write_whole(partial / RECORD_NAME, {**data, "sha256": _json_sha256(data)})
+            for name in scratch:  # not before the stage counts as finished
+                (partial / name).unlink(missing_ok=True)
             self._swap(stage)
         return record
 
@@ -269,11 +274,11 @@ def _plain_errors(place: Path) -> Iterator[None]:
         ) from exc
 
 
-def _outputs(folder: Path) -> dict[str, Output]:
+def _outputs(folder: Path, without: set[str]) -> dict[str, Output]:
     result = {}
     for file in sorted(folder.rglob("*")):
         name = file.relative_to(folder).as_posix()
-        if file.is_file() and name not in _PLUMBING:
+        if file.is_file() and name not in without:
             stat = file.stat()
             result[name] = Output(file_sha256(file), stat.st_size, stat.st_mtime_ns)
     return result

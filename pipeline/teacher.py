@@ -3,6 +3,8 @@ and no folder."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from .errors import RecipeError
 from .recipe import Recipe, load
 
@@ -11,8 +13,8 @@ def teacher_of(recipe: Recipe) -> Recipe | None:
     """The recipe behind ``distill.teacher``, on the images of ``recipe`` and trained where that is;
     None without one.
 
-    It keeps its own size of images, network, training and seed. Raises RecipeError when there is no
-    such recipe, or one learns from itself.
+    It keeps its own size of images, network, training and, unless images are drawn, seed. Raises
+    RecipeError when there is no such recipe, or one learns from itself.
     """
     if recipe.distill is None:
         return None
@@ -23,8 +25,10 @@ def teacher_of(recipe: Recipe) -> Recipe | None:
             "expected another one, with a larger network."
         )
     here = {"device": recipe.train.device, "threads": recipe.train.threads}
-    train = found.train.model_copy(update=here)
-    return found.model_copy(update={"data": recipe.data, "train": train})
+    changes: dict[str, Any] = {"data": recipe.data, "train": found.train.model_copy(update=here)}
+    if recipe.data.kind == "celeba" and recipe.data.root is None:
+        changes["seed"] = recipe.seed  # which faces are drawn follows from it
+    return found.model_copy(update=changes)
 
 
 def teachers_of(recipe: Recipe) -> list[Recipe]:

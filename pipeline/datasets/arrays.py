@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipeline.errors import DataError
 
 SPLITS = ("train", "val", "test")
-_ROWS_AT_ONCE = 1_000  # some ten megabytes of 64x64 rgb
+_BYTES_AT_ONCE = 16 << 20
 INFO_NAME = "dataset.json"  # written last: without it the arrays are not finished
 
 
@@ -80,8 +80,9 @@ def take_rows(source: Path, rows: NDArray[np.int64], target: Path) -> None:
                 "shape": (len(rows), *array.shape[1:]),
             },
         )
-        for start in range(0, len(rows), _ROWS_AT_ONCE):
-            file.write(array[rows[start : start + _ROWS_AT_ONCE]].tobytes())
+        at_once = max(1, _BYTES_AT_ONCE // max(1, array[:1].nbytes))
+        for start in range(0, len(rows), at_once):
+            file.write(np.ascontiguousarray(array[rows[start : start + at_once]]).data)
     del array
     aside.replace(target)
 

@@ -216,7 +216,13 @@ def _label_columns(table: _Table, columns: Columns) -> tuple[int, ...]:
                 "one."
             )
         return tuple(_column(table, "data.attributes", name) for name in columns.attributes)
-    return tuple(i for i in range(len(table.header)) if i not in used)
+    found = tuple(i for i in range(len(table.header)) if i not in used)
+    if not found:
+        raise DataError(
+            f"{table.path} has no column of labels, only {some(list(table.header))}. Add one of "
+            "classes, or some of 0 and 1."
+        )
+    return found
 
 
 def _column(table: _Table, key: str, name: str) -> int:

@@ -148,7 +148,7 @@ def _warp(count: int, height: int, width: int, extent: float, generator: Generat
 
 
 def _shift(pixels: Tensor, extent: int, generator: Generator) -> Tensor:
-    """Move by whole pixels, which needs no interpolation: half the cost of ``_affine``."""
+    """Move by whole pixels, which needs no interpolation: half the cost of ``_resampled``."""
     count, height, width, _ = pixels.shape
     rows = _moved(count, height, extent, generator).to(pixels.device)  # (N, H)
     columns = _moved(count, width, extent, generator).to(pixels.device)  # (N, W)

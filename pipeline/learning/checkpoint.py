@@ -2,7 +2,7 @@
 finished. Files appear whole or not at all. Knows nothing of how the state comes about.
 
 ``checkpoint.pt``  weights, spec and network options; all that it takes to rebuild the network
-``resume.pt``      every number and random state of a run in mid-epoch
+``resume.pt``      every number and random state of a run, in mid-epoch or at its end
 ``metrics.jsonl``  one line of JSON for each epoch
 """
 
@@ -26,7 +26,7 @@ from .networks import PixelNetwork, build_network
 CHECKPOINT_NAME = "checkpoint.pt"
 RESUME_NAME = "resume.pt"
 METRICS_NAME = "metrics.jsonl"
-FORMAT = 2  # of both .pt files; raise it when their keys change
+FORMAT = 3  # of both .pt files; raise it when their keys change
 
 
 def save_checkpoint(path: Path, network: PixelNetwork) -> None:
@@ -67,13 +67,13 @@ def load_checkpoint(path: Path) -> PixelNetwork:
 
 
 def save_resume(folder: Path, identity: Mapping[str, str], state: Mapping[str, Any]) -> None:
-    """Write the state of an unfinished run; ``identity`` says which run it can continue."""
+    """Write the state of a run; ``identity`` says which run it can continue."""
     content = {"format": FORMAT, "identity": dict(identity), "state": dict(state)}
     _write(folder / RESUME_NAME, _packed(content))
 
 
 def load_resume(folder: Path, identity: Mapping[str, str]) -> tuple[dict[str, Any] | None, str]:
-    """The state of an unfinished run of the same ``identity``, if there is one, and a remark.
+    """The state of a run of the same ``identity``, if there is one, and a remark.
 
     A file that is damaged or of another run is renamed, never deleted, and the remark says so;
     without anything to remark it is empty.
@@ -91,11 +91,6 @@ def load_resume(folder: Path, identity: Mapping[str, str]) -> tuple[dict[str, An
     if other := sorted(k for k in {*found, *identity} if found.get(k) != identity.get(k)):
         return None, _set_aside(path, "other", f"is of a run with other {', '.join(other)}")
     return state, ""
-
-
-def remove_resume(folder: Path) -> None:
-    """Forget the unfinished run, because it has finished."""
-    (folder / RESUME_NAME).unlink(missing_ok=True)
 
 
 def write_metrics(folder: Path, lines: Sequence[Mapping[str, Any]]) -> None:

@@ -59,8 +59,16 @@ def mixed_precision(device: torch.device, asked: str) -> torch.dtype | None:
     if asked == "bfloat16":
         return torch.bfloat16
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        native = torch.cuda.is_bf16_supported(including_emulation=False)  # from Ampere on
+        return torch.bfloat16 if native else torch.float16
     return torch.bfloat16 if bfloat16_pays() else None
+
+
+def bfloat16_instructions() -> bool:
+    """Whether this CPU has any for products of bfloat16 (AVX-512 BF16 or AMX)."""
+    find = getattr(torch.cpu, "get_capabilities", dict)  # older torch cannot tell
+    has: dict[str, object] = find()
+    return bool(has.get("avx512_bf16") or has.get("amx_bf16") or has.get("amx_tile"))
 
 
 @cache
@@ -71,9 +79,7 @@ def bfloat16_pays() -> bool:
     of the time, an Intel Xeon without AMX takes 1.45 times as long. There the product takes 1.8 to
     2.0 times as long (20 tries): far enough from the bound for a busy machine.
     """
-    find = getattr(torch.cpu, "get_capabilities", dict)  # older torch cannot tell
-    has: dict[str, object] = find()
-    if not (has.get("avx512_bf16") or has.get("amx_bf16") or has.get("amx_tile")):
+    if not bfloat16_instructions():  # it would take seconds to measure
         return False
     wide = torch.ones(_MATRIX, _MATRIX)
     return _PAYS * _product_seconds(wide.bfloat16()) < _product_seconds(wide)

@@ -76,13 +76,15 @@ def teacher_scores(
     spec: ModelSpec,
     mirror: bool,
     device: torch.device,
+    precision: str,
     folder: Path,
     on_step: Callable[[int, int], None] | None = None,
 ) -> NDArray[np.float32]:
     """The teacher's scores of ``images``, [N, labels], computed or, if a former run of the same
     stage left them, read from ``folder``.
 
-    ``images`` are in the teacher's own size. Raises TrainError when its labels are not those of
+    ``images`` are in the teacher's own size, ``precision`` is one of ``TrainOptions.precision``.
+    Raises TrainError when its labels are not those of
     ``spec``, the student's.
     """
     if (teacher.spec.task, teacher.spec.labels) != (spec.task, spec.labels):
@@ -97,7 +99,7 @@ def teacher_scores(
         aside = file.with_name(file.name + ".partial")
         shape = (len(images), len(spec.labels))
         scores = np.lib.format.open_memmap(aside, mode="w+", dtype=np.float32, shape=shape)
-        _compute(teacher, images, mirror, device, scores, on_step)
+        _compute(teacher, images, mirror, device, precision, scores, on_step)
         scores.flush()
         aside.replace(file)
     found: NDArray[np.float32] = np.load(file, mmap_mode="r")
@@ -109,14 +111,15 @@ def _compute(
     images: Split,
     mirror: bool,
     device: torch.device,
+    precision: str,
     scores: NDArray[np.float32],
     on_step: Callable[[int, int], None] | None,
 ) -> None:
     teacher.to(device).eval().to(memory_format=torch.channels_last)
-    precision = mixed_precision(device, "auto")
+    mixed = mixed_precision(device, precision)
     with (
         torch.inference_mode(),
-        torch.autocast(device.type, precision or torch.bfloat16, enabled=precision is not None),
+        torch.autocast(device.type, mixed or torch.bfloat16, enabled=mixed is not None),
     ):
         for start in range(0, len(images), BATCH_SIZE):
             pixels = torch.from_numpy(np.array(images.images[start : start + BATCH_SIZE]))

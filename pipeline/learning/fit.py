@@ -32,7 +32,7 @@ from runtime.spec import ModelSpec
 from . import checkpoint
 from .augment import augment, blend
 from .batches import batch_of
-from .device import mixed_precision, resolve_device, torch_settings
+from .device import bfloat16_instructions, mixed_precision, resolve_device, torch_settings
 from .distillation import TeacherAnswers
 from .evaluate import judge
 from .memory import freed_memory_is_kept
@@ -116,7 +116,8 @@ def fit(
 ) -> TrainResult:
     """Train a network, leave ``checkpoint.pt`` and ``metrics.jsonl`` in ``folder``.
 
-    Goes on from ``resume.pt`` if one of the same run is there. In a ``world`` of several processes
+    Goes on from ``resume.pt`` if one of the same run is there, and leaves one: called again it has
+    nothing to do. In a ``world`` of several processes
     all call this with the same arguments; the first one reads and writes ``folder``. Torch's
     thread count, random state and cuDNN settings are the caller's again afterwards. Raises
     TrainError when data and spec contradict each other, the device is not there, the loss is no
@@ -224,9 +225,7 @@ class _Run:
         self.logits = world.logits_of(self.network)
         self.averaged = averaged_copy(self.network, train.ema) if train.ema else None
         self.optimizer = build_optimizer(self.network, train)
-        self.precision = world.agree(mixed_precision(device, train.precision))
-        # float16 alone needs its gradients scaled; else this passes everything through
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == torch.float16)
+        self._compute_in(world.agree(mixed_precision(device, train.precision)))
         self.answer_weights = _answer_weights(dataset, network.spec, train.rare, device)
         # Each process draws for its own share: augmentation from this, dropout from torch's own.
         own_seed = seed + SEED_STEP * world.place.rank
@@ -249,11 +248,16 @@ class _Run:
         self.resumed = False
         self.notes: list[str] = []
 
-        self.last_loss = math.nan
+        self.last_loss = self.last_lr = math.nan
         self.cpu_before = self.wall_before = 0.0  # of the processes that came before this one
         self.cpu_start, self.wall_start = time.process_time(), time.perf_counter()
         self.saved_at = self.wall_start
         self.time_used = 0.0  # the share of ``max_minutes`` that is over
+
+    def _compute_in(self, precision: torch.dtype | None) -> None:
+        self.precision = precision
+        # float16 alone needs its gradients scaled; else this passes everything through
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == torch.float16)
 
     # --- the loop
 
@@ -284,7 +288,7 @@ class _Run:
     def step(self, order: EpochOrder) -> float:
         """One batch forward and back; returns its learning rate."""
         number = self.epoch * self.steps_per_epoch + self.position
-        lr = self._learning_rate(number)
+        lr = self.last_lr = self._learning_rate(number)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         pixels, targets = self._batch(order)
@@ -371,10 +375,9 @@ class _Run:
         part = self.world.part(self.dataset.val)
         loss, accuracy = judge(network, part, str(self.device), self.world.total)
         train_loss = self.world.total(float(self.loss_sum)) / self.world.size
-        last_step = self.epoch * self.steps_per_epoch + self.position - 1
         line = EpochMetrics(
             epoch=self.epoch + 1,
-            lr=self._learning_rate(last_step),
+            lr=self.last_lr,
             train_loss=train_loss / self.position,
             val_loss=loss,
             val_accuracy_percent=accuracy,
@@ -391,7 +394,9 @@ class _Run:
         self._write_metrics()
 
     def finish(self) -> TrainResult:
-        """Write the best weights and forget the unfinished run."""
+        """Write the best weights, and a last ``resume.pt``: whatever goes wrong with what the
+        caller does next, the training is not lost."""
+        self.save()
         best = self.best
         assert best is not None  # epochs >= 1
         if self.steps_done < self.steps:
@@ -405,7 +410,6 @@ class _Run:
         if self.world.first:
             checkpoint.save_checkpoint(self.folder / checkpoint.CHECKPOINT_NAME, network)
             self._write_metrics()
-            checkpoint.remove_resume(self.folder)
         return TrainResult(
             epochs=self.epoch,
             best_epoch=best.epoch,
@@ -494,6 +498,7 @@ class _Run:
             "epoch": self.epoch,
             "position": self.position,
             "steps_done": self.steps_done,
+            "lr": self.last_lr,
             "processes": self.world.gather(self._own_state()),
             "metrics": [asdict(line) for line in self.metrics],
             "best": None if self.best is None else asdict(self.best),
@@ -509,9 +514,12 @@ class _Run:
         if self.averaged is not None:
             self.averaged.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        if self.options.precision == "auto" and state["where"]["device"] == self.device.type:
+            self._go_on_in(state["where"]["precision"])
+        if state["scaler"]:  # empty: the first part needed none
+            self.scaler.load_state_dict(state["scaler"])
         self.epoch, self.position = state["epoch"], state["position"]
-        self.steps_done = state["steps_done"]
+        self.steps_done, self.last_lr = state["steps_done"], state["lr"]
         self._take_over_own(state["processes"])
         self.metrics = [EpochMetrics(**line) for line in state["metrics"]]
         self.best = None if state["best"] is None else EpochMetrics(**state["best"])
@@ -524,6 +532,12 @@ class _Run:
                     f"resumed at step {self._done()} with {what} {now} after {then}: the result "
                     "is as good, but not bit-equal to an unbroken run"
                 )
+
+    def _go_on_in(self, precision: str) -> None:
+        """In that of the first part, whatever a measurement says this time, so that the bits are
+        the same; unless this device has no instructions for it."""
+        if precision != "bfloat16" or self.device.type == "cuda" or bfloat16_instructions():
+            self._compute_in(None if precision == "float32" else getattr(torch, precision))
 
     def _where(self) -> dict[str, str]:
         """What a resumed run must share with the first part to end with the same bits."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -79,6 +80,7 @@ def _write_teacher_answers(context: Context, spec: ModelSpec) -> None:
         spec,
         context.recipe.train.augment.flip,
         resolve_device(context.recipe.train.device),
+        context.recipe.train.precision,
         context.out,
         partial(context.observer.step, "train: teacher's answers"),
     )
@@ -95,15 +97,29 @@ def _borrows(recipe: Recipe) -> Mapping[str, Elsewhere]:
 
 
 def _outside(recipe: Recipe) -> dict[str, str]:
-    """The content of a file of weights, which the recipe only names."""
-    weights = recipe.network.weights
-    if weights is None:
-        return {}
-    file = Path(weights).expanduser()
-    if not file.is_file():
-        return {"network.weights": "missing"}
+    """The content of files that the recipe only names: weights, and the user's own network (the
+    module, not what it imports)."""
+    files: dict[str, Path | None] = {}
+    if recipe.network.weights is not None:
+        files["network.weights"] = Path(recipe.network.weights).expanduser()
+    if recipe.network.callable is not None:
+        files["network.callable"] = _source_of(recipe.network.callable.partition(":")[0])
+    return {name: _content(file) for name, file in files.items()}
+
+
+def _source_of(module: str) -> Path | None:
+    try:
+        found = importlib.util.find_spec(module)
+    except (ImportError, ValueError):  # its package is missing; it has no name
+        found = None
+    return Path(found.origin) if found is not None and found.origin is not None else None
+
+
+def _content(file: Path | None) -> str:
+    if file is None or not file.is_file():
+        return "missing"
     with file.open("rb") as content:
-        return {"network.weights": hashlib.file_digest(content, "sha256").hexdigest()}
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 STAGE = Stage(
@@ -130,4 +146,5 @@ STAGE = Stage(
     borrows=_borrows,
     resumable=True,
     how_fast=tuple(f"train.{key}" for key in HOW_FAST),
+    scratch=("resume.pt",),  # learning.checkpoint.RESUME_NAME, which would load torch
 )

@@ -10,7 +10,7 @@ import threading
 
 
 def _stop_with_parent() -> None:
-    """Stop as Ctrl-C does, with a checkpoint, once standard input has ended."""
+    """Stop as Ctrl-C does once standard input has ended; the last checkpoint stays."""
     while os.read(0, 1):  # not through sys.stdin, whose lock would be held at exit
         pass
     os.kill(os.getpid(), signal.SIGINT)

@@ -152,9 +152,16 @@ class _Sweep:
 
     def _failed(self, step: Step, error: str, log: Path | None) -> None:
         """The trial has failed, and all that would have begun as it did."""
+        if step.for_teacher and self._has_teachers(step.trial):
+            self._done(step)  # its own training failed, and will tell why in a follower
+            return
         for trial in step.finals():
             self.errors[trial.name] = error, log
             self._tell(trial)
+
+    def _has_teachers(self, trial: Trial) -> bool:
+        stores = [self._runner(trial, teacher).store for teacher in teachers_of(trial.recipe)]
+        return all(store.record("train") is not None for store in stores)
 
     def _tell(self, trial: Trial) -> None:
         self.ended.add(trial.name)

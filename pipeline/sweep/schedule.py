@@ -25,6 +25,7 @@ class Step:
     goal: str  # a stage
     final: bool  # the trial has nothing more to do
     followers: tuple[Step, ...] = field(default=())
+    for_teacher: bool = False  # what the followers wait for is the trial's teacher
 
     @property
     def name(self) -> str:
@@ -44,7 +45,7 @@ def steps(trials: Sequence[Trial], stages: Sequence[Stage]) -> tuple[Step, ...]:
     for group in _by_teachers(trials):
         branches = _branches(group, list(stages), 0)
         if len(group) > 1 and teachers_of(group[0].recipe):
-            branches = (Step(group[0], "train", final=False, followers=branches),)
+            branches = (Step(group[0], "train", False, branches, for_teacher=True),)
         found += branches
     return tuple(found)
 

@@ -357,6 +357,7 @@ def test_rows_without_image_and_images_without_row(birds: Path, tmp_path: Path) 
         ("00.png,1\n01.png,0\n", {}, "begins with '00.png, 1', which names an image; exp"),
         ("file\n00.png\n", {}, "has one column, 'file'; expected at least two"),
         ("file,a,a\n", {}, "expected distinct names"),
+        ("file,split\n00.png,train\n", {}, "no column of labels, only file, split. Add one"),
         (",a\n00.png,1\n", {}, "has the columns '', 'a'; expected distinct names"),
         (",a,b\n00.png,1,1\n", {}, "has the columns '', 'a', 'b'; expected distinct names"),
         ("file,a\nx.png,1\n", {}, "of 1 rows none names an image in .*'x.png' in .*'00.png' in t"),

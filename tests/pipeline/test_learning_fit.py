@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -68,6 +69,7 @@ TRAIN = TrainOptions(
     label_smoothing=0.05,
     threads=1,
     device="cpu",
+    precision="float32",  # "auto" is measured by each process, and these are compared
     checkpoint_seconds=0,
     augment=AugmentOptions(shift=1, rotate=5, brightness=0.1),
 )
@@ -116,7 +118,6 @@ def assert_same_run(one: Path, two: Path) -> None:
     for key, value in a.items():
         assert torch.equal(value, b[key]), key
     assert metrics(one) == metrics(two)
-    assert not (two / "resume.pt").exists()
 
 
 class Killed(Exception):
@@ -170,7 +171,8 @@ def test_multi_class_is_learned(tmp_path: Path, optimizer: str) -> None:
     assert (seen[-1].steps, seen[-1].epoch, seen[-1].epochs) == (6 * 37, 6, 6)
     assert seen[0].val_accuracy_percent is None
     assert seen[-1].val_accuracy_percent == metrics(tmp_path)[4]["val_accuracy_percent"]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.pt", "metrics.jsonl"]
+    names = ["checkpoint.pt", "metrics.jsonl", "resume.pt"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == names
 
 
 def test_multi_label_is_learned(tmp_path: Path) -> None:
@@ -333,20 +335,27 @@ def test_answers_are_kept_and_average_the_mirror_image(tmp_path: Path) -> None:
     train(tmp_path)
     network, data = load_checkpoint(tmp_path / "checkpoint.pt"), dataset()
     cpu = torch.device("cpu")
-    found = teacher_scores(network, data.train, BARS, True, cpu, tmp_path)
+    found = teacher_scores(network, data.train, BARS, True, cpu, "float32", tmp_path)
     images = torch.from_numpy(np.asarray(data.train.images))
     with torch.no_grad():
         expected = (network.logits(images) + network.logits(images.flip(2))) / 2
-    assert np.abs(found - expected.numpy()).max() < 0.1  # bfloat16 where the CPU has it
+    assert np.abs(found - expected.numpy()).max() < 1e-4
     calls: list[int] = []
     again = teacher_scores(
-        network, data.train, BARS, True, cpu, tmp_path, lambda done, _: calls.append(done)
+        network,
+        data.train,
+        BARS,
+        True,
+        cpu,
+        "float32",
+        tmp_path,
+        lambda done, _: calls.append(done),
     )
     assert np.array_equal(found, again)
     assert calls == []
     other = replace(BARS, labels=("none", "level", "upright"))
     with pytest.raises(TrainError, match="expected the same labels in the same order"):
-        teacher_scores(network, data.train, other, True, cpu, tmp_path)
+        teacher_scores(network, data.train, other, True, cpu, "float32", tmp_path)
 
 
 def test_a_teacher_of_other_images_is_refused() -> None:
@@ -426,7 +435,8 @@ def test_precision_is_what_was_asked(tmp_path: Path) -> None:
     for asked in ("float32", "bfloat16"):
         result = train(tmp_path / asked, TRAIN.model_copy(update={"precision": asked}))
         assert result.precision == asked
-    found = train(tmp_path / "auto").precision
+    auto = TRAIN.model_copy(update={"precision": "auto"})
+    found = train(tmp_path / "auto", auto).precision
     assert found == ("bfloat16" if bfloat16_pays() else "float32")
 
 
@@ -464,6 +474,34 @@ def test_a_broken_run_ends_with_the_same_bits(tmp_path: Path, unbroken: Path, st
     assert_same_run(unbroken, tmp_path)
 
 
+def test_a_finished_run_has_nothing_to_do(tmp_path: Path, unbroken: Path) -> None:
+    """Whoever called for it may have failed after it."""
+    first = train(tmp_path)
+    again = train(tmp_path, on_step=kill_at(1))
+    assert again.resumed
+    assert again.val_accuracy_percent == first.val_accuracy_percent
+    assert_same_run(unbroken, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("instructions", "then"), [(True, "bfloat16"), (False, "float32")], ids=["same", "other CPU"]
+)
+def test_a_resumed_run_keeps_its_precision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instructions: bool, then: str
+) -> None:
+    """Whatever is measured the second time, as long as this CPU can."""
+    options = TRAIN.model_copy(update={"precision": "auto"})
+    monkeypatch.setattr(device_module, "bfloat16_pays", lambda: True)
+    monkeypatch.setattr(fit_module, "bfloat16_instructions", lambda: instructions)
+    with pytest.raises(Killed):
+        train(tmp_path, options, on_step=kill_at(8))
+    monkeypatch.setattr(device_module, "bfloat16_pays", lambda: False)
+    result = train(tmp_path, options)
+    assert (result.resumed, result.precision) == (True, then)
+    told = [] if instructions else ["precision float32 after bfloat16"]
+    assert [re.findall("precision .* after [^:]*", note)[0] for note in result.notes] == told
+
+
 def test_two_threads_repeat_themselves_too(tmp_path: Path) -> None:
     # one epoch only: on a busy machine two threads spend most of the time waiting for each other
     two = TRAIN.model_copy(update={"threads": 2, "optimizer": "adamw", "lr": 0.01, "epochs": 1})
@@ -477,7 +515,7 @@ def test_two_threads_repeat_themselves_too(tmp_path: Path) -> None:
 def test_nothing_is_lost_but_what_the_last_checkpoint_missed(
     tmp_path: Path, unbroken: Path
 ) -> None:
-    """A checkpoint of step 5 continues a run that got to step 20, and no epoch is told twice."""
+    """A checkpoint of step 14 continues a run that got to step 30, and no epoch is told twice."""
     with pytest.raises(Killed):
         train(tmp_path, on_step=kill_at(14))
     kept = (tmp_path / "resume.pt").read_bytes()
@@ -585,7 +623,37 @@ def test_times_add_up_over_resumes(tmp_path: Path) -> None:
     assert train(tmp_path).wall_seconds > 0.38
 
 
-def test_freed_memory_is_kept_for_the_time_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
+FAULTS = """
+import resource
+import numpy
+from pipeline.learning.memory import freed_memory_is_kept
+
+def faults():  # of 200 blocks of 2 MB that are asked for, written and freed
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(200):
+        numpy.ones(250_000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+numpy.ones(500_000)  # glibc's own rule: what is freed once is kept from then on
+print(faults())
+with freed_memory_is_kept():
+    print(faults())
+print(faults())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="not run: glibc's allocator is Linux's")
+def test_freed_memory_is_kept_and_leaves_the_process_no_slower() -> None:
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True, cwd=root
+    )
+    before, during, after = map(int, done.stdout.split())
+    assert during <= 5000  # each block's 489 pages, 200 times, were 97,800
+    assert after <= before + 5000
+
+
+def test_freed_memory_is_given_back_after_training(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[str, int, int]] = []
 
     class Libc:
@@ -597,16 +665,13 @@ def test_freed_memory_is_kept_for_the_time_of_training(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(memory, "_glibc", Libc)
     with memory.freed_memory_is_kept():
-        during = {option: value for _, option, value in calls}
-    after = {option: value for name, option, value in calls[3:] if name == "mallopt"}
-    assert during.keys() == after.keys()
-    assert set(after.values()) == {128 * 1024}  # glibc's defaults
-    assert min(during.values()) > 128 * 1024
+        assert len(calls) == 3
     assert calls[-1] == ("trim", 0, 0)
+    told = len(calls)
     monkeypatch.setattr(memory, "_glibc", lambda: None)  # not Linux, or musl
     with memory.freed_memory_is_kept():
         pass
-    assert len(calls) == 7
+    assert len(calls) == told
 
 
 # --- it refuses -------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import sys
 import types
@@ -18,6 +19,7 @@ from pipeline.learning.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.learning.evaluate import probabilities
 from pipeline.learning.networks import PixelNetwork, build_network
 from pipeline.recipe import NetworkOptions, load, shipped_names
+from pipeline.stages.train import STAGE
 from runtime.spec import ModelSpec
 
 DIGITS = ModelSpec("digits", "multi-class", 28, 28, 1, tuple("0123456789"))
@@ -108,6 +110,22 @@ def test_pixels_are_normalised_first() -> None:
     torch.testing.assert_close(network.logits(pixels)[0], linear.bias, rtol=0, atol=1e-5)
     brighter = network.logits(pixels + 102)[0]  # one standard deviation more everywhere
     torch.testing.assert_close(brighter, linear.weight.sum(1) + linear.bias, rtol=0, atol=1e-4)
+
+
+def test_an_edited_callable_makes_training_stale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "edited_network.py"
+    recipe = load("mnist")
+    network = NetworkOptions(callable="edited_network:body")
+    recipe = recipe.model_copy(update={"network": network})
+    seen = [STAGE.outside(recipe)["network.callable"]]
+    for content in ("body = 1", "body = 2"):
+        file.write_text(content)
+        importlib.invalidate_caches()
+        seen.append(STAGE.outside(recipe)["network.callable"])
+    assert seen[0] == "missing" and len(set(seen)) == 3
 
 
 def test_a_callable_is_imported_and_tried_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -431,6 +431,30 @@ def _full_disk(*_: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
+def _scratched(context: Context) -> dict[str, object]:
+    state = context.out / "state.txt"
+    resumed = state.exists()
+    state.write_text("all that is needed to end at once")
+    return {"resumed": resumed}
+
+
+def test_what_only_an_unfinished_run_needs_is_there_until_it_counts_as_finished(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk at the very end, and hours of work are not lost."""
+    stages = (Stage("one", "works", _scratched, resumable=True, scratch=("state.txt",)),)
+    runner = _runner(recipe, tmp_path, stages)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", _full_disk)
+        with pytest.raises(StageError, match="No space left on device"):
+            _run(runner)
+    _run(runner)
+    record = runner.store.record("one")
+    assert record is not None and record.report == {"resumed": True}
+    assert record.outputs == {}
+    assert not (runner.store.folder("one") / "state.txt").exists()
+
+
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_a_record_that_cannot_be_written_keeps_the_last_good_folder(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str

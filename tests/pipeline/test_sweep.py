@@ -192,6 +192,24 @@ def test_a_teacher_is_taken_over_as_well(recipe: Path, tmp_path: Path) -> None:
     assert places[0].samefile(places[1])  # trained once
 
 
+def test_where_the_first_trial_fails_the_others_still_have_the_teacher(
+    recipe: Path, tmp_path: Path
+) -> None:
+    teacher = tmp_path / "wise.toml"
+    teacher.write_text(recipe.read_text().replace('name = "tiny"', 'name = "wise"'))
+    axes = parse(["train.lr=1e30,0.05"])
+    changes = (f"distill.teacher={teacher}",)
+    found = trials(str(recipe), axes, changes)
+    executor = _Recorded()
+    result = sweep(Request(str(recipe), axes, changes, found, "train", tmp_path), executor)
+    assert [trial.status for trial in result.trials] == ["failed", "finished"]
+    assert [name.removeprefix("train.") for name in executor.seen] == [
+        "lr=1e30 train",
+        "lr=0.05 train",
+        "lr=1e30 train",
+    ]
+
+
 def test_a_common_step_names_all_trials_behind_it() -> None:
     (step,) = steps(trials("mnist", parse(["epochs=1,2,quantize.fp16=true,false"])), STAGES[:4])
     assert len(step.finals()) == 4

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from click.testing import CliRunner
+from PIL import Image
 
+from pipeline.cli import cli
 from pipeline.errors import RecipeError, StageError
 from pipeline.recipe import Recipe, load
 from pipeline.runner import Runner
@@ -45,6 +49,43 @@ def test_teachers_come_first_and_see_the_students_images(tmp_path: Path) -> None
     assert [recipe.data.train_images for recipe in chain] == [50, 50]
     assert [recipe.train.threads for recipe in chain] == [1, 1]
     assert teacher_of(chain[0]) is None
+
+
+def test_faces_are_drawn_alike_for_both() -> None:
+    student = load("celeba-best", ["seed=5"])
+    assert [teacher.seed for teacher in teachers_of(student)] == [5]
+    real = load("celeba-best", ["seed=5", "data.root=somewhere"])
+    assert [teacher.seed for teacher in teachers_of(real)] == [0]
+
+
+def test_a_teacher_of_other_images_is_refused_before_it_is_trained(
+    tmp_path: Path,
+) -> None:
+    """Which images are in which split follows from what the model sees."""
+    data, rng = tmp_path / "pictures", np.random.default_rng(0)
+    for name in ("dark", "light"):
+        (data / name).mkdir(parents=True)
+        for number in range(20):
+            pixels = rng.integers(0, 255, (20, 20, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(data / name / f"{number}.png")
+    for name, size, distill in (
+        ("large", 16, ""),
+        ("small", 8, f'distill = {{ teacher = "{tmp_path}/large.toml" }}'),
+    ):
+        (tmp_path / f"{name}.toml").write_text(f"""
+name = "{name}"
+data = {{ kind = "images", root = "{data}" }}
+preprocess = {{ kind = "resize", height = {size}, width = {size}, color = "rgb" }}
+network = {{ edge = {{ width = 2 }} }}
+train = {{ epochs = 1, lr = 0.1 }}
+{distill}
+""")
+    words = ["run", "train", "--recipe", str(tmp_path / "small.toml")]
+    done = CliRunner().invoke(cli, [*words, "--artifacts", str(tmp_path / "artifacts")])
+    assert done.exit_code != 0
+    assert "expected the same images" in done.output
+    assert (tmp_path / "artifacts/large/1_data").exists()
+    assert not (tmp_path / "artifacts/large/2_train").exists()
 
 
 def test_nobody_learns_from_oneself(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_pipeline_understands_the_command(words: list[str]) -> None:
 def test_pip_installs_something_that_is_there(words: list[str]) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     for word in words:
-        if found := re.fullmatch(r"edgeproof\[([a-z,]+)\]", word):
+        if found := re.fullmatch(r"(?:edgeproof|\.)\[([a-z,]+)\]", word):
             assert set(found[1].split(",")) <= set(project["optional-dependencies"])
         elif found := re.fullmatch(r"edgeproof_(\w+)-[\d.]+-py3-none-any\.whl", word):
             assert found[1].replace("_", "-") in shipped_names()
