@@ -200,11 +200,14 @@ class AugmentOptions(Section):
     flip: bool = False  # left-right, half of the images
     brightness: float = Field(0.0, ge=0, lt=1)  # 0.1: pixels times 0.9 to 1.1
     contrast: float = Field(0.0, ge=0, lt=1)  # 0.1: distance to the mean times 0.9 to 1.1
-    stroke: float = Field(0.0, ge=0, le=1)  # share of images with thicker or thinner strokes;
-    # strokes are what is bright, so this is for light digits on dark ground
-    erase: float = Field(0.0, ge=0, le=1)  # share of images with a rectangle blanked
+    # share of images with thicker or thinner strokes (dilation, erosion); strokes are what is
+    # bright, so this is for light digits on dark ground
+    stroke: float = Field(0.0, ge=0, le=1)
+    erase: float = Field(
+        0.0, ge=0, le=1
+    )  # share of images with a rectangle blanked: random erasing
     elastic: float = Field(0.0, ge=0)  # pixels that a smooth random field moves places by
-    colour: float = Field(0.0, ge=0, lt=1)  # 0.1: each channel, and saturation, times 0.9 to 1.1
+    color: float = Field(0.0, ge=0, lt=1)  # 0.1: each channel, and saturation, times 0.9 to 1.1
     # blend pairs of images and their labels, the share drawn from Beta(mixup, mixup)
     mixup: float = Field(0.0, ge=0)
 
@@ -232,12 +235,13 @@ class TrainOptions(Section):
     weight_decay: float = Field(5e-4, ge=0)  # of kernels and matrices, not of biases and norms
     warmup: float = Field(0.2, ge=0, lt=1)  # one-cycle: share of the steps in which lr rises
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    # weight of an answer by how rare it is in the train split: (1 / (2 * its share)) ** rare for
-    # two answers; 0: all alike, 1: rare and frequent answers have the same sum
+    # class weighting: an answer counts by how rare it is in the train split, of two answers
+    # (1 / (2 * its share)) ** rare; 0: all alike, 1: rare and frequent ones have the same sum
     rare: float = Field(0.0, ge=0, le=1)
-    focal: float = Field(0.0, ge=0)  # weight (1 - probability of the truth) ** focal
-    trim: float = Field(0.0, ge=0, lt=0.5)  # share of labels, those with the largest loss, left
-    # out of each batch after the first fifth of training: taken for mislabelled
+    focal: float = Field(0.0, ge=0)  # focal loss: weight (1 - probability of the truth) ** focal
+    # trimmed loss (small-loss selection): share of labels, those with the largest loss, left out of
+    # each batch after the first fifth of training: taken for mislabelled
+    trim: float = Field(0.0, ge=0, lt=0.5)
     ema: float = Field(0.0, ge=0, lt=1)  # decay of the averaged weights per step; 0: none
     device: Literal["auto", "cpu", "cuda"] = "auto"
     # of convolutions and products; "auto": what is fast and safe where it trains, that is bfloat16
@@ -289,9 +293,9 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _colour_needs_colours(self) -> Recipe:
-        if self.train.augment.colour and self.preprocess.color != "rgb":
+        if self.train.augment.color and self.preprocess.color != "rgb":
             raise ValueError(
-                "train.augment.colour changes the colours of rgb images, but preprocess.color = "
+                "train.augment.color changes the colours of rgb images, but preprocess.color = "
                 f"{self.preprocess.color!r}: leave it out, or set preprocess.color = 'rgb'"
             )
         return self

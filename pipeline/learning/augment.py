@@ -40,8 +40,8 @@ def augment(pixels: Tensor, options: AugmentOptions, generator: Generator) -> Te
         pixels = torch.where(mirrored, pixels.flip(2), pixels)
     if options.brightness or options.contrast:
         pixels = _light(pixels, options, generator)
-    if options.colour:
-        pixels = _colour(pixels, options.colour, generator)
+    if options.color:
+        pixels = _color(pixels, options.color, generator)
     if options.erase:
         pixels = _erase(pixels, options.erase, generator)
     return pixels
@@ -176,7 +176,7 @@ def _light(pixels: Tensor, options: AugmentOptions, generator: Generator) -> Ten
     )
 
 
-def _colour(pixels: Tensor, extent: float, generator: Generator) -> Tensor:
+def _color(pixels: Tensor, extent: float, generator: Generator) -> Tensor:
     """Scale each of three channels, and the distance to grey, of rgb pixels."""
     gains = 1 + _uniform(3 * len(pixels), extent, generator).view(-1, 1, 1, 3)
     saturation = _per_image(1 + _uniform(len(pixels), extent, generator), pixels)

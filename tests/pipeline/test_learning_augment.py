@@ -169,7 +169,7 @@ def test_a_warp_moves_places_smoothly_and_by_what_was_asked() -> None:
 
 def test_colours_change_each_channel_and_saturation_within_the_extent() -> None:
     pixels = torch.full((400, 2, 2, 3), 100, dtype=torch.uint8)
-    changed = augment(pixels, AugmentOptions(colour=0.2), generator())
+    changed = augment(pixels, AugmentOptions(color=0.2), generator())
     means = changed.mean((1, 2))  # (N, 3)
     # channels within 80..120; saturation then moves them by a fifth of their distance to grey
     assert means.min() >= 80 - 0.2 * 27
@@ -179,8 +179,8 @@ def test_colours_change_each_channel_and_saturation_within_the_extent() -> None:
 
 
 def test_grey_images_have_no_colours_to_change() -> None:
-    with pytest.raises(RecipeError, match=r"augment\.colour changes the colours of rgb images"):
-        load("mnist", ["train.augment.colour=0.1"])
+    with pytest.raises(RecipeError, match=r"augment\.color changes the colours of rgb images"):
+        load("mnist", ["train.augment.color=0.1"])
 
 
 def test_blended_images_have_blended_targets() -> None:

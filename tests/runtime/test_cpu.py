@@ -7,6 +7,7 @@ import platform
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -142,7 +143,8 @@ def test_without_proc_numpy_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyP
     import numpy as np
 
     monkeypatch.setattr(platform, "machine", lambda: "AMD64")
-    features = np._core._multiarray_umath.__cpu_features__  # type: ignore[attr-defined]
+    core: Any = getattr(np, "_core", None) or np.core  # numpy 1 has no _core
+    features = core._multiarray_umath.__cpu_features__
     monkeypatch.setitem(features, "AVX512VNNI", False)
     monkeypatch.setitem(features, "AVX2", True)
     assert cpu_target(f"{tmp_path}/") == "x86_64-avx2"

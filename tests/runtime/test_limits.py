@@ -8,6 +8,7 @@ They are of the digit bundle of the last run, or of an untrained one. Another ru
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -170,7 +171,7 @@ def test_it_runs_in_256_mb_of_address_space_on_one_core_without_network(
 ) -> None:
     if not (shutil.which("prlimit") and shutil.which("taskset")):
         pytest.skip("not run: prlimit and taskset are not installed")
-    core = "0"
+    core = str(min(os.sched_getaffinity(0)))
     limits = ["prlimit", f"--as={256 << 20}", "taskset", "-c", core]
     offline = ["unshare", "-n"]
     if subprocess.run([*offline, "true"], capture_output=True).returncode:
