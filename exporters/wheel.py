@@ -113,10 +113,7 @@ import sys
 from ._predictor import BUNDLE
 from .runtime.__main__ import main
 
-arguments = sys.argv[1:]
-if arguments and arguments[0][0] != "-" and arguments[0] not in ("install", "rollback", "slot"):
-    arguments.insert(1, BUNDLE)  # the other verbs want a bundle first
-sys.exit(main(arguments))
+sys.exit(main(package="{package}", bundle=BUNDLE))
 '''
 
 _METADATA = """Metadata-Version: 2.1

@@ -469,18 +469,30 @@ def _runtime(*words: str) -> None:
 @cli.command()
 @_BUNDLE
 @_JSON
-def inspect(bundle: str, as_json: bool) -> None:
-    """Show what a bundle says of itself: model, variants, defaults, origin. Runs nothing."""
+@click.option(
+    "--trusted-key",
+    "keys",
+    multiple=True,
+    metavar="KEY",
+    help="Refuse a bundle that this key did not sign: its text, or a file that holds it.",
+)
+def inspect(bundle: str, as_json: bool, keys: tuple[str, ...]) -> None:
+    """Show what a bundle says of itself: model, variants, defaults, origin, signature. Runs
+    nothing."""
     from runtime import Bundle, PredictorError
+    from runtime.__main__ import trusted_keys
 
     try:
-        opened = Bundle.open(bundle)
+        opened = Bundle.open(bundle, trusted_keys(list(keys) or None))
     except PredictorError as exc:
         raise PipelineError(str(exc)) from exc
     if as_json:
         click.echo(opened.manifest.to_json(), nl=False)
         return
-    for part in bundle_tables(opened.manifest, str(opened.id)):
+    signature = "there is none"
+    if opened.is_signed:
+        signature = opened.signed_by or "there is one; --trusted-key tells whether it is that key's"
+    for part in bundle_tables(opened.manifest, str(opened.id), signature):
         _out.print(part, soft_wrap=isinstance(part, str))
     opened.close()
 

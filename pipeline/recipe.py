@@ -332,7 +332,8 @@ def load(name_or_file: str, changes: Sequence[str] = ()) -> Recipe:
     try:
         return Recipe.model_validate(data)
     except ValidationError as exc:
-        raise RecipeError(f"{origin}: " + "; ".join(_explain(exc, data)) + ".") from exc
+        text = "; ".join(_explain(exc, data))
+        raise RecipeError(f"{origin}: {text}{'' if text.endswith('?') else '.'}") from exc
 
 
 def _read(name_or_file: str) -> tuple[str, str]:
@@ -406,6 +407,8 @@ def _step(node: Any, part: int | str, definitions: Mapping[str, Any]) -> Any:
         node = {"$ref": node["discriminator"]["mapping"][part]}
     else:
         node = node.get("properties", {}).get(part, {})
+    for one in node.get("anyOf", ()):  # of "a section or none": the section
+        node = one if "$ref" in one else node
     while "$ref" in node or "allOf" in node:
         reference = node.get("$ref") or node["allOf"][0]["$ref"]
         node = definitions[reference.rpartition("/")[2]]

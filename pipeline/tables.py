@@ -164,8 +164,8 @@ def _percent(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
-def bundle_tables(manifest: Manifest, bundle_id: str) -> Iterator[Table | str]:
-    """What a bundle says of itself."""
+def bundle_tables(manifest: Manifest, bundle_id: str, signature: str) -> Iterator[Table | str]:
+    """What a bundle says of itself; ``signature`` in words."""
     spec = manifest.spec
     yield f"[bold]{escape(spec.name)}[/bold] {escape(manifest.model_version)}  {bundle_id}"
     if manifest.synthetic:
@@ -188,6 +188,7 @@ def bundle_tables(manifest: Manifest, bundle_id: str) -> Iterator[Table | str]:
     data = manifest.provenance.get("data")
     if isinstance(data, dict):
         yield f"  data: {escape(str(data.get('name')))}, licence {escape(str(data.get('licence')))}"
+    yield f"  signature: {escape(signature)}"
 
 
 def quantize_table(report: QuantizeReport) -> Iterator[Table | str]:

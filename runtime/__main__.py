@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from .predictor import Predictor
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run one verb and return the exit code."""
-    arguments = _parser().parse_args(argv)
+def main(argv: list[str] | None = None, *, package: str = "runtime", bundle: str = "") -> int:
+    """Run one verb and return the exit code. A model's wheel gives its ``package`` and the path of
+    its ``bundle``, which then is no argument any more."""
+    arguments = _parser(package, bundle).parse_args(argv)
     try:
         code = _run(arguments)
         if sys.stdout is not None:  # None: a daemon's is closed
@@ -39,7 +40,7 @@ def _run(arguments: argparse.Namespace) -> int:
     try:
         from .predictor import Predictor  # here: its absence of onnxruntime is an error like any
 
-        arguments.trusted_keys = _keys(arguments.trusted_key)
+        arguments.trusted_keys = trusted_keys(arguments.trusted_key)
         if hasattr(arguments, "slot"):
             arguments.verb(arguments)
             return 0
@@ -57,13 +58,16 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(package: str, bundle: str) -> argparse.ArgumentParser:
     common = _options()
-    common.add_argument("bundle", metavar="BUNDLE", help="path of a bundle.zip")
+    if bundle:
+        common.set_defaults(bundle=bundle)
+    else:
+        common.add_argument("bundle", metavar="BUNDLE", help="path of a bundle.zip")
     slot = _options()
     slot.add_argument("slot", metavar="SLOT", help="folder of the installed bundles")
 
-    parser = argparse.ArgumentParser(prog=f"python -m {__package__}", description="Run a bundle.")
+    parser = argparse.ArgumentParser(prog=f"python -m {package}", description="Run a bundle.")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     predict = verbs.add_parser("predict", parents=[common], help="read images (needs Pillow)")
     predict.add_argument("images", metavar="IMAGE", nargs="+", help="path of an image file")
@@ -108,8 +112,9 @@ def _options() -> argparse.ArgumentParser:
     return common
 
 
-def _keys(words: list[str] | None) -> list[str] | None:
-    """The public keys of ``--trusted-key``; None where it was not given."""
+def trusted_keys(words: list[str] | None) -> list[str] | None:
+    """The public keys of ``--trusted-key``, each its text or a file's; None where it was not given.
+    Raises InputError for a file that cannot be read."""
     return None if words is None else [_key(word) for word in words]
 
 

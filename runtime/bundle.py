@@ -114,6 +114,11 @@ class Bundle:
         bundle._owned = file
         return bundle
 
+    @property
+    def is_signed(self) -> bool:
+        """Whether there is a signature; whose it is and whether it holds, trusted keys tell."""
+        return MANIFEST_SIGNATURE_NAME in self._zip.members
+
     def read(self, name: str) -> bytes:
         """The bytes of one listed member, whose size and hash are those of the manifest."""
         entry = self.manifest.files.get(name)

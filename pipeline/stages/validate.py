@@ -203,7 +203,25 @@ def _scores(context: Context, dataset: Dataset, spec: ModelSpec, forms: list[Ans
         )
     elif name is not None:
         baseline = Baseline(name, missing=str(other))
-    return Scores(len(dataset.test), SAMPLES, found.majority, found.forms, baseline)
+    scores = Scores(len(dataset.test), SAMPLES, found.majority, found.forms, baseline)
+    if doubt := _doubt(scores):
+        context.observer.note(doubt)
+    return scores
+
+
+def _doubt(scores: Scores) -> str | None:
+    """That the network may have learned nothing; None where it is better by more than chance."""
+    gain = scores.forms[0].over_majority
+    if gain is None or (gain.low is not None and gain.low > 0):
+        return None
+    interval = "too few to tell"
+    if gain.low is not None and gain.high is not None:
+        interval = f"95 % interval {gain.low:+.2f} to {gain.high:+.2f}"
+    return (
+        "the network is not better than the majority answer by more than chance: "
+        f"{gain.value:+.2f} points on {scores.images:,} test images ({interval}). Train longer, or "
+        "give more images."
+    )
 
 
 def _balanced(

@@ -123,6 +123,11 @@ def test_it_answers_at_the_prompt(digits_bundle: Path, tmp_path: Path) -> None:
     assert refused.returncode == 1
     assert refused.stderr.startswith("error: ")
     assert "predict" in run(site, "-m", "edgeproof_digits_small", "--help").stdout
+    usage = run(site, "-m", "edgeproof_digits_small", "predict", "--help").stdout
+    assert usage.startswith("usage: python -m edgeproof_digits_small predict [")
+    assert "IMAGE" in usage and "BUNDLE" not in usage
+    slot = run(site, "-m", "edgeproof_digits_small", "install", "--help").stdout
+    assert "SLOT BUNDLE" in slot  # another one than the wheel's
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,8 @@ def test_keys_can_be_set(file: Path, change: str, get: object, value: object) ->
         ("quantize.fp61=true", r"unknown key 'quantize.fp61'; did you mean 'fp16'\?"),
         ('quantize.int8=[{id="int8-a", per_chanel=true}]', r"did you mean 'per_channel'\?"),
         ('network.layers=[{op="conv", ot=8}]', r"'network.layers.0.ot'; did you mean 'out'\?"),
+        ("network.edge.widht=8", r"'network.edge.widht'; did you mean 'width'\?"),
+        ("distill.teachr=x", r"'distill.teachr'; did you mean 'teacher'\?"),
         ("train.augment.zzz=1", r"unknown key 'train.augment.zzz'; known are: "),
         ("train.lr=-1", "train.lr = -1: Input should be greater than 0"),
         ("train.epochs=many", "train.epochs = 'many'"),

@@ -103,8 +103,8 @@ def test_pip_installs_something_that_is_there(words: list[str]) -> None:
 def test_a_package_has_the_verb(words: list[str]) -> None:
     package, verb, *rest = words
     assert package == "runtime" or package.removeprefix("edgeproof_") in shipped_names()
-    bundle = [] if package != "runtime" else rest[:1]
-    runtime_parser().parse_args([verb, *(bundle or ["bundle.zip"]), *rest[len(bundle) :]])
+    inside = "" if package == "runtime" else "bundle.zip"
+    runtime_parser(package, inside).parse_args([verb, *rest])
 
 
 def test_the_checks_above_refuse_what_is_not_there() -> None:
