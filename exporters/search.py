@@ -16,6 +16,7 @@ one, come from the callables of a ``Subject``."""
 from __future__ import annotations
 
 import math
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -106,6 +107,7 @@ def search(
 
     ``fp16`` makes that variant. Raises ExportError when a listed INT8 variant cannot be made as it
     was asked for; one that the search itself thought of is then noted as such and passed over.
+    Raises it, too, where the log or temporary files cannot be written.
     """
     return _Search(subject, options, log, on_step, stopped, clock).run(fp16)
 
@@ -358,6 +360,14 @@ class _Search:
             if forced or precision == "fp32":
                 raise
             model, trial = None, replace(trial, error=str(exc))
+        except OSError as exc:
+            # a full disk says nothing about this form: the tools that make it need temporary files
+            raise ExportError(
+                f"{trial_id} cannot be made, since temporary files cannot be written: "
+                f"{exc.filename or tempfile.gettempdir()}: {exc.strerror or exc}. Free some space "
+                "there or set TMPDIR to another folder; finished trials are kept, and the same "
+                "command goes on from there."
+            ) from exc
         trial = replace(trial, seconds=round(self.clock() - began, 3))
         self.trials[trial_id] = trial
         self.log.add(trial, model)

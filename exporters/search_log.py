@@ -5,27 +5,31 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 import onnx
 
 from . import onnx_file
-from .errors import QuantizeError
+from .errors import ExportError, QuantizeError
 from .trial import Trial
 
 TRIALS_NAME = "trials.jsonl"
 
 
 class SearchLog:
-    """The trials of one search in one folder, which belongs to it alone."""
+    """The trials of one search in one folder, which belongs to it alone. Raises ExportError where
+    that folder cannot be written."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._models, self._old = folder / "models", folder / "models.old"
         self._trials: dict[str, Trial] = {}
         shutil.rmtree(self._old, ignore_errors=True)
-        self._models.mkdir(parents=True, exist_ok=True)
+        with _plain_errors(folder):
+            self._models.mkdir(parents=True, exist_ok=True)
         file = folder / TRIALS_NAME
         if file.exists():
             for line in file.read_text(encoding="utf-8").splitlines():
@@ -48,16 +52,22 @@ class SearchLog:
         return trial
 
     def add(self, trial: Trial, model: onnx.ModelProto | None) -> None:
-        """Keep a finished trial; ``model`` is None when it could not be made."""
-        if model is not None:
-            aside = self.path(trial.id).with_suffix(".partial")
-            onnx_file.save(model, aside)
-            aside.replace(self.path(trial.id))
-        self._trials[trial.id] = trial
-        lines = (json.dumps(asdict(row), allow_nan=False) for row in self._trials.values())
-        aside = self.folder / f"{TRIALS_NAME}.partial"
-        aside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        aside.replace(self.folder / TRIALS_NAME)
+        """Keep a finished trial; ``model`` is None when it could not be made. One that cannot be
+        written leaves nothing behind, and those before it stay."""
+        trials = {**self._trials, trial.id: trial}
+        lines = (json.dumps(asdict(row), allow_nan=False) for row in trials.values())
+        with _plain_errors(self.folder):
+            if model is not None:
+                with _aside(self.path(trial.id)) as aside:
+                    onnx_file.save(model, aside)
+            try:
+                with _aside(self.folder / TRIALS_NAME) as aside:
+                    aside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            except BaseException:
+                # without its line no one would find the model, and a full disk stays full
+                self.path(trial.id).unlink(missing_ok=True)
+                raise
+        self._trials = trials
 
     def path(self, trial_id: str) -> Path:
         """The model file of a trial."""
@@ -66,11 +76,35 @@ class SearchLog:
     def discard_models(self) -> None:
         """Take the models away and keep the figures: all at once, so that a kill leaves a search
         that is finished or one that begins anew, never half of one."""
-        self._models.rename(self._old)
-        shutil.rmtree(self._old)
+        with _plain_errors(self.folder):
+            self._models.rename(self._old)
+            shutil.rmtree(self._old)
 
     def model(self, trial_id: str) -> onnx.ModelProto:
         """The model of a trial; raises QuantizeError when it could not be made."""
         if not self.path(trial_id).exists():
             raise QuantizeError(f"trial {trial_id!r} has no model in {self.folder}.")
         return onnx_file.load(self.path(trial_id))
+
+
+@contextmanager
+def _aside(file: Path) -> Iterator[Path]:
+    """A name to write to; at the end what was written becomes ``file``, or on an error goes."""
+    aside = file.with_suffix(f"{file.suffix}.partial")
+    try:
+        yield aside
+        aside.replace(file)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def _plain_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise ExportError(
+            f"the trials in {folder} cannot be written: {exc.strerror or exc}. Free some space or "
+            "choose another folder; finished trials are kept, and the same command goes on from "
+            "there."
+        ) from exc

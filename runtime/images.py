@@ -164,6 +164,8 @@ def _decode(open_image: Any, what: str) -> NDArray[Any]:
         return _pixels(image)
     except InputError:
         raise
+    except FileNotFoundError as exc:
+        raise InputError(f"{what} is not there; expected the path of an image file.") from exc
     except Exception as exc:  # Pillow's decoders raise nearly every type there is
         raise InputError(
             f"{what} cannot be decoded ({type(exc).__name__}: {exc}); expected a complete image "

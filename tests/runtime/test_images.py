@@ -69,7 +69,7 @@ BAD_IMAGES: dict[str, tuple[Any, str]] = {
     "masked": (np.ma.masked_equal(GREY, 3), r"x.filled\(255\)"),
     "list of rows": ([[1, 2]], "is a list; expected a numpy array"),
     "none": (None, "is a NoneType"),
-    "no file": ("no.png", "the image 'no.png' cannot be decoded .*No such file"),
+    "no file": ("no.png", "the image 'no.png' is not there; expected the path"),
     "no bytes": (b"", "the bytes of the image cannot be decoded"),
     "text": (b"hello", "cannot be decoded .*UnidentifiedImageError"),
     "folder": (Path(), "cannot be decoded"),
