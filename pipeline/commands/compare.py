@@ -17,7 +17,9 @@ from .terminal import console, plain_errors
     "--data",
     type=click.Path(path_type=Path),
     help="Images: a data stage's folder (1_data), a .npy of uint8 [n, h, w, c], or a .npz with "
-    '"images" and maybe "labels". Default: those of the run that A or B belongs to.',
+    '"images" and maybe "labels". Default: those of the run that A or B belongs to. For two ONNX '
+    'files with another input than ours: a .npz with "inputs" as they take them, and maybe '
+    '"labels", or a .npy.',
 )
 @click.option("--split", type=click.Choice(["test", "val", "train"]), default="test")
 @click.option(
@@ -47,7 +49,10 @@ def compare(
 ) -> None:
     """Compare any two of: a checkpoint (.pt), module:callable, an ONNX file, a bundle
     (bundle.zip:variant), recorded outputs (file.npz:name). Where they part, say at which layer
-    and why. Fails when they are out of tolerance."""
+    and why. Fails when they are out of tolerance.
+
+    ONNX files that someone else made may have any one input and one output [n, labels], as long as
+    both sides take the same."""
     from pipeline.compare.measure import compare
     from pipeline.compare.page import tables
     from pipeline.console import ConsoleObserver

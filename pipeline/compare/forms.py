@@ -15,10 +15,14 @@ from numpy.typing import NDArray
 
 from exporters import onnx_file
 from exporters.errors import GraphError
+from exporters.model_inputs import InputSpec
 from exporters.parity import Model
 from pipeline.errors import DataError, PipelineError
 from runtime import Bundle, ModelSpec, Predictor
 from runtime.manifest import PREPROCESS_NAME
+
+from .foreign import adapted, is_foreign
+from .precision import precision_of, precision_of_network
 
 if TYPE_CHECKING:
     import onnx
@@ -35,8 +39,9 @@ class Form:
     """One side of a comparison. Whatever it has not got is None."""
 
     name: str  # as it was written
-    precision: str = "fp32"
+    precision: str = "fp32"  # what the model itself shows; of what shows nothing, the strictest
     model: Model | None = None  # None: recorded outputs
+    takes: InputSpec | None = None  # of a foreign file; None: uint8 pixels [n, h, w, c]
     spec: ModelSpec | None = None
     graph: onnx.ModelProto | None = None
     network: nn.Module | None = None
@@ -77,7 +82,17 @@ def _checkpoint(name: str) -> Form:
     from pipeline.learning.checkpoint import load_checkpoint
 
     network = load_checkpoint(Path(name))
-    return Form(name, model=_of_network(network), spec=network.spec, network=network)
+    return _network(name, network, network.spec)
+
+
+def _network(name: str, network: nn.Module, spec: ModelSpec | None) -> Form:
+    return Form(
+        name,
+        precision=precision_of_network(network),
+        model=_of_network(network),
+        spec=spec,
+        network=network,
+    )
 
 
 def _of_network(network: nn.Module) -> Model:
@@ -88,26 +103,36 @@ def _of_network(network: nn.Module) -> Model:
 
 def _onnx(name: str) -> Form:
     model = onnx_file.load(Path(name))
-    session = onnx_file.session(model)
+    _embed(name, model)
+    takes = None
     try:
         spec = onnx_file.spec_of(model)
-    except GraphError:
-        spec = None  # somebody else's file: the images decide
+    except GraphError:  # somebody else's file: the images decide
+        spec = None
+        if is_foreign(model):
+            model, takes = adapted(name, model)
+    session = onnx_file.session(model)
     return Form(
         name,
         precision=precision_of(model),
         model=lambda images: onnx_file.run(session, images),
+        takes=takes,
         spec=spec,
         graph=model,
     )
 
 
-def precision_of(model: onnx.ModelProto) -> str:
-    """The coarsest arithmetic in a file: "int8", "fp16" or "fp32"."""
-    if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node):
-        return "int8"
-    half = any(tensor.data_type == 10 for tensor in model.graph.initializer)  # FLOAT16
-    return "fp16" if half else "fp32"
+def _embed(name: str, model: onnx.ModelProto) -> None:
+    """Move weights that lie beside the file into it, as PyTorch's exporter likes to leave them."""
+    from onnx.external_data_helper import load_external_data_for_model
+
+    try:
+        load_external_data_for_model(model, str(Path(name).resolve().parent))
+    except Exception as exc:  # OSError, ValueError, or the checker's own
+        raise DataError(
+            f"{name}: its weights lie in another file, which cannot be read: {exc}. Put that file "
+            "beside the model; both belong together."
+        ) from exc
 
 
 def _bundle(name: str, path: Path, variant: str) -> Form:
@@ -122,7 +147,7 @@ def _bundle(name: str, path: Path, variant: str) -> Form:
         bundle.close()
     return Form(
         name,
-        precision=row.precision,
+        precision=precision_of(graph),
         model=Predictor(path, device="cpu", variant=row.id),
         spec=manifest.spec,
         graph=graph,
@@ -182,8 +207,7 @@ def _callable(name: str, module_name: str, attribute: str) -> Form:
     finally:
         sys.path.pop(0)
     if isinstance(found, nn.Module):
-        network = found.eval()
-        return Form(name, model=_of_network(network), network=network)
+        return _network(name, found.eval(), None)
     if not callable(found):
         raise PipelineError(
             f"{name} is a {type(found).__name__}; expected a torch.nn.Module or a function from "

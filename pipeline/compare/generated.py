@@ -28,9 +28,14 @@ def searched(
     sides: Sides, images: Images | None, budget: int, step: Callable[[int, int], None]
 ) -> GeneratedRow | None:
     """Try ``budget`` generated images and keep the worst where there is a run. Raises DataError
-    for recorded outputs, which cannot answer."""
+    for recorded outputs, which cannot answer, and for foreign files, which take no such images."""
     if not budget:
         return None
+    if sides.takes is not None:
+        raise DataError(
+            f"generated images are uint8 pixels, and the files take {sides.takes.told()}. Leave "
+            "--generated out."
+        )
     a, b = sides.a.model, sides.b.model
     if images is None or a is None or b is None:
         raise DataError(

@@ -4,6 +4,7 @@ explain it."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,14 +13,16 @@ from numpy.typing import NDArray
 
 from exporters import diagnose
 from exporters.difference import Difference, decibels, difference
+from exporters.errors import ExportError
 from exporters.first_difference import LIMITS, Pair, Parting, first_parting
 from exporters.metrics import Floats, correct
 from exporters.options import TOLERANCES, Tolerance
 from exporters.parity import stream
-from pipeline.errors import DataError
+from pipeline.errors import DataError, PipelineError
 from pipeline.verify.images import REGRESSION_NAME, Images
+from runtime import PredictorError
 
-from . import causes
+from . import causes, foreign
 from .forms import Form, open_form
 from .generated import regression, searched
 from .result import Comparison, GeneratedRow, LayerRow
@@ -39,7 +42,7 @@ def compare(
     generated: int = 0,
     step: Step = lambda task, done, total: None,
 ) -> Comparison:
-    """Compare two forms on whole streams of images.
+    """Compare two forms on whole streams of images, or two foreign files on inputs of their own.
 
     ``limit`` replaces the tolerances of the coarser precision by one of the largest absolute
     difference. ``generated`` images, if any, are tried as well; the worst are kept in the folder
@@ -51,6 +54,9 @@ def compare(
         images = sides.images(data, split)
         found_a = _answers(first, images, partial(step, "compare: A"))
         found_b = _answers(second, images, partial(step, "compare: B"))
+        if sides.takes is not None and images is not None:
+            found_a, found_b, spec, images = foreign.as_probabilities(found_a, found_b, images)
+            sides = Sides(replace(first, spec=spec), replace(second, spec=spec))
         before, after = sides.thresholds
         found = difference(found_a, found_b, thresholds_a=before, thresholds_b=after)
         hard = searched(sides, images, generated, partial(step, "compare: generated"))
@@ -92,7 +98,18 @@ def _answers(form: Form, images: Images | None, step: Callable[[int, int], None]
             )
         return form.outputs
     assert form.model is not None and images is not None
-    return stream(form.model, images.pixels, batch_size=256, progress=step)
+    try:
+        if form.takes is not None:
+            return foreign.outputs(form.name, form.model, form.takes, images.pixels, step)
+        return stream(form.model, images.pixels, batch_size=256, progress=step)
+    except (PipelineError, ExportError, PredictorError):
+        raise
+    except Exception as exc:  # of onnxruntime, of PyTorch, or of the user's own function
+        raise PipelineError(
+            f"{form.name} cannot answer {images.source}, {images.pixels.dtype} "
+            f"{list(images.pixels.shape)}: {type(exc).__name__}: {exc}. Give it with --data what "
+            "it takes."
+        ) from exc
 
 
 def _failures(found: Difference, tolerance: tuple[Tolerance, ...], sides: Sides) -> Iterator[str]:
@@ -138,8 +155,10 @@ def _causes(
     parting: Parting | None,
 ) -> Iterator[str]:
     yield from diagnose.of_outputs(found_a, found_b, sides.labels(found_a.shape[1]))
-    if images is not None and sides.a.model is not None and sides.b.model is not None:
-        yield from diagnose.of_images(sides.a.model, sides.b.model, images)
+    # Foreign inputs need not be images: there is nothing to mirror or to exchange.
+    a, b = sides.a.model, sides.b.model
+    if images is not None and a is not None and b is not None and sides.takes is None:
+        yield from diagnose.of_images(a, b, images)
     if parting is not None:
         yield from diagnose.of_parting(parting)
 

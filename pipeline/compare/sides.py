@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.first_difference import LIMITS
+from exporters.model_inputs import InputSpec
 from pipeline.errors import DataError
 from pipeline.verify.images import DATA_FOLDER, Images, find_images, read
 from runtime import ModelSpec
 
+from .foreign import read_inputs, same_inputs
 from .forms import Form
 
 _PRECISIONS = tuple(LIMITS)  # from fine to coarse
@@ -29,6 +31,11 @@ class Sides:
     def spec(self) -> ModelSpec | None:
         """The one that either has; None where neither does."""
         return self.a.spec or self.b.spec
+
+    @property
+    def takes(self) -> InputSpec | None:
+        """What foreign files take; None where all takes pixels."""
+        return self.a.takes or self.b.takes
 
     @property
     def precision(self) -> str:
@@ -48,7 +55,10 @@ class Sides:
 
     @property
     def run_folder(self) -> Path | None:
-        """The folder of the run that A, or else B, belongs to: it has a data stage in it."""
+        """The folder of the run that A, or else B, belongs to: it has a data stage in it. None
+        for foreign files, which do not take its images wherever they lie."""
+        if self.takes is not None:
+            return None
         for form in (self.a, self.b):
             path = Path(form.name.partition(":")[0])
             for folder in path.resolve().parents[:2] if path.is_file() else ():
@@ -63,9 +73,20 @@ class Sides:
         return spec.labels if spec is not None and known else tuple(map(str, range(count)))
 
     def images(self, data: Path | None, split: str) -> Images | None:
-        """The images to compare on; None where both sides are recorded. Raises DataError."""
-        if self.a.model is None and self.b.model is None:
+        """The images to compare on, or the inputs of foreign files; None where both sides are
+        recorded. Raises DataError, also where A and B do not take the same."""
+        forms = [form for form in (self.a, self.b) if form.model is not None]
+        if not forms:
             return None
+        _check_same(forms)
+        files = [form.takes for form in forms if form.takes is not None]
+        if files:
+            if data is None:
+                raise DataError(
+                    "there are no inputs to compare on. Give them with --data as the files take "
+                    f'them, {files[0].told()}: a .npz with "inputs", or a .npy.'
+                )
+            return read_inputs(data, files)
         folder = self.run_folder
         place = data if folder is None else data or folder / DATA_FOLDER
         if place is None:
@@ -74,6 +95,33 @@ class Sides:
                 'run, a .npy of uint8 [n, h, w, c], or a .npz with "images".'
             )
         return find_images(place, place, self.spec or _guessed(place, split), split)
+
+
+def _check_same(forms: list[Form]) -> None:
+    """Two models can only be asked the same where they take the same."""
+    if len(forms) < 2:
+        return
+    a, b = forms
+    if a.takes is not None and b.takes is not None:
+        same = same_inputs(a.takes, b.takes)
+    elif a.takes is None and b.takes is None:
+        same = a.spec is None or b.spec is None or a.spec.shape == b.spec.shape
+    else:
+        same = False
+    if not same:
+        raise DataError(
+            f"{a.name} takes {_taken(a)}, and {b.name} takes {_taken(b)}; expected the same on "
+            "both sides. Compare files that take the same, or give as module:callable a function "
+            "that turns uint8 images [n, h, w, c] into the other's inputs and returns its "
+            "probabilities."
+        )
+
+
+def _taken(form: Form) -> str:
+    if form.takes is not None:
+        return form.takes.told()
+    shape = "h, w, c" if form.spec is None else ", ".join(map(str, form.spec.shape))
+    return f"uint8 pixels [n, {shape}]"
 
 
 def _guessed(place: Path, split: str) -> ModelSpec:

@@ -22,10 +22,12 @@ from torch import nn
 from exporters import onnx_file
 from exporters.int8_from_fp32 import int8_from_fp32
 from exporters.onnx_from_torch import onnx_from_torch
-from exporters.options import Int8Options
+from exporters.options import TOLERANCES, Int8Options
 from exporters.preprocess_graph import resize_graph
 from pipeline.cli import cli
+from pipeline.compare.forms import open_form
 from pipeline.compare.measure import compare
+from pipeline.compare.precision import precision_of
 from pipeline.compare.result import Comparison
 from pipeline.datasets.arrays import DatasetInfo, Split, write_info, write_split
 from pipeline.errors import DataError, PipelineError
@@ -446,3 +448,297 @@ def test_recorded_outputs_cannot_answer_generated_images(world: World) -> None:
     np.save(world.folder / "recorded.npy", outputs)
     with pytest.raises(DataError, match="recorded outputs cannot answer generated images"):
         world.compare(world.path("recorded.npy"), world.path("fp32.onnx"), generated=100)
+
+
+# --- what a file is, not what it is called -----------------------------------------------------
+
+
+def one_scale(world: World, seed: int = 0) -> str:
+    """A float model whose pixels are normalised by one DequantizeLinear, as those of MNIST are."""
+    options = OPTIONS.model_copy(update={"mean": (0.5,) * 3, "std": (0.25,) * 3})
+    network = settled(build_network(options, CLASSES), seed)
+    model = onnx_from_torch(network, CLASSES, EXPORT)
+    assert "DequantizeLinear" in {node.op_type for node in model.graph.node}
+    return world.save(f"scale{seed}.onnx", model)
+
+
+def test_another_training_of_a_float_file_is_judged_as_float(world: World) -> None:
+    a, b = one_scale(world), one_scale(world, seed=1)
+    found = world.compare(a, b)
+    assert [row.metric for row in found.tolerance] == ["max_abs", "mean_abs"]
+    assert found.tolerance == TOLERANCES["fp32"] and not found.passed
+    assert not any("not portable" in cause for cause in found.causes)
+    bundle = world.bundle("scale.zip", fp32=onnx_file.load(Path(a)))
+    assert world.compare(a, bundle).tolerance == TOLERANCES["fp32"]
+    # nearer than INT8 may be, and yet further than float may be
+    model = onnx_file.load(Path(a))
+    constant(model.graph, "Gemm_0.bias", lambda v: v + np.float32([0.02, 0, 0.01, -0.02]))
+    found = world.compare(a, world.save("near.onnx", model))
+    assert not found.passed
+    assert all(getattr(found.difference, row.metric) < row.limit for row in TOLERANCES["int8"])
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"), [("fp32", "fp32"), ("fp16", "fp16"), ("int8", "int8")]
+)
+def test_a_bare_file_has_the_tolerances_of_what_is_in_it(
+    world: World, name: str, precision: str
+) -> None:
+    found = world.compare(world.path("fp32.onnx"), world.path(f"{name}.onnx"))
+    assert found.tolerance == TOLERANCES[precision]
+    model = onnx_file.load(Path(world.path(f"{name}.onnx")))
+    assert precision_of(model) == precision
+    claimed = world.bundle(f"{name}.zip", int8=model)  # the manifest says INT8 of each
+    assert open_form(claimed).precision == precision
+
+
+def graph_of(*nodes: onnx.NodeProto, **constants: Any) -> onnx.ModelProto:
+    """Some nodes between float ``x`` and ``y``."""
+    x, y = (
+        onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, ["n", 4]) for n in ("x", "y")
+    )
+    stored = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = onnx.helper.make_graph(list(nodes), "some", [x], [y], stored)
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)])
+
+
+@pytest.mark.parametrize(
+    ("operator", "inputs", "precision"),
+    [
+        ("MatMul", ["x", "float"], "fp32"),
+        ("MatMul", ["x", "half"], "fp16"),
+        ("DequantizeLinear", ["x", "scale"], "fp32"),
+        ("DequantizeLinear", ["bytes", "scale"], "int8"),
+        ("QuantizeLinear", ["x", "scale"], "int8"),
+        ("QLinearConv", ["x"], "int8"),
+        ("QLinearMatMul", ["x"], "int8"),
+        ("ConvInteger", ["x"], "int8"),
+        ("MatMulInteger", ["x"], "int8"),
+        ("MatMulIntegerToFloat", ["x"], "int8"),
+        ("DynamicQuantizeLinear", ["x"], "int8"),
+        ("QGemm", ["x"], "int8"),
+        ("QuickGelu", ["x"], "fp32"),
+    ],
+)
+def test_precision_is_read_off_the_operators(
+    operator: str, inputs: list[str], precision: str
+) -> None:
+    known = {
+        "float": np.eye(4, dtype=np.float32),
+        "half": np.eye(4, dtype=np.float16),
+        "bytes": np.eye(4, dtype=np.int8),
+        "scale": np.float32(0.1),
+    }
+    used = {name: np.asarray(known[name]) for name in inputs if name in known}
+    model = graph_of(onnx.helper.make_node(operator, inputs, ["y"]), **used)
+    assert precision_of(model) == precision
+    # inside a branch of an If it counts as much
+    branch = onnx.helper.make_graph(list(model.graph.node), "then", [], list(model.graph.output))
+    chosen = onnx.helper.make_node(
+        "If", ["condition"], ["y"], then_branch=branch, else_branch=branch
+    )
+    assert precision_of(graph_of(chosen, **used)) == precision
+
+
+def test_constants_of_nodes_count_as_well() -> None:
+    def made(values: Any, *more: onnx.NodeProto) -> onnx.ModelProto:
+        value = numpy_helper.from_array(values)
+        first = onnx.helper.make_node("Constant", [], ["c"], value=value)
+        return graph_of(first, *more, scale=np.array(0.1, np.float32))
+
+    turned = onnx.helper.make_node("Transpose", ["c"], ["t"])
+    weights = onnx.helper.make_node("DequantizeLinear", ["t", "scale"], ["y"])
+    assert precision_of(made(np.eye(4, dtype=np.int8), turned, weights)) == "int8"
+    product = onnx.helper.make_node("MatMul", ["x", "c"], ["y"])
+    assert precision_of(made(np.eye(4, dtype=np.float16), product)) == "fp16"
+    cast = onnx.helper.make_node("Cast", ["x"], ["y"], to=onnx.TensorProto.FLOAT16)
+    assert precision_of(graph_of(cast)) == "fp16"
+
+
+# --- files that somebody else made --------------------------------------------------------------
+
+
+def foreign(
+    world: World,
+    name: str,
+    *,
+    end: str = "",
+    size: int = 8,
+    batch: int | str = "n",
+    int8: bool = False,
+    seed: int = 0,
+) -> str:
+    """x, float32 [n, 3, size, size], to logits y [n, 4], or to what ``end`` makes of them."""
+    random = np.random.default_rng(seed)
+    weights = random.normal(size=(8, 3, 3, 3)).astype(np.float32)
+    stored = {
+        "w": weights,
+        "b": random.normal(size=8).astype(np.float32),
+        "m": random.normal(size=(8, 4)).astype(np.float32),
+        "axes": np.array([2, 3], np.int64),
+    }
+    make = onnx.helper.make_node
+    nodes = [
+        make("Conv", ["x", "weights" if int8 else "w", "b"], ["c"], name="first"),
+        make("Relu", ["c"], ["r"], name="relu"),
+        make("ReduceMean", ["r", "axes"], ["g"], name="mean", keepdims=0),
+        make("MatMul", ["g", "m"], ["z" if end else "y"], name="last"),
+    ]
+    if int8:
+        scale = np.abs(weights).max() / np.float32(127)
+        stored["w"] = np.round(weights / scale).astype(np.int8)
+        stored["scale"] = np.asarray(scale, np.float32)
+        nodes.insert(0, make("DequantizeLinear", ["w", "scale"], ["weights"], name="dequantize"))
+    if end:
+        nodes.append(make(end, ["z"], ["y"], name="end"))
+    kind = onnx.TensorProto.FLOAT
+    graph = onnx.helper.make_graph(
+        nodes,
+        "theirs",
+        [onnx.helper.make_tensor_value_info("x", kind, [batch, 3, size, size])],
+        [onnx.helper.make_tensor_value_info("y", kind, [batch, 4])],
+        [numpy_helper.from_array(value, key) for key, value in stored.items()],
+    )
+    opsets = [onnx.helper.make_opsetid("", 18)]
+    return world.save(name, onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8))
+
+
+def their_inputs(world: World, name: str = "theirs.npz", **more: Any) -> Path:
+    inputs = np.random.default_rng(5).normal(size=(40, 3, 8, 8)).astype(np.float32)
+    np.savez(world.folder / name, **{"inputs": inputs, **more})
+    return world.folder / name
+
+
+@pytest.mark.parametrize(
+    ("end", "told"), [("", ", softmax of the outputs"), ("Softmax", ""), ("Sigmoid", "")]
+)
+@pytest.mark.parametrize("batch", ["n", 4])
+def test_two_foreign_files_are_compared_on_their_own_inputs(
+    world: World, end: str, told: str, batch: int | str
+) -> None:
+    a = foreign(world, "mine.onnx", end=end, batch=batch)
+    data = their_inputs(world, labels=np.arange(40) % 4)
+    same = compare(a, a, data)
+    assert same.passed and same.difference.max_abs == 0 and same.difference.images == 40
+    assert same.tolerance == TOLERANCES["fp32"]
+    fits = "" if end != "Sigmoid" else ", labels left out: they do not fit 4 answers"
+    assert same.images == f"inputs of {data}{told}{fits}"
+    assert (same.accuracy_percent is None) == bool(fits)
+    b = foreign(world, "mine.int8.onnx", end=end, batch=batch, int8=True)
+    near = compare(a, b, data)
+    assert near.tolerance == TOLERANCES["int8"] and near.passed
+    assert 0 < near.difference.max_abs < 0.1
+    other = compare(a, foreign(world, "other.onnx", end=end, batch=batch, seed=1), data)
+    assert other.tolerance == TOLERANCES["fp32"] and not other.passed
+    if batch == "n":
+        assert [row.a for row in other.layers] == ["first", "last", "probabilities"]
+        assert "first: 216 of 216 weights differ" in report(other)
+
+
+def test_probabilities_of_a_foreign_file_are_what_onnxruntime_puts_out(world: World) -> None:
+    a, b = foreign(world, "mine.onnx"), foreign(world, "other.onnx", seed=1)
+    data = their_inputs(world)
+    with np.load(data) as archive:
+        inputs = archive["inputs"]
+    outputs = [
+        onnx_file.session(onnx_file.load(Path(f))).run(None, {"x": inputs})[0] for f in (a, b)
+    ]
+    first, second = (torch.from_numpy(values).softmax(1).numpy() for values in outputs)
+    found = compare(a, b, data)
+    assert found.difference.max_abs == pytest.approx(np.abs(first - second).max(), rel=1e-4)
+    np.save(world.folder / "recorded.npy", outputs[0])  # of another tool
+    assert compare(str(world.folder / "recorded.npy"), a, data).difference.max_abs < 1e-6
+    np.save(world.folder / "inputs.npy", inputs)
+    assert compare(a, b, world.folder / "inputs.npy").difference == found.difference
+
+
+def test_weights_beside_a_foreign_file_are_read(world: World, tmp_path: Path) -> None:
+    a = foreign(world, "mine.onnx")
+    beside = tmp_path / "beside.onnx"
+    onnx.save(onnx.load(a), beside, save_as_external_data=True, size_threshold=0, location="w.data")
+    data = their_inputs(world)
+    assert compare(a, str(beside), data).difference.max_abs == 0
+    (tmp_path / "w.data").unlink()
+    with pytest.raises(DataError, match=r"beside\.onnx: its weights lie in another file"):
+        compare(a, str(beside), data)
+
+
+def test_our_pixels_under_other_names_are_still_pixels(world: World) -> None:
+    model = onnx.ModelProto()
+    model.CopyFrom(world.fp32)
+    del model.metadata_props[:]
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            for i, name in enumerate(names):
+                names[i] = {"images": "x", "probabilities": "y"}.get(name, name)
+    model.graph.input[0].name, model.graph.output[0].name = "x", "y"
+    found = world.compare(world.path("checkpoint.pt"), world.save("renamed.onnx", model))
+    assert found.passed and len(found.layers) == 5
+
+
+@pytest.mark.parametrize(
+    ("files", "arrays", "message"),
+    [
+        ("fp32.onnx mine.onnx", {}, r"takes uint8 pixels \[n, 16, 16, 3\], and .*mine.onnx takes "
+         r"'x' float32 \[\?, 3, 8, 8\]; expected the same on both sides. Compare files"),
+        ("mine.onnx checkpoint.pt", {}, "expected the same on both sides"),
+        ("mine.onnx large.onnx", {}, r"takes 'x' float32 \[\?, 3, 9, 9\]; expected the same"),
+        ("mine.onnx mine.onnx", None, r"no inputs to compare on. Give them with --data as the"),
+        ("mine.onnx mine.onnx", {"inputs": np.zeros((4, 3, 8, 7), np.float32)},
+         r"inputs are float32 \[4, 3, 8, 7\]; expected 'x' float32 \[\?, 3, 8, 8\]"),
+        ("mine.onnx mine.onnx", {"inputs": np.zeros((4, 3, 8, 8))}, "inputs are float64"),
+        ("mine.onnx mine.onnx", {"inputs": np.float32(0)}, r"inputs are float32 \[\]"),
+        ("mine.onnx mine.onnx", {"inputs": np.zeros((0, 3, 8, 8), np.float32)}, "has 0 inputs"),
+        ("four.onnx four.onnx", {"inputs": np.zeros((6, 3, 8, 8), np.float32)},
+         "has 6 inputs; expected at least one, and a multiple of 4"),
+        ("mine.onnx mine.onnx", {"images": np.zeros(3)}, 'has the arrays images. Expected the .*'
+         r'\[\?, 3, 8, 8\]: a .npz with "inputs"'),
+        ("mine.onnx ended.onnx", {}, "expected probabilities on both sides, or logits on both"),
+        ("two.onnx mine.onnx", {}, r"two.onnx has 2 outputs \(y, c\); expected one input, and one"),
+        ("raw.onnx raw.onnx", {}, r"puts out \[40, 8, 6, 6\] for 40 inputs; expected \[n, "
+         r"labels\]"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_compared_is_said_without_a_traceback(
+    world: World, files: str, arrays: dict[str, Any] | None, message: str
+) -> None:
+    mine = foreign(world, "mine.onnx")
+    foreign(world, "large.onnx", size=9)
+    foreign(world, "four.onnx", batch=4)
+    foreign(world, "ended.onnx", end="Softmax")
+    two = onnx.load(mine)
+    inner = onnx.helper.make_tensor_value_info("c", onnx.TensorProto.FLOAT, ["n", 8, 6, 6])
+    two.graph.output.append(inner)
+    world.save("two.onnx", two)
+    del two.graph.output[0]
+    world.save("raw.onnx", two)
+    data = []
+    if arrays is not None:
+        data = ["--data", str(their_inputs(world))]
+        if arrays:
+            np.savez(world.folder / "given.npz", **arrays)
+            data = ["--data", world.path("given.npz")]
+    done = CliRunner().invoke(cli, ["compare", *map(world.path, files.split()), *data])
+    assert done.exit_code == 1 and isinstance(done.exception, SystemExit), done.exception
+    assert re.search(message, " ".join(done.output.split())), done.output
+
+
+def test_models_of_other_sizes_and_failing_ones_are_said_plainly(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = ModelSpec("pets", "multi-class", 12, 12, 3, LABELS)
+    network = settled(build_network(OPTIONS, small))
+    save_checkpoint(world.folder / "small.pt", network)
+    with pytest.raises(DataError, match=r"small.pt takes uint8 pixels \[n, 12, 12, 3\]"):
+        world.compare(world.path("fp32.onnx"), world.path("small.pt"))
+    (world.folder / "failing.py").write_text("def function(images): return images @ images[:2]\n")
+    monkeypatch.chdir(world.folder)
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    with pytest.raises(PipelineError, match=r"failing:function cannot answer .* ValueError"):
+        world.compare(world.path("fp32.onnx"), "failing:function")
+
+
+def test_foreign_files_have_no_generated_images(world: World) -> None:
+    mine = foreign(world, "mine.onnx")
+    with pytest.raises(DataError, match=r"the files take 'x' float32 \[\?, 3, 8, 8\]. Leave"):
+        compare(mine, mine, their_inputs(world), generated=10)
