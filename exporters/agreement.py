@@ -16,11 +16,11 @@ from runtime.spec import ModelSpec
 
 from . import onnx_file
 from .assess import cross_entropy
-from .gates import screen, tolerances_for
+from .gates import loss_bound, screen, tolerances_for
 from .metrics import Floats, decide
 from .model_inputs import ModelInputs
 from .options import GateOptions
-from .parity import compare
+from .parity import Parity, compare
 from .sensitivity import sqnr_db
 from .trial import Assessment
 
@@ -104,6 +104,21 @@ class Reference:
         before, after = (self._probabilities(v) for v in (self.values[0], found[0]))
         return cross_entropy(after, self._truth(before)), sqnr_db(before, after)
 
+    def loss_bound(self, model: bytes) -> float | None:
+        """Points of accuracy that a model file loses at most, with the confidence of the gate; None
+        where values are judged."""
+        if self.task == "values":
+            return None
+        parity = self._parity(_outputs(model, self.outputs, self.inputs)[0])
+        return 100 * loss_bound(parity, self.bounds.gate.alpha)
+
+    def _parity(self, found: NDArray[Any]) -> Parity:
+        before, after = (self._probabilities(v) for v in (self.values[0], found))
+        assert self.task != "values"
+        names = tuple(str(number) for number in range(before.shape[1]))
+        spec = ModelSpec("model", self.task, 1, 1, 1, names)
+        return compare(before, after, self._truth(before), spec)
+
     def _truth(self, before: Floats) -> NDArray[np.integer]:
         if self.labels is not None:
             return self.labels
@@ -111,17 +126,14 @@ class Reference:
 
     def _assess_answers(self, found: NDArray[Any], variant: str) -> Assessment:
         before, after = (self._probabilities(v) for v in (self.values[0], found))
-        truth = self._truth(before)
-        assert self.task != "values"
-        names = tuple(str(number) for number in range(before.shape[1]))
-        parity = compare(before, after, truth, ModelSpec("model", self.task, 1, 1, 1, names))
+        parity = self._parity(found)
         verdict = screen(parity, self.bounds.gate, tolerances_for(variant))
         return Assessment(
             passed=verdict.passed,
             failures=verdict.failures,
             accuracy_percent=100 * parity.candidate_accuracy,
             lost_points=100 * (parity.reference_accuracy - parity.candidate_accuracy),
-            loss=cross_entropy(after, truth),
+            loss=cross_entropy(after, self._truth(before)),
             sqnr_db=sqnr_db(before, after),
         )
 

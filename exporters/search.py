@@ -363,10 +363,10 @@ class _Search:
         except OSError as exc:
             # a full disk says nothing about this form: the tools that make it need temporary files
             raise ExportError(
-                f"{trial_id} cannot be made, since temporary files cannot be written: "
-                f"{exc.filename or tempfile.gettempdir()}: {exc.strerror or exc}. Free some space "
-                "there or set TMPDIR to another folder; finished trials are kept, and the same "
-                "command goes on from there."
+                f"{trial_id} cannot be made: {exc.filename or tempfile.gettempdir()}: "
+                f"{exc.strerror or exc}. Free some space there, or set TMPDIR to another folder "
+                "for temporary files; finished trials are kept, and the same command goes on from "
+                "there."
             ) from exc
         trial = replace(trial, seconds=round(self.clock() - began, 3))
         self.trials[trial_id] = trial

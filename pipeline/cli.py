@@ -3,6 +3,7 @@ know click; torch, onnx and numpy are loaded only when a command needs them."""
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import signal
@@ -504,11 +505,23 @@ def _numbers(_: click.Context, option: click.Parameter, text: str | None) -> Any
     try:
         if option.name == "size":
             height, width = (int(part) for part in text.lower().split("x"))
+            if min(height, width) < 1:
+                raise ValueError
             return height, width
-        return tuple(float(part) for part in text.split(","))
+        numbers = tuple(float(part) for part in text.split(","))
+        if not all(map(math.isfinite, numbers)):
+            raise ValueError
+        return numbers
     except ValueError:
         wanted = "HEIGHTxWIDTH" if option.name == "size" else "numbers with commas between them"
         raise click.BadParameter(f"{text!r}; expected {wanted}.") from None
+
+
+def _no_nan(_: click.Context, __: click.Parameter, number: float | None) -> float | None:
+    """A range refuses nothing that compares with nothing."""
+    if number is not None and math.isnan(number):
+        raise click.BadParameter("nan; expected a number.")
+    return number
 
 
 @cli.command()
@@ -527,19 +540,29 @@ def _numbers(_: click.Context, option: click.Parameter, text: str | None) -> Any
 @click.option(
     "--minutes",
     type=click.FloatRange(min=0, min_open=True),
+    callback=_no_nan,
     default=10.0,
     show_default=True,
     help="Time box of the search.",
 )
-@click.option("--threads", default=1, show_default=True, help="Threads of the timings.")
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Threads of the timings.",
+)
 @click.option(
     "--margin",
-    type=float,
+    type=click.FloatRange(0, 100, min_open=True),  # a bound of 0 is not below a margin of 0
+    callback=_no_nan,
     help="Points of accuracy, or without labels of answers equal to FP32's, that may be lost.  "
     "[default: 0.5 with labels, 1 without]",
 )
 @click.option(
     "--min-sqnr",
+    type=click.FloatRange(0, 200),  # equal outputs have 200
+    callback=_no_nan,
     default=20.0,
     show_default=True,
     help="Decibels that outputs without a single answer must reach.",
@@ -554,8 +577,16 @@ def _numbers(_: click.Context, option: click.Parameter, text: str | None) -> Any
 @click.option("--mean", metavar="M[,M,M]", callback=_numbers, help="Of pixels in [0, 1]; 0.")
 @click.option("--std", metavar="S[,S,S]", callback=_numbers, help="Likewise; 1.")
 @click.option("--color", type=click.Choice(["rgb", "bgr"]), default="rgb", show_default=True)
-@click.option("--calibration-images", default=256, show_default=True, type=click.IntRange(16))
-@click.option("--validation-images", default=500, show_default=True, type=click.IntRange(16))
+@click.option(
+    "--calibration-images",
+    type=click.IntRange(16),
+    help="To find ranges with.  [default: 256, or fewer where fewer are there]",
+)
+@click.option(
+    "--validation-images",
+    type=click.IntRange(16),
+    help="Others, to judge by.  [default: 500, or fewer where fewer are there]",
+)
 def quantize(model: Path, data: Path, out: Path | None, **options: Any) -> None:
     """Search the INT8 form of someone else's MODEL.onnx that pays, and prove it against FP32.
 

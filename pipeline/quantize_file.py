@@ -3,11 +3,13 @@ someone else made. One folder, one result; knows neither recipes nor bundles."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib import metadata
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from exporters.options import GateOptions, QuantizeOptions, SearchOptions
-from pipeline.errors import DataError, PipelineError
+from pipeline.errors import DataError, PipelineError, StoreError
 from pipeline.hardware import detect
 from pipeline.stage import Observer
 from pipeline.store import Store, file_sha256
@@ -38,11 +40,14 @@ _SAMPLES = 32  # inputs to look into layers with
 _QUICK = 128  # validation images for layers one at a time
 _SECONDS = 0.4  # each of two candidates is timed in a trial
 _OUTPUT_BYTES = 256_000_000  # of FP32 outputs that are kept to compare with
+_LOCK = ".lock"  # the store's
+_CALIBRATION, _VALIDATION = 256, 500  # images, where the user names no number
 _LIBRARIES = ("numpy", "onnx", "onnxruntime")
 # Labels that FP32 itself does not know judge nothing, since a broken INT8 would be no worse: it has
 # to be right in so many of the cases in which always giving the most frequent label is wrong.
 _KNOWN = 0.2
 
+_MORE_TIME = "give the search more --minutes"
 _PIXEL_WORDS = ("size", "layout", "mean", "std", "color")
 
 # Without labels every changed answer counts as lost, right or wrong, so more may change.
@@ -62,9 +67,15 @@ class Request:
     min_sqnr_db: float
     task: Literal["multi-class", "multi-label", "values"] | None  # None: found from the outputs
     pixels: PixelOptions
-    calibration_images: int
-    validation_images: int
+    # Numbers that the user names are kept or refused; None: fewer where fewer are there
+    calibration_images: int | None
+    validation_images: int | None
     seed: int = 0
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Images to calibrate with, and to judge by."""
+        return self.calibration_images or _CALIBRATION, self.validation_images or _VALIDATION
 
     @classmethod
     def of(cls, model: Path, data: Path, out: Path, **words: Any) -> Request:
@@ -83,6 +94,7 @@ class Written:
     trial: str
     sha256: str
     size_bytes: int
+    bound_points: float | None  # that it loses at most, with 95 % confidence; None: of values
 
 
 @dataclass(frozen=True)
@@ -92,6 +104,8 @@ class Report:
     identity: str  # of model, data, options and libraries
     model: str
     judged_by: str  # in words
+    judges: int  # images
+    figure: str  # what accuracy_percent of the trials holds: "right %", "as fp32 %", "signal %"
     notes: tuple[str, ...]
     left_in_float: tuple[LeftInFloat, ...]
     trials: tuple[Trial, ...]
@@ -117,9 +131,83 @@ def quantize_file(
     """
     from exporters import foreign_model
 
-    foreign = foreign_model.prepare(request.model)  # first: a wrong name leaves no folder behind
-    with Store(request.out.parent, request.out.name, ()).lock():
-        return _run(request, foreign, observer, stopped)
+    try:
+        foreign = foreign_model.prepare(request.model)  # first: a wrong name needs no folder
+        with _folder(request.out):
+            return _run(request, foreign, observer, stopped)
+    except BrokenPipeError:  # nobody reads what is printed: the command line ends quietly
+        raise
+    except OSError as exc:  # of temporary files and of data; results have words of their own
+        raise StoreError(
+            f"{exc.filename or tempfile.gettempdir()} cannot be read or written: "
+            f"{exc.strerror or exc}. Check free space and permissions there, or set TMPDIR to "
+            "another folder for temporary files; finished trials are kept."
+        ) from exc
+
+
+@contextmanager
+def _folder(out: Path) -> Iterator[None]:
+    """The folder of results, for this run alone. One that fails leaves there what it has tried;
+    where that is nothing, only what was there before."""
+    with _plain_errors(out):
+        new = [place for place in (out, *out.parents) if not place.exists()]
+        before = {file.name for file in out.iterdir()} if out.is_dir() else set()
+    with ExitStack() as held:
+        try:
+            held.enter_context(Store(out.parent, out.name, ()).lock())
+        except StoreError as exc:
+            _remove_empty(new)
+            raise StoreError(_not_locked(out, exc.__cause__)) from exc
+        try:
+            yield
+        except BaseException:
+            _leave_nothing(out, before)
+            _remove_empty(new)
+            raise
+
+
+def _not_locked(out: Path, cause: BaseException | None) -> str:
+    """What the store says of its lock, with the option of this command."""
+    if isinstance(cause, BlockingIOError):
+        owner = (out / _LOCK).read_text(encoding="utf-8").strip() or "unknown"
+        return (
+            f"{out} is in use by another run (process {owner}). Wait for it, or give this run a "
+            "folder of its own with --out DIR."
+        )
+    if isinstance(cause, OSError) and cause.errno in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
+        return (
+            f"{out} cannot be locked: {cause.strerror}. Some network folders know no locks: give "
+            "a local one with --out DIR."
+        )
+    return _not_written(out, cause)
+
+
+def _not_written(out: Path, cause: BaseException | None) -> str:
+    return (
+        f"{out} cannot be written: {getattr(cause, 'strerror', None) or cause}. Free some space or "
+        "give another folder with --out DIR; finished trials are kept."
+    )
+
+
+def _leave_nothing(out: Path, before: set[str]) -> None:
+    """Take away a log without a single trial, and a lock that is new."""
+    from exporters.search_log import TRIALS_NAME
+
+    trials = out / _TRIALS
+    ours = _TRIALS not in before or (trials / _IDENTITY).exists()
+    if ours and not (trials / TRIALS_NAME).exists():
+        shutil.rmtree(trials, ignore_errors=True)
+    if {file.name for file in out.iterdir()} - before == {_LOCK}:
+        (out / _LOCK).unlink()
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Innermost first."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:  # not empty, or never made
+            return
 
 
 def _run(
@@ -133,18 +221,58 @@ def _run(
             foreign_data.Wanted(
                 foreign.input,
                 request.pixels,
-                (request.calibration_images, request.validation_images),
+                request.counts,
                 request.seed,
             ),
             Path(work),
             lambda done, total: observer.step("decode images", done, total),
         )
+        _check_counts(request, data)
+        _check_pixel_words(request, data)
         identity = _identity(request, foreign, data)
         known = _finished(request.out, identity)
         if known is not None:
             observer.note("model, data and options are those of the last run: nothing to do")
             return known
         return _search(request, foreign, data, identity, observer, stopped)
+
+
+def _check_counts(request: Request, data: ForeignData) -> None:
+    """Numbers of images that were asked for are met, but for what a fixed batch leaves over and
+    for copies, which the notes tell."""
+    # of pictures there is a digest for each that was drawn; of arrays one or two
+    drawn = max(len(data.digests) - len(data.calibration), len(data.validation))
+    rows = (
+        ("--calibration-images", request.calibration_images, len(data.calibration)),
+        ("--validation-images", request.validation_images, drawn),
+    )
+    batch = data.validation.spec.batch or 1
+    for option, asked, found in rows:
+        if asked is not None and found < max(asked // batch, 1) * batch:
+            raise DataError(
+                f"{option} {asked} cannot be met: {request.data} would leave "
+                f"{len(data.calibration)} images to calibrate with and {len(data.validation)} to "
+                f"judge by, and {request.counts[0]} and {request.counts[1]} are asked for. Ask for "
+                "fewer, or leave the option out: both parts are then as large as they can be."
+            )
+
+
+def _check_pixel_words(request: Request, data: ForeignData) -> None:
+    """Options that say how pixels become inputs go with pixels."""
+    if data.validation.form is not None:
+        return
+    usual = type(request.pixels)()
+    given = [
+        f"--{name}"
+        for name in _PIXEL_WORDS
+        if getattr(request.pixels, name) != getattr(usual, name)
+    ]
+    if given:
+        raise DataError(
+            f"{', '.join(given)} cannot be used: the inputs in {request.data} are taken as they "
+            f"are, and pixels are not among them. Leave {'it' if len(given) == 1 else 'them'} out, "
+            "or give images, or uint8 pixels [n, height, width, channels]."
+        )
 
 
 def _search(
@@ -185,7 +313,7 @@ def _search(
     notes = (
         *_prepared(foreign, changed),
         *told,
-        f"{len(data.calibration)} images calibrate, {len(data.validation)} others judge",
+        f"{len(data.calibration)} images calibrate, {len(reference.inputs)} others judge",
         *data.notes,
     )
     for note in notes:
@@ -198,23 +326,32 @@ def _search(
         stopped=stopped,
     )
     left = foreign_model.left_in_float(foreign, kept)
-    files = write_models(request.out, foreign.name, result, log.path)
-    report = Report(
-        identity=identity,
-        model=str(request.model),
-        judged_by=_judged_by(reference),
-        notes=notes,
-        left_in_float=left,
-        trials=result.trials,
-        files=files,
-        verdict=_verdict(result, files),
-        seconds=result.seconds,
-        incomplete=result.incomplete,
-        hardware=f"{detect().caption()}; {request.threads} thread(s), batch "
-        f"{foreign.input.batch or 1}, by " + ("CPU time" if request.threads == 1 else "wall time"),
-    )
-    explanation = None if result.explanation is None else asdict(result.explanation)
-    _write_report(request.out, report, explanation)
+    bounds = {
+        trial.id: reference.loss_bound(log.path(trial.id).read_bytes())
+        for trial in result.trials
+        if trial.id in result.chosen and trial.precision == "int8"
+    }
+    with _plain_errors(request.out):
+        files = write_models(request.out, foreign.name, result, log.path, bounds)
+        report = Report(
+            identity=identity,
+            model=str(request.model),
+            judged_by=_judged_by(reference),
+            judges=len(reference.inputs),
+            figure=_figure(reference),
+            notes=notes,
+            left_in_float=left,
+            trials=result.trials,
+            files=files,
+            verdict=_verdict(result, files, reference, stopped()),
+            seconds=result.seconds,
+            incomplete=result.incomplete,
+            hardware=f"{detect().caption()}; {request.threads} thread(s), batch "
+            f"{foreign.input.batch or 1}, by "
+            + ("CPU time" if request.threads == 1 else "wall time"),
+        )
+        explanation = None if result.explanation is None else asdict(result.explanation)
+        _write_report(request.out, report, explanation)
     return report
 
 
@@ -256,6 +393,7 @@ def _reference(
         )
 
     probe = make(None, _few(foreign, 16))
+    _check_task(request, probe)
     size = sum(value.nbytes for value in probe.values) // len(probe.inputs)
     count = min(len(data.validation), max(_OUTPUT_BYTES // max(size, 1), len(probe.inputs)))
     count = count // (foreign.input.batch or 1) * (foreign.input.batch or 1)
@@ -271,6 +409,21 @@ def _reference(
             f"the most frequent one always, {100 * most:.1f} %. Are classes in the model's order?",
         )
     return reference, (*told, f"FP32 has {100 * right:.2f} % of the labels right")
+
+
+def _check_task(request: Request, probe: Reference) -> None:
+    """What was said of the outputs fits them."""
+    shape = probe.values[0].shape
+    if probe.task != "values" and (len(shape) < 2 or any(size != 1 for size in shape[2:])):
+        raise DataError(
+            f"--task {probe.task} does not fit output {probe.outputs[0]!r} {list(shape)}; expected "
+            "one row of answers for each image, [n, k]. Leave --task out, or say --task values."
+        )
+    if probe.task == "values" and request.margin is not None:
+        raise DataError(
+            "--margin is for answers, and these outputs are judged as values, by signal-to-noise. "
+            "Leave it out and say --min-sqnr, or say what they are with --task."
+        )
 
 
 def _most_frequent(labels: NDArray[np.int64]) -> float:
@@ -316,6 +469,13 @@ def _judged_by(reference: Reference) -> str:
     return f"answers equal to FP32's ({reference.task}; no labels), {margin}"
 
 
+def _figure(reference: Reference) -> str:
+    """Heading of the column with ``accuracy_percent``."""
+    if reference.task == "values":
+        return "signal %"
+    return "as fp32 %" if reference.labels is None else "right %"
+
+
 def _time(
     foreign: ForeignModel,
     samples: NDArray[Any],
@@ -356,14 +516,16 @@ def _prepared(foreign: ForeignModel, changed: float) -> tuple[str, ...]:
     return (f"prepared: {told}; outputs differ by at most {changed:.1e} of the largest value",)
 
 
-def _verdict(result: SearchResult, files: tuple[Written, ...]) -> tuple[str, ...]:
+def _verdict(
+    result: SearchResult, files: tuple[Written, ...], reference: Reference, stopped: bool
+) -> tuple[str, ...]:
     trials = {trial.id: trial for trial in result.trials}
     int8 = [trial for trial in result.trials if trial.precision == "int8" and trial.error is None]
     lines: list[str] = []
     if not int8:
         failed = [trial.error for trial in result.trials if trial.error]
-        why = failed[0] if failed else "give the search more --minutes"
-        lines.append(f"no INT8 form was finished: {why}")
+        ended = "the search was stopped before the first one" if stopped else _MORE_TIME
+        lines.append(f"no INT8 form was finished: {failed[0] if failed else ended}")
     elif not files:
         nearest = max(int8, key=lambda t: t.assessment.sqnr_db if t.assessment else -999)
         lines.append(
@@ -371,14 +533,39 @@ def _verdict(result: SearchResult, files: tuple[Written, ...]) -> tuple[str, ...
             + "; ".join(nearest.assessment.failures if nearest.assessment else ())
         )
     else:
-        lines += [_worth(trials[file.trial], trials["fp32"], file) for file in files]
+        lines += [
+            f"{_worth(trials[file.trial], trials['fp32'], file)}. "
+            + _judgement(trials[file.trial], file, reference)
+            for file in files
+        ]
     if result.incomplete:
         lines.append(
             "the search is incomplete, not finished: "
             + ", ".join(result.untried)
-            + ". The same command goes on from there (give it more --minutes if its time was over)"
+            + ". The same command goes on from there"
+            + ("" if stopped else f"; its time was over: {_MORE_TIME}")
         )
     return tuple(lines)
+
+
+def _judgement(trial: Trial, file: Written, reference: Reference) -> str:
+    """By how many images a form was judged, and how much they leave open."""
+    assert trial.assessment is not None  # it passed
+    images = f"Judged by {len(reference.inputs)} images"
+    if file.bound_points is None:
+        least = reference.bounds.min_sqnr_db
+        return f"{images}: {trial.assessment.sqnr_db:.1f} dB, at least {least:g} are asked for"
+    gate, what = reference.bounds.gate, "of the labels"
+    if reference.labels is None:
+        what = "of the answers equal to FP32's"
+    text = (
+        f"{images}: it loses {trial.assessment.lost_points:.3f} points {what}, and at most "
+        f"{file.bound_points:.3f} with {100 * (1 - gate.alpha):g} % confidence; the margin is "
+        f"{gate.margin_points:g}"
+    )
+    if file.bound_points >= gate.margin_points:
+        text += ". SO FEW IMAGES CANNOT SHOW that it stays below the margin: give more to be sure"
+    return text
 
 
 def _worth(trial: Trial, fp32: Trial, file: Written) -> str:
@@ -396,20 +583,32 @@ def _worth(trial: Trial, fp32: Trial, file: Written) -> str:
 
 
 def write_models(
-    out: Path, name: str, result: SearchResult, path: Callable[[str], Path]
+    out: Path,
+    name: str,
+    result: SearchResult,
+    path: Callable[[str], Path],
+    bounds: Mapping[str, float | None],
 ) -> tuple[Written, ...]:
-    """Copy the chosen INT8 models, whole or not at all; those of the last result go."""
+    """Copy the chosen INT8 models, all of them whole or none at all; those of the last result go.
+    ``bounds``: by trial, the points that it loses at most."""
     chosen = [t for t in result.trials if t.id in result.chosen and t.precision == "int8"]
     chosen.sort(key=lambda trial: result.chosen.index(trial.id))
-    files = []
-    for number, trial in enumerate(chosen):
-        # the plain name is for a file that may go anywhere
-        plain = number == 0 and not trial.can_saturate
-        target = out / (f"{name}.int8.onnx" if plain else f"{name}.{trial.id}.onnx")
-        aside = target.with_suffix(".partial")
-        shutil.copyfile(path(trial.id), aside)
-        aside.replace(target)
-        files.append(Written(target.name, trial.id, file_sha256(target), target.stat().st_size))
+    files, asides = [], []
+    try:
+        for number, trial in enumerate(chosen):
+            # the plain name is for a file that may go anywhere
+            plain = number == 0 and not trial.can_saturate
+            target = out / (f"{name}.int8.onnx" if plain else f"{name}.{trial.id}.onnx")
+            aside = target.with_name(f"{target.name}.partial")
+            asides.append(aside)
+            shutil.copyfile(path(trial.id), aside)
+            size = aside.stat().st_size
+            files.append(Written(target.name, trial.id, file_sha256(aside), size, bounds[trial.id]))
+        for file, aside in zip(files, asides, strict=True):
+            aside.replace(out / file.name)
+    finally:
+        for aside in asides:
+            aside.unlink(missing_ok=True)
     before = _read(out / REPORT_NAME)
     for old in before.get("files", ()):
         if old["name"] not in {file.name for file in files}:
@@ -418,10 +617,25 @@ def write_models(
 
 
 def _write_report(out: Path, report: Report, explanation: dict[str, Any] | None) -> None:
-    aside = out / f"{REPORT_NAME}.partial"
     text = json.dumps(asdict(report) | {"explanation": explanation}, indent=1, allow_nan=False)
-    aside.write_text(text + "\n", encoding="utf-8")
-    aside.replace(out / REPORT_NAME)
+    _write_whole(out / REPORT_NAME, text + "\n")
+
+
+def _write_whole(file: Path, text: str) -> None:
+    aside = file.with_name(f"{file.name}.partial")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(file)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def _plain_errors(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise StoreError(_not_written(out, exc)) from exc
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -437,8 +651,18 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _identity(request: Request, foreign: ForeignModel, data: ForeignData) -> str:
     """Everything that decides the result, but for the time that it may take."""
-    asked = replace(request, model=Path(), data=Path(), out=Path(), minutes=0)
+    calibration, validation = request.counts
+    asked = replace(
+        request,
+        model=Path(),
+        data=Path(),
+        out=Path(),
+        minutes=0,
+        calibration_images=calibration,
+        validation_images=validation,
+    )
     parts = {
+        "report": "2",  # its form, so that an older one is no damaged one
         "model": hashlib.sha256(foreign.original).hexdigest(),
         "data": hashlib.sha256("".join(data.digests).encode()).hexdigest(),
         "options": repr(asked),
@@ -456,9 +680,15 @@ def _log(out: Path, identity: str) -> Any:
     folder = out / _TRIALS
     mark = folder / _IDENTITY
     if _read(mark) != {"identity": identity}:
+        if folder.is_dir() and any(folder.iterdir()) and not mark.exists():
+            raise StoreError(
+                f"{folder} is there and holds no trials of this command, which would replace it. "
+                "Give another folder with --out DIR."
+            )
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        mark.write_text(json.dumps({"identity": identity}), encoding="utf-8")
+        with _plain_errors(out):
+            folder.mkdir(parents=True)
+            _write_whole(mark, json.dumps({"identity": identity}))
     return SearchLog(folder)
 
 

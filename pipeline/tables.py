@@ -195,7 +195,7 @@ def quantize_table(report: QuantizeReport) -> Iterator[Table | str]:
     """Every form that a search tried, what stayed float, and the verdict."""
     yield f"judged by {escape(report.judged_by)}"
     table = Table("form", "step", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for heading in ("speed", "p50 ms", "KiB", "SQNR dB", "right %"):
+    for heading in ("speed", "p50 ms", "KiB", "SQNR dB", report.figure):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("portable")
     table.add_column("gate")

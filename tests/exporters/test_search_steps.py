@@ -3,6 +3,8 @@ how good and how fast they are is told by the tests."""
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +24,8 @@ from exporters.qdq import Graph, quantized_weights
 from exporters.saturation import extreme_images
 from exporters.search import SearchResult, Subject, search
 from exporters.search_log import SearchLog
-from exporters.trial import Assessment, Speed
+from exporters.trial import Assessment, Speed, Trial
+from pipeline.errors import StageError
 
 EVERYTHING = SearchOptions(minutes=10, fine_tune=FineTuneOptions(epochs=1))
 
@@ -291,3 +294,52 @@ def test_a_listed_variant_with_a_name_of_the_search_hides_nothing(world: World) 
 def test_listed_variants_have_different_names_of_their_kind(ids: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match=r"quantize\.int8 has the ids"):
         QuantizeOptions(int8=tuple(Int8Options(id=name) for name in ids))
+
+
+FULL = pytest.mark.skipif(
+    os.name != "posix" or not Path("/dev/full").exists(), reason="not run: needs /dev/full"
+)
+
+
+@FULL
+@pytest.mark.parametrize("name", ["trials.jsonl.partial", "models/int8-u8s8.onnx.partial"])
+def test_a_full_disk_is_named_and_the_same_search_goes_on(world: World, name: str) -> None:
+    (world.folder / "models").mkdir(parents=True)
+    world.stop_after = 2  # fp32 and one form
+    world.search()
+    before = {file: file.read_bytes() for file in world.folder.rglob("*") if file.is_file()}
+    world.stop_after = 10**9
+    (world.folder / name).symlink_to("/dev/full")
+    with pytest.raises(ExportError) as caught:
+        world.search()
+    told = str(caught.value)
+    assert told.startswith(f"the trials in {world.folder} cannot be written: No space left on dev")
+    assert "Free some space or choose another folder; finished trials are kept" in told
+    files = [file for file in world.folder.rglob("*") if file.is_file() or file.is_symlink()]
+    assert {file: file.read_bytes() for file in files} == before
+    world.assessed.clear()
+    result = world.search()
+    assert not result.incomplete and result.trials[0].id not in world.assessed
+
+
+@FULL
+def test_a_full_disk_inside_a_stage_has_the_words_of_the_log(tmp_path: Path, digits: Any) -> None:
+    """The runner puts the stage's name before it, and nothing else."""
+    (tmp_path / "trials.jsonl.partial").symlink_to("/dev/full")
+    log = SearchLog(tmp_path)
+    with pytest.raises(ExportError) as caught:
+        log.add(Trial("int8-a", "int8", "schemes", {}, 0.1), digits.model)
+    assert str(StageError("quantize", caught.value)) == str(caught.value)
+    assert [file.name for file in tmp_path.rglob("*")] == ["models"]
+    assert log.trials == () and log.find("int8-a") is None
+
+
+def test_temporary_files_that_cannot_be_written_do_not_blame_a_form(world: World) -> None:
+    def tune(options: Int8Options) -> tuple[onnx.ModelProto, ActivationStatistics]:
+        raise OSError(errno.ENOSPC, "No space left on device", "/tmp/edgeproof-int8-1/a.onnx")
+
+    world.good = lambda name, model: name == "fp32"
+    world.fine_tune = tune  # type: ignore[method-assign]
+    with pytest.raises(ExportError, match=r"/tmp/edgeproof-int8-1/a\.onnx: No space.*set TMPDIR"):
+        world.search()
+    assert not any(trial.error for trial in SearchLog(world.folder).trials)

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +21,13 @@ import onnx
 import onnxruntime as ort
 import pytest
 from click.testing import CliRunner, Result
+from onnx import helper
 from PIL import Image
 
-from exporters.model_inputs import InputSpec
+from exporters.agreement import Bounds, Reference
+from exporters.errors import ExportError
+from exporters.model_inputs import InputSpec, ModelInputs
+from exporters.options import GateOptions
 from exporters.search import SearchResult
 from exporters.search_log import SearchLog
 from exporters.trial import Trial
@@ -28,6 +35,7 @@ from pipeline.cli import cli
 from pipeline.datasets.foreign_data import PixelOptions, Wanted, load
 from pipeline.errors import DataError
 from pipeline.quantize_file import Request, quantize_file, write_models
+from pipeline.store import Store
 
 PLANES = InputSpec("x", "float32", (None, 3, 16, 16))
 
@@ -55,6 +63,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+BOUNDS = {"int8-u8s8-rr": 1.0, "int8-u8s8": 1.0, "int8-s8s8": 1.0}
 WORDS = ("--margin", 25, "--minutes", 2, "--std", "0.5")
 
 
@@ -68,9 +77,20 @@ def test_one_command_leaves_one_file_that_replaces_the_original(place: Path, fir
     assert "opset raised from 9 to 13" in first.output
     assert "images are stretched to 16x16" in first.output
     assert "stays float: PRelu (onnxruntime has no 8-bit kernel for it)" in first.output
+    assert "as fp32 %" in first.output
     assert "INT8 pays on this CPU" in first.output or "INT8 does not pay" in first.output
+    assert re.search(
+        r"Judged by 64 images: it loses \d+\.\d{3} points of the answers equal to FP32's, and at "
+        r"most \d+\.\d{3} with 95 % confidence; the margin is 25",
+        first.output,
+    )
     report = json.loads((place / "out" / "quantize.json").read_text())
     assert {row["step"] for row in report["trials"]} >= {"schemes", "calibration"}
+    assert report["judges"] == 64 and report["figure"] == "as fp32 %"
+    bound = report["files"][0]["bound_points"]
+    lost = {row["id"]: row["assessment"]["lost_points"] for row in report["trials"]}
+    # 64 images without a lost one leave 4.056 points open by the bound of Tango; a loss, more
+    assert bound > 4.05 and bound > lost[report["files"][0]["trial"]] and bound < 25
     assert report["explanation"]["damage"] and report["files"][0]["name"] == "net.int8.onnx"
     before, after = (
         ort.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -103,12 +123,27 @@ def test_other_options_start_over_and_no_time_says_so(place: Path, first: Result
     assert none.exit_code == 1
     assert "no INT8 form was finished: give the search more --minutes" in none.output
     assert "the search is incomplete, not finished: schemes" in none.output
+    assert "its time was over: give the search more --minutes" in none.output
     assert not (out / "net.int8.onnx").exists()
     identity = (out / "trials" / "identity.json").read_text()
     invoke(*words, "--minutes", 0.0002)
     assert (out / "trials" / "identity.json").read_text() == identity  # time is no other search
     invoke(*words, "--minutes", 0.0001, "--mean", "0.5")
     assert (out / "trials" / "identity.json").read_text() != identity
+
+
+def requested(place: Path, out: str, **words: Any) -> Request:
+    usual: dict[str, Any] = {
+        "minutes": 60,
+        "threads": 1,
+        "margin": None,
+        "min_sqnr_db": 20,
+        "task": None,
+        "pixels": PixelOptions(),
+        "calibration_images": 32,
+        "validation_images": 32,
+    }
+    return Request(place / "net.onnx", place / "images", place / out, **(usual | words))
 
 
 class Counting:
@@ -129,24 +164,55 @@ class Counting:
 
 def test_a_form_that_loses_too_much_is_not_written(place: Path) -> None:
     observer = Counting(3)  # fp32 and two forms
-    request = Request(
-        place / "net.onnx",
-        place / "images",
-        place / "strict",
-        minutes=60,
-        threads=1,
-        margin=None,
-        min_sqnr_db=90,
-        task="values",
-        pixels=PixelOptions(),
-        calibration_images=32,
-        validation_images=32,
-    )
+    request = requested(place, "strict", min_sqnr_db=90, task="values")
     report = quantize_file(request, observer, observer.stopped)
     assert [trial.id for trial in report.trials] == ["fp32", "int8-u8s8-rr", "int8-u8s8"]
     assert not report.passed and report.incomplete and not list((place / "strict").glob("*.onnx"))
     assert report.verdict[0].startswith("no INT8 form passes; keep FP32. The nearest is int8-u8s8")
     assert "at least 90 dB are asked for" in report.verdict[0]
+    assert report.figure == "signal %" and "--minutes" not in " ".join(report.verdict)
+
+
+def test_values_are_told_without_a_bound(place: Path) -> None:
+    observer = Counting(2)  # fp32 and one form
+    request = requested(place, "values", min_sqnr_db=1, task="values")
+    report = quantize_file(request, observer, observer.stopped)
+    (file,) = report.files
+    assert file.bound_points is None and report.figure == "signal %"
+    assert re.search(r"Judged by 32 images: \d+\.\d dB, at least 1 are asked", report.verdict[0])
+
+
+def test_an_early_ctrl_c_does_not_ask_for_more_time(place: Path) -> None:
+    report = quantize_file(requested(place, "early"), Counting(0), lambda: True)
+    assert report.verdict == (
+        "no INT8 form was finished: the search was stopped before the first one",
+        "the search is incomplete, not finished: schemes, granularity, calibration, bias "
+        "correction, transfer, float layers, explanation, mixed precision, fine-tuning. The same "
+        "command goes on from there",
+    )
+
+
+def test_few_images_are_said_not_to_show_it(place: Path) -> None:
+    """As many as are kept by chance: none of 16 answers changes, and a margin of 1 needs 268."""
+    for seed in range(8):
+        observer = Counting(4)
+        request = requested(
+            place,
+            f"few{seed}",
+            margin=1,
+            pixels=PixelOptions(std=(0.5,)),
+            validation_images=16,
+            seed=seed,
+        )
+        report = quantize_file(request, observer, observer.stopped)
+        if report.passed:
+            break
+    assert report.judges == 16 and report.files[0].bound_points == pytest.approx(14.464, abs=1e-3)
+    assert (
+        "Judged by 16 images: it loses 0.000 points of the answers equal to FP32's, and at most "
+        "14.464 with 95 % confidence; the margin is 1. SO FEW IMAGES CANNOT SHOW that it stays "
+        "below the margin: give more to be sure"
+    ) in report.verdict[0]
 
 
 def test_a_file_that_may_saturate_does_not_get_the_plain_name(place: Path, first: Result) -> None:
@@ -157,10 +223,10 @@ def test_a_file_that_may_saturate_does_not_get_the_plain_name(place: Path, first
     result = SearchResult(trials, (), (saturating["id"],), None, 0.0, False, ())
     log = SearchLog(place / "out" / "trials")
     (place / "names").mkdir(exist_ok=True)
-    written = write_models(place / "names", "net", result, log.path)
+    written = write_models(place / "names", "net", result, log.path, BOUNDS)
     assert [file.name for file in written] == [f"net.{saturating['id']}.onnx"]
     result = SearchResult(trials, (), (plain["id"],), None, 0.0, False, ())
-    written = write_models(place / "names", "net", result, log.path)
+    written = write_models(place / "names", "net", result, log.path, BOUNDS)
     assert [file.name for file in written] == ["net.int8.onnx"]
 
 
@@ -209,6 +275,7 @@ def test_labels_judge_where_fp32_knows_them(place: Path) -> None:
     )
     assert "FP32 has 100.00 % of the labels right" in found.output
     assert "judged by accuracy by the labels, margin 0.5 points" in found.output
+    assert json.loads((place / "k" / "quantize.json").read_text())["figure"] == "right %"
 
 
 # --- what does not fit ----------------------------------------------------------------------
@@ -323,7 +390,15 @@ def test_arrays_beside_each_other_and_pixels_in_an_array(tmp_path: Path) -> None
     ("words", "message"),
     [
         (("--size", "big"), "'big'; expected HEIGHTxWIDTH"),
+        (("--size", "0x8"), "'0x8'; expected HEIGHTxWIDTH"),
         (("--mean", "a,b"), "'a,b'; expected numbers with commas"),
+        (("--std", "nan"), "'nan'; expected numbers with commas"),
+        (("--threads", "0"), "0 is not in the range x>=1"),
+        (("--margin", "-1"), "-1.0 is not in the range 0<x<=100"),
+        (("--margin", "0"), "0.0 is not in the range 0<x<=100"),
+        (("--margin", "nan"), "nan; expected a number"),
+        (("--min-sqnr", "-3"), "-3.0 is not in the range 0<=x<=200"),
+        (("--minutes", "nan"), "nan; expected a number"),
     ],
 )
 def test_words_that_are_no_numbers_are_refused(
@@ -335,3 +410,128 @@ def test_words_that_are_no_numbers_are_refused(
     missing = invoke(tmp_path / "net.onnx", "--data", tmp_path, *out)
     assert missing.exit_code == 1 and "cannot be read: No such file" in missing.output
     assert not (tmp_path / "out").exists()
+
+
+def files_in(folder: Path) -> set[Path]:
+    return set(folder.rglob("*"))
+
+
+def test_what_does_not_fit_the_data_is_refused_and_leaves_nothing(place: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.savez(place / "plain.npz", inputs=rng.uniform(0, 1, (96, 3, 16, 16)).astype("f"))
+    cases: tuple[tuple[str, tuple[object, ...], str], ...] = (
+        ("nope", (), "nope is not there; expected a folder of images"),
+        ("plain.npz", ("--mean", 0.5, "--std", 1), "--mean, --std cannot be used: the inputs in"),
+        ("plain.npz", ("--color", "bgr"), "--color cannot be used: .* Leave it out"),
+        (
+            "images",
+            ("--calibration-images", 5000),
+            "--calibration-images 5000 cannot be met: .* leave 80 images to calibrate with and 16 "
+            "to judge by, and 5000 and 500 are asked for",
+        ),
+        ("images", ("--validation-images", 70), "--validation-images 70 cannot be met: "),
+        ("images", ("--task", "values", "--margin", 2), "--margin is for answers, and these"),
+    )
+    (place / "mine").mkdir()
+    before = files_in(place)
+    for data, words, message in cases:
+        for out in (place / "new" / "deep", place / "mine"):
+            found = invoke(place / "net.onnx", "--data", place / data, *words, "--out", out)
+            assert found.exit_code == 1 and re.search(message, found.output), found.output
+            assert files_in(place) == before
+
+
+def test_outputs_that_are_no_answers_are_not_taken_for_them(tmp_path: Path) -> None:
+    node = helper.make_node("Conv", ["x", "w"], ["y"])
+    weights = networks.tensor("w", np.ones((2, 3, 3, 3)))
+    onnx.save(networks.model([node], [weights], shape=["N", 3, 16, 16]), tmp_path / "net.onnx")
+    draw(tmp_path / "images", 40)
+    words = ("--task", "multi-class", "--out", tmp_path / "out")
+    found = invoke(tmp_path / "net.onnx", "--data", tmp_path / "images", *words)
+    assert found.exit_code == 1 and not (tmp_path / "out").exists()
+    assert "--task multi-class does not fit output 'y' [16, 2, 14, 14]; expected" in found.output
+
+
+def test_copies_that_are_left_out_are_no_unmet_number(place: Path, tmp_path: Path) -> None:
+    copies = draw(tmp_path / "copies", 64)
+    for number in range(10):
+        shutil.copyfile(copies / "0-000.png", copies / f"copy-{number}.png")
+    observer = Counting(0)
+    request = requested(place, "copied", calibration_images=32, validation_images=42)
+    report = quantize_file(replace(request, data=copies), observer, observer.stopped)
+    assert report.judges <= 42 and any("are copies of" in note for note in report.notes)
+
+
+def test_a_folder_that_cannot_be_written_has_the_option_of_this_command(place: Path) -> None:
+    words = (place / "net.onnx", "--data", place / "images")
+    found = invoke(*words, "--out", place / "net.onnx" / "out")
+    assert found.exit_code == 1 and "cannot be written: Not a directory. Free" in found.output
+    assert "--out DIR" in found.output and "--artifacts" not in found.output
+    with Store(place, "held", ()).lock():
+        found = invoke(*words, "--out", place / "held")
+        assert (place / "held" / ".lock").exists()
+    assert f"in use by another run (process {os.getpid()})" in found.output
+    assert found.exit_code == 1 and "--out DIR" in found.output
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="not run: needs /dev/full")
+@pytest.mark.parametrize("name", ["net.int8.onnx.partial", "quantize.json.partial"])
+def test_results_that_cannot_be_written_are_told(
+    place: Path, first: Result, tmp_path: Path, name: str
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(place / "out", out)
+    (out / "quantize.json").unlink()
+    (out / name).symlink_to("/dev/full")
+    words = (place / "net.onnx", "--data", place / "images", "--out", out, *WORDS)
+    found = invoke(*words)
+    assert found.exit_code == 1 and f"{out} cannot be written: No space left" in found.output
+    assert "--out DIR; finished trials are kept" in found.output
+    assert not [file for file in files_in(out) if file.name.endswith(".partial")]
+    assert not (out / "quantize.json").exists()
+    assert invoke(*words).exit_code == 0 and (out / "quantize.json").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="not run: needs /dev/full")
+def test_a_full_disk_in_the_middle_of_the_search(place: Path) -> None:
+    out = place / "full"
+    observer = Counting(2)
+    quantize_file(requested(place, "full"), observer, observer.stopped)
+    (out / "trials" / "trials.jsonl.partial").symlink_to("/dev/full")
+    with pytest.raises(ExportError, match=r"the trials in .* cannot be written: No space left"):
+        quantize_file(requested(place, "full"), Counting(9), lambda: False)
+    assert not [file for file in files_in(out) if file.name.endswith(".partial")]
+    assert [trial.id for trial in SearchLog(out / "trials").trials] == ["fp32", "int8-u8s8-rr"]
+
+
+def test_someone_elses_folder_of_the_same_name_stays(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "trials").mkdir()
+    (tmp_path / "trials" / "notes.txt").write_text("mine")
+    for data, message in (("nope", "is not there"), ("images", "holds no trials of this command")):
+        found = invoke(place / "net.onnx", "--data", place / data, "--out", tmp_path)
+        assert found.exit_code == 1 and message in found.output, found.output
+        assert [file.name for file in tmp_path.rglob("*")] == ["trials", "notes.txt"]
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_the_bound_is_the_one_that_a_failing_form_is_told(place: Path, labelled: bool) -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.uniform(0, 1, (64, 3, 16, 16)) * rng.uniform(0, 2, (64, 3, 1, 1))
+    fp32 = (place / "net.onnx").read_bytes()
+    changed = onnx.load(place / "net.onnx")
+    for tensor in changed.graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.ndim > 1:
+            values = (values * rng.normal(1, 0.4, values.shape)).astype(values.dtype)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    reference = Reference.of_fp32(
+        fp32,
+        ["y"],
+        ModelInputs(PLANES, rows.astype("f")),
+        Bounds(GateOptions(margin_points=0), 20.0),
+        labels=rng.integers(0, 5, 64) if labelled else None,
+    )
+    form = changed.SerializeToString()
+    (told, *_) = reference.assess(form, "int8-x", False).failures
+    bound = reference.loss_bound(form)
+    assert bound and f"and at most {bound:.3f} with 95 % confidence" in told
