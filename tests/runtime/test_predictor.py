@@ -106,7 +106,7 @@ def test_a_list_gives_a_list_of_the_single_answers(grey: Predictor, count: int) 
 
 
 def test_an_error_in_a_list_says_which_image(grey: Predictor) -> None:
-    with pytest.raises(InputError, match=r"image 1 of the list \(no\.png\): .*No such file"):
+    with pytest.raises(InputError, match=r"image 1 of the list \(no\.png\): .*is not there"):
         grey.predict([PAGE, "no.png"])
     with pytest.raises(InputError, match="image 70 of the list: the image has shape"):
         grey.predict([PAGE] * 70 + [PAGE[None]])
