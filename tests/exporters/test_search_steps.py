@@ -334,12 +334,14 @@ def test_a_full_disk_inside_a_stage_has_the_words_of_the_log(tmp_path: Path, dig
     assert log.trials == () and log.find("int8-a") is None
 
 
-def test_temporary_files_that_cannot_be_written_do_not_blame_a_form(world: World) -> None:
+def test_temporary_files_that_cannot_be_written_do_not_blame_a_form(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def tune(options: Int8Options) -> tuple[onnx.ModelProto, ActivationStatistics]:
         raise OSError(errno.ENOSPC, "No space left on device", "/tmp/edgeproof-int8-1/a.onnx")
 
     world.good = lambda name, model: name == "fp32"
-    world.fine_tune = tune  # type: ignore[method-assign]
+    monkeypatch.setattr(world, "fine_tune", tune)
     with pytest.raises(ExportError, match=r"/tmp/edgeproof-int8-1/a\.onnx: No space.*set TMPDIR"):
         world.search()
     assert not any(trial.error for trial in SearchLog(world.folder).trials)
