@@ -17,7 +17,7 @@ from runtime.spec import ModelSpec
 from . import onnx_file
 from .assess import cross_entropy
 from .gates import loss_bound, screen, tolerances_for
-from .metrics import Floats, decide
+from .metrics import Floats, decide, softmax
 from .model_inputs import ModelInputs
 from .options import GateOptions
 from .parity import Parity, compare
@@ -109,15 +109,15 @@ class Reference:
         where values are judged."""
         if self.task == "values":
             return None
-        parity = self._parity(_outputs(model, self.outputs, self.inputs)[0])
+        (found, *_) = _outputs(model, self.outputs, self.inputs)
+        before, after = (self._probabilities(v) for v in (self.values[0], found))
+        parity = self._parity(before, after, self._truth(before))
         return 100 * loss_bound(parity, self.bounds.gate.alpha)
 
-    def _parity(self, found: NDArray[Any]) -> Parity:
-        before, after = (self._probabilities(v) for v in (self.values[0], found))
+    def _parity(self, before: Floats, after: Floats, truth: NDArray[np.integer]) -> Parity:
         assert self.task != "values"
         names = tuple(str(number) for number in range(before.shape[1]))
-        spec = ModelSpec("model", self.task, 1, 1, 1, names)
-        return compare(before, after, self._truth(before), spec)
+        return compare(before, after, truth, ModelSpec("model", self.task, 1, 1, 1, names))
 
     def _truth(self, before: Floats) -> NDArray[np.integer]:
         if self.labels is not None:
@@ -126,14 +126,15 @@ class Reference:
 
     def _assess_answers(self, found: NDArray[Any], variant: str) -> Assessment:
         before, after = (self._probabilities(v) for v in (self.values[0], found))
-        parity = self._parity(found)
+        truth = self._truth(before)
+        parity = self._parity(before, after, truth)
         verdict = screen(parity, self.bounds.gate, tolerances_for(variant))
         return Assessment(
             passed=verdict.passed,
             failures=verdict.failures,
             accuracy_percent=100 * parity.candidate_accuracy,
             lost_points=100 * (parity.reference_accuracy - parity.candidate_accuracy),
-            loss=cross_entropy(after, self._truth(before)),
+            loss=cross_entropy(after, truth),
             sqnr_db=sqnr_db(before, after),
         )
 
@@ -163,8 +164,7 @@ class Reference:
             return np.asarray(np.clip(matrix, 0, 1), np.float32)
         if self.task == "multi-label":
             return np.asarray(1 / (1 + np.exp(-matrix)), np.float32)
-        powers = np.exp(matrix - matrix.max(axis=1, keepdims=True))
-        return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)
+        return softmax(matrix)
 
     def _worst(self, found: Sequence[NDArray[Any]]) -> tuple[float, str]:
         """The SQNR of the output that has the lowest, and its name. An output of another shape

@@ -11,6 +11,12 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 
 
+def softmax(scores: Floats) -> Floats:
+    """Probabilities [N, K] of scores [N, K]; each row sums to 1."""
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)
+
+
 def decide(probabilities: Floats, thresholds: NDArray[np.floating] | None) -> NDArray[np.int64]:
     """The answer behind probabilities [N, labels].
 

@@ -15,6 +15,7 @@ import onnx
 from . import onnx_file
 from .errors import ExportError, QuantizeError
 from .trial import Trial
+from .whole_file import written_whole
 
 TRIALS_NAME = "trials.jsonl"
 
@@ -58,10 +59,10 @@ class SearchLog:
         lines = (json.dumps(asdict(row), allow_nan=False) for row in trials.values())
         with _plain_errors(self.folder):
             if model is not None:
-                with _aside(self.path(trial.id)) as aside:
+                with written_whole(self.path(trial.id)) as aside:
                     onnx_file.save(model, aside)
             try:
-                with _aside(self.folder / TRIALS_NAME) as aside:
+                with written_whole(self.folder / TRIALS_NAME) as aside:
                     aside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
             except BaseException:
                 # without its line no one would find the model, and a full disk stays full
@@ -85,17 +86,6 @@ class SearchLog:
         if not self.path(trial_id).exists():
             raise QuantizeError(f"trial {trial_id!r} has no model in {self.folder}.")
         return onnx_file.load(self.path(trial_id))
-
-
-@contextmanager
-def _aside(file: Path) -> Iterator[Path]:
-    """A name to write to; at the end what was written becomes ``file``, or on an error goes."""
-    aside = file.with_suffix(f"{file.suffix}.partial")
-    try:
-        yield aside
-        aside.replace(file)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 @contextmanager

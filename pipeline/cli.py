@@ -256,9 +256,10 @@ def _run_stages(
         if stage != STAGE_NAMES[0] and (teachers := teachers_of(recipe)):
             # whatever of the teacher fails, nothing of the recipe but its data has run
             again = partial(_always, selection.resuming(stage, name, STAGE_NAMES[0], start, force))
-            chain = [*teachers, recipe]
-            runners = [_bring(selection, one, "data", explain, again) for one in chain]
-            _check_same_images([runner.store.folder("data") for runner in runners])
+            if not all(_is_trained(selection.runner(teacher)) for teacher in teachers):
+                chain = [*teachers, recipe]
+                runners = [_bring(selection, one, "data", explain, again) for one in chain]
+                _check_same_images([runner.store.folder("data") for runner in runners])
             for teacher in teachers:
                 _bring(selection, teacher, "train", explain, again)
         runner = _bring(
@@ -273,6 +274,10 @@ def _run_stages(
         if stage in ("all", STAGE_NAMES[-1]):
             made = [name for name in STAGES[-1].publish if (runner.store.root / name).exists()]
             _out.print(f"  → {escape(str(runner.store.root))}/{', '.join(made)}\n")
+
+
+def _is_trained(runner: Runner) -> bool:
+    return all(step.fresh for step in runner.plan("train"))
 
 
 def _check_same_images(folders: Sequence[Path]) -> None:

@@ -3,7 +3,6 @@ someone else made. One folder, one result; knows neither recipes nor bundles."""
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import shutil
@@ -17,10 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from exporters.options import GateOptions, QuantizeOptions, SearchOptions
+from exporters.whole_file import written_whole
 from pipeline.errors import DataError, PipelineError, StoreError
 from pipeline.hardware import detect
 from pipeline.stage import Observer
-from pipeline.store import Store, file_sha256
+from pipeline.store import Store, file_sha256, plain_errors
 from runtime.manifest import WORTH
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ _QUICK = 128  # validation images for layers one at a time
 _SECONDS = 0.4  # each of two candidates is timed in a trial
 _OUTPUT_BYTES = 256_000_000  # of FP32 outputs that are kept to compare with
 _LOCK = ".lock"  # the store's
+_OPTION, _KEPT = "--out DIR", "trials"  # for the store's messages
 _CALIBRATION, _VALIDATION = 256, 500  # images, where the user names no number
 _LIBRARIES = ("numpy", "onnx", "onnxruntime")
 # Labels that FP32 itself does not know judge nothing, since a broken INT8 would be no worse: it has
@@ -149,44 +150,21 @@ def quantize_file(
 def _folder(out: Path) -> Iterator[None]:
     """The folder of results, for this run alone. One that fails leaves there what it has tried;
     where that is nothing, only what was there before."""
-    with _plain_errors(out):
+    with plain_errors(out, _OPTION, _KEPT):
         new = [place for place in (out, *out.parents) if not place.exists()]
         before = {file.name for file in out.iterdir()} if out.is_dir() else set()
     with ExitStack() as held:
         try:
-            held.enter_context(Store(out.parent, out.name, ()).lock())
-        except StoreError as exc:
+            held.enter_context(Store(out.parent, out.name, (), _OPTION, _KEPT).lock())
+        except StoreError:
             _remove_empty(new)
-            raise StoreError(_not_locked(out, exc.__cause__)) from exc
+            raise
         try:
             yield
         except BaseException:
             _leave_nothing(out, before)
             _remove_empty(new)
             raise
-
-
-def _not_locked(out: Path, cause: BaseException | None) -> str:
-    """What the store says of its lock, with the option of this command."""
-    if isinstance(cause, BlockingIOError):
-        owner = (out / _LOCK).read_text(encoding="utf-8").strip() or "unknown"
-        return (
-            f"{out} is in use by another run (process {owner}). Wait for it, or give this run a "
-            "folder of its own with --out DIR."
-        )
-    if isinstance(cause, OSError) and cause.errno in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
-        return (
-            f"{out} cannot be locked: {cause.strerror}. Some network folders know no locks: give "
-            "a local one with --out DIR."
-        )
-    return _not_written(out, cause)
-
-
-def _not_written(out: Path, cause: BaseException | None) -> str:
-    return (
-        f"{out} cannot be written: {getattr(cause, 'strerror', None) or cause}. Free some space or "
-        "give another folder with --out DIR; finished trials are kept."
-    )
 
 
 def _leave_nothing(out: Path, before: set[str]) -> None:
@@ -331,7 +309,7 @@ def _search(
         for trial in result.trials
         if trial.id in result.chosen and trial.precision == "int8"
     }
-    with _plain_errors(request.out):
+    with plain_errors(request.out, _OPTION, _KEPT):
         files = write_models(request.out, foreign.name, result, log.path, bounds)
         report = Report(
             identity=identity,
@@ -618,24 +596,8 @@ def write_models(
 
 def _write_report(out: Path, report: Report, explanation: dict[str, Any] | None) -> None:
     text = json.dumps(asdict(report) | {"explanation": explanation}, indent=1, allow_nan=False)
-    _write_whole(out / REPORT_NAME, text + "\n")
-
-
-def _write_whole(file: Path, text: str) -> None:
-    aside = file.with_name(f"{file.name}.partial")
-    try:
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(file)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-@contextmanager
-def _plain_errors(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as exc:
-        raise StoreError(_not_written(out, exc)) from exc
+    with written_whole(out / REPORT_NAME) as aside:
+        aside.write_text(text + "\n", encoding="utf-8")
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -686,9 +648,10 @@ def _log(out: Path, identity: str) -> Any:
                 "Give another folder with --out DIR."
             )
         shutil.rmtree(folder, ignore_errors=True)
-        with _plain_errors(out):
+        with plain_errors(out, _OPTION, _KEPT):
             folder.mkdir(parents=True)
-            _write_whole(mark, json.dumps({"identity": identity}))
+            with written_whole(mark) as aside:
+                aside.write_text(json.dumps({"identity": identity}), encoding="utf-8")
     return SearchLog(folder)
 
 

@@ -81,10 +81,19 @@ def source_files(names: tuple[str, ...]) -> dict[str, str]:
 
 
 class Store:
-    """The artifact folder of one recipe."""
+    """The artifact folder of one recipe, or any other that only one run may work in: ``option``
+    is then what chooses it, for messages."""
 
-    def __init__(self, artifacts: Path, recipe: str, stage_names: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        artifacts: Path,
+        recipe: str,
+        stage_names: tuple[str, ...],
+        option: str = "--artifacts DIR",
+        kept: str = "stages",
+    ) -> None:
         self.root = artifacts / recipe
+        self._option, self._kept = option, kept
         self._folders = {name: f"{i}_{name}" for i, name in enumerate(stage_names, start=1)}
 
     def beside(self, recipe: str) -> Store:
@@ -136,7 +145,7 @@ class Store:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Keep other runs out of this recipe's folder; a killed run leaves no lock behind."""
-        with _plain_errors(self.root):
+        with plain_errors(self.root, self._option, self._kept):
             self.root.mkdir(parents=True, exist_ok=True)
             file = (self.root / ".lock").open("a+", encoding="utf-8")
         with file:
@@ -147,12 +156,12 @@ class Store:
                 owner = file.read().strip() or "unknown"
                 raise StoreError(
                     f"{self.root} is in use by another run (process {owner}). Wait for it, or "
-                    "give this run a folder of its own with --artifacts DIR."
+                    f"give this run a folder of its own with {self._option}."
                 ) from exc
             except OSError as exc:
                 raise StoreError(
                     f"{self.root} cannot be locked: {exc.strerror}. Some network folders know no "
-                    "locks: give a local one with --artifacts DIR."
+                    f"locks: give a local one with {self._option}."
                 ) from exc
             file.truncate(0)
             with suppress(OSError):  # on a full disk the lock holds without its owner's name
@@ -174,7 +183,7 @@ class Store:
         """The folder for a stage to work in: empty, or to ``resume`` what a killed run left there;
         see :meth:`begun`."""
         partial = self._partial(stage)
-        with _plain_errors(partial):
+        with plain_errors(partial):
             if not resume:
                 shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir(parents=True)
@@ -196,7 +205,7 @@ class Store:
         partial = self._partial(stage)
         # what is read back from the disk later: without tuples, and with numbers that JSON knows
         report = json.loads(json.dumps(report))
-        with _plain_errors(partial):
+        with plain_errors(partial):
             outputs = _outputs(partial, _PLUMBING | set(scratch))
             record = Record(fingerprint, outputs, report, seconds, finished)
             data = {"version": _RECORD_VERSION, **asdict(record)}
@@ -211,7 +220,7 @@ class Store:
         are hard links where the file system allows it, since finished ones never change; raises
         StoreError when neither that nor a copy is possible."""
         partial, source = self._partial(stage), other.folder(stage)
-        with _plain_errors(partial):
+        with plain_errors(partial):
             shutil.rmtree(partial, ignore_errors=True)
             # the record last: without it a kill leaves an unfinished folder, not a damaged one
             ignore = shutil.ignore_patterns(RECORD_NAME)
@@ -222,7 +231,7 @@ class Store:
     def recover(self, stages: tuple[str, ...]) -> None:
         """Finish what a kill between two renames interrupted: a partial folder with a record is
         finished, and an old folder without its successor comes back."""
-        with _plain_errors(self.root):
+        with plain_errors(self.root):
             for stage in stages:
                 folder, partial, old = self.folder(stage), self._partial(stage), self._old(stage)
                 if (partial / RECORD_NAME).exists():
@@ -237,7 +246,7 @@ class Store:
         record = self.record(stage)
         if record is None:
             return
-        with _plain_errors(self.root):
+        with plain_errors(self.root):
             for name in names:
                 source = self.folder(stage) / name
                 if source.is_dir():
@@ -264,13 +273,17 @@ class Store:
 
 
 @contextmanager
-def _plain_errors(place: Path) -> Iterator[None]:
+def plain_errors(
+    place: Path, option: str = "--artifacts DIR", kept: str = "stages"
+) -> Iterator[None]:
+    """What the system refuses in this block is told as a StoreError: which place, the ``option``
+    that chooses another, and what of it is ``kept``."""
     try:
         yield
     except OSError as exc:
         raise StoreError(
             f"{place} cannot be written: {exc.strerror or exc}. Free some space or give another "
-            "folder with --artifacts DIR; finished stages are kept."
+            f"folder with {option}; finished {kept} are kept."
         ) from exc
 
 

@@ -15,7 +15,7 @@ from onnx import TensorProto
 
 from exporters.agreement import task_of
 from exporters.errors import GraphError
-from exporters.metrics import Floats
+from exporters.metrics import Floats, softmax
 from exporters.model_inputs import InputSpec, input_of
 from exporters.parity import Model
 from pipeline.errors import DataError
@@ -174,7 +174,7 @@ def as_probabilities(
         )
     told = images.source
     if not kind_a:
-        a, b = _softmax(a), _softmax(b)
+        a, b = softmax(a), softmax(b)
         told += ", softmax of the outputs"
     labels = images.labels
     if labels is not None and not _usable(labels, a.shape, task):
@@ -187,11 +187,6 @@ def as_probabilities(
 
 def _probable(values: Floats) -> bool:
     return bool(values.min() >= -_SLACK and values.max() <= 1 + _SLACK)
-
-
-def _softmax(values: Floats) -> Floats:
-    powers = np.exp(values - values.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)
 
 
 def _usable(labels: NDArray[Any], shape: tuple[int, ...], task: str) -> bool:

@@ -338,10 +338,10 @@ def test_temporary_files_that_cannot_be_written_do_not_blame_a_form(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def tune(options: Int8Options) -> tuple[onnx.ModelProto, ActivationStatistics]:
-        raise OSError(errno.ENOSPC, "No space left on device", "/tmp/edgeproof-int8-1/a.onnx")
+        raise OSError(errno.ENOSPC, "No space left on device", "temporary/a.onnx")
 
     world.good = lambda name, model: name == "fp32"
     monkeypatch.setattr(world, "fine_tune", tune)
-    with pytest.raises(ExportError, match=r"/tmp/edgeproof-int8-1/a\.onnx: No space.*set TMPDIR"):
+    with pytest.raises(ExportError, match=r"temporary/a\.onnx: No space.*set TMPDIR"):
         world.search()
     assert not any(trial.error for trial in SearchLog(world.folder).trials)
