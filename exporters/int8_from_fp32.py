@@ -20,6 +20,7 @@ from . import calibration, onnx_file
 from .activation_ranges import ActivationStatistics
 from .bias_correction import with_corrected_biases
 from .errors import GraphError, QuantizeError
+from .float_layers import keep_float, verify_running
 from .options import Int8Options
 from .qdq import QUANTIZED_OPERATORS, Graph, QuantizedWeight, outside, quantized_weights
 from .quiet import quiet
@@ -83,9 +84,11 @@ def quantize(
     _refuse_impossible(graph, options)
     quantized = _quantize(model, options, statistics, outside(graph))
     _free_logits(quantized)
+    keep_float(quantized)
     if options.bias_correction:
         quantized = with_corrected_biases(model, quantized, statistics.reader)
     verify_int8(model, quantized, options)
+    verify_running(quantized, options.id)
     return quantized
 
 

@@ -140,13 +140,15 @@ def session(
     threads: int = 1,
     optimised: bool = True,
     config: Mapping[str, str] | None = None,
+    options: ort.SessionOptions | None = None,
 ) -> ort.InferenceSession:
     """A CPU session; raises GraphError when onnxruntime refuses the file.
 
     Without optimisation Q and DQ nodes compute in float and nothing is fused. ``config`` are
-    session configuration entries such as "session.x64quantprecision".
+    session configuration entries such as "session.x64quantprecision"; ``options``, when given,
+    are completed and used.
     """
-    options = ort.SessionOptions()
+    options = options or ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors only: this package never prints
     if not optimised:

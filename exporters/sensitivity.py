@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from . import onnx_file
 from .activation_ranges import ActivationStatistics, Histogram
+from .float_layers import is_barrier
 from .qdq import Graph, QuantizedWeight, quantized_weights
 
 IMAGES = 32  # for signal-to-noise ratios; every inner tensor of them is in memory
@@ -95,8 +96,8 @@ def layer_noise(
     found = []
     for node, name in zip(nodes, names, strict=True):
         seen = noisy[name]
-        folded = after.consumers(name) and after.consumers(name)[0]
-        if folded and folded.op_type == "QuantizeLinear":
+        folded = _first_user(after, name)
+        if folded is not None and folded.op_type == "QuantizeLinear":
             seen = _quantized_values(after, folded, seen)
         found.append(
             LayerNoise(
@@ -107,6 +108,14 @@ def layer_noise(
             )
         )
     return tuple(found)
+
+
+def _first_user(graph: Graph, tensor: str) -> onnx.NodeProto | None:
+    """The first node that reads ``tensor``, behind what keeps a float layer float."""
+    users = graph.consumers(tensor)
+    if users and is_barrier(users[0]):
+        return _first_user(graph, users[0].output[0])
+    return users[0] if users else None
 
 
 def clippings(quantized: onnx.ModelProto, statistics: ActivationStatistics) -> tuple[Clipping, ...]:
