@@ -87,6 +87,11 @@ def _parser(package: str, bundle: str) -> argparse.ArgumentParser:
     info.set_defaults(verb=_info)
     install = verbs.add_parser("install", parents=[slot], help="try a bundle, then switch to it")
     install.add_argument("bundle", metavar="BUNDLE", help="path of a bundle.zip")
+    install.add_argument(
+        "--allow-downgrade",
+        action="store_true",
+        help="install a bundle of a lower version than the highest that was installed",
+    )
     install.set_defaults(verb=_install)
     rollback = verbs.add_parser("rollback", parents=[slot], help="switch to the previous bundle")
     rollback.set_defaults(verb=_rollback)
@@ -133,7 +138,8 @@ def _key(word: str) -> str:
 def _install(arguments: argparse.Namespace) -> None:
     from .slot import Slot
 
-    bundle_id = Slot(arguments.slot).install(
+    slot = Slot(arguments.slot, allow_downgrade=arguments.allow_downgrade)
+    bundle_id = slot.install(
         arguments.bundle,
         arguments.trusted_keys,
         device=arguments.device,

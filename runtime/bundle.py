@@ -15,7 +15,6 @@ import io
 import os
 import re
 from collections.abc import Iterable
-from pathlib import Path
 from typing import IO, Protocol, cast
 
 from .errors import BundleFormatError, BundleIntegrityError, InputError
@@ -28,6 +27,7 @@ from .manifest import (
     Manifest,
     Variant,
 )
+from .regular_file import open_regular
 from .spec import ModelSpec
 from .zip_reader import ZipReader
 
@@ -298,8 +298,8 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
 
 
 def open_file(path: str | os.PathLike[str]) -> IO[bytes]:
-    """A file that is open for reading; raises BundleFormatError."""
+    """A regular file that is open for reading; raises BundleFormatError."""
     try:
-        return Path(path).open("rb")
-    except (OSError, ValueError) as exc:  # ValueError: a null character in the path
-        raise BundleFormatError(f"{path}: cannot be opened: {exc}.") from exc
+        return open_regular(path)
+    except (OSError, ValueError, TypeError) as exc:  # ValueError: a null character in the path
+        raise BundleFormatError(f"{path!s}: cannot be opened: {exc}.") from exc
