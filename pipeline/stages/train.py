@@ -139,6 +139,7 @@ STAGE = Stage(
         "runtime/cpu.py",
         "runtime/errors.py",
         "runtime/plain_text.py",
+        "runtime/regular_file.py",
         "runtime/spec.py",
         "runtime/strict_json.py",
     ),
