@@ -19,13 +19,14 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from runtime.plain_text import escaped
+
 from .commands import COMMANDS
 from .commands.terminal import TRUSTED_KEY, trusted_keys
-from .console import ConsoleObserver, outcome_line
+from .console import ConsoleObserver, Screen, outcome_line
 from .errors import (
     GateError,
     Interrupted,
@@ -51,8 +52,8 @@ STAGE_NAMES = tuple(stage.name for stage in STAGES)
 
 # In a file or a pipe a table is as wide as it needs; without a terminal rich would take 80 columns.
 _WIDTH = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200
-_out = Console(highlight=False, emoji=False, width=_WIDTH)
-_err = Console(stderr=True, highlight=False, emoji=False)
+_out = Screen(highlight=False, emoji=False, width=_WIDTH)
+_err = Screen(stderr=True, highlight=False, emoji=False)
 
 
 @dataclass(frozen=True)
@@ -674,9 +675,10 @@ def sign(bundle: str, key: Path) -> None:
     from exporters.signing import sign_bundle
 
     try:
-        click.echo(f"{bundle}: signed by {sign_bundle(Path(bundle), key)}")
+        public = sign_bundle(Path(bundle), key)
     except ExportError as exc:
         raise PipelineError(str(exc)) from exc
+    click.echo(f"{escaped(bundle)}: signed by {public}")
 
 
 for _command in COMMANDS:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import click
-from rich.console import Console
 
+from pipeline.console import Screen
 from pipeline.errors import PipelineError
 
 # In a file or a pipe a table is as wide as it needs; without a terminal rich would take 80 columns.
@@ -35,9 +35,9 @@ def trusted_keys(words: tuple[str, ...]) -> list[str] | None:
         return read(list(words) or None)
 
 
-def console() -> Console:
+def console() -> Screen:
     """Standard output, as it is now."""
-    return Console(highlight=False, emoji=False, width=_WIDTH)
+    return Screen(highlight=False, emoji=False, width=_WIDTH)
 
 
 @contextmanager
