@@ -236,7 +236,7 @@ class ZipReader:
         header = header.ljust(length + _ZIP64.size, b"\0")  # in a file that was cut short
         extra_bytes: int
         mark, *fields, name_bytes, extra_bytes = _LOCAL.unpack_from(header)
-        known = _VERSIONS_NEEDED
+        known: tuple[int, ...] = _VERSIONS_NEEDED
         if extra_bytes == _ZIP64.size and fields[6:] == [_IN_ZIP64] * 2:  # as NumPy writes it
             *kind, size_bytes, packed_bytes = _ZIP64.unpack_from(header, length)
             fields[6:] = [packed_bytes, size_bytes] if kind == [1, 16] else kind

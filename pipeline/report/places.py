@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pipeline.recipe import Recipe
 from runtime.plain_text import escaped
@@ -27,7 +27,8 @@ def without_places(report: T, recipe: Recipe) -> T:
     The paths that ``recipe`` names are known; others are found by their form.
     """
     known = {place: shown for place, shown in _places(recipe) if len(place) > 1}
-    return _cleaned(report, dict(sorted(known.items(), key=lambda row: -len(row[0]))))
+    by_length = dict(sorted(known.items(), key=lambda row: -len(row[0])))
+    return cast("T", _cleaned(report, by_length))
 
 
 def _places(recipe: Recipe) -> Iterator[tuple[str, str]]:
