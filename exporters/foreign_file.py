@@ -10,6 +10,8 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
+from runtime.regular_file import read_regular
+
 from . import onnx_file
 from .errors import GraphError
 
@@ -26,7 +28,7 @@ def read(path: Path) -> onnx.ModelProto:
     when its external data is missing or lies outside the model's own folder.
     """
     try:
-        data = path.read_bytes()
+        data = read_regular(path, _LARGEST)
     except OSError as exc:
         raise GraphError(f"model file {path} cannot be read: {exc.strerror or exc}.") from exc
     if data.startswith(_LFS_POINTER):

@@ -4,17 +4,21 @@ that it needs there, their checksums, and a script of three lines."""
 from __future__ import annotations
 
 import hashlib
+import io
+import shlex
 import shutil
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from runtime import Bundle, Manifest
+from runtime.bundle import read_file
 
 from .device_wheels import download
 from .errors import PackageError
-from .wheel import write_wheel
+from .wheel import check_names, write_wheel
 
 SCRIPT_NAME, SUMS_NAME, WHEELS_NAME = "install.sh", "SHA256SUMS", "wheels"
 # pip comes along as a wheel and runs from it, so a device needs nothing but Python. Words given to
@@ -22,7 +26,7 @@ SCRIPT_NAME, SUMS_NAME, WHEELS_NAME = "install.sh", "SHA256SUMS", "wheels"
 _SCRIPT = """\
 #!/bin/sh
 cd "$(dirname "$0")" && sha256sum --check --quiet {sums} || exit 1
-exec "${{PYTHON:-python3}}" {pip}/pip install --no-index --find-links {wheels} "$@" '{model}'
+exec "${{PYTHON:-python3}}" {pip}/pip install --no-index --find-links {wheels} "$@" {model}
 """
 
 
@@ -36,24 +40,32 @@ class Kit:
     size_bytes: int
 
 
-def write_kit(bundle: Path, parent: Path, platform: str, python: str) -> Kit:
+def write_kit(
+    bundle: Path,
+    parent: Path,
+    platform: str,
+    python: str,
+    trusted_keys: Iterable[str] | None = None,
+) -> Kit:
     """Write ``<model>-<version>-<platform>-py<python>`` into ``parent``, or replace it.
 
     ``platform`` is "arm64" or "x86_64", ``python`` the device's version, as in "3.11". Needs a
-    package index. Raises PackageError, and PredictorError for a bundle that is damaged; a folder
-    from before stays then.
+    package index. With ``trusted_keys`` a bundle that none of them signed is refused. Raises
+    PackageError, and PredictorError for a bundle that is damaged; a folder from before stays then.
     """
-    opened = Bundle.open(bundle)
+    data = read_file(bundle)  # once: what was verified is what is packed
+    opened = Bundle(io.BytesIO(data), str(bundle), trusted_keys)
     manifest = opened.manifest
     opened.close()
     name, version = manifest.spec.name, manifest.model_version
+    check_names(name, version)  # folder, script and requirement are named after them
     target = parent / f"edgeproof_{name.replace('-', '_')}-{version}-{platform}-py{python}"
     model = f"edgeproof-{name}[cpu]=={version}"
     try:
         parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".kit-", dir=parent) as aside:
             folder = Path(aside) / target.name
-            _fill(folder, bundle, manifest, platform, python, model)
+            _fill(folder, data, manifest, platform, python, model)
             shutil.rmtree(target, ignore_errors=True)
             folder.rename(target)
     except OSError as exc:
@@ -64,7 +76,7 @@ def write_kit(bundle: Path, parent: Path, platform: str, python: str) -> Kit:
 
 
 def _fill(
-    folder: Path, bundle: Path, manifest: Manifest, platform: str, python: str, model: str
+    folder: Path, bundle: bytes, manifest: Manifest, platform: str, python: str, model: str
 ) -> None:
     wheels = folder / WHEELS_NAME
     wheels.mkdir(parents=True)
@@ -84,11 +96,13 @@ def _fill(
     )
     (folder / SUMS_NAME).write_text(sums, encoding="ascii")
     script = folder / SCRIPT_NAME
-    place = f"{WHEELS_NAME}/{pip.name}"
-    script.write_text(
-        _SCRIPT.format(sums=SUMS_NAME, pip=place, wheels=WHEELS_NAME, model=model),
-        encoding="ascii",
-    )
+    words = {
+        "sums": SUMS_NAME,
+        "wheels": WHEELS_NAME,
+        "pip": shlex.quote(f"{WHEELS_NAME}/{pip.name}"),
+        "model": shlex.quote(model),
+    }
+    script.write_text(_SCRIPT.format(**words), encoding="ascii")
     script.chmod(0o755)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from runtime import Bundle, PredictorError
 from runtime.manifest import MANIFEST_HASH_NAME, MANIFEST_NAME, MANIFEST_SIGNATURE_NAME
+from runtime.regular_file import read_regular
 from runtime.signature import DOMAIN, key_text
 
 from .archive import replace_file, zip_bytes
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 PUBLIC_SUFFIX = ".pub"
+_MAX_KEY_BYTES = 1 << 16  # of a PEM file with one key
 
 
 def generate_key(path: Path) -> str:
@@ -85,7 +87,7 @@ def _private_key(path: Path) -> Ed25519PrivateKey:
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
-        key = load_pem_private_key(path.read_bytes(), password=None)
+        key = load_pem_private_key(read_regular(path, _MAX_KEY_BYTES), password=None)
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as exc:
         raise PackageError(
             f"{path} is no private key that can be read: {exc}; expected a PEM file without "

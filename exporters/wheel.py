@@ -10,15 +10,22 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from email import message_from_string
+from email.message import EmailMessage
+from email.policy import EmailPolicy, compat32
 from importlib import resources
 from pathlib import Path
 
 import runtime
+from runtime.plain_text import hidden_character
 
 from .archive import replace_file, zip_bytes
 from .errors import PackageError
+from .markdown import as_text
 
-_VERSION = re.compile(r"\d+(\.\d+)*((a|b|rc)\d+)?(\.post\d+)?(\.dev\d+)?")  # PEP 440, normal form
+_VERSION = re.compile(  # PEP 440, normal form
+    r"\d+(\.\d+)*((a|b|rc)\d+)?(\.post\d+)?(\.dev\d+)?", re.ASCII
+)
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _LAZY = "Predictor"  # imports onnxruntime, so only at its first mention
 
@@ -116,24 +123,21 @@ from .runtime.__main__ import main
 sys.exit(main(package="{package}", bundle=BUNDLE))
 '''
 
-_METADATA = """Metadata-Version: 2.1
-Name: {distribution}
-Version: {version}
-Summary: {summary}
-License: {licence}
-Requires-Python: >=3.10
-Requires-Dist: numpy>=1.24
-Provides-Extra: cpu
-Requires-Dist: onnxruntime>=1.15; extra == "cpu"
-Provides-Extra: gpu
-Requires-Dist: onnxruntime-gpu>=1.18; extra == "gpu"
-Provides-Extra: openvino
-Requires-Dist: onnxruntime-openvino>=1.18; extra == "openvino"
-Provides-Extra: sign
-Requires-Dist: cryptography>=41; extra == "sign"
-Description-Content-Type: text/markdown
-
-# {distribution}
+# Core metadata 2.1; a name may stand more than once, and extras before what they require.
+_REQUIRES = (
+    ("Requires-Python", ">=3.10"),
+    ("Requires-Dist", "numpy>=1.24"),
+    ("Provides-Extra", "cpu"),
+    ("Requires-Dist", 'onnxruntime>=1.15; extra == "cpu"'),
+    ("Provides-Extra", "gpu"),
+    ("Requires-Dist", 'onnxruntime-gpu>=1.18; extra == "gpu"'),
+    ("Provides-Extra", "openvino"),
+    ("Requires-Dist", 'onnxruntime-openvino>=1.18; extra == "openvino"'),
+    ("Provides-Extra", "sign"),
+    ("Requires-Dist", 'cryptography>=41; extra == "sign"'),
+    ("Description-Content-Type", "text/markdown"),
+)
+_README = """# {distribution}
 
 {summary}
 
@@ -155,15 +159,29 @@ Tag: py3-none-any
 """
 
 
+class _HeaderPolicy(EmailPolicy):
+    """Headers as core metadata has them: UTF-8, one line each, neither folded nor encoded."""
+
+    def header_store_parse(self, name: str, value: str) -> tuple[str, str]:
+        """Refuse what would begin another line; keep the text as it is."""
+        if hidden_character(value):
+            raise ValueError(f"{name} {value!r} has a control character")
+        return name, value
+
+
+_HEADERS = _HeaderPolicy(utf8=True, mangle_from_=False, max_line_length=0)
+
+
 def write_wheel(
-    folder: Path, *, name: str, version: str, bundle: Path, summary: str, licence: str
+    folder: Path, *, name: str, version: str, bundle: Path | bytes, summary: str, licence: str
 ) -> Path:
     """Write ``edgeproof_<name>-<version>-py3-none-any.whl`` into ``folder``; returns its path.
 
-    ``name`` is a recipe's, ``version`` the model's in the normal form of PEP 440, ``summary`` one
-    line, ``licence`` that of the weights (the runtime's is Apache-2.0). The same arguments and
-    bundle give the same bytes. Raises PackageError.
+    ``bundle`` is a file or its bytes, ``name`` is a recipe's, ``version`` the model's in the normal
+    form of PEP 440, ``summary`` one line, ``licence`` that of the weights (the runtime's is
+    Apache-2.0). The same arguments and bundle give the same bytes. Raises PackageError.
     """
+    summary, licence = summary.strip(), licence.strip()
     _check(name, version, summary, licence)
     distribution, package = f"edgeproof-{name}", f"edgeproof_{name.replace('-', '_')}"
     names = sorted(set(runtime.__all__) - {"__version__"})
@@ -171,8 +189,7 @@ def write_wheel(
         "distribution": distribution,
         "package": package,
         "version": version,
-        "summary": summary,
-        "licence": f"{licence} (model), Apache-2.0 (runtime)",
+        "summary": summary.replace("\\", r"\\"),  # in the docstring of a module
         "imports": ",\n    ".join(n for n in names if n != _LAZY),
         "names": ",\n    ".join(f'"{n}"' for n in names),
     }
@@ -180,13 +197,13 @@ def write_wheel(
     target = folder / f"{package}-{version}-py3-none-any.whl"
     try:
         members = {
-            f"{package}/__init__.py": _INIT.format(**fields).encode(),
-            f"{package}/__main__.py": _MAIN.format(**fields).encode(),
+            f"{package}/__init__.py": _source(_INIT.format(**fields)),
+            f"{package}/__main__.py": _source(_MAIN.format(**fields)),
             f"{package}/_predictor.py": _PREDICTOR.encode(),
-            f"{package}/bundle.zip": bundle.read_bytes(),
+            f"{package}/bundle.zip": _bytes_of(bundle),
             f"{package}/py.typed": b"",
             **{f"{package}/runtime/{n}": data for n, data in _runtime_files().items()},
-            f"{info}/METADATA": _METADATA.format(**fields).encode(),
+            f"{info}/METADATA": _metadata(distribution, package, version, summary, licence),
             f"{info}/WHEEL": _WHEEL.encode(),
         }
         members[f"{info}/RECORD"] = _record(members, f"{info}/RECORD")
@@ -196,7 +213,9 @@ def write_wheel(
     return target
 
 
-def _check(name: str, version: str, summary: str, licence: str) -> None:
+def check_names(name: str, version: str) -> None:
+    """Raise PackageError unless a wheel, and whatever is named after it, can have this name and
+    version."""
     if not _NAME.fullmatch(name):
         raise PackageError(
             f"wheel name {name!r}; expected lower-case letters, digits and single hyphens, as in "
@@ -207,8 +226,54 @@ def _check(name: str, version: str, summary: str, licence: str) -> None:
             f"model version {version!r}; expected numbers with dots, as in 1.0.0 or 1.1.0rc2 "
             "(PEP 440), or pip cannot install the wheel. Set package.model_version."
         )
-    if not summary.strip() or any("\n" in text or '"""' in text for text in (summary, licence)):
+
+
+def _check(name: str, version: str, summary: str, licence: str) -> None:
+    check_names(name, version)
+    texts = (summary, licence)
+    if not summary or any(hidden_character(text) or '"""' in text for text in texts):
+        raise PackageError(
+            f"summary {summary!r}, licence {licence!r}; expected one line each, without control "
+            "characters."
+        )
+
+
+def _metadata(distribution: str, package: str, version: str, summary: str, licence: str) -> bytes:
+    """METADATA, by the library that reads it again at the other end."""
+    message = EmailMessage(_HEADERS)
+    rows = (
+        ("Metadata-Version", "2.1"),
+        ("Name", distribution),
+        ("Version", version),
+        ("Summary", summary),
+        ("License", f"{licence} (model), Apache-2.0 (runtime)"),
+        *_REQUIRES,
+    )
+    for key, value in rows:
+        message[key] = value
+    message.set_payload(
+        _README.format(distribution=distribution, package=package, summary=as_text(summary))
+    )
+    text = message.as_string()
+    if message_from_string(text, policy=compat32).items() != [*rows]:
         raise PackageError(f"summary {summary!r}, licence {licence!r}; expected one line each.")
+    return text.encode()
+
+
+def _source(text: str) -> bytes:
+    """A module that Python can compile."""
+    try:
+        compile(text, "<module>", "exec", dont_inherit=True)
+    except (SyntaxError, ValueError) as exc:
+        raise PackageError(
+            f"the summary makes a module that Python cannot read: {exc}; expected one line of "
+            "plain text. Set the recipe's description."
+        ) from exc
+    return text.encode()
+
+
+def _bytes_of(bundle: Path | bytes) -> bytes:
+    return bundle if isinstance(bundle, bytes) else bundle.read_bytes()
 
 
 def _runtime_files() -> dict[str, bytes]:

@@ -19,12 +19,14 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from runtime.plain_text import escaped
+
 from .commands import COMMANDS
-from .console import ConsoleObserver, outcome_line
+from .commands.terminal import TRUSTED_KEY, trusted_keys
+from .console import ConsoleObserver, Screen, outcome_line
 from .errors import (
     GateError,
     Interrupted,
@@ -50,8 +52,8 @@ STAGE_NAMES = tuple(stage.name for stage in STAGES)
 
 # In a file or a pipe a table is as wide as it needs; without a terminal rich would take 80 columns.
 _WIDTH = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200
-_out = Console(highlight=False, emoji=False, width=_WIDTH)
-_err = Console(stderr=True, highlight=False, emoji=False)
+_out = Screen(highlight=False, emoji=False, width=_WIDTH)
+_err = Screen(stderr=True, highlight=False, emoji=False)
 
 
 @dataclass(frozen=True)
@@ -446,12 +448,19 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @_JSON
 @_DEVICE
 @_VARIANT
+@TRUSTED_KEY
 def predict(
-    bundle: str, images: tuple[str, ...], top: int, as_json: bool, device: str, variant: str
+    bundle: str,
+    images: tuple[str, ...],
+    top: int,
+    as_json: bool,
+    device: str,
+    variant: str,
+    keys: tuple[str, ...],
 ) -> None:
     """Read images with a bundle, by the predictor that ships."""
-    words = [bundle, *images, "--top", str(top), "--device", device, "--variant", variant]
-    _runtime("predict", *words, *(["--json"] if as_json else []))
+    options = ["--top", str(top), "--device", device, "--variant", variant]
+    _runtime("predict", *options, *_common(as_json, keys), "--", bundle, *images)
 
 
 @cli.command()
@@ -459,10 +468,17 @@ def predict(
 @_JSON
 @_DEVICE
 @_VARIANT
-def selftest(bundle: str, as_json: bool, device: str, variant: str) -> None:
+@TRUSTED_KEY
+def selftest(bundle: str, as_json: bool, device: str, variant: str, keys: tuple[str, ...]) -> None:
     """Hash every member of a bundle and run its golden samples on this device."""
-    words = [bundle, "--device", device, "--variant", variant]
-    _runtime("selftest", *words, *(["--json"] if as_json else []))
+    options = ["--device", device, "--variant", variant]
+    _runtime("selftest", *options, *_common(as_json, keys), "--", bundle)
+
+
+def _common(as_json: bool, keys: tuple[str, ...]) -> list[str]:
+    """Options of every verb of ``python -m runtime``."""
+    words = [word for key in keys for word in ("--trusted-key", key)]
+    return words + (["--json"] if as_json else [])
 
 
 def _runtime(*words: str) -> None:
@@ -475,21 +491,15 @@ def _runtime(*words: str) -> None:
 @cli.command()
 @_BUNDLE
 @_JSON
-@click.option(
-    "--trusted-key",
-    "keys",
-    multiple=True,
-    metavar="KEY",
-    help="Refuse a bundle that this key did not sign: its text, or a file that holds it.",
-)
+@TRUSTED_KEY
 def inspect(bundle: str, as_json: bool, keys: tuple[str, ...]) -> None:
     """Show what a bundle says of itself: model, variants, defaults, origin, signature. Runs
     nothing."""
     from runtime import Bundle, PredictorError
-    from runtime.__main__ import trusted_keys
 
+    trusted = trusted_keys(keys)
     try:
-        opened = Bundle.open(bundle, trusted_keys(list(keys) or None))
+        opened = Bundle.open(bundle, trusted)
     except PredictorError as exc:
         raise PipelineError(str(exc)) from exc
     if as_json:
@@ -665,9 +675,10 @@ def sign(bundle: str, key: Path) -> None:
     from exporters.signing import sign_bundle
 
     try:
-        click.echo(f"{bundle}: signed by {sign_bundle(Path(bundle), key)}")
+        public = sign_bundle(Path(bundle), key)
     except ExportError as exc:
         raise PipelineError(str(exc)) from exc
+    click.echo(f"{escaped(bundle)}: signed by {public}")
 
 
 for _command in COMMANDS:

@@ -21,7 +21,18 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from runtime.plain_text import escaped
+
 from .runner import Outcome
+
+
+class Screen(Console):
+    """A console on which no text moves the cursor, colours what follows or turns letters around:
+    of what strings of bundles, paths and errors hold, only line feeds pass."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Every string of every print, table and title comes by here."""
+        return super().render_str(escaped(text, keep_lines=True), **options)
 
 
 class _Rate(ProgressColumn):
@@ -69,8 +80,10 @@ class ConsoleObserver:
         if self._progress is None:
             return
         if task not in self._tasks:
-            self._tasks[task] = self._progress.add_task(task, total=total, detail=detail)
-        fields: dict[str, Any] = {"completed": done, "total": total, "detail": escape(detail)}
+            shown = escape(escaped(task))
+            self._tasks[task] = self._progress.add_task(shown, total=total, detail="")
+        shown = escape(escaped(detail))
+        fields: dict[str, Any] = {"completed": done, "total": total, "detail": shown}
         self._progress.update(self._tasks[task], **fields)
         if done >= total:
             self._progress.remove_task(self._tasks.pop(task))

@@ -13,8 +13,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from exporters.options import ExportOptions, GateOptions, PackageOptions, QuantizeOptions
+from runtime.plain_text import hidden_character
+from runtime.regular_file import read_regular
 
 from .errors import RecipeError
+
+_MAX_FILE_BYTES = 1 << 20  # a recipe has some kilobytes
+_MAX_DEPTH = 32  # of sections and lists in each other; a recipe has four
+_MAX_SHOWN = 200  # letters of a value in a message
 
 
 class Section(BaseModel):
@@ -324,11 +330,12 @@ def load(name_or_file: str, changes: Sequence[str] = ()) -> Recipe:
     """
     origin, text = _read(name_or_file)
     try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as exc:
+        data = _toml(text)
+    except ValueError as exc:
         raise RecipeError(f"{origin} is not TOML: {exc}.") from exc
     for change in changes:
         _apply(data, change)
+    _check_values(data, origin)
     try:
         return Recipe.model_validate(data)
     except ValidationError as exc:
@@ -340,8 +347,8 @@ def _read(name_or_file: str) -> tuple[str, str]:
     path = Path(name_or_file)
     if path.suffix == ".toml" or path.parent != Path():
         try:
-            return f"recipe {path}", path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as exc:
+            return f"recipe {path}", read_regular(path, _MAX_FILE_BYTES).decode("utf-8")
+        except (OSError, ValueError) as exc:  # ValueError: no UTF-8, or a path with a null
             raise RecipeError(f"recipe file {path} cannot be read: {exc}.") from exc
     known = shipped_names()
     if name_or_file not in known:
@@ -355,6 +362,40 @@ def _read(name_or_file: str) -> tuple[str, str]:
     return f"recipe {name_or_file!r}", file.read_text(encoding="utf-8")
 
 
+def _toml(text: str) -> dict[str, Any]:
+    """A parsed document; raises ValueError, also for what would take the parser down."""
+    try:
+        return tomllib.loads(text)
+    except RecursionError as exc:
+        raise ValueError("lists or sections are nested too deeply") from exc
+
+
+def _check_values(data: dict[str, Any], origin: str) -> None:
+    """Refuse what no key of a recipe holds and what cannot even be printed: nesting without end,
+    numbers beyond 64 bits, text with control or invisible characters. Raises RecipeError."""
+    waiting: list[tuple[str, int, Any]] = [("", 0, data)]
+    while waiting:
+        where, depth, value = waiting.pop()
+        if depth > _MAX_DEPTH:
+            raise RecipeError(f"{origin}: {where[:_MAX_SHOWN]!r} is nested too deeply.")
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                waiting.append((f"{where}.{key}" if where else key, depth + 1, inner))
+                if hidden := hidden_character(key):
+                    raise RecipeError(f"{origin}: the key {key[:_MAX_SHOWN]!r} has {hidden}.")
+        elif isinstance(value, list):
+            waiting += [(f"{where}.{i}", depth + 1, inner) for i, inner in enumerate(value)]
+        elif isinstance(value, str) and (hidden := hidden_character(value)):
+            raise RecipeError(
+                f"{origin}: {where} has {hidden}, a control or invisible character; expected one "
+                "line of text that shows what it is."
+            )
+        elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise RecipeError(
+                f"{origin}: {where} is a number of {value.bit_length()} bits; expected at most 64."
+            )
+
+
 def _apply(data: dict[str, Any], change: str) -> None:
     """Set ``a.b=value`` in the parsed TOML; the value is TOML, or else a plain string."""
     key, sep, text = change.partition("=")
@@ -362,8 +403,8 @@ def _apply(data: dict[str, Any], change: str) -> None:
     if not sep or not all(parts):
         raise RecipeError(f"--set {change!r}: expected key=value, for example train.epochs=3.")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        value = _toml(f"value = {text}")["value"]
+    except ValueError:
         value = text.strip()
     for part in parts[:-1]:
         data = data.setdefault(part, {})
@@ -387,7 +428,10 @@ def _explain_one(error: Any, data: Mapping[str, Any]) -> str:
         return f"unknown key {where!r}; {hint}"
     if error["type"] == "missing":
         return f"{where!r} is missing"
-    return f"{where} = {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"
+    shown = repr(error["input"])
+    if len(shown) > _MAX_SHOWN:
+        shown = f"{shown[:_MAX_SHOWN]}..."
+    return f"{where} = {shown}: {error['msg'].removeprefix('Value error, ')}"
 
 
 def _known_keys(loc: Sequence[int | str]) -> list[str]:

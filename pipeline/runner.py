@@ -137,7 +137,7 @@ class Runner:
         """
         records: dict[str, Record] = {}
         with self.store.lock():
-            self.store.recover(tuple(stage.name for stage in self.stages))
+            self._recover()
             for stage in self._upto(goal):
                 with _failures(stage):
                     records |= self._all_borrowed(stage)
@@ -164,7 +164,7 @@ class Runner:
         taken = []
         digests: dict[str, str] = {}
         with self.store.lock():
-            self.store.recover(tuple(stage.name for stage in self.stages))
+            self._recover()
             for stage in self._upto(goal):
                 borrowed, missing = self._borrowed(stage)
                 digests |= {name: record.digest() for name, record in borrowed.items()}
@@ -182,6 +182,12 @@ class Runner:
                     break  # altered between two looks; a run would say so
                 digests[stage.name] = record.digest()
         return tuple(taken)
+
+    def _recover(self) -> None:
+        """Finish, and clear away, what a killed run left behind."""
+        self.store.recover(tuple(stage.name for stage in self.stages))
+        for stage in self.stages:
+            self.store.sweep(stage.name, stage.scratch)
 
     def _run_stage(
         self,

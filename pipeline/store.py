@@ -27,6 +27,7 @@ RECORD_NAME = "stage.json"  # written last: without it a folder is not finished
 _INTENT_NAME = "intent.json"  # the fingerprint that a partial folder works for
 _PLUMBING = {RECORD_NAME, f"{RECORD_NAME}.tmp", _INTENT_NAME}  # not made by the stage
 _RECORD_VERSION = 2
+_OWNER_BYTES = 32  # the number of a process
 
 
 @dataclass(frozen=True)
@@ -147,13 +148,13 @@ class Store:
         """Keep other runs out of this recipe's folder; a killed run leaves no lock behind."""
         with plain_errors(self.root, self._option, self._kept):
             self.root.mkdir(parents=True, exist_ok=True)
-            file = (self.root / ".lock").open("a+", encoding="utf-8")
+            file = (self.root / ".lock").open("a+b", buffering=0)  # nothing is written at its end
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as exc:
                 file.seek(0)
-                owner = file.read().strip() or "unknown"
+                owner = file.read(_OWNER_BYTES).decode("ascii", "replace").strip() or "unknown"
                 raise StoreError(
                     f"{self.root} is in use by another run (process {owner}). Wait for it, or "
                     f"give this run a folder of its own with {self._option}."
@@ -163,10 +164,9 @@ class Store:
                     f"{self.root} cannot be locked: {exc.strerror}. Some network folders know no "
                     f"locks: give a local one with {self._option}."
                 ) from exc
-            file.truncate(0)
             with suppress(OSError):  # on a full disk the lock holds without its owner's name
-                file.write(str(os.getpid()))
-                file.flush()
+                file.truncate(0)
+                file.write(str(os.getpid()).encode())
             yield
 
     def begun(self, stage: str) -> dict[str, str] | None:
@@ -240,6 +240,16 @@ class Store:
                     old.rename(folder)
                 shutil.rmtree(old, ignore_errors=True)
 
+    def sweep(self, stage: str, scratch: tuple[str, ...]) -> None:
+        """Delete what a kill between a stage's record and its end left of its ``scratch``."""
+        record = self.record(stage)
+        if record is None:
+            return  # not finished: a resumed run may need it
+        with plain_errors(self.root):
+            for name in (*scratch, f"{RECORD_NAME}.tmp", _INTENT_NAME):
+                if name not in record.outputs:
+                    (self.folder(stage) / name).unlink(missing_ok=True)
+
     def publish(self, stage: str, names: tuple[str, ...]) -> None:
         """Copy outputs of a finished stage beside the stage folders, each one atomically; what is
         there already with the same content stays, and what is no longer made goes."""
@@ -248,6 +258,7 @@ class Store:
             return
         with plain_errors(self.root):
             for name in names:
+                (self.root / f"{name}.partial").unlink(missing_ok=True)  # of a kill in a copy
                 source = self.folder(stage) / name
                 if source.is_dir():
                     _mirror(source, self.root / name)

@@ -12,14 +12,18 @@ import json
 import os
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import InputError, PredictorError
+from .plain_text import escaped
+from .regular_file import read_regular
 from .results import AttributePrediction, Prediction
 
 if TYPE_CHECKING:
     from .predictor import Predictor
+
+
+_MAX_KEY_BYTES = 4096  # of a file that holds a public key
 
 
 def main(argv: list[str] | None = None, *, package: str = "runtime", bundle: str = "") -> int:
@@ -53,7 +57,7 @@ def _run(arguments: argparse.Namespace) -> int:
         ) as predictor:
             arguments.verb(predictor, arguments)
     except PredictorError as exc:
-        print(f"error: {' '.join(str(exc).split())}", file=sys.stderr)  # which escapes by itself
+        print(f"error: {exc}", file=sys.stderr)  # one line; what is not ASCII it escapes itself
         return 1
     return 0
 
@@ -87,6 +91,11 @@ def _parser(package: str, bundle: str) -> argparse.ArgumentParser:
     info.set_defaults(verb=_info)
     install = verbs.add_parser("install", parents=[slot], help="try a bundle, then switch to it")
     install.add_argument("bundle", metavar="BUNDLE", help="path of a bundle.zip")
+    install.add_argument(
+        "--allow-downgrade",
+        action="store_true",
+        help="install a bundle of a lower version than the highest that was installed",
+    )
     install.set_defaults(verb=_install)
     rollback = verbs.add_parser("rollback", parents=[slot], help="switch to the previous bundle")
     rollback.set_defaults(verb=_rollback)
@@ -122,7 +131,7 @@ def _key(word: str) -> str:
     if word.startswith("ed25519:"):
         return word
     try:
-        return Path(word).read_text(encoding="ascii").strip()
+        return read_regular(word, _MAX_KEY_BYTES).decode("ascii").strip()
     except (OSError, ValueError) as exc:
         raise InputError(
             f"--trusted-key {word} cannot be read: {exc}; expected a public key (ed25519:...) or "
@@ -133,7 +142,8 @@ def _key(word: str) -> str:
 def _install(arguments: argparse.Namespace) -> None:
     from .slot import Slot
 
-    bundle_id = Slot(arguments.slot).install(
+    slot = Slot(arguments.slot, allow_downgrade=arguments.allow_downgrade)
+    bundle_id = slot.install(
         arguments.bundle,
         arguments.trusted_keys,
         device=arguments.device,
@@ -159,7 +169,7 @@ def _tell_switch(arguments: argparse.Namespace, verb: str, bundle_id: str) -> No
     if arguments.json:
         _print_json({"bundle_id": bundle_id})
         return
-    _print(f"{arguments.slot}: {verb} {bundle_id}")
+    _print(f"{escaped(arguments.slot)}: {verb} {bundle_id}")
 
 
 def _state(arguments: argparse.Namespace) -> None:
@@ -180,7 +190,7 @@ def _predict(predictor: Predictor, arguments: argparse.Namespace) -> None:
         _print_json([{"image": image, **_as_dict(answer, arguments)} for image, answer in answers])
         return
     for image, answer in answers:
-        _print(f"{image}: {_as_text(answer, arguments.top)}")
+        _print(f"{escaped(image)}: {_as_text(answer, arguments.top)}")
 
 
 def _as_dict(
@@ -240,7 +250,9 @@ def _print_json(value: object) -> None:
 
 
 def _print(text: str) -> None:
-    """A label or a path may have letters that a terminal, or a file on Windows, has not."""
+    """A path may have characters that do not show, it or a label letters that a terminal, or a
+    file on Windows, has not."""
+    text = escaped(text, keep_lines=True)
     try:
         print(text)
     except UnicodeEncodeError:

@@ -15,7 +15,6 @@ import io
 import os
 import re
 from collections.abc import Iterable
-from pathlib import Path
 from typing import IO, Protocol, cast
 
 from .errors import BundleFormatError, BundleIntegrityError, InputError
@@ -28,6 +27,7 @@ from .manifest import (
     Manifest,
     Variant,
 )
+from .regular_file import open_regular
 from .spec import ModelSpec
 from .zip_reader import ZipReader
 
@@ -81,6 +81,8 @@ class Bundle:
                 "otherwise; the bundle is damaged or was altered. Copy it again."
             )
         self.signed_by = self._signer(text, trusted_keys)
+        if self.signed_by is not None:
+            self._require_no_choice()
         self.manifest = Manifest.from_json(text)
         self._check_members()
         self.verify()
@@ -170,6 +172,17 @@ class Bundle:
         from .signature import signer  # here: most bundles are opened without keys
 
         return signer(text, signature, keys, self._name)
+
+    def _require_no_choice(self) -> None:
+        """Of a signed bundle every byte is fixed by the format or covered by the signature."""
+        self._zip.require_fixed_fields()
+        recorded = self._small(MANIFEST_HASH_NAME, _MAX_HASH_BYTES)
+        if recorded != f"{self.id}\n".encode():
+            raise BundleFormatError(
+                f"{self._name}: {MANIFEST_HASH_NAME} has more than 64 digits and a line feed, "
+                "which is all that it may have in a signed bundle. Sign it again with pipeline "
+                "sign."
+            )
 
     def _check_members(self) -> None:
         members = self._zip.members
@@ -285,8 +298,8 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
 
 
 def open_file(path: str | os.PathLike[str]) -> IO[bytes]:
-    """A file that is open for reading; raises BundleFormatError."""
+    """A regular file that is open for reading; raises BundleFormatError."""
     try:
-        return Path(path).open("rb")
-    except (OSError, ValueError) as exc:  # ValueError: a null character in the path
-        raise BundleFormatError(f"{path}: cannot be opened: {exc}.") from exc
+        return open_regular(path)
+    except (OSError, ValueError, TypeError) as exc:  # ValueError: a null character in the path
+        raise BundleFormatError(f"{path!s}: cannot be opened: {exc}.") from exc

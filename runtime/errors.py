@@ -16,7 +16,13 @@ PredictorError
 
 
 class PredictorError(Exception):
-    """Base of all errors of this package."""
+    """Base of all errors of this package. Its text is one line that can be printed as it is,
+    whatever strings of a bundle, a path or onnxruntime it quotes."""
+
+    def __str__(self) -> str:
+        from .plain_text import one_line  # here: importing the package takes a millisecond
+
+        return one_line(super().__str__())
 
 
 class InputError(PredictorError, ValueError):

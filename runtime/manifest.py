@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, is_dataclass
+from itertools import islice
 from typing import Any, cast
 
 from . import strict_json
 from .errors import BundleFormatError, VariantError
+from .plain_text import hidden_character
 from .spec import ModelSpec
 
 SCHEMA_VERSION = 1
@@ -24,6 +27,7 @@ PRECISIONS = ("fp32", "fp16", "int8")
 # Speed against FP32 below which a variant is no default: the gain is within the noise.
 WORTH = 1.02
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_SHOWN_PROBLEMS = 5  # of one kind, in one message
 _ID = re.compile(r"[A-Za-z0-9_.+-]+", re.ASCII)  # of a variant; a member is named after it
 
 
@@ -122,6 +126,8 @@ class Manifest:
                 f"{MANIFEST_NAME} has schema_version {version!r}; this runtime reads up to "
                 f"{SCHEMA_VERSION}. Install a newer runtime or rebuild the bundle."
             )
+        if problems := _hidden(data):
+            raise BundleFormatError(f"{MANIFEST_NAME}: {'; '.join(problems)}. Rebuild the bundle.")
         try:
             manifest = cls(
                 model_version=_text(data["model_version"], "model_version"),
@@ -178,8 +184,37 @@ class Manifest:
         if "cpu" not in self.devices:
             problems.append(f"devices {list(self.devices)} lack 'cpu'")
         problems += [f"no {name}" for name in (PREPROCESS_NAME,) if name not in self.files]
+        problems += _hidden(self)
         if problems:
             raise BundleFormatError(f"{MANIFEST_NAME}: " + "; ".join(problems) + ".")
+
+
+def _hidden(value: object) -> list[str]:
+    """Where strings hold characters that do not show, in words; the first few."""
+    found = (
+        f"{place} has {character}, a control or invisible character"
+        for place, text in _texts(value)
+        if (character := hidden_character(text))
+    )
+    return list(islice(found, _SHOWN_PROBLEMS))
+
+
+def _texts(value: object) -> Iterator[tuple[str, str]]:
+    """(where, text) of every string in dataclasses and JSON values, keys included; any depth."""
+    waiting = [("", value)]
+    while waiting:
+        place, value = waiting.pop()
+        if isinstance(value, str):
+            yield place, value
+            continue
+        if is_dataclass(value):
+            value = vars(value)
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                here = f"{place}.{key}" if place else str(key)
+                waiting += [(f"the key {here!r}", key), (here, inner)]
+        elif isinstance(value, (list, tuple)):
+            waiting += [(f"{place}[{i}]", inner) for i, inner in enumerate(value)]
 
 
 def _text(value: object, what: str) -> str:

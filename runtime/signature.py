@@ -18,6 +18,14 @@ KEY_PREFIX = "ed25519:"
 # What is signed is this line and then the manifest's bytes, so that a signature which the same
 # key gave to anything else, another format's JSON for one, is none of a bundle.
 DOMAIN = b"edgeproof bundle 1\n"
+_PRIME = 2**255 - 19  # of the field of Curve25519
+# The y coordinates of the eight points of small order (RFC 7748 and 8032; the list of libsodium's
+# ge25519_has_small_order). Under such a key anybody can make a signature that holds.
+_SMALL_ORDER = (
+    *(0, 1, _PRIME - 1),
+    0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7,
+    0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826,
+)
 
 
 def key_text(raw: bytes) -> str:
@@ -26,7 +34,19 @@ def key_text(raw: bytes) -> str:
 
 
 def key_bytes(key: str) -> bytes:
-    """The 32 bytes of a public key's text; raises InputError."""
+    """The 32 bytes of a public key's text; raises InputError, also for a key under which anybody
+    can sign (a point of small order, or written in a second way)."""
+    raw = _decoded(key)
+    y = int.from_bytes(raw, "little") & ~(1 << 255)  # the highest bit is the sign of x
+    if y >= _PRIME or y in _SMALL_ORDER:
+        raise InputError(
+            f"{key!r} is a weak public key, under which a signature can be made without a private "
+            "one; expected a key that pipeline keygen made. Do not trust it."
+        )
+    return raw
+
+
+def _decoded(key: str) -> bytes:
     try:
         if not key.startswith(KEY_PREFIX):
             raise ValueError(f"it does not begin with {KEY_PREFIX!r}")
@@ -49,17 +69,20 @@ def signer(
     Raises SignatureError when there is none, InputError for a key that is none, and
     RuntimeMissing without the cryptography package.
     """
-    keys = [(key, key_bytes(key)) for key in trusted_keys]
-    if not keys:
+    for key in trusted_keys:
+        _decoded(key)
+    if not trusted_keys:
         raise InputError(
             "trusted_keys is empty, so no bundle could be trusted; expected at least one key, or "
             "None to open bundles without looking at signatures."
         )
     if signature is None:
         raise SignatureError(
-            f"{name}: the bundle is not signed; expected a signature by one of the {len(keys)} "
-            "trusted keys. Sign it with pipeline sign, or get it from who does."
+            f"{name}: the bundle is not signed; expected a signature by one of the "
+            f"{len(trusted_keys)} trusted keys. Sign it with pipeline sign, or get it from who "
+            "does."
         )
+    keys = [(key, key_bytes(key)) for key in trusted_keys]
     for key, raw in keys:
         if _is_valid(raw, signature, manifest):
             return key.strip()

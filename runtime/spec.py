@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
 
 from .errors import BundleFormatError
+from .plain_text import hidden_character
 
 SPEC_VERSION = 1
 METADATA_KEY = "edgeproof.spec"  # where the spec stands in an ONNX file's metadata
@@ -58,6 +59,13 @@ class ModelSpec:
             raise BundleFormatError(
                 f"model spec has labels {list(self.labels)}; expected distinct names, at least one."
             )
+        for text in (self.name, *self.labels):
+            if found := hidden_character(text):
+                raise BundleFormatError(
+                    f"model spec has the name or label {text!r} with {found}, a control or "
+                    "invisible character; expected text that shows what it is. Rename it where "
+                    "the model is trained."
+                )
 
     @property
     def color(self) -> str:

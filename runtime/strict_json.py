@@ -5,19 +5,23 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 # A parser recurses once for each open bracket, and an app may have raised Python's own limit. A
 # manifest has some dozens; one for every member that a bundle can have leaves as many for the rest.
 _MAX_BRACKETS = 2000
 _MAX_DIGITS = 20  # of a whole number: beyond 64 bits
+# A string of JSON, or the rest of a text in which one is not closed, which is then refused.
+_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
 
 
 def loads(text: bytes | str) -> Any:
     """The value of a JSON text; raises ValueError, whose message says what is wrong."""
     if isinstance(text, bytes):
         text = text.decode("utf-8")  # json.loads would guess UTF-16 and UTF-32 as well
-    if (brackets := text.count("[") + text.count("{")) > _MAX_BRACKETS:
+    outside = _STRING.sub("", text)  # brackets in a string are text
+    if (brackets := outside.count("[") + outside.count("{")) > _MAX_BRACKETS:
         raise ValueError(f"{brackets} lists and objects; expected at most {_MAX_BRACKETS}")
     try:
         value = json.loads(

@@ -3,9 +3,10 @@ directories, two names or two sizes for one member, and what one of them checked
 next one uses; here such a file is refused.
 
 From its first byte to its last the file is: members, each a header and its data, without a gap;
-the directory; the end record. Every local header says what the directory says. Nothing is
-inflated beyond the size that the directory announces. Checksums are not looked at: who opens a
-bundle compares hashes. Knows nothing of bundles or arrays.
+the directory; the end record. Every local header says what the directory says, and the checksum
+is that of the data. Nothing is inflated beyond the size that the directory announces.
+``require_fixed_fields`` refuses whatever else a header can say in several ways. Knows nothing of
+bundles or arrays.
 """
 
 from __future__ import annotations
@@ -41,6 +42,20 @@ _ENTRY = struct.Struct("<4s6H3L5H2L")
 _END = struct.Struct("<4s4H2LH")
 _ZIP64 = struct.Struct("<2H2Q")
 _IN_ZIP64 = 0xFFFFFFFF
+_VERSIONS_NEEDED = (10, 20)  # 1.0 and 2.0, as writers of stored and deflated members say
+_ZIP64_NEEDED = 45  # 4.5, next to a zip64 field
+# What exporters/archive.py writes: version 2.0 of unix made it and is needed, stored, 1980-01-01,
+# a plain file that its owner may write. With them no bit of a header is anybody's choice.
+_FIXED = {
+    "version made by": 0x0314,
+    "version needed": 20,
+    "flags": 0,
+    "method": _STORED,
+    "time": 0,
+    "date": 0x21,
+    "internal attributes": 0,
+    "external attributes": 0o100644 << 16,
+}
 _MAX_COMMENT_BYTES = 0xFFFF
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*", re.ASCII)
 _RESERVED = re.compile(r"(?:^|/)(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|/|$)|\.(?:/|$)", re.IGNORECASE)
@@ -55,7 +70,14 @@ class Member:
     packed_bytes: int
     size_bytes: int  # of what comes out
     header_at: int  # of the local header, from the start of the file
-    fields: tuple[int, ...]  # flags, method, time, date, checksum: as the local header has them
+    # version needed, flags, method, time, date, checksum: as the local header has them
+    fields: tuple[int, ...]
+    made: tuple[int, int, int]  # version made by, internal and external attributes
+
+    @property
+    def checksum(self) -> int:
+        """CRC-32 of what comes out."""
+        return self.fields[5]
 
 
 class ZipReader:
@@ -93,15 +115,37 @@ class ZipReader:
 
         Raises BundleIntegrityError; BundleError when it was closed."""
         member = self.members[name]
+        chunks = self._packed if member.method == _STORED else self._inflated
+        checksum = 0
         try:
-            if member.method == _STORED:
-                yield from self._packed(member)
-            else:
-                yield from self._inflated(member)
+            for chunk in chunks(member):
+                checksum = zlib.crc32(chunk, checksum)
+                yield chunk
         except (OSError, ValueError, EOFError, zlib.error) as exc:
             raise BundleIntegrityError(
                 f"{self.name}: {name} cannot be read ({exc}); the bundle is damaged or closed."
             ) from exc
+        if checksum != member.checksum:
+            raise BundleIntegrityError(
+                f"{self.name}: {name} has the checksum {checksum:08x}; expected "
+                f"{member.checksum:08x}, as its header says. The bundle is damaged or was altered. "
+                "Copy it again."
+            )
+
+    def require_fixed_fields(self) -> None:
+        """Refuse a header with another version, flag, method, time or attribute than the one that
+        bundles are written with: no hash covers it. Raises BundleFormatError."""
+        for member in self.members.values():
+            needed, flags, method, time, date, _ = member.fields
+            made_by, internal, external = member.made
+            found = (made_by, needed, flags, method, time, date, internal, external)
+            for (field, expected), value in zip(_FIXED.items(), found, strict=True):
+                if value != expected:
+                    self._refuse(
+                        f"{member.name} has the {field} {value:#x} in the zip's directory; "
+                        f"expected {expected:#x} in a signed bundle, where no bit may be changed. "
+                        "Sign it again with pipeline sign."
+                    )
 
     def renew_lock(self) -> None:
         """In a forked child, where whoever held the lock is not there to release it."""
@@ -148,7 +192,9 @@ class ZipReader:
                 shown = raw_name[:_MAX_NAME_BYTES].decode("utf-8", "backslashreplace")
                 self._refuse(f"the member {shown!r} {reason}.")
             method, packed, size, header_at = (fields[i] for i in (4, 8, 9, 16))
-            rows.append(Member(raw_name.decode(), method, packed, size, header_at, fields[3:8]))
+            made = (fields[1], fields[14], fields[15])
+            name = raw_name.decode()
+            rows.append(Member(name, method, packed, size, header_at, fields[2:8], made))
             at = name_end
         if at != len(directory):
             self._refuse(
@@ -189,10 +235,12 @@ class ZipReader:
         header = self._at(member.header_at, length + _ZIP64.size)
         header = header.ljust(length + _ZIP64.size, b"\0")  # in a file that was cut short
         extra_bytes: int
-        mark, _, *fields, name_bytes, extra_bytes = _LOCAL.unpack_from(header)
-        if extra_bytes == _ZIP64.size and fields[5:] == [_IN_ZIP64] * 2:  # as NumPy writes it
+        mark, *fields, name_bytes, extra_bytes = _LOCAL.unpack_from(header)
+        known: tuple[int, ...] = _VERSIONS_NEEDED
+        if extra_bytes == _ZIP64.size and fields[6:] == [_IN_ZIP64] * 2:  # as NumPy writes it
             *kind, size_bytes, packed_bytes = _ZIP64.unpack_from(header, length)
-            fields[5:] = [packed_bytes, size_bytes] if kind == [1, 16] else kind
+            fields[6:] = [packed_bytes, size_bytes] if kind == [1, 16] else kind
+            known = (*known, _ZIP64_NEEDED)
         elif extra_bytes and mark == _START:
             self._refuse(f"{member.name} has extra fields in its header; expected none.")
         found = (mark, name_bytes, header[_LOCAL.size : length], *fields)
@@ -201,6 +249,10 @@ class ZipReader:
             self._refuse(
                 f"{member.name} has another name, size, method or flag in its own header than in "
                 "the zip's directory; the bundle is damaged or was altered. Copy it again."
+            )
+        if fields[0] not in known:
+            self._refuse(
+                f"{member.name} needs version {fields[0]} of the zip format; expected 10 or 20."
             )
         return length + extra_bytes
 

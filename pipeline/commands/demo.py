@@ -7,6 +7,10 @@ from pathlib import Path
 
 import click
 
+from runtime.plain_text import escaped
+
+from .terminal import TRUSTED_KEY, trusted_keys
+
 _PORT = 8642
 
 
@@ -14,15 +18,16 @@ _PORT = 8642
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--port", default=_PORT, show_default=True, help="0 takes any free port.")
 @click.option("--open", "is_opened", is_flag=True, help="Open the page in the browser.")
-def demo(bundle: Path, port: int, is_opened: bool) -> None:
+@TRUSTED_KEY
+def demo(bundle: Path, port: int, is_opened: bool, keys: tuple[str, ...]) -> None:
     """Serve a page on which a bundle can be tried: draw digits, open pictures, compare variants."""
     from pipeline.web.server import create_server
     from pipeline.web.site import site_files
 
-    with create_server(site_files(bundle), port) as server:
+    with create_server(site_files(bundle, trusted_keys(keys)), port) as server:
         host, taken = server.server_address[:2]
         address = f"http://{host!s}:{taken}/"
-        click.echo(f"{bundle} at {address}  (Ctrl-C ends)")
+        click.echo(f"{escaped(str(bundle))} at {address}  (Ctrl-C ends)")
         if is_opened:
             webbrowser.open(address)
         try:

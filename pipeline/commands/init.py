@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -56,4 +57,7 @@ def init(name: str, data: Path, labels: Path | None, columns: tuple[str, ...]) -
         f"{proposal.height}x{proposal.width} {proposal.color}, {proposal.epochs} epochs of about "
         f"{proposal.train_images:,} images. The file tells why; change what you know better."
     )
-    out.print(f"  → {escape(str(written.file))}\n  pipeline run all --recipe {written.file}")
+    out.print(
+        f"  → {escape(str(written.file))}\n  pipeline run all --recipe "
+        f"{escape(shlex.quote(str(written.file)))}"
+    )

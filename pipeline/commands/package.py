@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
 from rich.markup import escape
 
-from .terminal import console, plain_errors
+from runtime.plain_text import escaped
+
+from .terminal import TRUSTED_KEY, console, plain_errors, trusted_keys
 
 
 @click.command()
@@ -32,32 +35,41 @@ from .terminal import console, plain_errors
     type=click.Path(path_type=Path, file_okay=False),
     help="Where the kit goes. Default: the folder kit beside the bundle.",
 )
+@TRUSTED_KEY
 def package(
-    bundle: Path, web_folder: Path | None, kit: str | None, python: str, out: Path | None
+    bundle: Path,
+    web_folder: Path | None,
+    kit: str | None,
+    python: str,
+    out: Path | None,
+    keys: tuple[str, ...],
 ) -> None:
     """Pack BUNDLE for browsers or for devices without internet. (The package *stage* is
     `run package`.)"""
     if web_folder is None and kit is None:
         raise click.UsageError("nothing to write: give --kit arm64, --kit x86_64 or --web FOLDER.")
+    trusted = trusted_keys(keys)
     with plain_errors():
         if web_folder is not None:
-            _write_page(bundle, web_folder)
+            _write_page(bundle, web_folder, trusted)
         if kit is not None:
-            _write_kit(bundle, kit, python, out or bundle.resolve().parent / "kit")
+            _write_kit(bundle, kit, python, out or bundle.resolve().parent / "kit", trusted)
 
 
-def _write_page(bundle: Path, folder: Path) -> None:
+def _write_page(bundle: Path, folder: Path, trusted: list[str] | None) -> None:
     from pipeline.web.site import write_site
 
-    size = write_site(bundle, folder)
-    click.echo(f"{folder}: {size / 1e6:.1f} MB. To look at it, serve the folder:")
-    click.echo(f"  python3 -m http.server --directory {folder}")
+    size = write_site(bundle, folder, trusted)
+    click.echo(f"{escaped(str(folder))}: {size / 1e6:.1f} MB. To look at it, serve the folder:")
+    click.echo(f"  python3 -m http.server --directory {shlex.quote(escaped(str(folder)))}")
 
 
-def _write_kit(bundle: Path, platform: str, python: str, out: Path) -> None:
+def _write_kit(
+    bundle: Path, platform: str, python: str, out: Path, trusted: list[str] | None
+) -> None:
     from exporters.offline_kit import write_kit
 
-    written = write_kit(bundle, out, platform, python)
+    written = write_kit(bundle, out, platform, python, trusted)
     screen = console()
     screen.print(
         f"{escape(str(written.folder))}: {len(written.wheels)} wheels, "

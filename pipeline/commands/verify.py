@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.markup import escape
 
-from .terminal import console, plain_errors
+from .terminal import TRUSTED_KEY, console, plain_errors, trusted_keys
 
 
 @click.command()
@@ -33,6 +33,7 @@ from .terminal import console, plain_errors
     help="Where verify.json and verify.html go. Default: the folder verify beside the bundle.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@TRUSTED_KEY
 def verify(
     bundle: Path,
     names: tuple[str, ...],
@@ -41,6 +42,7 @@ def verify(
     full: bool,
     out: Path | None,
     as_json: bool,
+    keys: tuple[str, ...],
 ) -> None:
     """Run BUNDLE on every target that is set up and compare each with this machine: quantized
     tensors bit by bit, probabilities, answers. Fails when one answers otherwise than promised."""
@@ -51,7 +53,10 @@ def verify(
 
     out = bundle.resolve().parent / "verify" if out is None else out
     wanted = tuple(name for text in names for name in text.split(",") if name)
-    request = Request(bundle, out, select(wanted), data, images, full)
+    trusted = trusted_keys(keys)
+    request = Request(
+        bundle, out, select(wanted), data, images, full, None if trusted is None else tuple(trusted)
+    )
     screen = console()
     with plain_errors(), ConsoleObserver(screen).watching() as observer:
         found = verify(

@@ -15,6 +15,7 @@ import numpy as np
 from pipeline.datasets.image_files import SUFFIXES, note_files, some, walk
 from pipeline.datasets.image_list import NO_SPLIT, SPLIT_WORDS, ImageList, LeftOut
 from pipeline.errors import DataError
+from runtime.plain_text import hidden_character
 
 
 def read_class_folders(root: Path, labels: Sequence[str] | None = None) -> ImageList:
@@ -97,9 +98,21 @@ def _class_names(
             f"{root} has {classes}; expected a sub-folder of images for each of two or more. "
             "Labels that are in a CSV file are given with data.label_file (pipeline init --labels)."
         )
+    for name in found:
+        check_shown(f"{root}: the folder", name)
     if labels is None:
         return found
     return check_names("data.labels", labels, found)
+
+
+def check_shown(what: str, name: str) -> None:
+    """Refuse a label that no bundle may hold, since it would not be printed as it is; raises
+    DataError."""
+    if hidden := hidden_character(name):
+        raise DataError(
+            f"{what} {name!r} has {hidden}, a control or invisible character; expected a name that "
+            "shows what it is. Rename it."
+        )
 
 
 def check_names(key: str, wanted: Sequence[str], found: Sequence[str]) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import DataError
+from runtime.regular_file import open_regular
 
 _UNSIGNED_BYTE = 0x08  # the only type that images and labels have
 
@@ -98,8 +99,9 @@ def check_labels(path: Path, values: NDArray[np.uint8], labels: int) -> None:
 def _uncompressed(path: Path) -> bytes:
     try:
         if path.suffix != ".gz":
-            return path.read_bytes()
-        with gzip.open(path) as file:
+            with open_regular(path) as file:
+                return file.read()
+        with open_regular(path) as packed, gzip.open(packed) as file:
             return file.read()
     except (EOFError, zlib.error, gzip.BadGzipFile) as exc:
         raise DataError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,10 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.datasets.class_folders import check_names
+from pipeline.datasets.class_folders import check_names, check_shown
 from pipeline.datasets.image_files import SUFFIXES, Files, note_files, some, walk
 from pipeline.datasets.image_list import LEFT_OUT_NAME, NO_SPLIT, SPLIT_WORDS, ImageList, LeftOut
 from pipeline.errors import DataError
+from runtime.regular_file import open_regular
 
 FILE_COLUMNS = (
     "file", "filename", "file_name", "image", "image_id", "image_path", "img", "path", "filepath",
@@ -107,7 +109,10 @@ def read_label_file(root: Path, path: Path, columns: Columns = Columns()) -> Ima
 
 def _read(path: Path, files: Files) -> _Table:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:  # a byte order mark is no name
+        with (
+            open_regular(path) as data,
+            io.TextIOWrapper(data, encoding="utf-8-sig", newline="") as file,  # a mark is no name
+        ):
             first = file.readline()
             file.seek(0)
             delimiter = max(_DELIMITERS, key=first.count)
@@ -245,6 +250,7 @@ def _classes(
                 f"{table.path}, line {line}: no {table.header[column]}; expected a class. Fill it "
                 "in, or take the row out."
             )
+        check_shown(f"{table.path}, line {line}: the {table.header[column]}", cells[column])
     found = sorted({cells[column] for _, cells in rows}, key=_numbers_first)
     if len(found) < 2:
         raise DataError(
@@ -266,6 +272,8 @@ def _attributes(
     table: _Table, chosen: Sequence[int], rows: Sequence[tuple[int, list[str]]]
 ) -> tuple[NDArray[Any], tuple[str, ...]]:
     names = tuple(table.header[i] for i in chosen)
+    for name in names:
+        check_shown(f"{table.path}: the column", name)
     values = np.empty((len(rows), len(chosen)), np.uint8)
     for row, (line, cells) in enumerate(rows):
         for column, index in enumerate(chosen):

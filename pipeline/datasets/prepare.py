@@ -11,6 +11,7 @@ from pipeline.datasets.arrays import INFO_NAME, DatasetInfo, write_info
 from pipeline.datasets.arrays_from_celeba import arrays_from_celeba
 from pipeline.datasets.arrays_from_idx import arrays_from_idx
 from pipeline.datasets.arrays_from_images import arrays_from_images
+from pipeline.datasets.class_folders import check_shown
 from pipeline.datasets.job import Job
 from pipeline.datasets.locate import source_state
 from pipeline.errors import StoreError
@@ -50,6 +51,8 @@ def prepare(
     job = Job(options, preprocess, preprocess_onnx, seed, folder, on_step, note, workers)
     try:
         info = _SOURCES[options.kind](job)
+        for label in info.labels:
+            check_shown("the label", label)
         job.write_left_out()
         write_info(folder, info)
     except OSError as exc:

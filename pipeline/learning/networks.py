@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import RecipeError
 from pipeline.recipe import Activation, Conv, Dropout, Layer, Linear, NetworkOptions, Pool
+from runtime.regular_file import open_regular
 from runtime.spec import ModelSpec
 
 from .edge import edge_network, merge
@@ -281,7 +282,8 @@ def _from_torchvision(name: str, weights: str | None, spec: ModelSpec) -> nn.Mod
 def _take_weights(body: nn.Module, file: Path, name: str) -> None:
     """Load all weights but those of a classifier of another size; raises RecipeError."""
     try:
-        found: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+        with open_regular(file) as stream:
+            found: dict[str, Tensor] = torch.load(stream, map_location="cpu", weights_only=True)
         if name in _WITH_AUXILIARY_HEADS:  # published files hold them, for training alone
             found = {k: v for k, v in found.items() if not k.startswith(_AUXILIARY_HEADS)}
         shapes = {key: tuple(value.shape) for key, value in found.items()}

@@ -36,6 +36,7 @@ from .data import (
     VariantReport,
 )
 from .images import Answers, flips, worst_images
+from .places import without_places
 from .search_data import SearchReport
 
 Reports = Mapping[str, Mapping[str, Any]]
@@ -72,7 +73,9 @@ def assemble(recipe: Recipe, reports: Reports, folders: Mapping[str, Path]) -> R
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     int8 = report.int8
-    return report if int8 is None else replace(report, flips=flips(answers, int8.id))
+    if int8 is not None:
+        report = replace(report, flips=flips(answers, int8.id))
+    return without_places(report, recipe)
 
 
 def with_bundle(report: Report, bundle_id: str, size_bytes: int, file: str) -> Report:

@@ -3,6 +3,8 @@ what it must not be used for, in Markdown."""
 
 from __future__ import annotations
 
+from exporters.markdown import as_text
+
 from . import score_words, words
 from .data import Report, VariantReport
 
@@ -18,14 +20,17 @@ def model_card(report: Report) -> str:
         f"A {model.task} model of {model.parameters:,} parameters{_cost(report)}. Pixels in: uint8 "
         f"[N, {height}, {width}, {channels}]. Probabilities out: float32 [N, {len(model.labels)}].",
         "",
-        f"Labels: {', '.join(model.labels)}.",
+        f"Labels: {', '.join(map(as_text, model.labels))}.",
         "",
         "## Data",
         "",
-        f"{data.name}: " + ", ".join(f"{n:,} {split}" for split, n in data.counts.items()) + ". "
-        f"Licence of the data: {data.licence}. Licence of the weights: {model.licence}.",
+        f"{as_text(data.name)}: "
+        + ", ".join(f"{n:,} {split}" for split, n in data.counts.items())
+        + ". "
+        f"Licence of the data: {as_text(data.licence)}. Licence of the weights: "
+        f"{as_text(str(model.licence))}.",
         "",
-        *[f"- {note}" for note in data.notes],
+        *[f"- {as_text(note)}" for note in data.notes],
         "",
         "## Measured on the test split",
         "",
@@ -61,7 +66,7 @@ def _scores(report: Report) -> list[str]:
     return [
         f"| {report.scores.images if report.scores else 0:,} images, % | {heads} |",
         "|---" * (len(columns) + 1) + "|",
-        *[f"| {row.name} | " + " | ".join(_figures(row, columns)) + " |" for row in rows],
+        *[f"| {as_text(row.name)} | " + " | ".join(_figures(row, columns)) + " |" for row in rows],
         "",
         score_words.method(report),
         *([score_words.missing(report)] if score_words.missing(report) else []),

@@ -138,6 +138,8 @@ STAGE = Stage(
         "exporters/metrics.py",
         "runtime/cpu.py",
         "runtime/errors.py",
+        "runtime/plain_text.py",
+        "runtime/regular_file.py",
         "runtime/spec.py",
         "runtime/strict_json.py",
     ),

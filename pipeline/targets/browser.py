@@ -75,7 +75,10 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
     def _place(self) -> Path | None:
-        """The file behind a request, or None where it leads out of the three folders."""
+        """The file behind a request, or None where it leads out of the three folders, or comes
+        from a page under another name, to which this address was given."""
+        if self.headers.get("Host") != "{}:{}".format(*self.server.server_address[:2]):
+            return None
         if self.path == "/":
             return self.server.folders["job"] / "browser_job.html"
         top, _, rest = self.path.lstrip("/").partition("/")

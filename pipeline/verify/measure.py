@@ -43,12 +43,13 @@ class Request:
     data: Path | None = None
     images: int = 200
     full: bool = False
+    trusted_keys: tuple[str, ...] | None = None  # of which one must have signed the bundle
 
 
 def verify(request: Request, progress: Progress) -> Verification:
     """Run and compare; raises TargetError when this machine itself cannot answer, PredictorError
     for a bundle that is damaged, DataError."""
-    bundle = Bundle.open(request.bundle)
+    bundle = Bundle.open(request.bundle, request.trusted_keys)
     manifest, bundle_id = bundle.manifest, str(bundle.id)
     bundle.close()
     beside = request.bundle.resolve().parent

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -14,6 +16,10 @@ from urllib.parse import unquote, urlsplit
 from pipeline.errors import WebError
 
 HOST = "127.0.0.1"  # nobody else's: the page is for the one who started it
+# Under another name a page of somebody else's, whose address was changed to this machine's after it
+# was loaded ("DNS rebinding"), would read the answers.
+_NAMES = re.compile(r"(?:127\.0\.0\.1|localhost|\[::1\])(?::\d{1,5})?", re.ASCII | re.IGNORECASE)
+_PATIENCE_SECONDS = 30.0  # for a request, or for taking its answer; then the connection is closed
 _TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -44,8 +50,11 @@ class _Answer:
     is_packed: bool
 
 
-def create_server(files: Mapping[str, bytes], port: int) -> ThreadingHTTPServer:
-    """A server of ``files`` by path, index.html at the root; port 0 takes any free one.
+def create_server(
+    files: Mapping[str, bytes], port: int, patience_seconds: float = _PATIENCE_SECONDS
+) -> ThreadingHTTPServer:
+    """A server of ``files`` by path, index.html at the root; port 0 takes any free one. It answers
+    under the names of this machine alone, and waits for nobody longer than ``patience_seconds``.
 
     Run its ``serve_forever``. Raises WebError when the port is taken.
     """
@@ -54,6 +63,7 @@ def create_server(files: Mapping[str, bytes], port: int) -> ThreadingHTTPServer:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        timeout = patience_seconds
 
         def do_GET(self) -> None:
             self._send(with_body=True)
@@ -65,6 +75,9 @@ def create_server(files: Mapping[str, bytes], port: int) -> ThreadingHTTPServer:
             """Quiet: the page says what goes wrong."""
 
         def _send(self, with_body: bool) -> None:
+            if not _is_for_here(self.headers.get_all("Host") or []):
+                self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
+                return
             answer = answers.get(unquote(urlsplit(self.path).path))
             if answer is None:
                 self.send_error(HTTPStatus.NOT_FOUND)
@@ -92,12 +105,22 @@ def create_server(files: Mapping[str, bytes], port: int) -> ThreadingHTTPServer:
     class Server(ThreadingHTTPServer):
         daemon_threads = True  # an open connection does not hold up the end
 
+        def handle_error(self, request: object, client_address: object) -> None:
+            """Say nothing of a browser that went away or took too long."""
+            if not isinstance(sys.exc_info()[1], OSError):
+                super().handle_error(request, client_address)  # type: ignore[arg-type]
+
     try:
         return Server((HOST, port), Handler)
     except OSError as exc:
         raise WebError(
             f"port {port} cannot be had: {exc}. Name another one with --port, or 0 for any."
         ) from exc
+
+
+def _is_for_here(hosts: list[str]) -> bool:
+    """Whether a request names this machine, once, at any port: it may have been forwarded."""
+    return len(hosts) == 1 and _NAMES.fullmatch(hosts[0].strip()) is not None
 
 
 def packed_size(files: Mapping[str, bytes]) -> int:

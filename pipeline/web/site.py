@@ -3,12 +3,15 @@ bundle. It needs no other host and no server of its own: any that serves files w
 
 from __future__ import annotations
 
+import io
 import tempfile
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 
 from pipeline.errors import WebError
 from runtime import Bundle, PredictorError
+from runtime.bundle import read_file
 
 from . import onnxruntime_web
 
@@ -17,28 +20,31 @@ _MARK_TEXT = b"Written by pipeline package --web, which may replace this folder.
 _PAGE = (".html", ".css", ".js", ".mjs", ".svg", ".txt")
 
 
-def site_files(bundle: Path) -> dict[str, bytes]:
+def site_files(bundle: Path, trusted_keys: Iterable[str] | None = None) -> dict[str, bytes]:
     """Every file of the page by its path relative to index.html.
 
-    Raises WebError for a bundle that does not open, and when onnxruntime-web was not fetched.
+    With ``trusted_keys`` a bundle that none of them signed is refused; the page itself looks at no
+    signature. Raises WebError for a bundle that does not open, and when onnxruntime-web was not
+    fetched.
     """
-    _check(bundle)
+    data = _verified(bundle, trusted_keys)
     page = _files(resources.files("pipeline.web").joinpath("page"), _PAGE)
     runtime = _files(resources.files("runtime").joinpath("web"), (".mjs",))
     return {
         **page,
         **{f"runtime/{name}": data for name, data in runtime.items()},
         **{f"runtime/ort/{name}": data for name, data in onnxruntime_web.read().items()},
-        "bundle.zip": bundle.read_bytes(),
+        "bundle.zip": data,
     }
 
 
-def write_site(bundle: Path, folder: Path) -> int:
+def write_site(bundle: Path, folder: Path, trusted_keys: Iterable[str] | None = None) -> int:
     """Write the page into ``folder``, which is new, empty or an older page; returns its bytes.
 
-    Written aside and renamed, so the folder is never half a page. Raises WebError.
+    Written aside and renamed, so the folder is never half a page. ``trusted_keys`` as in
+    ``site_files``. Raises WebError.
     """
-    files = {**site_files(bundle), MARK: _MARK_TEXT}
+    files = {**site_files(bundle, trusted_keys), MARK: _MARK_TEXT}
     if folder.exists() and not _may_be_replaced(folder):
         raise WebError(
             f"{folder} exists and is no page of this command; expected a new or empty folder. "
@@ -64,11 +70,14 @@ def _may_be_replaced(folder: Path) -> bool:
     return folder.is_dir() and ((folder / MARK).is_file() or not any(folder.iterdir()))
 
 
-def _check(bundle: Path) -> None:
+def _verified(bundle: Path, trusted_keys: Iterable[str] | None) -> bytes:
+    """The bytes of the bundle, read once: those that were verified are those that are served."""
     try:
-        Bundle.open(bundle).close()
+        data = read_file(bundle)
+        Bundle(io.BytesIO(data), str(bundle), trusted_keys).close()
     except PredictorError as exc:
         raise WebError(str(exc)) from exc
+    return data
 
 
 def _files(folder: resources.abc.Traversable, endings: tuple[str, ...]) -> dict[str, bytes]:

@@ -11,14 +11,16 @@
 // │   └── VariantError          the variant that was asked for is not in the bundle
 // └── SelftestError       the golden samples do not come out as they were recorded
 
-/** Base of all errors of this module. */
+import { oneLine } from "./plain_text.mjs";
+
+/** Base of all errors of this module; the message is one line that can be shown as it is. */
 export class PredictorError extends Error {
   /**
    * @param {string} message
    * @param {{cause?: unknown}} [options]
    */
   constructor(message, options) {
-    super(message, options);
+    super(oneLine(message), options);
     this.name = new.target.name;
   }
 }

@@ -2,6 +2,7 @@
 // understand; hashing and reading members is bundle.mjs's. As runtime/manifest.py and spec.py.
 
 import { BundleFormatError, VariantError } from "./errors.mjs";
+import { hiddenCharacter } from "./plain_text.mjs";
 import { parse } from "./strict_json.mjs";
 
 export const SCHEMA_VERSION = 1;
@@ -120,6 +121,7 @@ export class Manifest {
       );
     }
     try {
+      checkTexts(data);
       const manifest = new Manifest({
         modelVersion: text(data.model_version, "model_version"),
         spec: spec(data.spec),
@@ -300,6 +302,29 @@ function provenance(value) {
     throw wrong(data.synthetic, "provenance.data.synthetic");
   }
   return found;
+}
+
+/**
+ * Throws when a string of the manifest, or a key, holds what does not show.
+ *
+ * @param {unknown} data
+ */
+function checkTexts(data) {
+  /** @type {[string, unknown][]} */
+  const waiting = [["", data]];
+  for (let next = waiting.pop(); next; next = waiting.pop()) {
+    const [place, value] = next;
+    const found = typeof value === "string" && hiddenCharacter(value);
+    if (found) {
+      throw new BundleFormatError(
+        `${MANIFEST_NAME}: ${place} has ${found}, a control or invisible character.`,
+      );
+    }
+    if (typeof value !== "object" || value === null) continue;
+    for (const [key, inner] of Object.entries(value)) {
+      waiting.push([`a key in ${place}`, key], [`${place}.${key}`, inner]);
+    }
+  }
 }
 
 /** @param {unknown} value @param {string} what */

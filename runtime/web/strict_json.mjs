@@ -4,6 +4,8 @@
 // A manifest has some dozens; one for every member that a bundle can have leaves as many for more.
 const MAX_BRACKETS = 2000;
 const MAX_DIGITS = 20; // of a whole number: beyond 64 bits
+// a string, or the rest of a text in which one is not closed, which is then refused
+const STRING = /"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?$)/gs;
 const TOKEN = /"(?:[^"\\]|\\.)*"|[{}[\]:,]|[^\s"{}[\]:,]+/gs;
 
 /**
@@ -15,7 +17,8 @@ const TOKEN = /"(?:[^"\\]|\\.)*"|[{}[\]:,]|[^\s"{}[\]:,]+/gs;
  */
 export function parse(bytes) {
   const text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
-  const brackets = text.match(/[[{]/g)?.length ?? 0;
+  const outside = text.replace(STRING, ""); // brackets in a string are text
+  const brackets = outside.match(/[[{]/g)?.length ?? 0;
   if (brackets > MAX_BRACKETS) {
     throw new Error(`${brackets} lists and objects; expected at most ${MAX_BRACKETS}`);
   }

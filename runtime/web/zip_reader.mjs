@@ -1,7 +1,7 @@
 // A zip that can be read in one way only, as runtime/BUNDLE.md asks and runtime/zip_reader.py does
 // it: members without a gap, the directory, the end record, and every local header says what the
-// directory says. Nothing is inflated beyond the size that the directory announces. Checksums are
-// not looked at: who opens a bundle compares hashes. Knows nothing of bundles or arrays.
+// directory says, and the checksum is that of the data. Nothing is inflated beyond the size that the
+// directory announces. Knows nothing of bundles or arrays.
 
 import { BundleFormatError, BundleIntegrityError } from "./errors.mjs";
 
@@ -20,6 +20,13 @@ const MAX_RATIO = 100; // deflate reaches 1032; text and weights stay below 20
 const [LOCAL_MARK, ENTRY_MARK, END_MARK] = [0x04034b50, 0x02014b50, 0x06054b50]; // little-endian
 const [LOCAL_BYTES, ENTRY_BYTES, END_BYTES, ZIP64_BYTES] = [30, 46, 22, 20];
 const IN_ZIP64 = 0xffffffff;
+const VERSIONS_NEEDED = [10, 20]; // 1.0 and 2.0, as writers of stored and deflated members say
+const ZIP64_NEEDED = 45; // 4.5, next to a zip64 field
+const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
+  let value = byte;
+  for (let bit = 0; bit < 8; bit += 1) value = value & 1 ? (value >>> 1) ^ 0xedb88320 : value >>> 1;
+  return value;
+});
 const NAME = /^[A-Za-z0-9_][A-Za-z0-9_.+-]*(?:\/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*$/;
 const RESERVED = /(?:^|\/)(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|\/|$)|\.(?:\/|$)/i;
 
@@ -32,7 +39,9 @@ const RESERVED = /(?:^|\/)(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|\/|$)|\.(?:\/|$)/
  * @property {number} packedBytes
  * @property {number} sizeBytes of what comes out
  * @property {number} headerAt of the local header, from the start of the file
- * @property {number[]} fields flags, method, time, date, checksum: as the local header has them
+ * @property {number[]} fields version needed, flags, method, time, date: as the local header has
+ *     them
+ * @property {number} checksum CRC-32 of what comes out; the local header has it, too
  */
 
 /** The members of a zip in memory, checked as the module says. */
@@ -74,17 +83,27 @@ export class ZipReader {
       throw this.#refusal(`${name} has ${member.sizeBytes} bytes; expected at most ${limitBytes}.`);
     }
     const packed = this.#bytes.subarray(start, start + member.packedBytes);
-    if (member.method === STORED) return packed;
-    try {
-      const bytes = await inflated(packed, member.sizeBytes);
-      await refuseWhatFollows(packed, member.sizeBytes);
-      return bytes;
-    } catch (cause) {
+    let bytes = packed;
+    if (member.method !== STORED) {
+      try {
+        bytes = await inflated(packed, member.sizeBytes);
+        await refuseWhatFollows(packed, member.sizeBytes);
+      } catch (cause) {
+        throw new BundleIntegrityError(
+          `${this.name}: ${name} cannot be read (${reasonOf(cause)}); the bundle is damaged.`,
+          { cause },
+        );
+      }
+    }
+    const found = crc32(bytes);
+    if (found !== member.checksum) {
       throw new BundleIntegrityError(
-        `${this.name}: ${name} cannot be read (${reasonOf(cause)}); the bundle is damaged.`,
-        { cause },
+        `${this.name}: ${name} has the checksum ${found.toString(16)}; expected ` +
+          `${member.checksum.toString(16)}, as its header says. The bundle is damaged or was ` +
+          "altered. Copy it again.",
       );
     }
+    return bytes;
   }
 
   /** @returns {{rows: Member[], directoryAt: number}} */
@@ -135,7 +154,8 @@ export class ZipReader {
         packedBytes: this.#uint32(at + 20),
         sizeBytes: this.#uint32(at + 24),
         headerAt: this.#uint32(at + 42),
-        fields: this.#localFields(at + 8),
+        fields: this.#localFields(at + 6),
+        checksum: this.#uint32(at + 16),
       });
       at = nameEnd;
     }
@@ -239,6 +259,7 @@ export class ZipReader {
     const extraBytes = isWhole ? this.#uint16(at + 28) : 0;
     let sizes = isWhole ? [this.#uint32(at + 18), this.#uint32(at + 22)] : [];
     const isNumPy = extraBytes === ZIP64_BYTES && sizes.every((size) => size === IN_ZIP64);
+    const known = isNumPy ? [...VERSIONS_NEEDED, ZIP64_NEEDED] : VERSIONS_NEEDED;
     if (isNumPy && at + length + ZIP64_BYTES <= this.#bytes.length) {
       sizes = this.#zip64Sizes(at + length);
     } else if (extraBytes) {
@@ -247,13 +268,15 @@ export class ZipReader {
     const says = isWhole && [
       latin1(this.#bytes.subarray(at + LOCAL_BYTES, at + length)),
       this.#uint16(at + 26),
-      ...this.#localFields(at + 6),
+      ...this.#localFields(at + 4),
+      this.#uint32(at + 14),
       ...sizes,
     ];
     const expected = [
       member.name,
       member.name.length,
       ...member.fields,
+      member.checksum,
       member.packedBytes,
       member.sizeBytes,
     ];
@@ -261,6 +284,11 @@ export class ZipReader {
       throw this.#refusal(
         `${member.name} has another name, size, method or flag in its own header than in the ` +
           "zip's directory; the bundle is damaged or was altered. Copy it again.",
+      );
+    }
+    if (!known.includes(member.fields[0] ?? 0)) {
+      throw this.#refusal(
+        `${member.name} needs version ${member.fields[0]} of the zip format; expected 10 or 20.`,
       );
     }
     return length + extraBytes;
@@ -281,12 +309,12 @@ export class ZipReader {
   }
 
   /**
-   * Flags, method, time, date and checksum, which stand side by side in both kinds of header.
+   * Version needed, flags, method, time and date, side by side in both kinds of header.
    *
    * @param {number} at
    */
   #localFields(at) {
-    return [...[0, 2, 4, 6].map((field) => this.#uint16(at + field)), this.#uint32(at + 8)];
+    return [0, 2, 4, 6, 8].map((field) => this.#uint16(at + field));
   }
 
   /** What a file without an end record at its end is. */
@@ -381,6 +409,13 @@ async function refuseWhatFollows(packed, sizeBytes) {
     () => false,
   );
   if (isWhole) throw new Error(`its deflated data does not end with ${sizeBytes} bytes`);
+}
+
+/** @param {Uint8Array} bytes @returns {number} CRC-32, as zip and zlib have it */
+function crc32(bytes) {
+  let value = 0xffffffff;
+  for (const byte of bytes) value = (CRC_TABLE[(value ^ byte) & 0xff] ?? 0) ^ (value >>> 8);
+  return (value ^ 0xffffffff) >>> 0;
 }
 
 /**

@@ -33,6 +33,7 @@ from runtime import (
     BundleError,
     BundleFormatError,
     BundleIntegrityError,
+    InputError,
     Predictor,
     PredictorError,
     SelftestError,
@@ -396,6 +397,20 @@ ZIPS = (
         "has 1001 members",
     ),
     Attack(
+        "another checksum",
+        "Four bytes for each member that no hash covers; other readers refuse the file.",
+        lambda: changed("golden.npz", crc=0x600DF00D),
+        BundleIntegrityError,
+        r"golden\.npz has the checksum .*expected 600df00d",
+    ),
+    Attack(
+        "a later version of zip needed",
+        "Two bytes for each member that no hash covers; other readers refuse the file.",
+        lambda: changed("golden.npz", needed=0x1234),
+        BundleFormatError,
+        r"golden\.npz needs version 4660 of the zip format; expected 10 or 20",
+    ),
+    Attack(
         "cut in the middle",
         "A download that stopped.",
         lambda: plain()[: len(plain()) // 2],
@@ -565,6 +580,71 @@ def _manifest(
 def _text(name: str, why: str, old: str, new: str, message: str) -> Attack:
     return Attack(name, why, text_with(old, new), BundleFormatError, message)
 
+
+def _hidden(name: str, why: str, edit: Callable[[dict[str, Any]], object], shown: str) -> Attack:
+    return _manifest(f"hidden: {name}", why, edit, f"{shown}, a control or invisible")
+
+
+def _label(manifest: dict[str, Any], text: str) -> None:
+    manifest["spec"]["labels"][0] = text
+
+
+HIDDEN = (
+    _hidden(
+        "an escape sequence in a label",
+        "Clears the terminal that prints the answer, or types into it.",
+        lambda m: _label(m, "ok\x1b[2J"),
+        r"spec\.labels\[0\] has U\+001B",
+    ),
+    _hidden(
+        "a line break in a label",
+        "One answer becomes two lines of a log.",
+        lambda m: _label(m, "cat\nerror: all is lost"),
+        r"spec\.labels\[0\] has U\+000A",
+    ),
+    _hidden(
+        "a label that is turned around",
+        "Reads as another word than it is compared by.",
+        lambda m: _label(m, "\u202etac"),
+        r"spec\.labels\[0\] has U\+202E",
+    ),
+    _hidden(
+        "two labels that look the same",
+        "A zero-width space makes them distinct.",
+        lambda m: _label(m, m["spec"]["labels"][1] + "\u200b"),
+        r"spec\.labels\[0\] has U\+200B",
+    ),
+    _hidden(
+        "a control of eight bits in a version",
+        "CSI in one byte, which filters for ESC let pass.",
+        lambda m: m.update(model_version="1.0\x9b2J"),
+        r"model_version has U\+009B",
+    ),
+    _hidden(
+        "a line separator in a reason",
+        "Splits lines for Python's splitlines and for JavaScript.",
+        lambda m: m["defaults"][0].update(reason="fast\u2028error: none"),
+        r"defaults\[0\]\.reason has U\+2028",
+    ),
+    _hidden(
+        "a header of packages in a licence",
+        "A carriage return ends the line in a wheel's metadata: the next one chooses a package.",
+        lambda m: m["provenance"].update(licence="MIT\rRequires-Dist: evil"),
+        r"provenance\.licence has U\+000D",
+    ),
+    _hidden(
+        "a key of tags",
+        "Invisible letters, also where nobody looks.",
+        lambda m: m["provenance"].update({"a": [{"note\U000e0041": 1}]}),
+        r"a key .*has U\+E0041|the key .*has U\+E0041",
+    ),
+    _hidden(
+        "a tab in the model's name",
+        "Moves what follows out of sight.",
+        lambda m: m["spec"].update(name="digits\t"),
+        r"spec\.name has U\+0009",
+    ),
+)
 
 NOISE = np.random.default_rng(0).bytes(2 << 20)
 VERSION = '"model_version": "1.2.3"'
@@ -1166,12 +1246,15 @@ GOLDEN = (
 def signed(
     signature: Callable[[bytes], bytes | None],
     edit: Callable[[dict[str, Any]], object] = lambda manifest: None,
+    **others: bytes,
 ) -> bytes:
-    """A bundle with what ``signature`` makes of the manifest before ``edit``."""
+    """A bundle with what ``signature`` makes of the manifest before ``edit``; ``others`` are
+    members in the place of those of the same name."""
     made = signature(dict(_members())["manifest.json"])
     members = forged(edit, {}, packed=False) if edit(_scratch()) != () else dict(_members())
     if made is not None:
         members["manifest.sig"] = made
+    members.update(others)
     return zips.write(zips.entries(members))
 
 
@@ -1206,7 +1289,68 @@ def _signature(
     )
 
 
+def weakly_signed(key: bytes, signature: bytes) -> Attack:
+    """The signature of nobody, under a key of small order."""
+    return Attack(
+        f"signature: a weak key, {key.hex()[:4]}...{key.hex()[-2:]}",
+        "Under it the same 64 bytes hold for every manifest, or for one in a few.",
+        lambda: signed(lambda text: signature),
+        InputError,
+        "is a weak public key",
+        lambda: signed(lambda text: KEY.sign(DOMAIN + text), _unchanged),
+        (key_text(key),),
+    )
+
+
+def freely(name: str, why: str, field: str, **changes: Any) -> Attack:
+    """A signed bundle of which a header was changed, in all places alike."""
+
+    def evil() -> bytes:
+        members = dict(_members())
+        signature = KEY.sign(DOMAIN + members["manifest.json"])
+        rows = zips.entries({**members, "manifest.sig": signature})
+        rows = [replace(r, **changes) if r.name == b"golden.npz" else r for r in rows]
+        return zips.write(rows)
+
+    return Attack(f"signature: {name}", why, evil, BundleFormatError, field, well_signed, TRUSTED)
+
+
+WEAK_KEYS = (
+    bytes(32),  # y = 0, of order 4
+    b"\x01" + bytes(31),  # the neutral element
+    b"\x01" + bytes(30) + b"\x80",  # the same with a sign
+    b"\xec" + b"\xff" * 30 + b"\x7f",  # y = -1, of order 2
+    b"\xed" + b"\xff" * 30 + b"\x7f",  # y = p, a second way to write 0
+    b"\xee" + b"\xff" * 31,  # y = p + 1, a second way to write 1
+    bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"),  # of order 8
+    bytes.fromhex("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa"),  # likewise
+)
+FREE = (
+    freely("another time", "Eight bytes for each member.", "has the time 0x1", time=(1, 33)),
+    freely("another date", "The same.", "has the date 0x22", time=(0, 34)),
+    freely("made by another system", "The same.", "version made by 0x14", made_by=20),
+    freely("an older version needed", "The same.", "version needed 0xa", needed=10),
+    freely("another mode", "The same.", "external attributes", attributes=0o100755 << 16),
+    freely("called text", "The same.", "internal attributes 0x1", internal=1),
+    freely("a flag without a meaning", "The same.", "has the flags 0x800", flags=0x800),
+    freely("deflated", "One content, and as many streams as one likes.", "method", method=DEFLATED),
+    Attack(
+        "signature: a file name behind the hash",
+        "Free text, which sha256sum reads as the name of a file.",
+        lambda: signed(
+            lambda text: KEY.sign(DOMAIN + text),
+            _unchanged,
+            **{"manifest.sha256": dict(_members())["manifest.sha256"][:64] + b"  manifest.json\n"},
+        ),
+        BundleFormatError,
+        r"manifest\.sha256 has more than 64 digits and a line feed",
+        well_signed,
+        TRUSTED,
+    ),
+)
 SIGNATURES = (
+    *FREE,
+    *(weakly_signed(key, b"\x01" + bytes(63)) for key in WEAK_KEYS),
     _signature("none", "All hashes fit; anyone can do that.", lambda t: None, "is not signed"),
     _signature("another key's", "Signed, by somebody.", lambda t: OTHER_KEY.sign(DOMAIN + t)),
     _signature(
@@ -1260,7 +1404,7 @@ def _malleable(signature: bytes) -> bytes:
     return signature[:32] + s.to_bytes(32, "little")
 
 
-ATTACKS = (*ZIPS, *NAMES, *MANIFESTS, *MODELS, *GOLDEN, *SIGNATURES)
+ATTACKS = (*ZIPS, *NAMES, *MANIFESTS, *HIDDEN, *MODELS, *GOLDEN, *SIGNATURES)
 
 
 def main() -> int:

@@ -31,6 +31,11 @@ class Entry:
     offset: int | None = None  # in the directory
     after: bytes = b""  # behind the data
     packed: bytes | None = None  # other bytes than those that the method gives
+    crc: int | None = None  # in both headers
+    needed: int = 20  # version, in both headers
+    made_by: int = 0x0314
+    time: tuple[int, int] = (0, 33)  # and date, in both headers
+    internal: int = 0  # attributes
 
     def packed_data(self) -> bytes:
         if self.packed is not None:
@@ -63,21 +68,22 @@ def write(
         packed = row.packed_data()
         size = len(row.data) if row.size is None else row.size
         packed_size = len(packed) if row.packed_size is None else row.packed_size
-        crc = zlib.crc32(row.data)
+        crc = zlib.crc32(row.data) if row.crc is None else row.crc
         offset = len(body) if row.offset is None else row.offset
         local_name = row.name if row.local_name is None else row.local_name
         body += struct.pack(
             "<4s5H3L2H",
-            *(b"PK\x03\x04", 20, row.flags if row.local_flags is None else row.local_flags),
-            *(row.method if row.local_method is None else row.local_method, 0, 33, crc),
+            *(b"PK\x03\x04", row.needed, row.flags if row.local_flags is None else row.local_flags),
+            *(row.method if row.local_method is None else row.local_method, *row.time, crc),
             *(packed_size, size if row.local_size is None else row.local_size),
             *(len(local_name), len(row.local_extra)),
         )
         body += local_name + row.local_extra + packed + row.after
         directory += struct.pack(
             "<4s6H3L5H2L",
-            *(b"PK\x01\x02", 0x0314, 20, row.flags, row.method, 0, 33, crc, packed_size, size),
-            *(len(row.name), len(row.extra), len(row.comment), 0, 0, row.attributes, offset),
+            *(b"PK\x01\x02", row.made_by, row.needed, row.flags, row.method, *row.time, crc),
+            *(packed_size, size, len(row.name), len(row.extra), len(row.comment), 0, row.internal),
+            *(row.attributes, offset),
         )
         directory += row.name + row.extra + row.comment
     body += between

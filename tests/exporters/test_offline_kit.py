@@ -5,26 +5,34 @@ namespace that is empty."""
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from exporters import device_wheels
+from exporters.archive import zip_bytes
 from exporters.device_wheels import for_device
 from exporters.errors import PackageError
 from exporters.offline_kit import Kit, write_kit
+from exporters.signing import generate_key, sign_bundle
 from pipeline.cli import cli
-from pipeline.errors import TargetError
+from pipeline.errors import TargetError, WebError
 from pipeline.targets import launch
 from pipeline.targets import table as targets
 from pipeline.targets.constrained import no_network
 from pipeline.targets.install import install
+from pipeline.web.site import site_files
+from runtime import PredictorError, SignatureError
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -65,6 +73,91 @@ def test_a_kit_that_cannot_be_made_leaves_the_old_one(
         write_kit(digits_bundle, tmp_path, "arm64", "3.11")
     assert (old / "install.sh").read_text() == "the old one"
     assert [path.name for path in tmp_path.iterdir()] == [old.name]
+
+
+@pytest.fixture
+def no_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pip brings nothing but itself, so that a kit is made without a network."""
+    code = (
+        "import pathlib, sys; folder = sys.argv[sys.argv.index('-d') + 1]; "
+        "pathlib.Path(folder, 'pip-1.0-py3-none-any.whl').write_bytes(b'')"
+    )
+    monkeypatch.setattr(device_wheels, "PIP", (sys.executable, "-c", code))
+
+
+def forged(bundle: Path, folder: Path, edit: Callable[[dict[str, Any]], object]) -> Path:
+    """The bundle with its manifest edited and all hashes made to fit, as anybody can."""
+    with zipfile.ZipFile(bundle) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    manifest = json.loads(members["manifest.json"])
+    edit(manifest)
+    text = json.dumps(manifest).encode()
+    members |= {
+        "manifest.json": text,
+        "manifest.sha256": hashlib.sha256(text).hexdigest().encode() + b"\n",
+    }
+    path = folder / "forged.zip"
+    path.write_bytes(zip_bytes(members))
+    return path
+
+
+FORGERIES: tuple[Callable[[dict[str, Any]], object], ...] = (
+    lambda m: m["provenance"].update(licence="MIT\rRequires-Dist: evil"),
+    lambda m: m["provenance"].update(licence="MIT\u2028Requires-Dist: evil"),
+    lambda m: m["provenance"].update(recipe={"description": "a\rRequires-Dist: evil"}),
+    lambda m: m.update(model_version="1.0'; touch evil; '"),
+    lambda m: m.update(model_version="1/../../../evil"),
+    lambda m: m["spec"].update(name="x'; touch evil; '"),
+    lambda m: m["spec"].update(name="../evil"),
+    lambda m: m.update(model_version="1.0\n"),
+)
+
+
+@pytest.mark.parametrize("edit", FORGERIES)
+def test_a_forged_bundle_chooses_neither_packages_nor_paths_nor_commands(
+    edit: Callable[[dict[str, Any]], object], digits_bundle: Path, tmp_path: Path, no_index: None
+) -> None:
+    evil = forged(digits_bundle, tmp_path, edit)
+    out = tmp_path / "deep" / "kit"
+    with pytest.raises((PackageError, PredictorError)):
+        write_kit(evil, out, "arm64", "3.11")
+    assert sorted(path.name for path in tmp_path.rglob("*")) in (
+        ["forged.zip"],
+        ["deep", "forged.zip", "kit"],
+    )
+
+
+def test_a_kit_says_what_its_wheel_requires_and_runs_one_command(
+    digits_bundle: Path, tmp_path: Path, no_index: None
+) -> None:
+    odd = forged(digits_bundle, tmp_path, lambda m: m["provenance"].update(licence="MIT $(x) '`"))
+    kit = write_kit(odd, tmp_path / "kit", "arm64", "3.11")
+    assert kit.wheels == ("edgeproof_digits-1.0.0-py3-none-any.whl", "pip-1.0-py3-none-any.whl")
+    script = (kit.folder / "install.sh").read_text()
+    assert script.endswith(""" "$@" 'edgeproof-digits[cpu]==1.0.0'\n""") and "MIT" not in script
+
+
+def test_kit_and_page_take_trusted_keys(
+    digits_bundle: Path, tmp_path: Path, no_index: None
+) -> None:
+    key, other = (generate_key(tmp_path / name) for name in ("key", "other"))
+    bundle = Path(shutil.copy(digits_bundle, tmp_path / "bundle.zip"))
+    with pytest.raises(SignatureError, match="is not signed"):
+        write_kit(bundle, tmp_path / "kit", "arm64", "3.11", [key])
+    with pytest.raises(WebError, match="is not signed"):
+        site_files(bundle, [key])
+    sign_bundle(bundle, tmp_path / "key")
+    assert write_kit(bundle, tmp_path / "kit", "arm64", "3.11", iter([other, key])).wheels
+    words = ["package", str(bundle), "--kit", "arm64", "--out", str(tmp_path / "kit2")]
+    done = CliRunner().invoke(cli, [*words, "--trusted-key", other])
+    assert done.exit_code == 1 and "none of the 1 trusted keys" in done.output
+    done = CliRunner().invoke(cli, [*words, "--trusted-key", str(tmp_path / "key.pub")])
+    assert done.exit_code == 0, done.output
+    for verb in ("selftest", "inspect", "demo", "verify"):
+        done = CliRunner().invoke(cli, [verb, str(bundle), "--trusted-key", other])
+        assert done.exit_code == 1, verb
+    done = CliRunner().invoke(cli, ["selftest", str(bundle), "--trusted-key", key])
+    assert done.exit_code == 0, done.output
 
 
 def test_the_command_wants_to_know_what_to_write(digits_bundle: Path) -> None:

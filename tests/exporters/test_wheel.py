@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import csv
 import hashlib
@@ -10,6 +11,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from email import message_from_string
 from pathlib import Path
 
 import pytest
@@ -130,6 +132,40 @@ def test_it_answers_at_the_prompt(digits_bundle: Path, tmp_path: Path) -> None:
     assert "SLOT BUNDLE" in slot  # another one than the wheel's
 
 
+SUMMARIES = (
+    r"Reads \digits\N and ends in \\",
+    'Says "digits"',
+    "=?utf-8?q?a=0ARequires-Dist:_evil?=",
+    "Lies ziffern, größer als 目: {x} %s " + "w" * 200,
+    "Requires-Dist: evil",
+)
+
+
+@pytest.mark.parametrize("summary", SUMMARIES)
+def test_any_line_of_text_comes_out_as_it_went_in(
+    summary: str, digits_bundle: Path, tmp_path: Path
+) -> None:
+    wheel = make(tmp_path, digits_bundle, summary=summary, licence=f"L {summary}")
+    with zipfile.ZipFile(wheel) as archive:
+        text = archive.read("edgeproof_digits_small-1.2.0.dist-info/METADATA").decode()
+        module = ast.parse(archive.read("edgeproof_digits_small/__init__.py"))
+    found = message_from_string(text)
+    assert found["Summary"] == summary
+    assert found["License"] == f"L {summary} (model), Apache-2.0 (runtime)"
+    assert [name.split(">")[0] for name in found.get_all("Requires-Dist", [])] == [
+        *("numpy", "onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "cryptography"),
+    ]
+    assert str(ast.get_docstring(module)).startswith(f"{summary}\n")
+
+
+def test_what_a_summary_marks_up_is_text_in_the_readme(digits_bundle: Path, tmp_path: Path) -> None:
+    wheel = make(tmp_path, digits_bundle, summary="[free](https://evil) <script>x</script> a_b")
+    with zipfile.ZipFile(wheel) as archive:
+        text = archive.read("edgeproof_digits_small-1.2.0.dist-info/METADATA").decode()
+    body = message_from_string(text).get_payload()
+    assert r"\[free\](https://evil) \<script\>x\</script\> a_b" in body
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -140,6 +176,13 @@ def test_it_answers_at_the_prompt(digits_bundle: Path, tmp_path: Path) -> None:
         ({"summary": ""}, "expected one line each"),
         ({"summary": 'a """ b'}, "expected one line each"),
         ({"licence": "a\nRequires-Dist: evil"}, "expected one line each"),
+        ({"licence": "a\rRequires-Dist: evil"}, "expected one line each"),
+        ({"licence": "a\vRequires-Dist: evil"}, "expected one line each"),
+        ({"summary": "a\x85Requires-Dist: evil"}, "expected one line each"),
+        ({"summary": "a\u2028Requires-Dist: evil"}, "expected one line each"),
+        ({"summary": "\u202eslatigid"}, "expected one line each"),
+        ({"summary": "a\0b"}, "expected one line each"),
+        ({"version": "\u0661.0"}, "model version"),
     ],
 )
 def test_refusals(

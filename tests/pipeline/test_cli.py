@@ -13,6 +13,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from pipeline.errors import GateError
 from pipeline.recipe import shipped_names
 from pipeline.stage import Context
 
+ROOT = Path(cli.__file__).parents[1]
 STAGES = ("data", "train", "export", "quantize", "validate", "benchmark", "package")
 SMALL = """
 name = "{name}"
@@ -434,6 +436,24 @@ def test_one_command_makes_everything(finished: Finished) -> None:
     report = json.loads((finished.results / "report.json").read_text(encoding="utf-8"))
     assert report["model"]["name"] == "tiny"
     assert "</html>" in (finished.results / "report.html").read_text(encoding="utf-8")
+
+
+def test_nothing_that_leaves_the_machine_says_where_it_was_made(finished: Finished) -> None:
+    """Neither the folders of images, artifacts and sources nor the home of the user: in no member
+    of the bundle and the wheel, and in no report."""
+    names = ("report.json", "report.html")
+    files = {name: (finished.results / name).read_bytes() for name in names}
+    (wheel,) = (finished.results / "dist").iterdir()
+    for path in (finished.results / "bundle.zip", wheel):
+        with zipfile.ZipFile(path) as archive:
+            files |= {f"{path.name}/{name}": archive.read(name) for name in archive.namelist()}
+    places = {str(finished.folder), str(ROOT), sys.prefix, tempfile.gettempdir(), str(Path.home())}
+    for name, data in files.items():
+        for place in places:
+            assert len(place) < 3 or f"{place}/".encode() not in data, (name, place)
+            assert f'{place}"'.encode() not in data, (name, place)
+    manifest = json.loads(files["bundle.zip/manifest.json"])
+    assert manifest["provenance"]["recipe"]["data"]["root"] == finished.folder.name
 
 
 def test_a_second_run_does_nothing_and_is_quick(finished: Finished) -> None:

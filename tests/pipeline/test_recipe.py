@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import RecipeError
 from pipeline.recipe import load, shipped_names
+from pipeline.teacher import teachers_of
 
 GOOD = """
 name = "tiny"
@@ -96,6 +98,60 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("name = ")
     with pytest.raises(RecipeError, match="is not TOML"):
         load(str(tmp_path / "bad.toml"))
+
+
+HOSTILE = {
+    "a number of 5,000 digits": (f"seed = {'9' * 5000}", "is not TOML"),
+    "20,000 digits in base 16": (f"seed = 0x{'F' * 20000}", "seed is a number of 80000 bits"),
+    "a number beyond 64 bits": ("train.batch_size = 9223372036854775808", "of 64 bits"),
+    "3,000 brackets": (f"network.layers = {'[' * 3000}{']' * 3000}", "nested too deeply"),
+    "3,000 open brackets": (f"seed = {'[' * 3000}", "nested too deeply|is not TOML"),
+    "3,000 tables": (f"seed = {'{a = ' * 3000}1{'}' * 3000}", "nested too deeply"),
+    "a key of 3,000 parts": (f"{'.'.join(['a'] * 3000)} = 1", "nested too deeply"),
+    "100 brackets": (f"seed = {'[' * 100}{']' * 100}", "nested too deeply"),
+    "an escape": (r'description = "a\u001b[2J"', r"description has U\+001B"),
+    "two lines": (r'package.licence = "MIT\r\nX"', r"package\.licence has U\+000D"),
+    "turned around": (r'data.labels = ["a", "\u202eb"]', r"data\.labels\.1 has U\+202E"),
+    "a key that hides": (r'"a\u200b" = 1', r"the key .* has U\+200B"),
+    "a null": (r'data.root = "a\u0000b"', r"data\.root has U\+0000"),
+    "a long value": (f'train.threads = "{"x" * 5000}"', r"train\.threads = 'x{199}\.\.\.: Input"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_would_take_the_reader_down_is_a_plain_error(name: str, file: Path) -> None:
+    line, message = HOSTILE[name]
+    section, _, rest = line.partition(".")
+    if section in ("train", "data"):
+        file.write_text(GOOD.replace(f"[{section}]", f"[{section}]\n{rest}"))
+    else:
+        file.write_text(f"{line}\n{GOOD}")
+    with pytest.raises(RecipeError, match=message) as caught:
+        load(str(file))
+    assert len(str(caught.value)) < 1000
+    key, _, value = line.partition(" = ")
+    file.write_text(GOOD)
+    with pytest.raises(RecipeError) as caught:
+        load(str(file), [f"{key}={value}"])
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="not run: there are no pipes and devices")
+def test_only_files_of_some_size_are_read_as_recipes(tmp_path: Path, file: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.toml")
+    (tmp_path / "large.toml").write_text("#" * (1 << 20) + GOOD)
+    (tmp_path / "folder.toml").mkdir()
+    for path, message in (
+        ("/dev/zero", "it is a device"),
+        (tmp_path / "pipe.toml", "it is a pipe"),
+        (tmp_path / "folder.toml", "it is a directory"),
+        (tmp_path / "large.toml", "more than 1,048,576 bytes"),
+        (f"{tmp_path}/a\0b.toml", "cannot be read"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            load(str(path))
+    with pytest.raises(RecipeError, match="it is a device"):
+        teachers_of(load(str(file), ["distill.teacher=/dev/zero"]))
 
 
 def test_a_baseline_is_another_recipe(file: Path) -> None:

@@ -455,6 +455,54 @@ def test_what_only_an_unfinished_run_needs_is_there_until_it_counts_as_finished(
     assert not (runner.store.folder("one") / "state.txt").exists()
 
 
+@pytest.mark.parametrize("death", ["before the swap", "before an older version of this looked"])
+def test_what_a_kill_leaves_behind_the_record_is_cleared_away(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, death: str
+) -> None:
+    stages = (Stage("one", "works", _scratched, resumable=True, scratch=("state.txt",)),)
+    runner = _runner(recipe, tmp_path, stages)
+    folder = runner.store.folder("one")
+
+    def die(self: Path, **_: object) -> None:
+        raise KeyboardInterrupt
+
+    if death == "before the swap":
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "unlink", die)
+            with pytest.raises(Interrupted):
+                _run(runner)
+        left = folder.with_name("1_one.partial")
+        assert (left / "state.txt").exists() and (left / "stage.json").exists()
+    else:
+        _run(runner)
+        (folder / "state.txt").write_text("weights and more")
+    assert _run(runner) == [("one", True)]
+    assert [path.name for path in folder.iterdir()] == ["stage.json"]
+    assert not folder.with_name("1_one.partial").exists()
+
+
+def test_a_copy_that_a_kill_left_is_cleared_away(recipe: Recipe, tmp_path: Path) -> None:
+    runner = _runner(recipe, tmp_path, _stages())
+    _run(runner)
+    for stage in runner.stages:
+        for name in stage.publish:
+            (runner.store.root / f"{name}.partial").write_text("half")
+    _run(runner)
+    assert not list(runner.store.root.glob("*.partial"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="not run: there is no /dev/full")
+def test_on_a_full_disk_the_lock_holds_without_a_name(recipe: Recipe, tmp_path: Path) -> None:
+    runner = _runner(recipe, tmp_path, _stages())
+    runner.store.root.mkdir(parents=True)
+    (runner.store.root / ".lock").symlink_to("/dev/full")
+    _run(runner)
+    with runner.store.lock():
+        (runner.store.root / ".lock").unlink()
+        (runner.store.root / ".lock").write_bytes(b"\xff\x1b[2J")
+    assert _run(runner) == [("one", True), ("two", True)]
+
+
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_a_record_that_cannot_be_written_keeps_the_last_good_folder(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str

@@ -7,6 +7,7 @@ import gzip
 import http.client
 import io
 import os
+import socket
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -217,6 +218,54 @@ def test_other_paths_are_not_found(port: int) -> None:
         assert ask(port, path)[0] == 404, path
     assert ask(port, "/", "HEAD")[0] == 200
     assert ask(port, "/", "POST")[0] == 501
+
+
+def raw(port: int, request: str, wait: float = 10) -> bytes:
+    """What the server sends until it closes the connection."""
+    with socket.create_connection(("127.0.0.1", port), timeout=wait) as connection:
+        connection.sendall(request.encode())
+        answer = b""
+        while more := connection.recv(1 << 16):
+            answer += more
+        return answer
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LOCALHOST:9000", "[::1]:{port}"])
+def test_it_answers_under_this_machine_s_names(host: str, port: int) -> None:
+    assert ask(port, "/", host=host.format(port=port))[0] == 200
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "Host: evil.example\r\n",
+        "Host: evil.example:{port}\r\n",
+        "Host: 127.0.0.1.evil.example:{port}\r\n",
+        "Host: localhost@evil.example\r\n",
+        "Host: \r\n",
+        "Host: localhost\r\nHost: evil.example\r\n",
+        "",
+    ],
+)
+def test_a_page_under_another_name_reads_nothing(lines: str, port: int) -> None:
+    """DNS rebinding: the name is the attacker's, the address this machine's."""
+    request = f"GET /index.html HTTP/1.1\r\n{lines.format(port=port)}Connection: close\r\n\r\n"
+    answer = raw(port, request)
+    assert answer.startswith(b"HTTP/1.1 421 ") and FILES["index.html"] not in answer
+    target = f"GET http://evil.example/index.html HTTP/1.1\r\n{lines.format(port=port)}"
+    assert b" 421 " in raw(port, f"{target}Connection: close\r\n\r\n").split(b"\r\n")[0]
+
+
+def test_who_says_nothing_does_not_hold_the_server(capfd: pytest.CaptureFixture[str]) -> None:
+    with create_server(FILES, 0, patience_seconds=0.2) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        port = server.server_address[1]
+        for beginning in ("", "GET / HT", "GET / HTTP/1.1\r\nHost: localhost\r\nX: "):
+            assert raw(port, beginning) == b""  # closed by the server
+        server.shutdown()
+        thread.join()
+    assert capfd.readouterr().err == ""
 
 
 def test_a_port_that_is_taken_is_told(port: int) -> None:

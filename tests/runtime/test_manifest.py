@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import unicodedata
 from contextlib import closing
 from typing import Any
 
@@ -10,7 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime import Bundle, BundleFormatError, Manifest, ModelSpec, VariantError
+from runtime import (
+    Bundle,
+    BundleFormatError,
+    Manifest,
+    ModelSpec,
+    RuntimeMissing,
+    VariantError,
+)
+from runtime.plain_text import escaped, hidden_character
 
 
 def test_the_manifest_survives_its_json(grey_bundle: bytes, color_bundle: bytes) -> None:
@@ -20,18 +30,54 @@ def test_the_manifest_survives_its_json(grey_bundle: bytes, color_bundle: bytes)
         assert manifest.synthetic
 
 
+SHOWN = st.text(st.characters(exclude_categories=("Cc", "Cf", "Cs", "Zl", "Zp")))
+
+
 @given(
-    name=st.text(),
+    name=SHOWN,
     height=st.integers(1, 4096),
     width=st.integers(1, 4096),
     channels=st.sampled_from([1, 3]),
-    labels=st.lists(st.text(), min_size=1, max_size=5, unique=True),
+    labels=st.lists(SHOWN, min_size=1, max_size=5, unique=True),
 )
 def test_a_spec_survives_its_json(
     name: str, height: int, width: int, channels: int, labels: list[str]
 ) -> None:
     spec = ModelSpec(name, "multi-label", height, width, channels, tuple(labels))
     assert ModelSpec.from_json(spec.to_json()) == spec
+
+
+@pytest.mark.parametrize("category", ["Cc", "Cf", "Cs", "Zl", "Zp"])
+def test_no_text_of_a_spec_hides(category: str, build: Any) -> None:
+    """Every character of these categories that this Python knows."""
+    every = map(chr, range(0x30000))
+    hidden = [one for one in every if unicodedata.category(one) == category] + ["\U000e0041"]
+    for character in hidden:
+        assert hidden_character(f"a{character}b") == f"U+{ord(character):04X}"
+    for change in ({"name": f"a{hidden[0]}"}, {"labels": ("a", f"{hidden[0]}a")}):
+        with pytest.raises(BundleFormatError, match=r"has the name or label .*U\+"):
+            dataclasses.replace(build.GREY, **change)
+
+
+@given(SHOWN)
+def test_what_shows_is_left_as_it_is(text: str) -> None:
+    assert hidden_character(text) is None and escaped(text) == text
+
+
+def test_what_hides_is_escaped() -> None:
+    assert escaped("a\x1b[2J\u202e\U000e0041\n") == r"a\x1b[2J\u202e\U000e0041\n"
+    assert escaped("a\n\x9b", keep_lines=True) == "a\n\\x9b"
+    assert str(BundleFormatError("a\r\n  b\t\x1b c")) == r"a b \x1b c"
+    assert str(RuntimeMissing("x\u202e")) == r"x\u202e"
+
+
+def test_brackets_in_strings_are_text(grey_bundle: bytes) -> None:
+    data = json.loads(Bundle.open(grey_bundle).manifest.to_json())
+    data["provenance"]["note"] = '[{"\\' * 3000
+    assert Manifest.from_json(json.dumps(data)).provenance == data["provenance"]
+    data["provenance"]["deep"] = [[]] * 2000
+    with pytest.raises(BundleFormatError, match="lists and objects; expected at most 2000"):
+        Manifest.from_json(json.dumps(data))
 
 
 def test_a_default_falls_back_to_cpu(grey_bundle: bytes) -> None:

@@ -22,7 +22,7 @@ LEAVES = (
     | st.booleans()
     | st.integers(-2, 3)
     | st.floats(allow_nan=False, allow_infinity=False)
-    | st.sampled_from(["", "cpu", "fp32", "multi-label", "a" * 64])
+    | st.sampled_from(["", "cpu", "fp32", "multi-label", "a" * 64, "\x1b[2J", "cat\u202e"])
 )
 VALUES = st.recursive(
     LEAVES,

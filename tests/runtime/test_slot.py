@@ -27,6 +27,8 @@ from runtime import (
     SlotState,
 )
 from runtime.__main__ import main
+from runtime.slot_files import chunks
+from runtime.versions import order
 
 PIXELS = np.zeros((1, 8, 8, 1), np.uint8)
 
@@ -92,7 +94,7 @@ def test_installing_the_same_again_keeps_the_previous(slot: Slot, versions: list
     for data in (versions[0], versions[1], versions[1], versions[1]):
         slot.install(data, device="cpu")
     assert slot.state == SlotState(two, one)
-    slot.install(versions[0], device="cpu")
+    Slot(slot.folder, allow_downgrade=True).install(versions[0], device="cpu")
     assert slot.state == SlotState(one, two)
 
 
@@ -176,7 +178,7 @@ def test_a_damaged_current_gives_way_to_the_previous(
     damage(slot, three)
     with pytest.raises(SlotError, match=f"no bundle that works: {three[:12]}.*{one[:12]}"):
         slot.open("cpu")
-    slot.install(versions[1], device="cpu")
+    Slot(slot.folder, allow_downgrade=True).install(versions[1], device="cpu")
     assert slot.state.current == two and slot.state.previous is None
 
 
@@ -263,11 +265,200 @@ def test_readers_and_an_installer_at_once(slot: Slot, versions: list[bytes]) -> 
     for thread in threads:
         thread.start()
     for i in range(15):
-        slot.install(versions[i % 3], device="cpu", threads=1)
+        Slot(slot.folder, allow_downgrade=True).install(versions[i % 3], device="cpu", threads=1)
     done.set()
     for thread in threads:
         thread.join()
     assert not errors, errors[0]
+
+
+def clean(slot: Slot, before: SlotState) -> bool:
+    """Whether the slot is as it was, and nothing of an install is left."""
+    aside = [path.name for path in slot.folder.glob("incoming/*")]
+    bundles = sorted(filter(None, (before.current, before.previous)))
+    return (
+        slot.state == before
+        and files(slot) == bundles
+        and not aside
+        and not (slot.folder / "current.new").exists()
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="not run: there are no pipes and devices")
+def test_only_files_are_copied_and_none_that_is_too_large(
+    slot: Slot, versions: list[bytes], tmp_path: Path
+) -> None:
+    slot.install(versions[0], device="cpu")
+    before = slot.state
+    os.mkfifo(tmp_path / "pipe.zip")
+    small = Slot(slot.folder, max_bytes=len(versions[1]) - 1)
+    (tmp_path / "large.zip").write_bytes(versions[1])
+    for source, message, where in (
+        (tmp_path / "pipe.zip", "it is a pipe; expected a file", slot),
+        ("/dev/zero", "it is a device; expected a file", slot),
+        (tmp_path, "it is a directory; expected a file", slot),
+        (tmp_path / "large.zip", "expected at most .*max_bytes", small),
+        (versions[1], "expected at most .*max_bytes", small),
+    ):
+        with pytest.raises(BundleFormatError, match=message):
+            where.install(source, device="cpu")
+        assert clean(slot, before)
+
+
+def test_a_file_that_grows_while_it_is_copied_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "growing.zip"
+    file.write_bytes(bytes(3 << 20))
+    copying = chunks(file, 3 << 20)
+    assert len(next(copying)) == 1 << 20
+    with file.open("ab") as more:
+        more.write(b"x")
+    with pytest.raises(BundleFormatError, match=r"has 3,145,729 bytes or more"):
+        list(copying)
+
+
+class _Interrupt(BaseException):
+    """As Ctrl-C, at a place that a test chooses."""
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), _Interrupt()])
+@pytest.mark.parametrize("call", range(5))
+def test_whatever_fails_leaves_nothing_behind_and_is_told_as_it_is(
+    error: BaseException,
+    call: int,
+    slot: Slot,
+    versions: list[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each flush to the disk of an install fails once: of the copy, of the folder of bundles, of
+    the pointer, of the slot's folder, which comes after the switch; and the last never comes."""
+    one, two, _ = ids(versions)
+    slot.install(versions[0], device="cpu")
+    before, calls, sync = slot.state, iter(range(9)), os.fsync
+
+    def failing(handle: int) -> None:
+        if next(calls) == call:
+            raise error
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", failing)
+    try:
+        slot.install(versions[1], device="cpu")
+    except SlotError as exc:
+        switched = call == 3
+        assert ("the slot is as it was" in str(exc)) is not switched
+        assert ("the switch was made" in str(exc)) is switched
+        assert clean(slot, SlotState(two, one) if switched else before)
+    except _Interrupt:
+        assert clean(slot, SlotState(two, one) if call == 3 else before)
+    else:
+        assert call == 4 and clean(slot, SlotState(two, one))
+
+
+def test_a_failure_beside_a_damaged_pointer_leaves_no_copy(
+    slot: Slot, versions: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slot.install(versions[0], device="cpu")
+    (slot.folder / "current").write_bytes(b"?")
+
+    def failing(self: Slot, pointer: object) -> None:
+        raise _Interrupt
+
+    monkeypatch.setattr(Slot, "_switch", failing)
+    with pytest.raises(_Interrupt):
+        slot.install(versions[1], device="cpu")
+    assert files(slot) == [ids(versions)[0]]
+
+
+def test_a_bundle_in_another_one_s_file_is_passed_over(
+    slot: Slot, versions: list[bytes], tmp_path: Path
+) -> None:
+    """Both are sound; who may write there replaces the new one by an old one."""
+    one, two, three = ids(versions)
+    slot.install(versions[0], device="cpu")
+    slot.install(versions[1], device="cpu")
+    (path,) = (slot.folder / "bundles").glob(f"{two}-*")
+    path.write_bytes(versions[2])
+    with slot.open("cpu") as p:
+        assert p.info.bundle_id == one
+    assert f"holds the bundle {three}" in str(slot.state.problem)
+    (path,) = (slot.folder / "bundles").glob(f"{one}-*")
+    path.write_bytes(versions[2])
+    with pytest.raises(BundleIntegrityError, match="expected that of its name"):
+        slot.rollback(device="cpu")
+
+
+# --- versions -----------------------------------------------------------------------------------
+
+
+def test_an_older_version_is_installed_on_purpose_only(slot: Slot, versions: list[bytes]) -> None:
+    one = ids(versions)[0]
+    slot.install(versions[2], device="cpu")
+    before = slot.state
+    assert before.highest == "3.0.0"
+    with pytest.raises(SlotError, match=r"'1\.0\.0', lower than '3\.0\.0'.*allow_downgrade=True"):
+        slot.install(versions[0], device="cpu")
+    assert clean(slot, before)
+    on_purpose = Slot(slot.folder, allow_downgrade=True)
+    on_purpose.install(versions[0], device="cpu")
+    assert (slot.state.current, slot.state.highest) == (one, "3.0.0")
+    slot.install(versions[0], device="cpu")  # it is there already
+    with pytest.raises(SlotError, match=r"'2\.0\.0', lower than '3\.0\.0'"):
+        slot.install(versions[1], device="cpu")
+    slot.install(versions[2], device="cpu")
+    assert slot.rollback(device="cpu") == one and slot.state.highest == "3.0.0"
+
+
+def test_a_slot_of_an_older_runtime_knows_its_versions_by_its_bundles(
+    slot: Slot, versions: list[bytes]
+) -> None:
+    slot.install(versions[0], device="cpu")
+    slot.install(versions[1], device="cpu")
+    pointer = json.loads((slot.folder / "current").read_text())
+    assert pointer.pop("highest") == "2.0.0"
+    (slot.folder / "current").write_text(json.dumps(pointer))
+    slot.open("cpu").close()
+    assert slot.state.highest is None
+    with pytest.raises(SlotError, match=r"'1\.0\.0', lower than '2\.0\.0'"):
+        slot.install(versions[0], device="cpu")
+    slot.install(versions[2], device="cpu")
+    assert slot.state.highest == "3.0.0"
+
+
+def test_versions_that_cannot_be_compared_are_told(
+    slot: Slot, versions: list[bytes], build: Any
+) -> None:
+    def named(version: str) -> bytes:
+        return build.bundle(edit=lambda m: m.update(model_version=version))  # type: ignore[no-any-return]
+
+    slot.install(named("blue"), device="cpu")
+    assert slot.state.highest is None
+    slot.install(named("blue"), device="cpu")
+    for data, version in ((named("green"), "green"), (versions[0], r"1\.0\.0")):
+        with pytest.raises(SlotError, match=f"{version}', which cannot be compared with 'blue'"):
+            slot.install(data, device="cpu")
+    on_purpose = Slot(slot.folder, allow_downgrade=True)
+    on_purpose.install(versions[0], device="cpu")
+    with pytest.raises(SlotError, match=r"'blue', which cannot be compared with '1\.0\.0'"):
+        slot.install(named("blue"), device="cpu")
+    on_purpose.install(named("9" * 18 + ".1" * 9), device="cpu")
+    on_purpose.install(named("1." * 100_000), device="cpu")  # the pointer stays small
+    assert slot.state.highest == "9" * 18 + ".1" * 9
+    slot.open("cpu").close()
+
+
+RISING = (
+    "0.9", "1.0.dev2", "1.0a1", "1.0-alpha.2", "1.0.0-beta", "1.0b1", "1.0rc1", "1.0-rc.2", "v1",
+    "1.0.post1", "1.0.1", "1.2", "1.10", "2", "20240501", "20241130.2",
+)  # fmt: skip
+
+
+def test_versions_rise_as_pep_440_and_semver_say() -> None:
+    keys = [order(version) for version in RISING]
+    assert None not in keys and keys == sorted(keys) and len(set(keys)) == len(keys)  # type: ignore[type-var]
+    for same in (("1", "1.0.0"), ("1.0rc1", "v1.0-RC.1"), ("1.0", "1.0+build.7"), ("1a", "1a0")):
+        assert order(same[0]) == order(same[1])
+    for none in ("", "blue", "1.", "1..2", "2024-05-01", "1.0\n", "\u0661", "9" * 19, "1.0-x"):
+        assert order(none) is None, none
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="not run: root writes all")
@@ -304,6 +495,13 @@ def test_the_commands(
     assert json.loads(capsys.readouterr().out) == {"bundle_id": one}
     assert main(["slot", folder]) == 0
     assert capsys.readouterr().out == f"{'current':13} {one}\n{'previous':13} None\n"
+    assert main(["install", folder, str(bundle), "--device", "cpu"]) == 0
+    bundle.write_bytes(versions[0])
+    capsys.readouterr()
+    assert main(["install", folder, str(bundle), "--device", "cpu"]) == 1
+    assert "--allow-downgrade" in capsys.readouterr().err
+    assert main(["install", folder, str(bundle), "--device", "cpu", "--allow-downgrade"]) == 0
+    assert main(["rollback", folder]) == 0
     assert main(["rollback", folder]) == 1
     assert "has no previous bundle" in capsys.readouterr().err
 

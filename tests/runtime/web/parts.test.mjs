@@ -8,6 +8,7 @@ import { Golden, arrayOf } from "../../../runtime/web/golden.mjs";
 import { asImage } from "../../../runtime/web/images.mjs";
 import { checkedMetadata } from "../../../runtime/web/model_file.mjs";
 import { Bundle, onnxruntimeWeb } from "../../../runtime/web/index.mjs";
+import { hiddenCharacter } from "../../../runtime/web/plain_text.mjs";
 import { AttributePrediction, Prediction } from "../../../runtime/web/results.mjs";
 import { parse } from "../../../runtime/web/strict_json.mjs";
 import { ZipReader } from "../../../runtime/web/zip_reader.mjs";
@@ -23,6 +24,7 @@ test("strict JSON reads what JSON.parse reads", () => {
     '["a", "a"]',
     '{"k": "a", "a": "k"}',
     '{"{\\"": 1, "}": 2}',
+    JSON.stringify({ '[{"\\': "[{".repeat(3000) }), // brackets in strings are text
   ]) {
     assert.deepEqual(parse(bytes(text)), JSON.parse(text), text);
   }
@@ -37,6 +39,7 @@ for (const [text, message] of [
   [`[-${"9".repeat(21)}]`, /21 digits/],
   ['["\\ud800"]', /half of a surrogate pair/],
   ["[".repeat(2001), /2001 lists and objects/],
+  [`"${'\\"['.repeat(200_000)}`, /JSON/], // a string that is not closed
   ["[NaN]", /JSON/],
   ["\ufeff[]", /JSON/],
   ["", /JSON/],
@@ -48,6 +51,19 @@ for (const [text, message] of [
 
 test("strict JSON refuses what is no UTF-8", () => {
   assert.throws(() => parse(Uint8Array.of(0x22, 0xff, 0x22)), TypeError);
+});
+
+test("text that does not show is found, and escaped in every message", () => {
+  for (const character of ["\n", "\x1b", "\x9b", "\u200b", "\u202e", "\ufeff", "\ud800", "\u{e0041}"]) {
+    const code = character.codePointAt(0).toString(16);
+    assert.equal(hiddenCharacter(`a${character}b`), `U+${code.toUpperCase().padStart(4, "0")}`);
+    const { message } = new errors.InputError(`a${character}b`);
+    assert.equal(message, character === "\n" ? "a b" : `a\\u{${code}}b`);
+  }
+  for (const text of ["größe", "目", "a b", "\u{1f600}", "50 %"]) {
+    assert.equal(hiddenCharacter(text), null);
+    assert.equal(new errors.InputError(text).message, text);
+  }
 });
 
 /** A .npy file as NumPy writes it. */
