@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 from importlib import resources
 from pathlib import Path
 
@@ -17,21 +16,12 @@ import runtime
 
 from .archive import replace_file, zip_bytes
 from .errors import PackageError
+from .wheel_fields import check_fields
 
-_VERSION = re.compile(r"\d+(\.\d+)*((a|b|rc)\d+)?(\.post\d+)?(\.dev\d+)?")  # PEP 440, normal form
-_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _LAZY = "Predictor"  # imports onnxruntime, so only at its first mention
 
-_INIT = '''"""{summary}
-
-    from {package} import Predictor
-
-    with Predictor() as p:
-        print(p.predict("image.png"))
-
-The model lies in this package; ``Predictor`` opens it, or any other bundle. It is imported at its
-first mention, since it needs onnxruntime: install {distribution}[cpu] or {distribution}[gpu].
-"""
+# the text of the first line is the user's, so it is written as Python writes strings
+_INIT = """{docstring}
 
 from __future__ import annotations
 
@@ -44,7 +34,7 @@ from .runtime import (
 if TYPE_CHECKING:
     from ._predictor import Predictor
 
-__version__ = "{version}"
+__version__ = {version!r}
 
 __all__ = [
     "__version__",
@@ -58,7 +48,18 @@ def __getattr__(name: str) -> object:
 
         return Predictor
     raise AttributeError(f"module {{__name__!r}} has no attribute {{name!r}}")
-'''
+"""
+
+_DOCSTRING = """{summary}
+
+    from {package} import Predictor
+
+    with Predictor() as p:
+        print(p.predict("image.png"))
+
+The model lies in this package; ``Predictor`` opens it, or any other bundle. It is imported at its
+first mention, since it needs onnxruntime: install {distribution}[cpu] or {distribution}[gpu].
+"""
 
 _PREDICTOR = '''"""The predictor of the model in this package."""
 
@@ -164,7 +165,7 @@ def write_wheel(
     line, ``licence`` that of the weights (the runtime's is Apache-2.0). The same arguments and
     bundle give the same bytes. Raises PackageError.
     """
-    _check(name, version, summary, licence)
+    check_fields(name, version, summary, licence)
     distribution, package = f"edgeproof-{name}", f"edgeproof_{name.replace('-', '_')}"
     names = sorted(set(runtime.__all__) - {"__version__"})
     fields = {
@@ -180,7 +181,7 @@ def write_wheel(
     target = folder / f"{package}-{version}-py3-none-any.whl"
     try:
         members = {
-            f"{package}/__init__.py": _INIT.format(**fields).encode(),
+            f"{package}/__init__.py": _init(fields).encode(),
             f"{package}/__main__.py": _MAIN.format(**fields).encode(),
             f"{package}/_predictor.py": _PREDICTOR.encode(),
             f"{package}/bundle.zip": bundle.read_bytes(),
@@ -189,6 +190,7 @@ def write_wheel(
             f"{info}/METADATA": _METADATA.format(**fields).encode(),
             f"{info}/WHEEL": _WHEEL.encode(),
         }
+        members = _compiled(members)
         members[f"{info}/RECORD"] = _record(members, f"{info}/RECORD")
         replace_file(target, zip_bytes(members), lambda _: None)
     except OSError as exc:
@@ -196,19 +198,23 @@ def write_wheel(
     return target
 
 
-def _check(name: str, version: str, summary: str, licence: str) -> None:
-    if not _NAME.fullmatch(name):
-        raise PackageError(
-            f"wheel name {name!r}; expected lower-case letters, digits and single hyphens, as in "
-            "a recipe's name."
-        )
-    if not _VERSION.fullmatch(version):
-        raise PackageError(
-            f"model version {version!r}; expected numbers with dots, as in 1.0.0 or 1.1.0rc2 "
-            "(PEP 440), or pip cannot install the wheel. Set package.model_version."
-        )
-    if not summary.strip() or any("\n" in text or '"""' in text for text in (summary, licence)):
-        raise PackageError(f"summary {summary!r}, licence {licence!r}; expected one line each.")
+def _init(fields: dict[str, str]) -> str:
+    """The package's ``__init__.py``: whatever characters the summary has, they are text."""
+    text = _DOCSTRING.format(**fields)
+    literal = text.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
+    return _INIT.format(docstring=f'"""{literal}"""', **fields)
+
+
+def _compiled(members: dict[str, bytes]) -> dict[str, bytes]:
+    """The same files, of which every Python source compiles."""
+    for name, data in members.items():
+        if not name.endswith(".py"):
+            continue
+        try:
+            compile(data, name, "exec", dont_inherit=True)
+        except (SyntaxError, ValueError) as exc:
+            raise PackageError(f"{name} of the wheel is not valid Python: {exc}.") from exc
+    return members
 
 
 def _runtime_files() -> dict[str, bytes]:

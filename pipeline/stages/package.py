@@ -49,7 +49,7 @@ def run(context: Context) -> dict[str, Any]:
         name=recipe.name,
         version=recipe.package.model_version,
         bundle=bundle,
-        summary=recipe.description,
+        summary=recipe.summary,
         licence=str(report.model.licence),
     )
     report = with_bundle(report, ids[own], bundle.stat().st_size, own)

@@ -304,6 +304,7 @@ STAGE = Stage(
         "pipeline/stages/validate.py",
         "pipeline/stages/baseline.py",
         "pipeline/learning",
+        "pipeline/user_code.py",
         "pipeline/datasets/arrays.py",
         "exporters",
         "runtime",

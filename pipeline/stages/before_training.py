@@ -1,0 +1,60 @@
+"""What can be refused once the data is there, before hours of training: each rule of a later stage
+that depends on the recipe and the data alone, asked of the very code that would refuse it then.
+Decides nothing of a result, so it is in no stage's fingerprint."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipeline.errors import GateError, RecipeError
+from pipeline.recipe import Recipe, check_what_ships
+from pipeline.stage import Context
+
+if TYPE_CHECKING:
+    from pipeline.datasets.arrays import Dataset
+
+
+def check(context: Context) -> None:
+    """Try the network, and hold recipe and data against what quantize, validate and package will
+    demand; raises RecipeError or GateError."""
+    from exporters.gates import too_few_images
+    from pipeline.datasets.arrays import open_dataset
+    from pipeline.learning.network_check import check_network
+
+    from .model_spec import spec_of
+
+    recipe = context.recipe
+    dataset = open_dataset(context.inputs["data"])
+    spec = spec_of(recipe, dataset.info)
+    check_what_ships(recipe, spec=spec, licence=dataset.info.licence)
+    _check_counts(recipe, dataset)
+    too_few = too_few_images(recipe.gate, len(dataset.test), len(spec.labels), spec.task)
+    if too_few is not None:
+        raise GateError(
+            f"the test split is too small for the gate: {too_few}, so not even the fp32 export "
+            "could pass. Nothing was trained. Give more test images, or set gate.margin_points to "
+            "what so few can show."
+        )
+    for note in check_network(recipe.network, spec, recipe.train):
+        context.observer.note(note)
+
+
+def _check_counts(recipe: Recipe, dataset: Dataset) -> None:
+    """Enough images to calibrate with, and some to test a device with."""
+    from exporters.calibration import choose
+    from exporters.errors import QuantizeError
+    from pipeline.datasets.golden import model_pixels, raw_images
+
+    options = recipe.quantize
+    try:
+        choose(len(dataset.train), options.calibration_images, recipe.seed)
+    except QuantizeError as exc:
+        raise RecipeError(f"[quantize]: {exc}") from exc
+    package = recipe.package
+    raw = raw_images(recipe.preprocess, dataset, package.golden_raw)
+    if not raw and not len(model_pixels(dataset, package.golden_images)):
+        raise RecipeError(
+            f"package.golden_raw = {package.golden_raw} and package.golden_images = "
+            f"{package.golden_images} leave no image for a device to test itself with, since the "
+            "data may not be passed on. Set package.golden_raw=1."
+        )
