@@ -178,12 +178,11 @@ def summary(report: Report) -> str:
             f"PyTorch reaches {percent(report.reference.accuracy_percent)} on "
             f"{count(images)} test images; why each variant was refused stands below."
         )
-    found = report.shown_score.own if report.shown_score else None
-    if report.scores and found and found.accuracy and report.model.task == "multi-label":
+    if report.scores and report.model.task == "multi-label":
         text = (
             f"Of its attribute answers on {count(images)} test images "
-            f"{percent(found.accuracy.value)} are right; of always giving the commoner answer, "
-            f"{percent(report.scores.majority.value)}. "
+            f"{percent(default.accuracy_percent)} are right with the thresholds that ship; of "
+            f"always giving the commoner answer, {percent(report.scores.majority.value)}. "
         )
     else:
         what = "answers" if report.model.task == "multi-class" else "attribute answers"

@@ -1238,6 +1238,24 @@ def test_a_form_that_lost_what_the_network_gained_is_doubtful() -> None:
     ]
 
 
+@pytest.mark.parametrize("objective", ["balanced", "accuracy"])
+def test_headline_figures_are_those_of_the_thresholds_that_ship(objective: str) -> None:
+    report = faces()
+    report = replace(report, recipe={**report.recipe, "gate": {"thresholds": objective}})
+    default, shown = report.default, report.shown_score
+    assert default is not None and shown is not None
+    page = Page(render.render_html(report)).text
+    assert f"{words.percent(default.accuracy_percent)} are right with the" in words.summary(report)
+    for metric, value in (
+        ("accuracy", default.accuracy_percent),
+        ("balanced_accuracy", default.balanced_accuracy_percent),
+    ):
+        note = score_words.shipped(report, metric)
+        chosen = metric.startswith(objective)
+        assert note.startswith("[") == chosen and ("thresholds chosen for it" in note) != chosen
+        assert words.percent(value) in page and note in page
+
+
 def test_what_is_missing_is_not_measured(pages: dict[str, str]) -> None:
     text = Page(pages["bare"]).text
     assert text.count("not measured") >= 10
