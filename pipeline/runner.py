@@ -164,7 +164,11 @@ class Runner:
                         observer.note(f"{self.recipe.name} {stage.name}: {why}")
                     record = self.store.record(stage.name)
                     if reasons or record is None:
-                        record = self._run_stage(stage, records, digests, observer, processes)
+                        names = [later.name for later in self._upto(goal)]
+                        ahead = tuple(names[names.index(stage.name) + 1 :])
+                        record = self._run_stage(
+                            stage, records, digests, observer, processes, ahead
+                        )
                     self.store.publish(stage.name, stage.publish)
                 records[stage.name] = record
                 on_outcome(Outcome(stage, not reasons, record))
@@ -203,6 +207,7 @@ class Runner:
         digests: Mapping[str, str],
         observer: Observer,
         processes: int,
+        ahead: tuple[str, ...],
     ) -> Record:
         parts = fingerprint(stage, self.recipe, digests)
         out = self._begin(stage, parts, observer)
@@ -218,6 +223,7 @@ class Runner:
             reports={name: _told(records[name]) for name in self._inputs(stage, records)},
             observer=observer,
             processes=processes,
+            ahead=ahead,
         )
         stage.check(context)
         began = time.perf_counter()

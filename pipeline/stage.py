@@ -31,6 +31,7 @@ class Context:
     reports: Mapping[str, dict[str, Any]]  # what those returned, with "seconds" and "finished"
     observer: Observer
     processes: int = 1  # that train together, unless torchrun says it
+    ahead: tuple[str, ...] = ()  # names of the stages that this run goes on with
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ from pipeline.stage import Context
 
 if TYPE_CHECKING:
     from pipeline.datasets.arrays import Dataset
+    from runtime.spec import ModelSpec
 
 
 def check(context: Context) -> None:
-    """Try the network, and hold recipe and data against what quantize, validate and package will
-    demand; raises RecipeError or GateError."""
-    from exporters.gates import too_few_images
+    """Try the network, and hold recipe and data against what the stages ahead will demand; raises
+    RecipeError or GateError."""
     from pipeline.datasets.arrays import open_dataset
     from pipeline.learning.network_check import check_network
 
@@ -26,8 +26,30 @@ def check(context: Context) -> None:
     recipe = context.recipe
     dataset = open_dataset(context.inputs["data"])
     spec = spec_of(recipe, dataset.info)
-    check_what_ships(recipe, spec=spec, licence=dataset.info.licence)
-    _check_counts(recipe, dataset)
+    if "quantize" in context.ahead:
+        _enough_to_calibrate(recipe, dataset)
+    if "validate" in context.ahead:
+        _enough_to_judge(recipe, dataset, spec)
+    if "package" in context.ahead:
+        check_what_ships(recipe, spec=spec, licence=dataset.info.licence)
+        _some_to_test_devices(recipe, dataset)
+    for note in check_network(recipe.network, spec, recipe.train):
+        context.observer.note(note)
+
+
+def _enough_to_calibrate(recipe: Recipe, dataset: Dataset) -> None:
+    from exporters.calibration import choose
+    from exporters.errors import QuantizeError
+
+    try:
+        choose(len(dataset.train), recipe.quantize.calibration_images, recipe.seed)
+    except QuantizeError as exc:
+        raise RecipeError(f"[quantize]: {exc}") from exc
+
+
+def _enough_to_judge(recipe: Recipe, dataset: Dataset, spec: ModelSpec) -> None:
+    from exporters.gates import too_few_images
+
     too_few = too_few_images(recipe.gate, len(dataset.test), len(spec.labels), spec.task)
     if too_few is not None:
         raise GateError(
@@ -35,21 +57,11 @@ def check(context: Context) -> None:
             "could pass. Nothing was trained. Give more test images, or set gate.margin_points to "
             "what so few can show."
         )
-    for note in check_network(recipe.network, spec, recipe.train):
-        context.observer.note(note)
 
 
-def _check_counts(recipe: Recipe, dataset: Dataset) -> None:
-    """Enough images to calibrate with, and some to test a device with."""
-    from exporters.calibration import choose
-    from exporters.errors import QuantizeError
+def _some_to_test_devices(recipe: Recipe, dataset: Dataset) -> None:
     from pipeline.datasets.golden import model_pixels, raw_images
 
-    options = recipe.quantize
-    try:
-        choose(len(dataset.train), options.calibration_images, recipe.seed)
-    except QuantizeError as exc:
-        raise RecipeError(f"[quantize]: {exc}") from exc
     package = recipe.package
     raw = raw_images(recipe.preprocess, dataset, package.golden_raw)
     if not raw and not len(model_pixels(dataset, package.golden_images)):
