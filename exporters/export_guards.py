@@ -18,7 +18,7 @@ from runtime.spec import ModelSpec
 
 from . import onnx_file
 from .errors import GraphError
-from .onnx_from_torch import PROOF, proof_images
+from .onnx_from_torch import PROOF, answers_of, plain_reason, proof_images
 from .quiet import quiet
 
 
@@ -45,9 +45,7 @@ def guard_export(
     guards = []
     for count in batch_sizes:
         images = proof_images(count, spec)
-        with torch.no_grad():
-            eager = network(torch.from_numpy(images)).numpy()
-            exported = program(torch.from_numpy(images)).numpy()
+        eager, exported = answers_of(network, images), answers_of(program, images)
         found = onnx_file.run(session, images)
         guard = ExportGuard(count, _gap(found, eager), _gap(found, exported), _gap(exported, eager))
         _judge(guard)
@@ -63,7 +61,7 @@ def _program(network: nn.Module, spec: ModelSpec) -> nn.Module:
             return torch.export.export(network, (example,), dynamic_shapes=dynamic).module()
     except Exception as exc:  # whatever the network's own code raises
         raise GraphError(
-            f"torch.export refuses {type(network).__name__} for any batch size: {exc}"
+            f"torch.export refuses the network for any batch size: {plain_reason(exc)}."
         ) from exc
 
 

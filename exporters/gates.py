@@ -76,6 +76,23 @@ def screen(parity: Parity, options: GateOptions, tolerances: Sequence[Tolerance]
     return Verdict(all(check.passed for check in checks), checks)
 
 
+def too_few_images(options: GateOptions, images: int, labels: int, task: str) -> str | None:
+    """Why no variant could pass on so many images even if no answer changed; None where one could.
+
+    A variant with the very bits of the reference passes in any case, but no other form has them.
+    """
+    if task == "multi-class":
+        bound = tango_upper(0, 0, max(images, 1), options.alpha)
+    else:
+        bound = mean_loss_upper([(0, images)], labels, options.alpha)
+    if 100 * bound < options.margin_points:
+        return None
+    return (
+        f"{images:,} test images show at best that less than {100 * bound:.3g} points are lost, "
+        f"and the margin is {options.margin_points:g}"
+    )
+
+
 def within_bounds(
     options: GateOptions, *, size_bytes: int, latency_ms: float, memory_mb: float | None
 ) -> tuple[Check, ...]:

@@ -149,11 +149,6 @@ def not_quantized(
 
 
 def _refuse_impossible(graph: Graph, options: Int8Options) -> None:
-    if options.weights == "uint8" and options.activations == "int8":
-        raise QuantizeError(
-            f"variant {options.id!r}: uint8 weights with int8 activations have no kernel in "
-            "onnxruntime; choose weights = 'int8' or activations = 'uint8'."
-        )
     weighted = [n.name for n in graph.nodes if n.op_type in onnx_file.WEIGHTED]
     unknown = sorted(set(options.exclude_nodes) - {n.name for n in graph.nodes})
     if unknown:

@@ -18,7 +18,8 @@ from runtime.bundle import read_file
 
 from .device_wheels import download
 from .errors import PackageError
-from .wheel import check_names, write_wheel
+from .wheel import write_wheel
+from .wheel_fields import check_names
 
 SCRIPT_NAME, SUMS_NAME, WHEELS_NAME = "install.sh", "SHA256SUMS", "wheels"
 # pip comes along as a wheel and runs from it, so a device needs nothing but Python. Words given to

@@ -4,6 +4,7 @@ and checkpoints."""
 from __future__ import annotations
 
 import copy
+import re
 from collections import Counter
 from typing import Any
 
@@ -27,6 +28,7 @@ PROOF = Tolerance(
     "float32 sums in another order: 2e-5 was measured between x86 and WebAssembly; "
     "a wrong operator or a wrong layout shows 1e-2 and more",
 )
+_COLORS = re.compile(r"\x1b\[[0-9;]*m")
 _INPUT_ROLES = {  # names of constant inputs, by operator and position
     "Conv": {1: "weight", 2: "bias"},
     "ConvTranspose": {1: "weight", 2: "bias"},
@@ -40,8 +42,10 @@ def onnx_from_torch(network: nn.Module, spec: ModelSpec, options: ExportOptions)
     """Export a network that maps uint8 [N, h, w, c] to float32 probabilities [N, labels].
 
     The network must be in evaluation mode; it is copied, not changed. BatchNorm is folded into
-    the convolution before it. Nodes are named ``<operator>_<number>`` in the order of the graph
-    and their tensors after them, so that the same network always gives the same bytes.
+    the convolution before it, and stays a node of its own where that is impossible: where the
+    convolution's output is used elsewhere as well, or its weights are computed. Nodes are named
+    ``<operator>_<number>`` in the order of the graph and their tensors after them, so that the
+    same network always gives the same bytes.
 
     Raises GraphError when the network cannot be exported, breaks the file's contract, or when
     the file and the network differ by more than ``PROOF`` at one of ``options.batch_sizes``.
@@ -59,7 +63,6 @@ def onnx_from_torch(network: nn.Module, spec: ModelSpec, options: ExportOptions)
     _rename(model.graph)
     result = onnx_file.finished(ir.to_proto(model), spec)
     onnx_file.check_model(result, spec)
-    _check_folded(result)
     _prove(result, network, spec, options.batch_sizes)
     return result
 
@@ -82,10 +85,25 @@ def _export(network: nn.Module, spec: ModelSpec) -> ir.Model:
         return _translate(network, rows)
     except Exception as exc:  # the exporter passes on whatever the network's own code raises
         raise GraphError(
-            f"{type(network).__name__} cannot be exported to ONNX: {exc}\n"
-            f"Expected a network that takes uint8 (N, {', '.join(map(str, spec.shape))}) for any "
-            f"N and uses operators of opset {OPSET}."
+            f"the network cannot be exported to ONNX: {plain_reason(exc)}. Expected a "
+            f"network that takes uint8 (N, {', '.join(map(str, spec.shape))}) for any N and uses "
+            f"operators of opset {OPSET}."
         ) from exc
+
+
+def plain_reason(exc: BaseException) -> str:
+    """The first line of the error behind all others, without colors: torch wraps it in pages of
+    advice for its own developers."""
+    while exc.__cause__ is not None:
+        exc = exc.__cause__
+    kind = type(exc).__name__
+    if kind == "GuardOnDataDependentSymNode":
+        return (
+            "a branch or a shape depends on the values of a tensor, and a graph has no branches. "
+            "Compute both sides and choose with torch.where"
+        )
+    lines = [line.strip() for line in _COLORS.sub("", str(exc)).splitlines() if line.strip()]
+    return f"{kind}: {lines[0].rstrip('.')}" if lines else kind
 
 
 def _translate(network: nn.Module, images: torch.Tensor) -> ir.Model:
@@ -201,20 +219,6 @@ def _rename(graph: ir.Graph) -> None:
                 value.name = node.name.lower() + (f"_{position}" if position else "")
 
 
-def _check_folded(model: onnx.ModelProto) -> None:
-    """A BatchNorm may stand alone (before an activation), but never right behind weights."""
-    behind = {out: node for node in model.graph.node for out in node.output}
-    for node in model.graph.node:
-        if node.op_type != "BatchNormalization":
-            continue
-        before = behind.get(node.input[0])
-        if before is not None and before.op_type in onnx_file.WEIGHTED:
-            raise GraphError(
-                f"{node.name} was not folded into {before.name}; expected no batch norm behind a "
-                "convolution. Is the convolution's output used elsewhere, too?"
-            )
-
-
 def _prove(
     model: onnx.ModelProto, network: nn.Module, spec: ModelSpec, batch_sizes: tuple[int, ...]
 ) -> None:
@@ -222,8 +226,7 @@ def _prove(
     session = onnx_file.session(model)
     for count in batch_sizes:
         images = proof_images(count, spec)
-        with torch.no_grad():
-            expected = network(torch.from_numpy(images)).numpy()
+        expected = answers_of(network, images)
         try:
             found = onnx_file.run(session, images)
         except Exception as exc:  # onnxruntime raises a dozen unrelated classes
@@ -239,6 +242,18 @@ def _prove(
                 f"at a batch of {count} the ONNX model differs from the network by "
                 f"{difference:.2g}; expected at most {PROOF.limit:g} ({PROOF.reason})."
             )
+
+
+def answers_of(network: nn.Module, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """What a network gives for a batch; raises GraphError with the batch's size."""
+    try:
+        with torch.no_grad():
+            answers: NDArray[np.float32] = network(torch.from_numpy(images)).numpy()
+    except Exception as exc:  # the network's own code
+        raise GraphError(
+            f"the network fails at a batch of {len(images)}: {plain_reason(exc)}."
+        ) from exc
+    return answers
 
 
 def proof_images(count: int, spec: ModelSpec) -> NDArray[np.uint8]:

@@ -10,13 +10,29 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 _INT8_ID = re.compile(r"int8(-[a-z0-9.]+)*", re.ASCII)
-_STRICT: dict[str, Any] = {"extra": "forbid"}
+_LONGEST_ID = 100  # characters: a file is named after it
+_STRICT: dict[str, Any] = {"extra": "forbid", "allow_inf_nan": False}
 
 Calibration = Literal["minmax", "entropy", "percentile", "mse"]  # how ranges are chosen
 Scheme = Literal["u8s8-rr", "u8s8", "u8u8", "s8s8"]  # types of activations and weights
 
+MOST_IMAGES = 4096  # in one batch of a proof: more say nothing new and may not fit into memory
 OPSET = 18  # the newest that onnxruntime 1.15 reads, and the first with an antialiased Resize
 IR_VERSION = 8  # likewise
+
+
+def _expect(name: str, value: object, fits: bool, expected: str) -> None:
+    if not fits:
+        raise ValueError(f"{name} = {value!r}; expected {expected}")
+
+
+def refuse_types(what: str, activations: str, weights: str) -> None:
+    """Raise ValueError for 8-bit types that no kernel multiplies."""
+    if weights == "uint8" and activations == "int8":
+        raise ValueError(
+            f"{what}: uint8 weights with int8 activations have no kernel in onnxruntime; choose "
+            "weights = 'int8' or activations = 'uint8'"
+        )
 
 
 @dataclass(frozen=True)
@@ -53,6 +69,11 @@ class ExportOptions:
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     batch_sizes: tuple[int, ...] = (1, 2, 7, 64)  # each is run to prove that the batch is dynamic
 
+    def __post_init__(self) -> None:
+        sizes = self.batch_sizes
+        fits = bool(sizes) and all(1 <= size <= MOST_IMAGES for size in sizes)
+        _expect("batch_sizes", sizes, fits, f"at least one, each from 1 to {MOST_IMAGES}")
+
 
 @dataclass(frozen=True)
 class Int8Options:
@@ -72,6 +93,11 @@ class Int8Options:
     percentile: float = 99.99  # calibration = "percentile": this share of the values is not clipped
     exclude_nodes: tuple[str, ...] = ()
     bias_correction: bool = False  # shift biases by the mean error of each channel
+
+    def __post_init__(self) -> None:
+        refuse_types(f"variant {self.id!r}", self.activations, self.weights)
+        fits = 50 < self.percentile <= 100
+        _expect("percentile", self.percentile, fits, "more than 50 and at most 100")
 
 
 @dataclass(frozen=True)
@@ -94,6 +120,12 @@ class FineTuneOptions:
     epochs: int = 3  # 0: none; digits gained nearly all in the first one
     lr_factor: float = 0.05  # of train.lr; 0.02 and 0.1 did as well on digits
     calibration_images: int = 512  # of the train split, from which ranges are taken
+
+    def __post_init__(self) -> None:
+        _expect("epochs", self.epochs, self.epochs >= 0, "0 or more")
+        _expect("lr_factor", self.lr_factor, self.lr_factor > 0, "more than 0")
+        images = self.calibration_images
+        _expect("calibration_images", images, images >= 1, "1 or more")
 
 
 @dataclass(frozen=True)
@@ -119,6 +151,13 @@ class SearchOptions:
     mixed: bool = True  # when nothing passes: the fewest layers in float that make it pass
     fine_tune: FineTuneOptions = FineTuneOptions()  # when nothing post-training passes
 
+    def __post_init__(self) -> None:
+        _expect("minutes", self.minutes, self.minutes >= 0, "0 or more")
+        _expect("schemes", self.schemes, bool(self.schemes), "at least one")
+        for name in ("threads", "validation_images", "sensitivity_images"):
+            count = getattr(self, name)
+            _expect(name, count, count >= 1, "1 or more")
+
 
 @dataclass(frozen=True)
 class QuantizeOptions:
@@ -131,8 +170,14 @@ class QuantizeOptions:
     search: SearchOptions = SearchOptions()
 
     def __post_init__(self) -> None:
+        images = self.calibration_images
+        _expect("calibration_images", images, images >= 1, "1 or more")
         ids = [options.id for options in self.int8]
-        wrong = [name for name in ids if not _INT8_ID.fullmatch(name) or ids.count(name) > 1]
+        wrong = [
+            name
+            for name in ids
+            if not _INT8_ID.fullmatch(name) or ids.count(name) > 1 or len(name) > _LONGEST_ID
+        ]
         if wrong:
             raise ValueError(
                 f"quantize.int8 has the ids {sorted(set(wrong))}; expected different ones that "
@@ -154,6 +199,15 @@ class GateOptions:
     max_size_bytes: int | None = None  # of the variant's file
     max_memory_mb: float | None = None  # resident with the variant open, interpreter included
 
+    def __post_init__(self) -> None:
+        margin = self.margin_points
+        # the bound of a loss is above 0 even where no answer changes
+        _expect("margin_points", margin, 0 < margin <= 100, "more than 0 and at most 100")
+        _expect("alpha", self.alpha, 0 < self.alpha < 0.5, "more than 0 and less than 0.5")
+        for name in ("max_latency_ms", "max_size_bytes", "max_memory_mb"):
+            bound = getattr(self, name)
+            _expect(name, bound, bound is None or bound > 0, "more than 0, or none")
+
 
 @dataclass(frozen=True)
 class PackageOptions:
@@ -170,3 +224,12 @@ class PackageOptions:
     golden_raw: int = 3  # images before preprocessing; each is 50 to 120 KB of the bundle
     golden_images: int = 8  # test images in the model's own pixels
     notes: tuple[str, ...] = field(default=())  # lines for the model card
+
+    def __post_init__(self) -> None:
+        distinct = "cpu" in self.devices and len(set(self.devices)) == len(self.devices)
+        _expect("devices", self.devices, distinct, "different ones, the cpu among them")
+        for name in ("golden_raw", "golden_images"):
+            count = getattr(self, name)
+            _expect(name, count, 0 <= count <= MOST_IMAGES, f"0 to {MOST_IMAGES}")
+        if self.golden_raw + self.golden_images == 0:
+            raise ValueError("golden_raw and golden_images are both 0; expected one image at least")

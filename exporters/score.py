@@ -72,6 +72,21 @@ class Baseline:
     multiply_adds: int | None = None  # of one image
 
 
+def doubt(images: int, form: FormScore) -> str | None:
+    """Why a form may have learned nothing; None where it beats the majority answer by more than
+    chance."""
+    gain = form.over_majority
+    if gain is None or (gain.low is not None and gain.low > 0):
+        return None
+    interval = "too few to tell"
+    if gain.low is not None and gain.high is not None:
+        interval = f"95 % interval {gain.low:+.2f} to {gain.high:+.2f}"
+    return (
+        f"{gain.value:+.2f} points of accuracy over the majority answer on {images:,} test images "
+        f"({interval})"
+    )
+
+
 @dataclass(frozen=True)
 class Scores:
     """Every form of a model on the test split. All intervals of a run come from the same samples,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 from email import message_from_string
 from email.message import EmailMessage
 from email.policy import EmailPolicy, compat32
@@ -22,23 +21,12 @@ from runtime.plain_text import hidden_character
 from .archive import replace_file, zip_bytes
 from .errors import PackageError
 from .markdown import as_text
+from .wheel_fields import check_fields
 
-_VERSION = re.compile(  # PEP 440, normal form
-    r"\d+(\.\d+)*((a|b|rc)\d+)?(\.post\d+)?(\.dev\d+)?", re.ASCII
-)
-_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _LAZY = "Predictor"  # imports onnxruntime, so only at its first mention
 
-_INIT = '''"""{summary}
-
-    from {package} import Predictor
-
-    with Predictor() as p:
-        print(p.predict("image.png"))
-
-The model lies in this package; ``Predictor`` opens it, or any other bundle. It is imported at its
-first mention, since it needs onnxruntime: install {distribution}[cpu] or {distribution}[gpu].
-"""
+# the text of the first line is the user's, so it is written as Python writes strings
+_INIT = """{docstring}
 
 from __future__ import annotations
 
@@ -51,7 +39,7 @@ from .runtime import (
 if TYPE_CHECKING:
     from ._predictor import Predictor
 
-__version__ = "{version}"
+__version__ = {version!r}
 
 __all__ = [
     "__version__",
@@ -65,7 +53,18 @@ def __getattr__(name: str) -> object:
 
         return Predictor
     raise AttributeError(f"module {{__name__!r}} has no attribute {{name!r}}")
-'''
+"""
+
+_DOCSTRING = """{summary}
+
+    from {package} import Predictor
+
+    with Predictor() as p:
+        print(p.predict("image.png"))
+
+The model lies in this package; ``Predictor`` opens it, or any other bundle. It is imported at its
+first mention, since it needs onnxruntime: install {distribution}[cpu] or {distribution}[gpu].
+"""
 
 _PREDICTOR = '''"""The predictor of the model in this package."""
 
@@ -182,14 +181,14 @@ def write_wheel(
     Apache-2.0). The same arguments and bundle give the same bytes. Raises PackageError.
     """
     summary, licence = summary.strip(), licence.strip()
-    _check(name, version, summary, licence)
+    check_fields(name, version, summary, licence)
     distribution, package = f"edgeproof-{name}", f"edgeproof_{name.replace('-', '_')}"
     names = sorted(set(runtime.__all__) - {"__version__"})
     fields = {
         "distribution": distribution,
         "package": package,
         "version": version,
-        "summary": summary.replace("\\", r"\\"),  # in the docstring of a module
+        "summary": summary,
         "imports": ",\n    ".join(n for n in names if n != _LAZY),
         "names": ",\n    ".join(f'"{n}"' for n in names),
     }
@@ -197,8 +196,8 @@ def write_wheel(
     target = folder / f"{package}-{version}-py3-none-any.whl"
     try:
         members = {
-            f"{package}/__init__.py": _source(_INIT.format(**fields)),
-            f"{package}/__main__.py": _source(_MAIN.format(**fields)),
+            f"{package}/__init__.py": _init(fields).encode(),
+            f"{package}/__main__.py": _MAIN.format(**fields).encode(),
             f"{package}/_predictor.py": _PREDICTOR.encode(),
             f"{package}/bundle.zip": _bytes_of(bundle),
             f"{package}/py.typed": b"",
@@ -206,6 +205,7 @@ def write_wheel(
             f"{info}/METADATA": _metadata(distribution, package, version, summary, licence),
             f"{info}/WHEEL": _WHEEL.encode(),
         }
+        members = _compiled(members)
         members[f"{info}/RECORD"] = _record(members, f"{info}/RECORD")
         replace_file(target, zip_bytes(members), lambda _: None)
     except OSError as exc:
@@ -213,29 +213,23 @@ def write_wheel(
     return target
 
 
-def check_names(name: str, version: str) -> None:
-    """Raise PackageError unless a wheel, and whatever is named after it, can have this name and
-    version."""
-    if not _NAME.fullmatch(name):
-        raise PackageError(
-            f"wheel name {name!r}; expected lower-case letters, digits and single hyphens, as in "
-            "a recipe's name."
-        )
-    if not _VERSION.fullmatch(version):
-        raise PackageError(
-            f"model version {version!r}; expected numbers with dots, as in 1.0.0 or 1.1.0rc2 "
-            "(PEP 440), or pip cannot install the wheel. Set package.model_version."
-        )
+def _init(fields: dict[str, str]) -> str:
+    """The package's ``__init__.py``: whatever characters the summary has, they are text."""
+    text = _DOCSTRING.format(**fields)
+    literal = text.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
+    return _INIT.format(docstring=f'"""{literal}"""', **fields)
 
 
-def _check(name: str, version: str, summary: str, licence: str) -> None:
-    check_names(name, version)
-    texts = (summary, licence)
-    if not summary or any(hidden_character(text) or '"""' in text for text in texts):
-        raise PackageError(
-            f"summary {summary!r}, licence {licence!r}; expected one line each, without control "
-            "characters."
-        )
+def _compiled(members: dict[str, bytes]) -> dict[str, bytes]:
+    """The same files, of which every Python source compiles."""
+    for name, data in members.items():
+        if not name.endswith(".py"):
+            continue
+        try:
+            compile(data, name, "exec", dont_inherit=True)
+        except (SyntaxError, ValueError) as exc:
+            raise PackageError(f"{name} of the wheel is not valid Python: {exc}.") from exc
+    return members
 
 
 def _metadata(distribution: str, package: str, version: str, summary: str, licence: str) -> bytes:
@@ -257,18 +251,6 @@ def _metadata(distribution: str, package: str, version: str, summary: str, licen
     text = message.as_string()
     if message_from_string(text, policy=compat32).items() != [*rows]:
         raise PackageError(f"summary {summary!r}, licence {licence!r}; expected one line each.")
-    return text.encode()
-
-
-def _source(text: str) -> bytes:
-    """A module that Python can compile."""
-    try:
-        compile(text, "<module>", "exec", dont_inherit=True)
-    except (SyntaxError, ValueError) as exc:
-        raise PackageError(
-            f"the summary makes a module that Python cannot read: {exc}; expected one line of "
-            "plain text. Set the recipe's description."
-        ) from exc
     return text.encode()
 
 

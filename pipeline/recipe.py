@@ -10,17 +10,31 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
 
+from exporters.errors import ExportError
 from exporters.options import ExportOptions, GateOptions, PackageOptions, QuantizeOptions
+from exporters.wheel_fields import check_fields
+from runtime.errors import PredictorError
+from runtime.manifest import PREPROCESS_NAME, Default, FileEntry, Manifest, Variant
 from runtime.plain_text import hidden_character
 from runtime.regular_file import read_regular
+from runtime.spec import ModelSpec
 
+from . import user_code
 from .errors import RecipeError
 
 _MAX_FILE_BYTES = 1 << 20  # a recipe has some kilobytes
 _MAX_DEPTH = 32  # of sections and lists in each other; a recipe has four
 _MAX_SHOWN = 200  # letters of a value in a message
+SWEEPS = "sweeps"  # the folder beside those of recipes, so a recipe can't be called that
 
 
 class Section(BaseModel):
@@ -174,11 +188,23 @@ class NetworkOptions(Section):
     # torchvision: a file of weights to start from, as torchvision publishes them; nothing is
     # downloaded. The classifier starts afresh where its size differs.
     weights: str | None = None
-    callable: str | None = None
+    callable: str | None = None  # the recipe's folder is searched, too, after everything else
     # pixels are scaled to [0, 1], then normalised by these; None: 0.5 and 0.5 for each channel.
     # The mean is rounded to the nearest of the 256 values that a pixel can have.
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    _folder: Path | None = PrivateAttr(None)
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the module of ``callable`` may be as well: the folder of the recipe's file."""
+        return self._folder
+
+    def found_in(self, folder: Path | None) -> NetworkOptions:
+        """The same, with the module of ``callable`` searched in ``folder``, too."""
+        options = self.model_copy()
+        options._folder = None if folder is None else folder.resolve()
+        return options
 
     @model_validator(mode="after")
     def _one_source(self) -> NetworkOptions:
@@ -307,10 +333,21 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _own_folder(self) -> Recipe:
+        if self.name == SWEEPS:
+            raise ValueError(f"name = {self.name!r} is the folder of all sweeps: choose another")
+        return self
+
+    @model_validator(mode="after")
     def _another_baseline(self) -> Recipe:
         if self.baseline == self.name:
             raise ValueError(f"baseline = {self.baseline!r} is this recipe itself: name another")
         return self
+
+    @property
+    def summary(self) -> str:
+        """One line on the model: the description, or the name where there is none."""
+        return self.description.strip() or f"The model {self.name}"
 
     def slice(self, sections: Sequence[str]) -> dict[str, Any]:
         """The named sections as JSON values, for fingerprints and reports."""
@@ -337,15 +374,86 @@ def load(name_or_file: str, changes: Sequence[str] = ()) -> Recipe:
         _apply(data, change)
     _check_values(data, origin)
     try:
-        return Recipe.model_validate(data)
+        recipe = Recipe.model_validate(data)
     except ValidationError as exc:
         text = "; ".join(_explain(exc, data))
         raise RecipeError(f"{origin}: {text}{'' if text.endswith('?') else '.'}") from exc
+    if recipe.network.callable is not None and _is_file(name_or_file):
+        network = recipe.network.found_in(Path(name_or_file).parent)
+        recipe = recipe.model_copy(update={"network": network})
+    _check_files(recipe.network)
+    check_what_ships(recipe, origin)
+    return recipe
+
+
+def check_what_ships(
+    recipe: Recipe, origin: str = "", spec: ModelSpec | None = None, licence: str | None = None
+) -> None:
+    """Hold the recipe's words against the rules of bundle and wheel, which are written last.
+
+    ``spec`` and ``licence`` are those of the data once it is there. Raises RecipeError.
+    """
+    size, labels = recipe.preprocess, recipe.data.labels
+    if labels is None:
+        labels = recipe.data.attributes
+    if labels is None:
+        labels = ("unknown until the data is there",)
+    package = recipe.package
+    id_ = "fp32"
+    try:
+        spec = spec or ModelSpec(
+            recipe.name, "multi-class", size.height, size.width, size.channels, labels
+        )
+        thresholds = (0.5,) * len(spec.labels) if spec.task == "multi-label" else None
+        files = dict.fromkeys((PREPROCESS_NAME, id_), FileEntry("0" * 64, 0))
+        Manifest(
+            model_version=package.model_version,
+            spec=spec,
+            files=files,
+            variants=(Variant(id_, id_, id_, False, 0.0, thresholds),),
+            defaults=(Default("cpu", id_, "not measured here"),),
+            devices=package.devices,
+            provenance={"recipe": recipe.model_dump(mode="json")},
+        ).check()
+        check_fields(
+            recipe.name,
+            package.model_version,
+            recipe.summary,
+            package.licence or licence or recipe.data.licence,
+        )
+    except (ExportError, PredictorError) as exc:
+        raise RecipeError(f"{origin}: {exc}" if origin else str(exc)) from exc
+
+
+def _check_files(network: NetworkOptions) -> None:
+    """Refuse a network whose files are not there, before anything runs."""
+    if network.weights is not None and not Path(network.weights).expanduser().is_file():
+        raise RecipeError(
+            f"network.weights = {network.weights!r} is not a file; expected one of weights, as "
+            "torchvision.models publishes it."
+        )
+    if network.callable is None:
+        return
+    module, _, function = network.callable.partition(":")
+    if not module or not function:
+        raise RecipeError(f'network.callable = {network.callable!r}; expected "module:function".')
+    files = user_code.source_files(network.callable, network.folder)
+    if user_code.MISSING in map(str, files.values()):
+        place = f"{network.folder} or " if network.folder is not None else ""
+        raise RecipeError(
+            f"network.callable = {network.callable!r}: there is no module {module!r}. Expected "
+            f"{next(iter(files))} in {place}a folder of PYTHONPATH, or an installed package."
+        )
+
+
+def _is_file(name_or_file: str) -> bool:
+    path = Path(name_or_file)
+    return path.suffix == ".toml" or path.parent != Path()
 
 
 def _read(name_or_file: str) -> tuple[str, str]:
     path = Path(name_or_file)
-    if path.suffix == ".toml" or path.parent != Path():
+    if _is_file(name_or_file):
         try:
             return f"recipe {path}", read_regular(path, _MAX_FILE_BYTES).decode("utf-8")
         except (OSError, ValueError) as exc:  # ValueError: no UTF-8, or a path with a null

@@ -41,11 +41,17 @@ class Outcome:
     record: Record
 
 
-def fingerprint(stage: Stage, recipe: Recipe, digests: Mapping[str, str]) -> dict[str, str]:
+def fingerprint(
+    stage: Stage,
+    recipe: Recipe,
+    digests: Mapping[str, str],
+    report: Mapping[str, Any] | None = None,
+) -> dict[str, str]:
     """Everything that decides a stage's result, by "kind: name"; see ``store.Record``.
 
     ``digests`` holds the output digests of the earlier stages and of borrowed ones, as far as
-    these are there.
+    these are there. ``report`` is that of the finished stage to compare with: it knows of files
+    that only running the stage has shown.
     """
     parts = {f"input: {name}": digests[name] for name in stage.inputs}
     parts |= {f"input: {name}": digests.get(name, "not there") for name in stage.borrows(recipe)}
@@ -57,7 +63,15 @@ def fingerprint(stage: Stage, recipe: Recipe, digests: Mapping[str, str]) -> dic
         parts[f"library: {library}"] = _version(library)
     for key, value in stage.outside(recipe).items():
         parts[f"outside: {key}"] = value
+    for file, digest in stage.modules(recipe, report or {}).items():
+        parts[f"module: {file}"] = digest
     return parts
+
+
+def _as_run(parts: Mapping[str, str], report: Mapping[str, Any]) -> dict[str, str]:
+    """A fingerprint, taken before a stage ran, with the user's files that it found besides."""
+    found = {f"module: {name}": row["sha256"] for name, row in report.get("modules", {}).items()}
+    return {**found, **parts}
 
 
 def _decisive(stage: Stage, parts: Mapping[str, str]) -> dict[str, str]:
@@ -150,7 +164,11 @@ class Runner:
                         observer.note(f"{self.recipe.name} {stage.name}: {why}")
                     record = self.store.record(stage.name)
                     if reasons or record is None:
-                        record = self._run_stage(stage, records, digests, observer, processes)
+                        names = [later.name for later in self._upto(goal)]
+                        ahead = tuple(names[names.index(stage.name) + 1 :])
+                        record = self._run_stage(
+                            stage, records, digests, observer, processes, ahead
+                        )
                     self.store.publish(stage.name, stage.publish)
                 records[stage.name] = record
                 on_outcome(Outcome(stage, not reasons, record))
@@ -171,8 +189,7 @@ class Runner:
                 if missing:
                     break
                 if self._stale(stage, digests):
-                    wanted = fingerprint(stage, self.recipe, digests)
-                    donor = next((d for d in donors if _has(d, stage.name, wanted)), None)
+                    donor = next((d for d in donors if self._has(d, stage, digests)), None)
                     if donor is None:
                         break
                     self.store.adopt(stage.name, donor)
@@ -196,6 +213,7 @@ class Runner:
         digests: Mapping[str, str],
         observer: Observer,
         processes: int,
+        ahead: tuple[str, ...],
     ) -> Record:
         parts = fingerprint(stage, self.recipe, digests)
         out = self._begin(stage, parts, observer)
@@ -211,11 +229,14 @@ class Runner:
             reports={name: _told(records[name]) for name in self._inputs(stage, records)},
             observer=observer,
             processes=processes,
+            ahead=ahead,
         )
+        stage.check(context)
         began = time.perf_counter()
         report = stage.run(context)
         seconds = time.perf_counter() - began
         finished = datetime.now(UTC).isoformat(timespec="seconds")
+        parts = _as_run(parts, report)
         return self.store.commit(
             stage.name, parts, report, round(seconds, 3), finished, stage.scratch
         )
@@ -268,10 +289,19 @@ class Runner:
         record = self.store.record(stage.name)
         if record is None:
             return (self.store.absence(stage.name),)
-        if changed := differences(record.fingerprint, fingerprint(stage, self.recipe, digests)):
+        now = fingerprint(stage, self.recipe, digests, record.report)
+        if changed := differences(record.fingerprint, now):
             return changed
         damage = self.store.damage(stage.name, record)
         return (damage,) if damage else ()
+
+    def _has(self, donor: Store, stage: Stage, digests: Mapping[str, str]) -> bool:
+        """Whether a folder has an undamaged stage as it would be here."""
+        record = donor.record(stage.name)
+        if record is None:
+            return False
+        wanted = fingerprint(stage, self.recipe, digests, record.report)
+        return record.fingerprint == wanted and donor.damage(stage.name, record) is None
 
     def _forced(self, stage: Stage, goal: str, start: str | None, force: bool) -> tuple[str, ...]:
         names = [s.name for s in self.stages]
@@ -286,14 +316,6 @@ class Runner:
             return self.stages
         last = [stage.name for stage in self.stages].index(goal)
         return self.stages[: last + 1]
-
-
-def _has(store: Store, stage: str, wanted: Mapping[str, str]) -> bool:
-    """Whether a folder has an undamaged stage with this fingerprint."""
-    record = store.record(stage)
-    return (
-        record is not None and record.fingerprint == wanted and store.damage(stage, record) is None
-    )
 
 
 @contextmanager

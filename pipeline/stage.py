@@ -31,6 +31,7 @@ class Context:
     reports: Mapping[str, dict[str, Any]]  # what those returned, with "seconds" and "finished"
     observer: Observer
     processes: int = 1  # that train together, unless torchrun says it
+    ahead: tuple[str, ...] = ()  # names of the stages that this run goes on with
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,16 @@ def _nothing(_: Recipe) -> dict[str, str]:
     return {}
 
 
+def _no_modules(_: Recipe, __: Mapping[str, Any]) -> dict[str, str]:
+    return {}
+
+
 def _nobody(_: Recipe) -> dict[str, Elsewhere]:
     return {}
+
+
+def _fine(_: Context) -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -58,17 +67,22 @@ class Stage:
     outputs of its ``inputs`` and of what it ``borrows`` (by the names that it has in
     ``Context.inputs`` and ``Context.reports``), its ``sections`` of the recipe, the ``sources`` and
     the installed ``libraries``, and whatever ``outside`` says of files and machines beyond the
-    artifact folder.
+    artifact folder, and the user's ``modules``.
     """
 
     name: str
     summary: str  # one line for --help and the README
     run: Callable[[Context], dict[str, Any]]  # returns a report of JSON values
+    # Refuses, before the stage runs, what would fail later; decides nothing of its result.
+    check: Callable[[Context], None] = field(default=_fine)
     inputs: tuple[str, ...] = ()  # names of earlier stages
     sections: tuple[str, ...] = ()  # top-level keys of the recipe
     sources: tuple[str, ...] = ()  # folders and files below the package roots, "exporters"
     libraries: tuple[str, ...] = ()  # distributions whose version matters
     outside: Callable[[Recipe], dict[str, str]] = field(default=_nothing)
+    # Hashes of the user's own source files, as they are now; the report of a finished stage (else
+    # an empty one) may have found more of them: under "modules", {name: {"file", "sha256"}}.
+    modules: Callable[[Recipe, Mapping[str, Any]], dict[str, str]] = field(default=_no_modules)
     borrows: Callable[[Recipe], Mapping[str, Elsewhere]] = field(default=_nobody)
     resumable: bool = False  # goes on from what a killed run left in ``out``
     # Keys of the recipe, "train.device", that decide how fast and not what: a killed run goes on

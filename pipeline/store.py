@@ -22,7 +22,6 @@ from typing import Any
 
 from .errors import StoreError
 
-SWEEPS = "sweeps"  # the folder beside those of recipes, so a recipe can't be called that
 RECORD_NAME = "stage.json"  # written last: without it a folder is not finished
 _INTENT_NAME = "intent.json"  # the fingerprint that a partial folder works for
 _PLUMBING = {RECORD_NAME, f"{RECORD_NAME}.tmp", _INTENT_NAME}  # not made by the stage

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 def result_table(report: Report) -> Iterator[Table | str]:
     """The headline, one row for each form of the model, and what it was timed on."""
+    from .report.words import doubts
+
     model, data = report.model, report.data
     headline = f"{escape(model.version)}, {model.parameters:,} parameters"
     if model.multiply_adds is not None:
@@ -28,6 +30,8 @@ def result_table(report: Report) -> Iterator[Table | str]:
     yield f"[bold]{escape(model.name)}[/bold] {headline}"
     if data.synthetic:
         yield "[bold yellow]SYNTHETIC images: says nothing about real photographs[/bold yellow]"
+    for doubt in doubts(report):
+        yield f"[bold yellow]{doubt.name}[/bold yellow]: {escape(doubt.text)}"
     table = _narrow_table("form", "gate")
     balanced = report.reference.balanced_accuracy_percent is not None
     for heading in ("acc. %", "bal. %", "KiB", "p50 ms", "p99 ms", "images/s", "vs fp32"):
@@ -185,6 +189,9 @@ def bundle_tables(manifest: Manifest, bundle_id: str, signature: str) -> Iterato
     for row in manifest.defaults:
         defaults.add_row(row.target, row.variant, escape(row.reason))
     yield defaults
+    warnings = manifest.provenance.get("warnings")
+    for warning in warnings if isinstance(warnings, list) else ():
+        yield f"[bold yellow]{escape(str(warning))}[/bold yellow]"
     data = manifest.provenance.get("data")
     if isinstance(data, dict):
         yield f"  data: {escape(str(data.get('name')))}, licence {escape(str(data.get('licence')))}"

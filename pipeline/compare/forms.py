@@ -3,9 +3,7 @@ file, a variant of a bundle, or recorded outputs."""
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +15,7 @@ from exporters import onnx_file
 from exporters.errors import GraphError
 from exporters.model_inputs import InputSpec
 from exporters.parity import Model
+from pipeline import user_code
 from pipeline.errors import DataError, PipelineError
 from runtime import Bundle, ModelSpec, Predictor
 from runtime.manifest import PREPROCESS_NAME
@@ -192,20 +191,18 @@ def _callable(name: str, module_name: str, attribute: str) -> Form:
     given anything."""
     from torch import nn
 
-    sys.path.insert(0, str(Path.cwd()))  # as python -m does
     try:
-        found: Any = importlib.import_module(module_name)
-        for part in attribute.split("."):
-            found = getattr(found, part)
+        found: Any = user_code.imported(f"{module_name}:{attribute}", Path.cwd())
         if not isinstance(found, nn.Module) and _takes_nothing(found):
             found = found()
-    except Exception as exc:  # it is the user's code
+    except (Exception, SystemExit) as exc:  # it is the user's code
+        own = isinstance(exc, user_code.ImportFailed)
+        line = user_code.line_of(exc)
         raise PipelineError(
-            f"{name} cannot be opened: {type(exc).__name__}: {exc}. Expected module:callable with "
-            "a module that can be imported from here."
+            f"{name} cannot be opened: {exc if own else f'{type(exc).__name__}: {exc}'}"
+            f"{'' if line is None else f' (at {line})'}. Expected module:callable with a module "
+            "that can be imported from here."
         ) from exc
-    finally:
-        sys.path.pop(0)
     if isinstance(found, nn.Module):
         return _network(name, found.eval(), None)
     if not callable(found):

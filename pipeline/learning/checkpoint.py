@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from pipeline import user_code
 from pipeline.errors import PipelineError, TrainError
 from pipeline.recipe import NetworkOptions
 from runtime.spec import ModelSpec
@@ -30,40 +31,80 @@ FORMAT = 3  # of both .pt files; raise it when their keys change
 
 
 def save_checkpoint(path: Path, network: PixelNetwork) -> None:
-    """Write weights, spec and network options to ``path``."""
-    weights = {k: v.cpu().contiguous() for k, v in network.state_dict().items()}
-    content = {
-        "format": FORMAT,
-        "spec": network.spec.to_json(),
-        # without the file that weights came from: it may be gone, and these are others now
-        "network": network.options.model_copy(update={"weights": None}).model_dump_json(),
-        "weights": weights,
-    }
-    _write(path, _packed(content))
+    """Write weights, spec and network options to ``path``, and for a network of the user's own
+    code the hashes of its files."""
+    _write(path, packed_network(network))
 
 
 def load_checkpoint(path: Path) -> PixelNetwork:
     """Rebuild the network that :func:`save_checkpoint` wrote, on the CPU, in evaluation mode.
 
-    Raises TrainError when the file is missing, damaged, or of another format.
+    Raises TrainError when the file is missing, damaged, of another format, or of a network whose
+    code has changed since.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        if content["format"] != FORMAT:
-            raise ValueError(f"it has format {content['format']}, this version reads {FORMAT}")
-        spec = ModelSpec.from_json(content["spec"])
-        options = NetworkOptions.model_validate_json(content["network"])
-        with torch.random.fork_rng(devices=[]):  # fresh weights are drawn, then overwritten
-            network = build_network(options, spec)
-        network.load_state_dict(content["weights"])
-    except PipelineError:
-        raise  # a callable that is gone: it says so better than "cannot be read"
+        data = path.read_bytes()
+        network = unpacked_network(data)
+    except PipelineError as exc:
+        # a callable that is gone or another now: it says so better than "cannot be read"
+        raise type(exc)(f"checkpoint {path}: {exc}") from exc
     except Exception as exc:  # torch.load raises many kinds on damaged files
         raise TrainError(
             f"checkpoint {path} cannot be read: {_first_line(exc)}. "
             "Run the train stage again with --force."
         ) from exc
+    return network
+
+
+def packed_network(network: PixelNetwork) -> bytes:
+    """The content of ``checkpoint.pt``."""
+    weights = {k: v.cpu().contiguous() for k, v in network.state_dict().items()}
+    options = network.options
+    content = {
+        "format": FORMAT,
+        "spec": network.spec.to_json(),
+        # without the file that weights came from: it may be gone, and these are others now
+        "network": options.model_copy(update={"weights": None}).model_dump_json(),
+        "weights": weights,
+    }
+    if options.callable is not None:
+        files = user_code.digests(user_code.loaded_files(options.callable, options.folder))
+        folder = None if options.folder is None else str(options.folder)
+        content["code"] = {"folder": folder, "files": files}
+    return _packed(content)
+
+
+def unpacked_network(data: bytes) -> PixelNetwork:
+    """The network of :func:`packed_network`. Raises TrainError for another code; anything else on
+    damaged data."""
+    content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    if content["format"] != FORMAT:
+        raise ValueError(f"it has format {content['format']}, this version reads {FORMAT}")
+    spec = ModelSpec.from_json(content["spec"])
+    options = NetworkOptions.model_validate_json(content["network"])
+    code = content.get("code", {"folder": None, "files": {}})
+    folder = None if code["folder"] is None else Path(code["folder"])
+    if folder is not None and not folder.is_dir():
+        folder = Path.cwd()  # both were moved; hashes tell whether it is the same code
+    options = options.found_in(folder)
+    with torch.random.fork_rng(devices=[]):  # fresh weights are drawn, then overwritten
+        network = build_network(options, spec)
+    _check_code(options, code["files"])
+    network.load_state_dict(content["weights"])
     return network.eval()
+
+
+def _check_code(options: NetworkOptions, trained: Mapping[str, str]) -> None:
+    """Raise TrainError where the code that runs now is not what the weights were trained with."""
+    if options.callable is None:
+        return
+    now = user_code.digests(user_code.loaded_files(options.callable, options.folder))
+    changed = sorted(name for name in trained if now.get(name, trained[name]) != trained[name])
+    if changed:
+        raise TrainError(
+            f"{', '.join(changed)} of network.callable = {options.callable!r} changed since its "
+            "weights were trained. Undo the change, or run the train stage again."
+        )
 
 
 def save_resume(folder: Path, identity: Mapping[str, str], state: Mapping[str, Any]) -> None:

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pipeline import user_code
 from pipeline.datasets.arrays import Dataset, Split
 from pipeline.errors import TrainError
 from pipeline.processes import check_batch
@@ -192,6 +193,9 @@ def _identity(
         "seed": seed,
         "distill": None if teacher is None else teacher.options.model_dump(mode="json"),
     }
+    if network.options.callable is not None:
+        files = user_code.source_files(network.options.callable, network.options.folder)
+        values["source files"] = user_code.digests(files)
     for key, value in train.model_dump(mode="json", exclude=set(HOW_FAST)).items():
         values[f"train.{key}"] = value
     return {key: json.dumps(value, sort_keys=True) for key, value in values.items()}

@@ -4,7 +4,6 @@ probabilities. Knows nothing of training, files or ONNX."""
 from __future__ import annotations
 
 import difflib
-import importlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline import user_code
 from pipeline.errors import RecipeError
 from pipeline.recipe import Activation, Conv, Dropout, Layer, Linear, NetworkOptions, Pool
 from runtime.regular_file import open_regular
@@ -116,7 +116,7 @@ def build_network(options: NetworkOptions, spec: ModelSpec) -> PixelNetwork:
     elif options.torchvision is not None:
         body = _from_torchvision(options.torchvision, options.weights, spec)
     else:
-        body = _from_callable(options.callable or "", spec)
+        body = _from_callable(options, spec)
     network = PixelNetwork(body, options, spec)
     if not options.layers:  # those were checked one by one
         _try_out(network)
@@ -342,30 +342,54 @@ def _adapt_first_conv(body: nn.Module, channels: int, keep: bool) -> None:
     )
 
 
-def _from_callable(reference: str, spec: ModelSpec) -> nn.Module:
+def _from_callable(options: NetworkOptions, spec: ModelSpec) -> nn.Module:
     """What "module:function" returns for (classes=..., channels=...)."""
-    module_name, _, function_name = reference.partition(":")
-    if not module_name or not function_name:
-        raise RecipeError(f'network.callable = {reference!r}; expected "module:function".')
+    reference = options.callable or ""
     try:
-        function = getattr(importlib.import_module(module_name), function_name)
+        function = user_code.imported(reference, options.folder)
         body = function(classes=len(spec.labels), channels=spec.channels)
-    except Exception as exc:  # it is the user's code: whatever it raises, this names the place
+    except (Exception, SystemExit) as exc:  # it is the user's code: whatever it raises
+        failed = str(exc)
+        if not isinstance(exc, user_code.ImportFailed):
+            failed = f"{type(exc).__name__}: {exc}"
         raise RecipeError(
-            f"network.callable = {reference!r} failed with {type(exc).__name__}: {exc}. Expected a "
+            f"network.callable = {reference!r} failed with {failed}{_at(exc)}. Expected a "
             "function that can be imported and called as function(classes=..., channels=...)."
         ) from exc
-    if not isinstance(body, nn.Module):
-        raise RecipeError(
-            f"network.callable = {reference!r} returned a {type(body).__name__}; expected a "
-            "torch.nn.Module from float32 [N, channels, height, width] to logits [N, classes]."
-        )
-    return body
+    if isinstance(body, nn.Module):
+        return body
+    kind = f"the class {body.__name__}" if isinstance(body, type) else f"a {type(body).__name__}"
+    raise RecipeError(
+        f"network.callable = {reference!r} returned {kind}; expected an instance of "
+        "torch.nn.Module from float32 [N, channels, height, width] to logits [N, classes]."
+    )
+
+
+def _check_numbers(body: nn.Module) -> None:
+    """Raise RecipeError unless all numbers are float32 on the CPU."""
+    for name, value in (*body.named_parameters(), *body.named_buffers()):
+        kind = str(value.dtype).removeprefix("torch.")
+        if (value.is_floating_point() or value.is_complex()) and value.dtype != torch.float32:
+            raise RecipeError(
+                f"{name} of the network is {kind}; expected float32. Call .float() on the network."
+            )
+        if value.device.type != "cpu":
+            raise RecipeError(
+                f"{name} of the network is on {value.device}; expected the CPU. train.device says "
+                "where it is trained."
+            )
+
+
+def _at(exc: BaseException) -> str:
+    """Where in the user's code, for the end of a message."""
+    line = user_code.line_of(exc)
+    return "" if line is None else f" (at {line})"
 
 
 def _try_out(network: PixelNetwork) -> None:
     """Run two blank images through a network that others wrote; raises RecipeError."""
     spec = network.spec
+    _check_numbers(network.body)
     was_training = network.training
     network.eval()
     try:
@@ -373,8 +397,9 @@ def _try_out(network: PixelNetwork) -> None:
             scores: Any = network.logits(torch.zeros(2, *spec.shape, dtype=torch.uint8))
     except Exception as exc:  # the many ways in which sizes can be wrong
         raise RecipeError(
-            f"the network cannot take images of {spec.height}x{spec.width}x{spec.channels}: {exc}. "
-            "Use larger images or another network."
+            f"the network cannot take images of {spec.height}x{spec.width}x{spec.channels}: "
+            f"{exc}{_at(exc)}. Expected a module from float32 [N, {spec.channels}, {spec.height}, "
+            f"{spec.width}] to logits [N, {len(spec.labels)}]; some need larger images."
         ) from exc
     finally:
         network.train(was_training)

@@ -143,6 +143,8 @@ def _training(told: Mapping[str, Any]) -> TrainingReport:
         best_epoch=result["best_epoch"],
         cpu_seconds=result["cpu_seconds"],
         device=result["device"],
+        incomplete=not result["complete"],
+        notes=tuple(result["notes"]),
         result={
             "threads": result["threads"],
             "wall_seconds": round(result["wall_seconds"], 1),

@@ -79,6 +79,7 @@ class TrainingReport:
     cpu_seconds: float | None = None
     device: str | None = None
     incomplete: bool = False  # stopped by a time limit
+    notes: tuple[str, ...] = ()  # what a reader must know: how much was left out, a resumption
     result: dict[str, Any] = field(default_factory=dict)  # whatever else training tells; JSON
 
 

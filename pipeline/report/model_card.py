@@ -80,13 +80,16 @@ def _figures(row: score_words.Row, columns: list[str]) -> list[str]:
 
 
 def _warning(report: Report) -> list[str]:
-    if not report.data.synthetic:
-        return []
-    return [
-        "**SYNTHETIC: trained and tested on generated images. The figures say nothing about "
-        "real photographs.**",
-        "",
-    ]
+    lines = []
+    if report.data.synthetic:
+        lines += [
+            "**SYNTHETIC: trained and tested on generated images. The figures say nothing about "
+            "real photographs.**",
+            "",
+        ]
+    for doubt in words.doubts(report):
+        lines += [f"**{doubt.name}: {doubt.text}**", ""]
+    return lines
 
 
 def _int8(report: Report) -> list[str]:

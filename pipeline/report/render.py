@@ -70,6 +70,7 @@ def render_html(report: Report) -> str:
             score_labels=score_words.labels(report),
             smaller=words.smaller,
             verdict=words.verdict(report),
+            doubts=words.doubts(report),
             summary=words.summary(report),
         )
     )

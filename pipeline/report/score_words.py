@@ -136,6 +136,17 @@ def _objective(report: Report) -> str:
     return str(report.recipe.get("gate", {}).get("thresholds", "balanced"))
 
 
+def shipped(report: Report, metric: str) -> str:
+    """Beside a figure of a multi-label model with the thresholds that ship: its interval, or where
+    these were chosen for another metric, what the best for this one give."""
+    own = None if report.shown_score is None else getattr(report.shown_score.own, metric)
+    if own is None:
+        return ""
+    if _OF[_objective(report)].replace(" ", "_") == metric:
+        return interval(own)
+    return f"{own.value:.2f}{words.SPACE}% with thresholds chosen for it"
+
+
 def accuracy_note(report: Report) -> str:
     """What accuracy means in the tables of variants, where the thresholds that ship are used."""
     if report.scores is None or report.model.task == "multi-class":

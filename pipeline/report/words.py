@@ -4,12 +4,15 @@ None is always said as "not measured"; a thin no-break space stands before units
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
+from exporters.score import doubt
 from runtime.manifest import WORTH
 
 from .data import Report, VariantReport
 
 MISSING = "not measured"
+INCOMPLETE = "INCOMPLETE: "  # how the note of an incomplete training begins; see learning/fit.py
 SPACE = "\N{NARROW NO-BREAK SPACE}"
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -123,9 +126,41 @@ def span(ends: tuple[float, float]) -> str:
 # --- findings -------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Doubt:
+    """Why a model may not be worth shipping although a variant passed the gate, which only compares
+    variants with the trained network."""
+
+    name: str  # in capitals, for terminals
+    but: str  # how the headline goes on
+    text: str  # with the numbers
+
+
+def doubts(report: Report) -> tuple[Doubt, ...]:
+    """All that there are, the worst first; on the page, in the model card, the bundle, the
+    terminal."""
+    found = []
+    if report.scores is not None and report.shown_score is not None:
+        # what ships, and the network that it was made from
+        forms = (report.shown_score, report.scores.forms[0])
+        why = next(filter(None, (doubt(report.scores.images, form) for form in forms)), None)
+        if why is not None:
+            text = f"{why}. Train longer, or give more images."
+            but = "the network is not shown to be better than the majority answer"
+            found.append(Doubt("NOT BETTER THAN CHANCE", but, text))
+    if report.training.incomplete:
+        marked = (note for note in report.training.notes if note.startswith(INCOMPLETE))
+        text = next(marked, "").removeprefix(INCOMPLETE) or "training was stopped by its time limit"
+        text = f"{text}. A longer training may do better."
+        found.append(Doubt("INCOMPLETE TRAINING", "its training is incomplete", text))
+    return tuple(found)
+
+
 def verdict(report: Report) -> str:
     """The headline: what ships, or that nothing does."""
     default = report.default
+    if default is not None and (found := doubts(report)):
+        return f"{default.id} passed the gate, but {found[0].but}"
     if default is not None and report.data.synthetic:
         return f"{default.id} passed the gate, on synthetic data"
     if default is not None:
@@ -143,12 +178,11 @@ def summary(report: Report) -> str:
             f"PyTorch reaches {percent(report.reference.accuracy_percent)} on "
             f"{count(images)} test images; why each variant was refused stands below."
         )
-    found = report.shown_score.own if report.shown_score else None
-    if report.scores and found and found.accuracy and report.model.task == "multi-label":
+    if report.scores and report.model.task == "multi-label":
         text = (
             f"Of its attribute answers on {count(images)} test images "
-            f"{percent(found.accuracy.value)} are right; of always giving the commoner answer, "
-            f"{percent(report.scores.majority.value)}. "
+            f"{percent(default.accuracy_percent)} are right with the thresholds that ship; of "
+            f"always giving the commoner answer, {percent(report.scores.majority.value)}. "
         )
     else:
         what = "answers" if report.model.task == "multi-class" else "attribute answers"

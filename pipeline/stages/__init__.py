@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pipeline.stage import check_order
 
-from . import benchmark, data, export, package, quantize, train, validate
+from . import before_training, benchmark, data, export, package, quantize, train, validate
 
 STAGES = (
     data.STAGE,
-    train.STAGE,
+    replace(train.STAGE, check=before_training.check),
     export.STAGE,
     quantize.STAGE,
     validate.STAGE,

@@ -254,6 +254,7 @@ STAGE = Stage(
         "pipeline/hardware.py",
         "pipeline/timing.py",
         "pipeline/learning",
+        "pipeline/user_code.py",
         "pipeline/datasets/arrays.py",
         "exporters",
         "runtime",

@@ -48,6 +48,7 @@ STAGE = Stage(
         "pipeline/stages/export.py",
         "pipeline/stages/model_spec.py",
         "pipeline/learning",
+        "pipeline/user_code.py",
         "pipeline/datasets/arrays.py",
         "exporters",
         "runtime",

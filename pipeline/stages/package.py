@@ -49,15 +49,19 @@ def run(context: Context) -> dict[str, Any]:
         name=recipe.name,
         version=recipe.package.model_version,
         bundle=bundle,
-        summary=recipe.description,
+        summary=recipe.summary,
         licence=str(report.model.licence),
     )
     report = with_bundle(report, ids[own], bundle.stat().st_size, own)
     report_data.write(report, context.out / REPORT_JSON_NAME)
     (context.out / REPORT_HTML_NAME).write_text(render_html(report), encoding="utf-8")
+    warnings = _warnings(report)
+    for warning in warnings:
+        context.observer.note(warning)
     return {
         "headline": f"bundle {ids[own][:12]}, {bundle.stat().st_size / 1024:,.0f} KiB; "
-        f"{wheel.name}, {wheel.stat().st_size / 1024:,.0f} KiB",
+        f"{wheel.name}, {wheel.stat().st_size / 1024:,.0f} KiB"
+        + "".join(f"; {warning.partition(':')[0]}" for warning in warnings),
         "bundle_id": ids[own],
         "bundles": ids,
     }
@@ -132,7 +136,20 @@ def _measurements(report: Report) -> dict[str, Any]:
         "scores": None if report.scores is None else asdict(report.scores),
         "multiply_adds": report.model.multiply_adds,
         "created": report.created,
+        "training": {
+            "complete": not report.training.incomplete,
+            "epochs": len(report.training.epochs),
+            "notes": list(report.training.notes),
+        },
+        "warnings": _warnings(report),
     }
+
+
+def _warnings(report: Report) -> list[str]:
+    """What a reader of the figures has to know first."""
+    from pipeline.report.words import doubts
+
+    return [f"{doubt.name}: {doubt.text}" for doubt in doubts(report)]
 
 
 def _provenance(context: Context, report: Report) -> dict[str, Any]:
@@ -146,6 +163,7 @@ def _provenance(context: Context, report: Report) -> dict[str, Any]:
         "checkpoint_sha256": file_sha256(context.inputs["train"] / "checkpoint.pt"),
         "versions": report.hardware.versions,
         "licence": report.model.licence,
+        "warnings": _warnings(report),
     }
 
 

@@ -196,6 +196,7 @@ STAGE = Stage(
     sources=(
         "pipeline/stages/quantize.py",
         "pipeline/learning",
+        "pipeline/user_code.py",
         "pipeline/processes.py",
         "pipeline/datasets/arrays.py",
         "pipeline/timing.py",

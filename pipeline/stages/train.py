@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline import user_code
 from pipeline.recipe import HOW_FAST, Recipe
 from pipeline.stage import Context, Elsewhere, Stage
 from pipeline.teacher import teacher_of
@@ -38,6 +38,7 @@ def run(context: Context) -> dict[str, Any]:
         context.observer.step("train: steps", progress.step, progress.steps, detail)
 
     spec = spec_of(recipe, dataset.info)
+    modules = _loaded(recipe)  # as they are when training begins
     _write_teacher_answers(context, spec)
     job = Job(
         context.inputs["data"].resolve(),
@@ -58,6 +59,7 @@ def run(context: Context) -> dict[str, Any]:
         + (f" of {result.processes} processes" if result.processes > 1 else ""),
         "result": asdict(result),
         "epochs": [json.loads(line) for line in metrics.splitlines()],
+        "modules": modules,
     }
 
 
@@ -97,27 +99,48 @@ def _borrows(recipe: Recipe) -> Mapping[str, Elsewhere]:
 
 
 def _outside(recipe: Recipe) -> dict[str, str]:
-    """The content of files that the recipe only names: weights, and the user's own network (the
-    module, not what it imports)."""
-    files: dict[str, Path | None] = {}
-    if recipe.network.weights is not None:
-        files["network.weights"] = Path(recipe.network.weights).expanduser()
-    if recipe.network.callable is not None:
-        files["network.callable"] = _source_of(recipe.network.callable.partition(":")[0])
-    return {name: _content(file) for name, file in files.items()}
+    """The content of a file of weights that the recipe only names."""
+    if recipe.network.weights is None:
+        return {}
+    return {"network.weights": _content(Path(recipe.network.weights).expanduser())}
 
 
-def _source_of(module: str) -> Path | None:
-    try:
-        found = importlib.util.find_spec(module)
-    except (ImportError, ValueError):  # its package is missing; it has no name
-        found = None
-    return Path(found.origin) if found is not None and found.origin is not None else None
+def _modules(recipe: Recipe, report: Mapping[str, Any]) -> dict[str, str]:
+    """Every file of the user's that the network is made of, as it is now."""
+    reference, folder = recipe.network.callable, recipe.network.folder
+    if reference is None:
+        return {}
+    found = {name: Path(row["file"]) for name, row in report.get("modules", {}).items()}
+    base = folder or Path()
+    return user_code.digests(
+        {name: base / file for name, file in found.items()}
+        | user_code.source_files(reference, folder)
+    )
 
 
-def _content(file: Path | None) -> str:
-    if file is None or not file.is_file():
-        return "missing"
+def _loaded(recipe: Recipe) -> dict[str, dict[str, str]]:
+    """The files among them that only running the code has shown, with the content that ran."""
+    reference, folder = recipe.network.callable, recipe.network.folder
+    if reference is None:
+        return {}
+    read_off = user_code.source_files(reference, folder)
+    files = user_code.loaded_files(reference, folder)
+    more = {name: file for name, file in files.items() if name not in read_off}
+    return {
+        name: {"file": _place(more[name], folder), "sha256": digest}
+        for name, digest in user_code.digests(more).items()
+    }
+
+
+def _place(file: Path, folder: Path | None) -> str:
+    """Relative to the recipe's folder where it is in there, so that both can be moved."""
+    inside = folder is not None and file.is_relative_to(folder)
+    return str(file.relative_to(folder) if inside and folder is not None else file)
+
+
+def _content(file: Path) -> str:
+    if not file.is_file():
+        return user_code.MISSING
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
@@ -132,6 +155,7 @@ STAGE = Stage(
         "pipeline/stages/train.py",
         "pipeline/stages/model_spec.py",
         "pipeline/teacher.py",
+        "pipeline/user_code.py",
         "pipeline/learning",
         "pipeline/processes.py",
         "pipeline/datasets/arrays.py",
@@ -145,6 +169,7 @@ STAGE = Stage(
     ),
     libraries=("numpy", "torch", "torchvision"),
     outside=_outside,
+    modules=_modules,
     borrows=_borrows,
     resumable=True,
     how_fast=tuple(f"train.{key}" for key in HOW_FAST),

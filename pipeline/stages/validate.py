@@ -50,6 +50,7 @@ def run(context: Context) -> dict[str, Any]:
     import numpy as np
 
     from exporters.gates import judge, tolerances_for
+    from exporters.metrics import correct
     from exporters.parity import compare, stream
     from exporters.scoring import Answers
     from pipeline.datasets.arrays import open_dataset
@@ -77,14 +78,16 @@ def run(context: Context) -> dict[str, Any]:
     found: dict[str, Floats] = {}
     forms = [Answers(NETWORK, reference, chosen)]
     rows, fp32 = [], []
+    right = correct(reference, dataset.test.labels, thresholds)
     for variant in context.reports["quantize"]["variants"]:
         name = variant["id"]
         model = context.inputs["quantize"] / f"{name}.onnx"
         with Predictor.from_parts(
             spec, preprocess, model, variant=name, portable=variant["portable"]
         ) as predictor:
+            own_seen = None
             if seen is not None:
-                seen = stream(
+                own_seen = stream(
                     predictor,
                     dataset.val.images,
                     progress=partial(step, f"validate: thresholds of {name}"),
@@ -94,7 +97,7 @@ def run(context: Context) -> dict[str, Any]:
                 dataset.test.images,
                 progress=partial(step, f"validate: {name}"),
             )
-        forms.append(Answers(name, found[name], _thresholds(seen, dataset.val, chosen)))
+        forms.append(Answers(name, found[name], _thresholds(own_seen, dataset.val, chosen)))
         own = forms[-1].thresholds.get(recipe.gate.thresholds)
         parity = compare(
             reference,
@@ -135,7 +138,7 @@ def run(context: Context) -> dict[str, Any]:
         "probabilities": PROBABILITIES_NAME,
         "spec": spec.to_dict(),
         "reference": {
-            "accuracy_percent": 100 * parity.reference_accuracy,
+            "accuracy_percent": 100 * float(right.mean()),
             "balanced_percent": _balanced(reference, dataset.test, thresholds),
             "thresholds": None if thresholds is None else thresholds.tolist(),
             "thresholds_for": {name: values.tolist() for name, values in chosen.items()},
@@ -171,7 +174,7 @@ def _thresholds(
 
 def _scores(context: Context, dataset: Dataset, spec: ModelSpec, forms: list[Answers]) -> Scores:
     """Every form on the test split, against the majority answer and the recipe's baseline."""
-    from exporters.score import Baseline, Scores
+    from exporters.score import Baseline, Scores, doubt
     from exporters.scoring import SAMPLES, majority_answer, score
 
     name = context.recipe.baseline
@@ -204,24 +207,9 @@ def _scores(context: Context, dataset: Dataset, spec: ModelSpec, forms: list[Ans
     elif name is not None:
         baseline = Baseline(name, missing=str(other))
     scores = Scores(len(dataset.test), SAMPLES, found.majority, found.forms, baseline)
-    if doubt := _doubt(scores):
-        context.observer.note(doubt)
+    if why := doubt(scores.images, scores.forms[0]):
+        context.observer.note(f"NOT BETTER THAN CHANCE: {why}. Train longer, or give more images.")
     return scores
-
-
-def _doubt(scores: Scores) -> str | None:
-    """That the network may have learned nothing; None where it is better by more than chance."""
-    gain = scores.forms[0].over_majority
-    if gain is None or (gain.low is not None and gain.low > 0):
-        return None
-    interval = "too few to tell"
-    if gain.low is not None and gain.high is not None:
-        interval = f"95 % interval {gain.low:+.2f} to {gain.high:+.2f}"
-    return (
-        "the network is not better than the majority answer by more than chance: "
-        f"{gain.value:+.2f} points on {scores.images:,} test images ({interval}). Train longer, or "
-        "give more images."
-    )
 
 
 def _balanced(
@@ -304,6 +292,7 @@ STAGE = Stage(
         "pipeline/stages/validate.py",
         "pipeline/stages/baseline.py",
         "pipeline/learning",
+        "pipeline/user_code.py",
         "pipeline/datasets/arrays.py",
         "exporters",
         "runtime",

@@ -16,10 +16,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline.errors import StoreError
-from pipeline.recipe import Recipe
+from pipeline.recipe import SWEEPS, Recipe
 from pipeline.runner import Runner
 from pipeline.stages import STAGES
-from pipeline.store import SWEEPS, Store
+from pipeline.store import Store
 from pipeline.teacher import teachers_of
 
 from . import measure, page

@@ -169,20 +169,24 @@ def test_what_a_summary_marks_up_is_text_in_the_readme(digits_bundle: Path, tmp_
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "Digits"}, "wheel name 'Digits'; expected lower-case"),
+        ({"name": "Digits"}, "wheel name 'Digits'; expected .*lower-case"),
         ({"name": "a--b"}, "wheel name"),
+        ({"name": "a-"}, "wheel name"),
+        ({"name": "a" * 101}, "wheel name .* at most 100"),
+        ({"version": "01.0"}, "model version '01.0'"),
+        ({"version": "\u0661.0"}, "model version"),
         ({"version": "v1"}, r"model version 'v1'; expected numbers with dots.*PEP 440"),
         ({"version": "1.0-beta"}, "model version"),
-        ({"summary": ""}, "expected one line each"),
-        ({"summary": 'a """ b'}, "expected one line each"),
-        ({"licence": "a\nRequires-Dist: evil"}, "expected one line each"),
-        ({"licence": "a\rRequires-Dist: evil"}, "expected one line each"),
-        ({"licence": "a\vRequires-Dist: evil"}, "expected one line each"),
-        ({"summary": "a\x85Requires-Dist: evil"}, "expected one line each"),
-        ({"summary": "a\u2028Requires-Dist: evil"}, "expected one line each"),
-        ({"summary": "\u202eslatigid"}, "expected one line each"),
-        ({"summary": "a\0b"}, "expected one line each"),
-        ({"version": "\u0661.0"}, "model version"),
+        ({"summary": ""}, "description ''; expected one line"),
+        ({"summary": "two\nlines"}, "description .* expected one line"),
+        ({"summary": "a clear\x1b[2J"}, "description .* without .*control characters"),
+        ({"licence": "a\nRequires-Dist: evil"}, "licence .* expected one line"),
+        ({"licence": "a\rRequires-Dist: evil"}, "licence .* expected one line"),
+        ({"licence": "a\vRequires-Dist: evil"}, "licence .* expected one line"),
+        ({"summary": "a\x85Requires-Dist: evil"}, "description .* expected one line"),
+        ({"summary": "a\u2028Requires-Dist: evil"}, "description .* expected one line"),
+        ({"summary": "\u202eslatigid"}, "description .* expected one line"),
+        ({"summary": "a\0b"}, "description .* expected one line"),
     ],
 )
 def test_refusals(
@@ -190,6 +194,41 @@ def test_refusals(
 ) -> None:
     with pytest.raises(PackageError, match=message):
         make(tmp_path, digits_bundle, **changes)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "summary",
+    [
+        r"faces \ digits",
+        r"ends with \\",
+        r"\N{} \x \u12 \U00 \{",
+        'a """ b',
+        '"""',
+        'ends with "',
+        '"begins',
+        "it's {name} and %s",
+        "digits\u00a0\u2013 na\u00efve \u6570\u5b57 \U0001f600",
+        "__import__('os').abort()",
+    ],
+)
+def test_a_summary_is_text_whatever_it_holds(
+    digits_bundle: Path, tmp_path: Path, summary: str
+) -> None:
+    with zipfile.ZipFile(make(tmp_path, digits_bundle, summary=summary)) as archive:
+        source = archive.read("edgeproof_digits_small/__init__.py")
+        metadata = archive.read("edgeproof_digits_small-1.2.0.dist-info/METADATA").decode()
+    docstring = ast.get_docstring(ast.parse(source), clean=False)
+    assert docstring is not None and docstring.split("\n")[0] == summary
+    assert f"\nSummary: {summary}\n" in metadata
+
+
+def test_generated_python_that_does_not_compile_is_no_wheel(
+    digits_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exporters.wheel._MAIN", "import {package}(")
+    with pytest.raises(PackageError, match=r"__main__\.py of the wheel is not valid Python"):
+        make(tmp_path, digits_bundle)
     assert list(tmp_path.iterdir()) == []
 
 

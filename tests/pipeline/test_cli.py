@@ -61,13 +61,18 @@ def _nothing(context: Context) -> dict[str, object]:
     return {"headline": "done [x]"}
 
 
+def _unchecked(context: Context) -> None:
+    pass
+
+
 @pytest.fixture
 def idle(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Makes every stage do nothing, or one of them something else."""
 
     def install(**other: Callable[[Context], dict[str, object]]) -> None:
         stages = tuple(
-            replace(stage, run=other.get(stage.name, _nothing), publish=()) for stage in cli.STAGES
+            replace(stage, run=other.get(stage.name, _nothing), check=_unchecked, publish=())
+            for stage in cli.STAGES
         )
         monkeypatch.setattr(cli, "STAGES", stages)
 

@@ -179,3 +179,68 @@ def test_the_textbook_trains_forty_attributes_as_it_trains_one() -> None:
         forty.preprocess,
     )
     assert one.data.attributes == ("Smiling",) and forty.data.attributes is None
+
+
+# --- what the last stages would refuse --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("name=my--model", "wheel name 'my--model'; expected .* single hyphens"),
+        ("name=my-", "wheel name 'my-'"),
+        ("name=" + "a" * 101, "at most 100"),
+        ("name=sweeps", "the folder of all sweeps"),
+        ("package.model_version=v2", "model version 'v2'; expected numbers .* package.model_ver"),
+        ('package.model_version="1.0.0 "', "model version '1.0.0 '"),
+        ("package.model_version=1.02", "package.model_version = 1.02"),
+        ('description="two\\nlines"', "description .* expected one line"),
+        ('description="bell\\u0007"', r"description has U\+0007"),
+        ('package.licence="MIT\\nRequires-Dist: evil"', "licence .* expected one line"),
+        ('package.licence=" "', "licence ' '; expected one line"),
+        ('data.licence="MIT\\rand more"', "licence .* expected one line"),
+        ('data.labels=["a", "a"]', r"labels \['a', 'a'\]; expected distinct"),
+        ("data.labels=[]", "expected distinct names, at least one"),
+        ('package.devices=["cuda"]', "devices = .* the cpu among them"),
+        ('package.devices=["cpu", "cpu"]', "devices = .* different ones"),
+        ("package.golden_raw=-1", "golden_raw = -1; expected 0 to"),
+        ("package={golden_raw=0, golden_images=0}", "both 0; expected one image"),
+        ("export.batch_sizes=[]", r"batch_sizes = \(\); expected at least one"),
+        ("export.batch_sizes=[1, 0]", "each from 1 to"),
+        ("gate.margin_points=0", "margin_points = 0.0; expected more than 0"),
+        ("gate.margin_points=nan", "gate.margin_points = nan"),
+        ("gate.alpha=1", "alpha = 1.0; expected more than 0 and less than 0.5"),
+        ("gate.max_size_bytes=0", "max_size_bytes = 0; expected more than 0"),
+        ("quantize.calibration_images=0", "calibration_images = 0; expected 1 or more"),
+        ("quantize.search.minutes=-1", "minutes = -1.0; expected 0 or more"),
+        ("quantize.search.threads=0", "threads = 0; expected 1 or more"),
+        ("quantize.search.schemes=[]", "schemes = .* expected at least one"),
+        ("quantize.search.validation_images=0", "validation_images = 0; expected 1 or more"),
+        ("quantize.search.fine_tune.epochs=-1", "epochs = -1; expected 0 or more"),
+        ("quantize.search.fine_tune.lr_factor=0", "lr_factor = 0.0; expected more than 0"),
+        ('quantize.int8=[{id="int8-a", percentile=0}]', "percentile = 0.0; expected more than 50"),
+        (
+            'quantize.int8=[{id="int8-a", weights="uint8", activations="int8"}]',
+            "uint8 weights with int8 activations have no kernel",
+        ),
+        ('quantize.int8=[{id="int8-A"}]', "quantize.int8 has the ids"),
+    ],
+)
+def test_what_would_fail_at_the_end_is_refused_when_the_recipe_is_read(
+    file: Path, change: str, message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load(str(file), [change])
+
+
+@pytest.mark.parametrize(
+    ("change", "summary"),
+    [
+        ("seed=0", "The model tiny"),
+        ('description="  "', "The model tiny"),
+        ("description='C:\\new \\x {}'", "C:\\new \\x {}"),
+        ('description=\'three """ quotes\'', 'three """ quotes'),
+    ],
+)
+def test_any_line_describes_a_model(file: Path, change: str, summary: str) -> None:
+    assert load(str(file), [change]).summary == summary

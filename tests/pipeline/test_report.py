@@ -1173,6 +1173,89 @@ def test_only_synthetic_data_has_the_banner(pages: dict[str, str]) -> None:
     assert "drawn by a program" in pages["faces"]
 
 
+@cache
+def guesses() -> Scores:
+    """Of a network that answers at random, by the code that scores."""
+    spec = ModelSpec("guesses", "multi-class", 28, 28, 1, tuple("0123456789"))
+    random = np.random.default_rng(0)
+    truth = np.arange(400) % 10
+    answers = [
+        FormAnswers(name, random.random((400, 10)).astype(np.float32))
+        for name in ("PyTorch", "fp32", "fp16", "int8-u8s8-rr")
+    ]
+    found = score(answers, truth, spec, majority_answer(truth, spec), None, samples=40)
+    return Scores(400, 40, found.majority, found.forms)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({}, []),
+        ({"scores": guesses()}, ["NOT BETTER THAN CHANCE"]),
+        (
+            {
+                "training": TrainingReport(
+                    incomplete=True, notes=("resumed", "INCOMPLETE: time for 0.4 of 100 epochs")
+                )
+            },
+            ["INCOMPLETE TRAINING"],
+        ),
+        (
+            {"scores": guesses(), "training": TrainingReport(incomplete=True)},
+            ["NOT BETTER THAN CHANCE", "INCOMPLETE TRAINING"],
+        ),
+    ],
+    ids=["none", "chance", "incomplete", "both"],
+)
+def test_a_doubtful_model_is_not_ready_to_ship(
+    changes: dict[str, object], named: list[str]
+) -> None:
+    report = replace(digits(), **changes)  # type: ignore[arg-type]
+    assert [doubt.name for doubt in words.doubts(report)] == named
+    assert ("ready to ship" in words.verdict(report)) == (not named)
+    page = Page(render.render_html(report))
+    (hero,) = [values for tag, values in page.tags if tag == "header"]
+    assert (hero["class"] == "hero doubt") == bool(named)
+    card, console = model_card(report), Console(width=200, record=True, file=io.StringIO())
+    for part in result_table(report):
+        console.print(part)
+    shown = console.export_text()
+    for doubt in words.doubts(report):
+        assert doubt.name.lower() in page.text.lower() and doubt.text in page.text
+        assert f"**{doubt.name}: {doubt.text}**" in card
+        assert doubt.name in shown and doubt.text in shown
+    if "INCOMPLETE TRAINING" in named and report.training.notes:
+        assert "time for 0.4 of 100 epochs" in card
+
+
+def test_a_form_that_lost_what_the_network_gained_is_doubtful() -> None:
+    """A wide margin lets a form pass that answers at random."""
+    own, lost = scores("multi-class", tuple("0123456789"), "mnist-textbook"), guesses()
+    fp32 = replace(lost.forms[1], id="fp32")
+    mixed = replace(own, forms=(own.forms[0], fp32, *own.forms[2:]))
+    assert [d.name for d in words.doubts(replace(digits(), scores=mixed))] == [
+        "NOT BETTER THAN CHANCE"
+    ]
+
+
+@pytest.mark.parametrize("objective", ["balanced", "accuracy"])
+def test_headline_figures_are_those_of_the_thresholds_that_ship(objective: str) -> None:
+    report = faces()
+    report = replace(report, recipe={**report.recipe, "gate": {"thresholds": objective}})
+    default, shown = report.default, report.shown_score
+    assert default is not None and shown is not None
+    page = Page(render.render_html(report)).text
+    assert f"{words.percent(default.accuracy_percent)} are right with the" in words.summary(report)
+    for metric, value in (
+        ("accuracy", default.accuracy_percent),
+        ("balanced_accuracy", default.balanced_accuracy_percent),
+    ):
+        note = score_words.shipped(report, metric)
+        chosen = metric.startswith(objective)
+        assert note.startswith("[") == chosen and ("thresholds chosen for it" in note) != chosen
+        assert words.percent(value) in page and note in page
+
+
 def test_what_is_missing_is_not_measured(pages: dict[str, str]) -> None:
     text = Page(pages["bare"]).text
     assert text.count("not measured") >= 10

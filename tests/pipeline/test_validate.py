@@ -10,9 +10,9 @@ import pytest
 from exporters.gates import judge, tolerances_for
 from exporters.options import GateOptions
 from exporters.parity import compare
-from exporters.score import Estimate, FormScore, Metrics, Scores
+from exporters.score import Estimate, FormScore, Metrics, doubt
 from pipeline.errors import GateError
-from pipeline.stages.validate import _doubt, _require_fp32
+from pipeline.stages.validate import _require_fp32
 from runtime.spec import ModelSpec
 
 SPEC = ModelSpec("m", "multi-class", 1, 1, 1, ("a", "b"))
@@ -44,9 +44,12 @@ def test_an_export_that_answers_otherwise_is_named() -> None:
     ("gain", "words"),
     [
         (Estimate(3.0, 0.1, 5.9), None),
-        (Estimate(7.41, -18.52, 33.33), r"\+7.41 points on 27 .*interval -18.52 to \+33.33"),
-        (Estimate(-4.0, -5.0, -3.0), r"-4.00 points on 27 test images \(95 % interval -5.00 to -3"),
-        (Estimate(0.0), r"\+0.00 points on 27 test images \(too few to tell\)"),
+        (Estimate(7.41, -18.52, 33.33), r"\+7.41 points .* on 27 .*interval -18.52 to \+33.33"),
+        (
+            Estimate(-4.0, -5.0, -3.0),
+            r"-4.00 points .* on 27 test images \(95 % interval -5.00",
+        ),
+        (Estimate(0.0), r"\+0.00 points .* on 27 test images \(too few to tell\)"),
     ],
 )
 def test_a_network_that_may_have_learned_nothing_is_named(
@@ -54,5 +57,5 @@ def test_a_network_that_may_have_learned_nothing_is_named(
 ) -> None:
     own = Metrics(Estimate(40.0), None, None)
     form = FormScore("PyTorch", own, gain, None, ())
-    found = _doubt(Scores(27, 1000, Estimate(33.0), (form,)))
+    found = doubt(27, form)
     assert found is None if words is None else re.search(words, found or "")

@@ -1,0 +1,72 @@
+"""What can be refused once the data is there, before hours of training: each rule of a later stage
+that depends on the recipe and the data alone, asked of the very code that would refuse it then.
+Decides nothing of a result, so it is in no stage's fingerprint."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipeline.errors import GateError, RecipeError
+from pipeline.recipe import Recipe, check_what_ships
+from pipeline.stage import Context
+
+if TYPE_CHECKING:
+    from pipeline.datasets.arrays import Dataset
+    from runtime.spec import ModelSpec
+
+
+def check(context: Context) -> None:
+    """Try the network, and hold recipe and data against what the stages ahead will demand; raises
+    RecipeError or GateError."""
+    from pipeline.datasets.arrays import open_dataset
+    from pipeline.learning.network_check import check_network
+
+    from .model_spec import spec_of
+
+    recipe = context.recipe
+    dataset = open_dataset(context.inputs["data"])
+    spec = spec_of(recipe, dataset.info)
+    if "quantize" in context.ahead:
+        _enough_to_calibrate(recipe, dataset)
+    if "validate" in context.ahead:
+        _enough_to_judge(recipe, dataset, spec)
+    if "package" in context.ahead:
+        check_what_ships(recipe, spec=spec, licence=dataset.info.licence)
+        _some_to_test_devices(recipe, dataset)
+    for note in check_network(recipe.network, spec, recipe.train):
+        context.observer.note(note)
+
+
+def _enough_to_calibrate(recipe: Recipe, dataset: Dataset) -> None:
+    from exporters.calibration import choose
+    from exporters.errors import QuantizeError
+
+    try:
+        choose(len(dataset.train), recipe.quantize.calibration_images, recipe.seed)
+    except QuantizeError as exc:
+        raise RecipeError(f"[quantize]: {exc}") from exc
+
+
+def _enough_to_judge(recipe: Recipe, dataset: Dataset, spec: ModelSpec) -> None:
+    from exporters.gates import too_few_images
+
+    too_few = too_few_images(recipe.gate, len(dataset.test), len(spec.labels), spec.task)
+    if too_few is not None:
+        raise GateError(
+            f"the test split is too small for the gate: {too_few}, so not even the fp32 export "
+            "could pass. Nothing was trained. Give more test images, or set gate.margin_points to "
+            "what so few can show."
+        )
+
+
+def _some_to_test_devices(recipe: Recipe, dataset: Dataset) -> None:
+    from pipeline.datasets.golden import model_pixels, raw_images
+
+    package = recipe.package
+    raw = raw_images(recipe.preprocess, dataset, package.golden_raw)
+    if not raw and not len(model_pixels(dataset, package.golden_images)):
+        raise RecipeError(
+            f"package.golden_raw = {package.golden_raw} and package.golden_images = "
+            f"{package.golden_images} leave no image for a device to test itself with, since the "
+            "data may not be passed on. Set package.golden_raw=1."
+        )
