@@ -52,22 +52,27 @@ def _temperature(a: Floats, b: Floats, task: str) -> Iterator[str]:
     """Logits times a constant. It is undone, and what is left is measured."""
     if task == "multi-class" and not (_sums_to_one(a) and _sums_to_one(b)):
         return
-    x, y = _scores(a, task), _scores(b, task)
-    power = float((x * x).sum())
-    factor = float((x * y).sum()) / power if power else 1.0
+    x, y, known = _scores(a, b, task)
+    power = float((x[known] ** 2).sum())
+    factor = float((x[known] * y[known]).sum()) / power if power else 1.0
     if not (factor > 0 and abs(factor - 1) > 0.01):
         return
     undone = softmax(y / factor) if task == "multi-class" else _sigmoid(y / factor)
     if _explains(a, b, np.asarray(undone, np.float32)):
-        yield f"B's logits are A's times {factor:.4g}: a temperature of {1 / factor:.4g}"
+        yield f"B's logits are A's times {factor:.3g}: a temperature of {1 / factor:.3g}"
 
 
-def _scores(values: Floats, task: str) -> NDArray[np.float64]:
-    """Logits, up to a constant in each row where they are behind a softmax."""
+def _scores(
+    a: Floats, b: Floats, task: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """Logits of both, less that of A's first choice where they are behind a softmax; and which of
+    them are known: float32 ends at 1e-45."""
+    known = (a > 1e-30) & (b > 1e-30)
     if task != "multi-class":
-        return _log_odds(values)
-    logs = np.log(np.maximum(values.astype(np.float64), 1e-30))
-    return np.asarray(logs - logs.mean(axis=1, keepdims=True))
+        return _log_odds(a), _log_odds(b), known & (a < 1 - 1e-6) & (b < 1 - 1e-6)
+    x, y = (np.log(np.maximum(v.astype(np.float64), 1e-45)) for v in (a, b))
+    top = a.argmax(axis=1)[:, None]
+    return x - np.take_along_axis(x, top, 1), y - np.take_along_axis(y, top, 1), known
 
 
 def _log_odds(values: Floats) -> NDArray[np.float64]:
@@ -123,38 +128,45 @@ def of_input(pairs: Sequence[Pair], images: NDArray[np.uint8], precision: str) -
     noise = INPUT_NOISE[precision]
     if a.shape != b.shape or a.ndim != 4 or not relative_error(a, b) > noise:
         return
-    rows_a, rows_b = np.moveaxis(a, 1, 3), np.moveaxis(b, 1, 3)
-    move = move_between(rows_a, rows_b, noise)
+    seen = _as_pixels(images, a, b, noise)
+    move = tone = None
+    if seen is not None:
+        levels, step = seen
+        size = float(np.sqrt(np.mean(np.square(images, dtype=np.float64)))) or 1.0
+        move = move_between(images, levels, step / size)
+        tone = tone_between(images, levels, max(step, 0.02))
+    else:
+        move = move_between(np.moveaxis(a, 1, 3), np.moveaxis(b, 1, 3), noise)
     if move is not None:
         crop = ": another crop" if "shifted" in move else ""
         yield f"{where}: B's is A's {move}{crop}"
         return
-    same_place = rows_a.shape == images.shape
-    tone = _tone(images, rows_a, rows_b, noise) if same_place else None
     slope, offset, left = _line(a, b)
-    if left <= noise and (tone is None or "curve" not in tone and "gamma" not in tone):
+    if left <= noise and (tone is None or not tone.curved):
         words = ", ".join(f"{s:.4g} x {o:+.4g}" for s, o in zip(slope, offset, strict=True))
-        known = tone is not None and ("255" in tone)
-        added = f"; as if its pixels were {tone}" if known else ""
+        added = f"; as if its pixels were {tone.words}" if tone is not None and tone.known else ""
         yield f"{where} is normalised otherwise: B is A times and plus, by channel: {words}{added}"
         return
-    clipped = list(_clipped(a, b, where, noise))
+    clipped = list(_clipped(a, b, where, noise, by_channel=True))
     yield from clipped
     if tone is not None and not clipped:
-        yield f"{where} is as if the pixels of B were {tone}"
+        yield f"{where} is as if the pixels of B were {tone.words}"
 
 
-def _tone(
-    images: NDArray[np.uint8], a: NDArray[np.floating], b: NDArray[np.floating], noise: float
-) -> str | None:
-    """B's input in the levels of pixels, by A's own normalization, against the pixels."""
-    x = np.asarray(images, np.float32)
-    slope, offset, left = _line(np.moveaxis(x, 3, 1), np.moveaxis(a, 3, 1))
+def _as_pixels(
+    images: NDArray[np.uint8], a: Values, b: Values, noise: float
+) -> tuple[NDArray[np.float64], float] | None:
+    """B's input [n, c, h, w] in the levels of pixels [n, h, w, c], by A's own normalization, and
+    the levels that ``noise`` makes; None where A's input is not the images, normalized."""
+    x = np.moveaxis(np.asarray(images, np.float32), 3, 1)
+    if x.shape != a.shape:
+        return None
+    slope, offset, left = _line(x, a)
     if left > noise or not slope.all():
         return None
-    levels = (b.astype(np.float64) - offset) / slope
-    step = noise * float(np.sqrt(np.mean(np.square(a, dtype=np.float64)))) / np.abs(slope).min()
-    return tone_between(x, levels, max(step, 0.02))
+    levels = (np.moveaxis(b, 1, 3).astype(np.float64) - offset) / slope
+    size = float(np.sqrt(np.mean(np.square(a, dtype=np.float64))))
+    return levels, noise * size / float(np.abs(slope).min())
 
 
 def of_parting(parting: Parting) -> Iterator[str]:
@@ -178,7 +190,9 @@ def of_parting(parting: Parting) -> Iterator[str]:
             f"{high_b:.3g} in B"
         )
     factor = gain(a.values, b.values)
-    if _explains(b.values, a.values, np.asarray(factor * a.values)):
+    scaled = np.asarray(factor * a.values)
+    near = relative_error(b.values, scaled) <= parting.limit
+    if near and _explains(b.values, a.values, scaled):
         yield f"{where} is scaled in B: A's times {factor:.4g}"
     elif (low_a >= 0) != (low_b >= 0):
         yield f"an activation differs: only {'A' if low_a >= 0 else 'B'} has no negative values"
@@ -207,9 +221,11 @@ def _line(a: Values, b: Values) -> tuple[NDArray[np.float64], NDArray[np.float64
     return slope, offset, relative_error(rows_b, fitted)
 
 
-def _clipped(a: Values, b: Values, where: str, noise: float) -> Iterator[str]:
+def _clipped(
+    a: Values, b: Values, where: str, noise: float, *, by_channel: bool = False
+) -> Iterator[str]:
     before = relative_error(a, b)
-    axes = tuple(axis for axis in range(a.ndim) if axis != 1 or a.ndim != 4)  # by channel
+    axes = tuple(axis for axis in range(a.ndim) if axis != 1 or not by_channel)
     for name, wide, narrow in (("B", a, b), ("A", b, a)):
         low, high = narrow.min(axis=axes, keepdims=True), narrow.max(axis=axes, keepdims=True)
         cut = ((wide < low) | (wide > high)).any()

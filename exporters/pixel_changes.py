@@ -19,6 +19,7 @@ Change = Callable[[Images], Images]
 
 FAR = 3  # rows and columns by which a crop may be off
 _LEVEL = 0.75  # levels that rounding to 8 bits may leave of a tone curve, root mean square
+_ROUNDING = 0.35  # levels: a little more than 1 / sqrt(12)
 _GAMMAS = (0.2, 5.0)
 _FULL = 255.0
 _DECODED = "decoded from sRGB to linear light"
@@ -90,11 +91,21 @@ class Curve:
     words: str
     apply: Callable[[NDArray[np.float64]], NDArray[np.float64]]  # levels 0..255 to levels
     kind: str = "line"  # curves of one kind contain each other, from the simplest on
+    known: bool = True  # a mistake with a name
+
+
+@dataclass(frozen=True)
+class Tone:
+    """What was done to the tones of an image, in words that follow "as if they were"."""
+
+    words: str
+    curved: bool  # it may not be a line
+    known: bool  # a mistake with a name, and not just any other line
 
 
 def tone_between(
-    x: NDArray[np.floating], y: NDArray[np.floating], noise: float = _LEVEL
-) -> str | None:
+    x: NDArray[Any], y: NDArray[np.floating], noise: float = _LEVEL
+) -> Tone | None:
     """The tone curve that makes levels ``y`` of levels ``x`` (0 to 255, of any shape), up to
     ``noise`` levels root mean square; None where nothing changes, or where y is not a function of
     x. Where two kinds of curves fit alike, both are named."""
@@ -102,7 +113,9 @@ def tone_between(
     before = _rms(means - levels, counts)
     if len(levels) < 3 or before < 1e-3 or spread > noise:
         return None
-    bound = min(noise, 0.1 * before, 0.05 * _rms(means - np.average(means), counts))
+    rounded = bool((means == np.rint(means)).all())
+    enough = max(0.1 * before, _ROUNDING if rounded else 0)
+    bound = min(noise, enough, 0.05 * _rms(means - np.average(means), counts))
     fits = [
         (left, curve)
         for curve in _curves(levels, means, counts)
@@ -110,14 +123,16 @@ def tone_between(
     ]
     if not fits:
         told = ", ".join(f"{levels[i]:.0f} becomes {means[i]:.1f}" for i in _spread(len(levels)))
-        return f"given through another tone curve: {told}"
+        return Tone(f"given through another tone curve: {told}", True, False)
     best = min(left for left, _ in fits)
-    near: dict[str, str] = {}
+    near: dict[str, Curve] = {}
     for left, curve in fits:
         if left <= 1.5 * best + 0.02:
-            near.setdefault(curve.kind, curve.words)
-    words = " or ".join(near.values())
-    return words if len(near) == 1 else f"{words}: these pictures do not tell which"
+            near.setdefault(curve.kind, curve)
+    words = " or ".join(curve.words for curve in near.values())
+    if len(near) > 1:
+        words = f"{words}: these pictures do not tell which"
+    return Tone(words, "curve" in near, all(curve.known for curve in near.values()))
 
 
 def _left(
@@ -133,7 +148,7 @@ def _left(
 
 
 def _table(
-    x: NDArray[np.floating], y: NDArray[np.floating]
+    x: NDArray[Any], y: NDArray[np.floating]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], float]:
     """Each level of x, the mean of y there, how often it occurs, and how far y strays from it."""
     rows = np.rint(x).astype(np.int64).reshape(-1)
@@ -159,11 +174,11 @@ def _curves(
         way = "brighter" if step > 0 else "darker"
         plural = "" if abs(step) == 1 else "s"
         words = f"{way} by {abs(step):.3g} level{plural}"
-        yield Curve(words, lambda v: np.clip(v + step, 0, _FULL))
+        yield Curve(words, lambda v: np.clip(v + step, 0, _FULL), known=False)
         slope, offset = np.polyfit(levels[inner], means[inner], 1, w=np.sqrt(counts[inner]))
         words = f"given with another contrast ({slope:.4g} x {offset:+.4g})"
-        yield Curve(words, lambda v: slope * v + offset)
-        yield Curve(words, lambda v: np.clip(slope * v + offset, 0, _FULL))
+        yield Curve(words, lambda v: slope * v + offset, known=False)
+        yield Curve(words, lambda v: np.clip(slope * v + offset, 0, _FULL), known=False)
     yield Curve(_DECODED, _linear_light, "curve")
     yield Curve(_ENCODED, _srgb, "curve")
     gamma = _gamma(levels, means, counts)

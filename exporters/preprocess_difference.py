@@ -18,7 +18,7 @@ from runtime.spec import PREPROCESS_INPUT, PREPROCESS_OUTPUT
 from . import onnx_file
 from .pictures import Picture, Pixels, pictures, sizes
 
-_KEPT = 64  # pairs of results that causes are looked for in
+_ENOUGH = 64  # pictures that differ; more of them show nothing new
 _USUAL = 224  # side of a model whose graph does not state its size
 _MENTIONED = 6  # sizes that one graph alone mentions; each costs some 70 pictures
 
@@ -43,7 +43,8 @@ class PreprocessDifference:
 def preprocess_difference(
     a: onnx.ModelProto, b: onnx.ModelProto, more: tuple[Pixels, ...] = ()
 ) -> PreprocessDifference:
-    """Run both graphs, uint8 [H, W, C] to uint8 [h, w, c], on generated pictures and on ``more``.
+    """Run both graphs, uint8 [H, W, C] to uint8 [h, w, c], on ``more`` and on generated pictures,
+    until enough of them differ.
 
     The sizes that one of the graphs alone mentions are tried as well: a branch at 1,000 rows is
     found by pictures of 999, 1,000 and 1,001. Raises GraphError for a graph that cannot be loaded.
@@ -62,8 +63,10 @@ def preprocess_difference(
         first = first or f"{picture.words} by up to {gap} levels"
         if gap > largest:
             largest, worst = gap, f"{picture.words}: {words}"
-        if x is not None and y is not None and x.shape == y.shape and len(pairs) < _KEPT:
+        if x is not None and y is not None and x.shape == y.shape:
             pairs.append((x, y))
+        if differing == _ENOUGH:
+            break
     return PreprocessDifference(tried, differing, largest, worst, first, tuple(pairs))
 
 

@@ -90,8 +90,10 @@ def _causes(a: onnx.ModelProto, b: onnx.ModelProto, found: PreprocessDifference)
     pairs = [(x, y) for x, y in found.pairs if x.shape == found.pairs[0][0].shape]
     if pairs:
         x, y = (np.stack([pair[side] for pair in pairs]) for side in (0, 1))
-        words = move_between(x, y, 0) or tone_between(x, y.astype(np.float32))
-        if words:
+        words, tone = move_between(x, y, 0), tone_between(x, y.astype(np.float32))
+        if words is None and tone is not None:
+            words = tone.words
+        if words is not None:
             yield f"{PREPROCESS_NAME}: B's pixels are A's {words}"
     differences = list(graph_differences(a, b))
     yield from (f"{PREPROCESS_NAME}: {text}" for text in differences[:_NODES])
