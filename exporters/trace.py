@@ -29,13 +29,22 @@ Values = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
+class Norm:
+    """The BatchNorm that was folded into a layer, each value [out]."""
+
+    factor: Values  # gamma / sqrt(variance + epsilon), which the weights were multiplied by
+    variance: Values
+    epsilon: float
+
+
+@dataclass(frozen=True)
 class Parameters:
     """Weights as the layer uses them: dequantized, BatchNorm folded."""
 
     weight: Values  # [out, in, ...]; Gemm and Linear [out, in]
     bias: Values | None  # [out]
     step: Values | float = 0.0  # resolution of 8-bit or half weights, broadcastable to weight
-    folded: bool = False  # a BatchNorm is in them
+    norm: Norm | None = None  # the BatchNorm that is in them
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,7 @@ class Point:
     values: Values  # [n, ...], channels first
     parameters: Parameters | None
     behind: tuple[str, ...]  # every node that the values are computed from, in graph order
+    limits: tuple[float, float] | None = None  # what 8 bits reach here; None where it is float
 
 
 def trace_onnx(model: onnx.ModelProto, images: NDArray[np.uint8]) -> tuple[Point, ...]:
@@ -72,6 +82,7 @@ def trace_onnx(model: onnx.ModelProto, images: NDArray[np.uint8]) -> tuple[Point
             _floats(graph, node.input[0], found[sources[node.name]]),
             _parameters(graph, node),
             _behind(graph, node.input[0]),
+            _limits(graph, node.input[0], found[sources[node.name]]),
         )
         for node in layers
     ]
@@ -101,6 +112,18 @@ def _floats(graph: Graph, tensor: str, values: NDArray[Any]) -> Values:
             result: Values = (values.astype(np.float32) - zero.astype(np.float32)) * scale
             return result
     return values.astype(np.float32)
+
+
+def _limits(graph: Graph, tensor: str, stored: NDArray[Any]) -> tuple[float, float] | None:
+    """The lowest and the highest value that an 8-bit activation can stand for."""
+    if stored.dtype.kind not in "iu" or stored.dtype.itemsize > 1:
+        return None
+    info = np.iinfo(stored.dtype)
+    node = graph.producer(tensor)
+    if node is None or node.op_type != "DequantizeLinear":
+        return None
+    ends = _floats(graph, tensor, np.array([info.min, info.max], stored.dtype))
+    return float(ends.min()), float(ends.max())
 
 
 def _constant(graph: Graph, tensor: str) -> tuple[Values, Values | float] | None:

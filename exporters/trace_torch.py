@@ -16,7 +16,7 @@ from runtime.spec import OUTPUT_NAME
 
 from .errors import GraphError
 from .quiet import quiet
-from .trace import Parameters, Point, Values
+from .trace import Norm, Parameters, Point, Values
 
 _aten = torch.ops.aten
 # an exported program's operators with weights, in ONNX's words
@@ -84,12 +84,14 @@ class _Recorder(Interpreter):
         gamma, beta = self._value(norm, 1, "weight"), self._value(norm, 2, "bias")
         mean, variance = self._value(norm, 3, "mean"), self._value(norm, 4, "var")
         assert mean is not None and variance is not None
-        factor = torch.rsqrt(variance + float(norm.args[7]))  # type: ignore[arg-type]
+        epsilon = float(norm.args[7])  # type: ignore[arg-type]
+        factor = torch.rsqrt(variance + epsilon)
         factor = factor if gamma is None else factor * gamma
         shift = ((0 if bias is None else bias) - mean) * factor
         shift = shift if beta is None else shift + beta
         scaled = weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
-        return Parameters(_numpy(scaled), _numpy(shift), folded=True)
+        known = Norm(_numpy(factor), _numpy(variance), epsilon)
+        return Parameters(_numpy(scaled), _numpy(shift), norm=known)
 
     def _value(self, node: Node, position: int, name: str) -> torch.Tensor | None:
         """An argument that is a parameter of the module, or None."""

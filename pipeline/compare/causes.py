@@ -4,19 +4,19 @@ from the first layer that differs."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
-from exporters import diagnose, onnx_file
+from exporters import diagnose
+from exporters.diagnose_weights import of_parameters
 from exporters.errors import ExportError
-from exporters.first_difference import Pair, pair_up
+from exporters.first_difference import Pair, Parting, pair_up
 from exporters.graph_difference import graph_differences
+from exporters.metrics import Floats
 from exporters.portability import portability
 from exporters.trace import Point, trace_onnx
-from runtime.spec import PREPROCESS_INPUT, PREPROCESS_OUTPUT
-
 from .forms import Form
 from .sides import Sides
 
@@ -44,7 +44,7 @@ def _trace(form: Form, images: NDArray[np.uint8]) -> tuple[Point, ...]:
 def from_files(sides: Sides, pairs: tuple[Pair, ...]) -> Iterator[str]:
     """What the files themselves show, whatever the images are."""
     a, b = sides.a, sides.b
-    yield from diagnose.of_parameters(pairs)
+    yield from of_parameters(pairs)
     if a.graph is not None and b.graph is not None:
         yield from graph_differences(a.graph, b.graph)
     if a.spec is not None and b.spec is not None and a.spec.labels != b.spec.labels:
@@ -53,8 +53,6 @@ def from_files(sides: Sides, pairs: tuple[Pair, ...]) -> Iterator[str]:
         for label, x, y in zip(a.spec.labels, a.thresholds, b.thresholds, strict=False):
             if x != y:
                 yield f"the threshold of {label} is {x:g} in A and {y:g} in B"
-    if a.preprocess is not None and b.preprocess is not None:
-        yield from _preprocessing(a.preprocess, b.preprocess, (*a.golden, *b.golden))
     for side, form in (("A", a), ("B", b)):
         if form.precision == "int8" and form.graph is not None:
             verdict = portability(form.graph)
@@ -62,19 +60,29 @@ def from_files(sides: Sides, pairs: tuple[Pair, ...]) -> Iterator[str]:
                 yield f"{side} is not portable: {verdict.reason}"
 
 
-def _preprocessing(
-    a: onnx.ModelProto, b: onnx.ModelProto, images: tuple[NDArray[np.uint8], ...]
-) -> Iterator[str]:
-    """Two bundles prepare images for themselves."""
-    yield from (f"preprocess.onnx: {text}" for text in graph_differences(a, b))
-    sessions = onnx_file.session(a), onnx_file.session(b)
-    for index, image in enumerate(images):
-        x, y = (s.run([PREPROCESS_OUTPUT], {PREPROCESS_INPUT: image})[0] for s in sessions)
-        if x.shape != y.shape:
-            yield f"preprocess.onnx makes {x.shape} pixels in A and {y.shape} in B"
-            return
-        if not np.array_equal(x, y):
-            far = np.abs(x.astype(int) - y).max()
-            where = f"golden image {index} by up to {far} levels"
-            yield f"preprocess.onnx makes other pixels of {where}"
-            return
+
+@dataclass(frozen=True)
+class Evidence:
+    """Two forms that differ."""
+
+    sides: Sides
+    a: Floats  # answers of A [n, labels], all of them numbers
+    b: Floats
+    pairs: tuple[Pair, ...]
+    parting: Parting | None
+    unsteady: bool  # a side changes its answers, so that nothing else explains them
+
+
+def of_answers(found: Evidence, images: NDArray[np.uint8] | None) -> Iterator[str]:
+    """Causes that explain the difference; the layers were traced on ``images``."""
+    sides = found.sides
+    if len(found.a) and not found.unsteady:
+        task = "multi-class" if sides.spec is None else sides.spec.task
+        yield from diagnose.of_outputs(found.a, found.b, sides.labels(found.a.shape[1]), task)
+        # Foreign inputs need not be images: there is nothing to mirror or to exchange.
+        a, b = sides.a.model, sides.b.model
+        if images is not None and a is not None and b is not None and sides.takes is None:
+            yield from diagnose.of_images(a, b, images, tones=not found.pairs)
+            yield from diagnose.of_input(found.pairs, images, sides.precision)
+    if found.parting is not None:
+        yield from diagnose.of_parting(found.parting)

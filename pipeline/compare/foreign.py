@@ -151,14 +151,17 @@ def outputs(
 
 
 def as_probabilities(
-    a: Floats, b: Floats, images: Images
+    outputs_a: Floats, outputs_b: Floats, images: Images, known: NDArray[np.int64]
 ) -> tuple[Floats, Floats, ModelSpec, Images]:
     """Both outputs as probabilities, since tolerances are of those; what the answers are; and the
-    images with words for what was done. Raises DataError where they are not of the same kind."""
-    if a.shape != b.shape or a.ndim != 2:
+    images with words for what was done. Only the rows ``known`` of both are numbers. Raises
+    DataError where they are not of the same kind."""
+    if outputs_a.shape != outputs_b.shape or outputs_a.ndim != 2:
         raise DataError(
-            f"A has outputs of shape {a.shape}, B of {b.shape}; expected the same (inputs, labels)."
+            f"A has outputs of shape {outputs_a.shape}, B of {outputs_b.shape}; expected the same "
+            "(inputs, labels)."
         )
+    a, b = outputs_a[known], outputs_b[known]
     kind_a, kind_b = _probable(a), _probable(b)
     if kind_a != kind_b:
         raise DataError(
@@ -177,12 +180,24 @@ def as_probabilities(
         a, b = softmax(a), softmax(b)
         told += ", softmax of the outputs"
     labels = images.labels
-    if labels is not None and not _usable(labels, a.shape, task):
+    if labels is not None and not _usable(labels, outputs_a.shape, task):
         labels, told = None, f"{told}, labels left out: they do not fit {a.shape[1]} answers"
     names = tuple(map(str, range(a.shape[1])))
     # Its size is nothing but a form: the images are of another kind.
     spec = ModelSpec("unknown", task, 1, 1, 1, names)
-    return a, b, spec, replace(images, source=told, labels=labels)
+    return (
+        _among(a, known, len(outputs_a)),
+        _among(b, known, len(outputs_b)),
+        spec,
+        replace(images, source=told, labels=labels),
+    )
+
+
+def _among(values: Floats, known: NDArray[np.int64], count: int) -> Floats:
+    """All rows, NaN where nothing is known."""
+    result = np.full((count, values.shape[1]), np.nan, np.float32)
+    result[known] = values
+    return result
 
 
 def _probable(values: Floats) -> bool:

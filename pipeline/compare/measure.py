@@ -4,25 +4,21 @@ explain it."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters import diagnose
 from exporters.difference import Difference, decibels, difference
-from exporters.errors import ExportError
 from exporters.first_difference import LIMITS, Pair, Parting, first_parting
 from exporters.metrics import Floats, correct
 from exporters.options import TOLERANCES, Tolerance
-from exporters.parity import stream
-from pipeline.errors import DataError, PipelineError
 from pipeline.verify.images import REGRESSION_NAME, Images
-from runtime import PredictorError
 
-from . import causes, foreign
+from . import causes, damage, foreign, preprocessing, steadiness
+from .answers import answers, check_probabilities, not_numbers, nothing_to_see, told_not_numbers
 from .forms import Form, open_form
 from .generated import regression, searched
 from .result import Comparison, GeneratedRow, LayerRow
@@ -30,6 +26,18 @@ from .sides import Sides
 
 Step = Callable[[str, int, int], None]
 TRACED = 16  # images whose layers are compared: those that differ most, and the first ones
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Both sides, and what they answered to the same images."""
+
+    sides: Sides
+    images: Images | None  # None: recorded outputs on both sides
+    a: Floats  # [n, labels], NaN where a side gave none
+    b: Floats
+    known: NDArray[np.int64]  # images to which both gave numbers
+    wrong: tuple[NDArray[np.int64], NDArray[np.int64]]  # the others, of A and of B
 
 
 def compare(
@@ -42,7 +50,8 @@ def compare(
     generated: int = 0,
     step: Step = lambda task, done, total: None,
 ) -> Comparison:
-    """Compare two forms on whole streams of images, or two foreign files on inputs of their own.
+    """Compare two forms on whole streams of images, or two foreign files on inputs of their own;
+    and how both prepare images, where that is known.
 
     ``limit`` replaces the tolerances of the coarser precision by one of the largest absolute
     difference. ``generated`` images, if any, are tried as well; the worst are kept in the folder
@@ -50,33 +59,51 @@ def compare(
     Raises PipelineError, ExportError, PredictorError.
     """
     with open_form(a) as first, open_form(b) as second:
-        sides = Sides(first, second)
-        images = sides.images(data, split)
-        found_a = _answers(first, images, partial(step, "compare: A"))
-        found_b = _answers(second, images, partial(step, "compare: B"))
-        if sides.takes is not None and images is not None:
-            found_a, found_b, spec, images = foreign.as_probabilities(found_a, found_b, images)
-            sides = Sides(replace(first, spec=spec), replace(second, spec=spec))
-        before, after = sides.thresholds
-        found = difference(found_a, found_b, thresholds_a=before, thresholds_b=after)
+        asked = _asked(Sides(first, second), data, split, step)
+        sides, images = asked.sides, asked.images
+        found = _difference(asked)
         hard = searched(sides, images, generated, partial(step, "compare: generated"))
         kept = regression(sides)
         tolerance = TOLERANCES[sides.precision]
         if limit is not None:
             tolerance = (Tolerance("max_abs", limit, "asked for"),)
-        failures = (*_failures(found, tolerance, sides), *_beyond(hard, kept, tolerance))
-        chosen = None if images is None else _chosen(images, found)
-        pairs, note = causes.traced(sides, chosen)
+        prepared = preprocessing.compared(sides)
+        chosen = None if images is None else _chosen(images, found, asked.wrong)
+        steady = _steady(asked, chosen)
+        pairs, note = causes.traced(sides, None if chosen is None else images_of(images, chosen))
         parting = first_parting(pairs, LIMITS[sides.precision])
-        why = list(causes.from_files(sides, pairs))
+        costs = damage.costs(sides, pairs, images, asked.a, asked.b, asked.known)
+        failures = (
+            *_nothing(images),
+            *_not_numbers(a, b, asked),
+            *preprocessing.failures(prepared),
+            *(text for row in steady for text in steadiness.failures(*row)),
+            *(_failures(found, tolerance) if len(asked.known) else ()),
+            *_other_answers(sides),
+            *_beyond(hard, kept, tolerance),
+            *(damage.failures(costs) if limit is None else ()),
+        )
+        why = [*prepared.causes, *causes.from_files(sides, pairs)]
         if failures or parting is not None:
-            why += _causes(sides, chosen, found_a, found_b, parting)
+            unsteady = any(steadiness.failed(form, changes) for _, form, changes in steady)
+            evidence = causes.Evidence(
+                sides, asked.a[asked.known], asked.b[asked.known], pairs, parting, unsteady
+            )
+            why += causes.of_answers(
+                evidence, None if chosen is None else images_of(images, chosen)
+            )
+        remarks = (
+            *([prepared.unknown] if prepared.unknown else ()),
+            *(text for row in steady for text in steadiness.remarks(*row)),
+            *damage.remarks(costs),
+            *_same_everywhere(asked),
+        )
     return Comparison(
         a=a,
         b=b,
         images="recorded outputs" if images is None else images.source,
         difference=found,
-        accuracy_percent=_accuracy(sides, images, found_a, found_b),
+        accuracy_percent=_accuracy(asked),
         tolerance=tolerance,
         failures=failures,
         first_layer=None if parting is None else _both(parting.pair),
@@ -86,42 +113,87 @@ def compare(
         note=note,
         generated=hard,
         regression=kept,
+        preprocessing=prepared,
+        damages=costs,
+        remarks=tuple(remarks),
     )
 
 
-def _answers(form: Form, images: Images | None, step: Callable[[int, int], None]) -> Floats:
-    if form.outputs is not None:
-        if images is not None and len(form.outputs) != len(images.pixels):
-            raise DataError(
-                f"{form.name} has outputs of {len(form.outputs)} images, but {images.source} has "
-                f"{len(images.pixels)}; expected those of the same images."
-            )
-        return form.outputs
-    assert form.model is not None and images is not None
-    try:
-        if form.takes is not None:
-            return foreign.outputs(form.name, form.model, form.takes, images.pixels, step)
-        return stream(form.model, images.pixels, batch_size=256, progress=step)
-    except (PipelineError, ExportError, PredictorError):
-        raise
-    except Exception as exc:  # of onnxruntime, of PyTorch, or of the user's own function
-        raise PipelineError(
-            f"{form.name} cannot answer {images.source}, {images.pixels.dtype} "
-            f"{list(images.pixels.shape)}: {type(exc).__name__}: {exc}. Give it with --data what "
-            "it takes."
-        ) from exc
+def _asked(sides: Sides, data: Path | None, split: str, step: Step) -> _Asked:
+    """The answers of both; outputs of foreign files become probabilities."""
+    images = sides.images(data, split)
+    a = answers(sides.a, images, partial(step, "compare: A"))
+    b = answers(sides.b, images, partial(step, "compare: B"))
+    wrong = not_numbers(a), not_numbers(b)
+    known = np.setdiff1d(np.arange(max(len(a), len(b))), np.concatenate(wrong))
+    if sides.takes is None or images is None:
+        for form, values in ((sides.a, a), (sides.b, b)):
+            if form.model is not None:
+                check_probabilities(form.name, values)
+    elif len(known):
+        a, b, spec, images = foreign.as_probabilities(a, b, images, known)
+        sides = Sides(replace(sides.a, spec=spec), replace(sides.b, spec=spec))
+    return _Asked(sides, images, a, b, known, wrong)
 
 
-def _failures(found: Difference, tolerance: tuple[Tolerance, ...], sides: Sides) -> Iterator[str]:
-    a, b = sides.a, sides.b
+def _difference(asked: _Asked) -> Difference:
+    """Of the images to which both gave numbers; all NaN where there are none."""
+    if not len(asked.known):
+        nan = float("nan")
+        return Difference(0, nan, nan, nan, nan, nan, nan, nan, nan, nan, ())
+    before, after = asked.sides.thresholds
+    same = asked.a.shape == asked.b.shape
+    rows = asked.known if same else slice(None)  # other shapes are refused in there
+    found = difference(asked.a[rows], asked.b[rows], thresholds_a=before, thresholds_b=after)
+    return replace(found, worst=tuple((int(asked.known[i]), gap) for i, gap in found.worst))
+
+
+def _steady(
+    asked: _Asked, chosen: NDArray[np.int64] | None
+) -> tuple[tuple[str, Form, steadiness.Steadiness], ...]:
+    """Both sides asked again, as far as they can be."""
+    if chosen is None or asked.images is None:
+        return ()
+    images = images_of(asked.images, chosen)
+    return tuple(
+        (name, form, steadiness.steadiness(form, images))
+        for name, form in (("A", asked.sides.a), ("B", asked.sides.b))
+        if form.model is not None
+    )
+
+
+def images_of(images: Images | None, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Some of them, in memory."""
+    assert images is not None
+    return np.ascontiguousarray(images.pixels[rows])
+
+
+def _nothing(images: Images | None) -> Iterator[str]:
+    if words := nothing_to_see(images):
+        yield words
+
+
+def _not_numbers(a: str, b: str, asked: _Asked) -> Iterator[str]:
+    for name, form, wrong in (("A", a, asked.wrong[0]), ("B", b, asked.wrong[1])):
+        yield from told_not_numbers(name, form, wrong, len(asked.a))
+
+
+def _failures(found: Difference, tolerance: tuple[Tolerance, ...]) -> Iterator[str]:
     for row in tolerance:
         value = getattr(found, row.metric)
         if not value <= row.limit:  # true of NaN too
             yield f"{row.metric} is {value:.3g}; expected at most {row.limit:g} ({row.reason})"
+
+
+def _other_answers(sides: Sides) -> Iterator[str]:
+    """What makes other answers of equal probabilities."""
+    a, b = sides.a, sides.b
     if a.thresholds and b.thresholds and a.thresholds != b.thresholds:
         yield "the thresholds differ, so equal probabilities give other answers"
     if a.spec and b.spec and a.spec.labels != b.spec.labels:
         yield "the labels differ"
+    if a.spec and b.spec and a.spec.task != b.spec.task:
+        yield f"the task is {a.spec.task} in A and {b.spec.task} in B"
 
 
 def _beyond(
@@ -140,37 +212,31 @@ def _beyond(
             yield f"an image of {REGRESSION_NAME} differs by {kept.max_abs:.3g}; {expected}"
 
 
-def _chosen(images: Images, found: Difference) -> NDArray[np.uint8]:
-    """The images that differ most, and the first ones."""
+def _chosen(
+    images: Images, found: Difference, wrong: tuple[NDArray[np.int64], ...]
+) -> NDArray[np.int64]:
+    """The images without an answer, those that differ most, and the first ones."""
     worst = [index for index, _ in found.worst[: TRACED // 2]]
-    first = [index for index in range(min(TRACED, len(images.pixels))) if index not in worst]
-    return np.ascontiguousarray(images.pixels[sorted((worst + first)[:TRACED])])
+    lost = [int(rows[0]) for rows in wrong if len(rows)]
+    first = range(min(TRACED, len(images.pixels)))
+    return np.array(sorted(list(dict.fromkeys((*lost, *worst, *first)))[:TRACED]), np.int64)
 
 
-def _causes(
-    sides: Sides,
-    images: NDArray[np.uint8] | None,
-    found_a: Floats,
-    found_b: Floats,
-    parting: Parting | None,
-) -> Iterator[str]:
-    yield from diagnose.of_outputs(found_a, found_b, sides.labels(found_a.shape[1]))
-    # Foreign inputs need not be images: there is nothing to mirror or to exchange.
-    a, b = sides.a.model, sides.b.model
-    if images is not None and a is not None and b is not None and sides.takes is None:
-        yield from diagnose.of_images(a, b, images)
-    if parting is not None:
-        yield from diagnose.of_parting(parting)
+def _same_everywhere(asked: _Asked) -> Iterator[str]:
+    """A network that answers alike whatever it sees shows nothing of its layers."""
+    for name, values in (("A", asked.a[asked.known]), ("B", asked.b[asked.known])):
+        if len(values) > 1 and float(np.ptp(values, axis=0).max()) < 1e-6:
+            yield f"{name} gives the same answer to all {len(values)} images"
 
 
-def _accuracy(
-    sides: Sides, images: Images | None, found_a: Floats, found_b: Floats
-) -> tuple[float, float] | None:
-    if images is None or images.labels is None:
+def _accuracy(asked: _Asked) -> tuple[float, float] | None:
+    images, rows = asked.images, asked.known
+    if images is None or images.labels is None or not len(rows):
         return None
-    before, after = sides.thresholds
-    first = correct(found_a, images.labels, before).mean()
-    second = correct(found_b, images.labels, after).mean()
+    before, after = asked.sides.thresholds
+    labels = images.labels[rows]
+    first = correct(asked.a[rows], labels, before).mean()
+    second = correct(asked.b[rows], labels, after).mean()
     return 100 * float(first), 100 * float(second)
 
 

@@ -31,6 +31,7 @@ def tables(found: Comparison, *, all_layers: bool = False) -> Iterator[Table | s
     yield f"  tolerance needed: {needed}"
     worst = ", ".join(f"{index} ({gap:.2g})" for index, gap in d.worst[:8] if gap)
     yield f"  worst images: {worst or 'none differs'}"
+    yield from _preprocessing(found)
     if found.generated is not None:
         g = found.generated
         families = ", ".join(f"{name} {gap:.2g}" for name, gap in g.by_family)
@@ -54,9 +55,35 @@ def tables(found: Comparison, *, all_layers: bool = False) -> Iterator[Table | s
         yield f"  what lies before it: {escape(', '.join(found.suspects))}"
     for cause in found.causes:
         yield f"  • {escape(cause)}"
+    for remark in found.remarks:
+        yield f"[yellow]! {escape(remark)}[/yellow]"
     if found.passed:
         limits = ", ".join(f"{row.metric} at most {row.limit:g}" for row in found.tolerance)
         yield f"[green]✓ within tolerance[/green]: {limits}"
+        yield f"  measured: {_measured(found)}"
+
+
+def _measured(found: Comparison) -> str:
+    """What the difference costs; a tolerance says only what it may cost."""
+    d = found.difference
+    parts = [f"same answers {100 * d.agreement:.6g} %", f"SNR {d.snr_db:.1f} dB"]
+    if found.accuracy_percent is not None:
+        before, after = found.accuracy_percent
+        parts.append(f"accuracy {after - before:+.2f} points")
+    noisy = [row for row in found.layers if row.error]
+    if noisy:
+        worst = min(noisy, key=lambda row: row.snr_db)
+        parts.append(f"noisiest layer {worst.b} at {worst.snr_db:.1f} dB")
+    return ", ".join(parts)
+
+
+def _preprocessing(found: Comparison) -> Iterator[str]:
+    row = found.preprocessing
+    if row.same_file:
+        yield "  preprocessing: the same file on both sides"
+    elif row.pictures:
+        same = "the same pixels" if not row.differing else f"{row.differing} differ"
+        yield f"  preprocessing: {same} of {row.pictures} pictures"
 
 
 def _layers(found: Comparison) -> Table:

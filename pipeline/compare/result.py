@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -33,6 +34,33 @@ class GeneratedRow:
 
 
 @dataclass(frozen=True)
+class PreprocessRow:
+    """How both sides prepare images, and on how many pictures that was tried."""
+
+    a: str | None  # where A's preprocess.onnx is; None: it has none
+    b: str | None
+    same_file: bool = False  # byte for byte, so that no picture need be tried
+    pictures: int = 0  # that were tried
+    differing: int = 0  # of these, with any other pixel
+    largest: int = 0  # difference in levels
+    worst: str = ""  # the picture with it, in words
+    causes: tuple[str, ...] = ()
+    unknown: str = ""  # why nothing was compared
+
+
+@dataclass(frozen=True)
+class DamageRow:
+    """One place of an INT8 file that is no rounding, or costs more than rounding does."""
+
+    side: str  # "A" or "B": the INT8 one
+    layer: str
+    words: str  # what is wrong there, as measured
+    costly: bool  # more than rounding to 8 bits: a failure
+    snr_db: float  # of the answers
+    without_db: float  # the same with this one place in float
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Two forms of a model, A and B, as they were written."""
 
@@ -50,6 +78,9 @@ class Comparison:
     note: str = ""  # why there are no layers
     generated: GeneratedRow | None = None  # differential testing, where it was asked for
     regression: Difference | None = None  # what earlier differential testing kept in this run
+    preprocessing: PreprocessRow = PreprocessRow(None, None)
+    damages: tuple[DamageRow, ...] = ()
+    remarks: tuple[str, ...] = ()  # what nobody should overlook, though nothing failed by it
 
     @property
     def passed(self) -> bool:
@@ -57,5 +88,14 @@ class Comparison:
         return not self.failures
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {**asdict(self), "passed": self.passed}
+        """Plain JSON values; null where there is no finite number."""
+        values: dict[str, Any] = _finite({**asdict(self), "passed": self.passed})
+        return values
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return [_finite(inner) for inner in value] if isinstance(value, (list, tuple)) else value

@@ -55,16 +55,9 @@ class Sides:
 
     @property
     def run_folder(self) -> Path | None:
-        """The folder of the run that A, or else B, belongs to: it has a data stage in it. None
-        for foreign files, which do not take its images wherever they lie."""
-        if self.takes is not None:
-            return None
-        for form in (self.a, self.b):
-            path = Path(form.name.partition(":")[0])
-            for folder in path.resolve().parents[:2] if path.is_file() else ():
-                if (folder / DATA_FOLDER).is_dir():
-                    return folder
-        return None
+        """The folder of the run that A, or else B, belongs to. None for foreign files, which do
+        not take its images wherever they are."""
+        return None if self.takes is not None else run_of(self.a) or run_of(self.b)
 
     def labels(self, count: int) -> tuple[str, ...]:
         """Names of ``count`` columns."""
@@ -95,6 +88,15 @@ class Sides:
                 'run, a .npy of uint8 [n, h, w, c], or a .npz with "images".'
             )
         return find_images(place, place, self.spec or _guessed(place, split), split)
+
+
+def run_of(form: Form) -> Path | None:
+    """The folder of the run that a file belongs to: it has a data stage in it."""
+    path = Path(form.name.partition(":")[0])
+    for folder in path.resolve().parents[:2] if path.is_file() else ():
+        if (folder / DATA_FOLDER).is_dir():
+            return folder
+    return None
 
 
 def _check_same(forms: list[Form]) -> None:
