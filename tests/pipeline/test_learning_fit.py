@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import children
 import numpy as np
 import pytest
 import torch
@@ -561,13 +562,13 @@ def test_kill_9_in_mid_epoch_changes_nothing(tmp_path: Path, unbroken: Path) -> 
         Path(__file__).parent,
         root,
     ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if int(line) == 19:
-                process.send_signal(signal.SIGKILL)
-                break
-        process.wait(timeout=60)
+    process = children.start(*command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if int(line) == 19:
+            process.send_signal(signal.SIGKILL)
+            break
+    process.wait(timeout=children.PATIENCE)
     assert process.returncode == -signal.SIGKILL
     assert not (out / "checkpoint.pt").exists()
     result = train(out, data=open_dataset(data))
