@@ -278,6 +278,16 @@ def test_ctrl_c_outside_a_stage_is_exit_code_130(monkeypatch: pytest.MonkeyPatch
     assert (result.exit_code, result.stderr) == (130, "interrupted\n")
 
 
+def test_quantize_ignores_ctrl_c_where_the_shell_does() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with cli._stop_requested() as stopped:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert not stopped()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(
     ("options", "failed", "onward"),
     [

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import children
 import pytest
 import torch
 from click.testing import CliRunner
@@ -134,7 +135,9 @@ def test_two_processes_have_the_gradients_of_one_and_only_the_first_writes(
 ) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", "2", str(HERE / "two_processes.py"), str(tmp_path), by]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=children.PATIENCE
+    )
     assert done.returncode == 0, done.stderr
     alone = gradients(ALONE)
     for rank in "01":

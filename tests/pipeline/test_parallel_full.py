@@ -36,12 +36,19 @@ def recipe(tmp_path_factory: pytest.TempPathFactory, write_tiny: Callable[[Path]
 class Run:
     """A training of the tiny recipe in a folder and a session of its own."""
 
-    def __init__(self, folder: Path, recipe: Path, *words: str, launcher: tuple[str, ...] = ()):
+    def __init__(
+        self,
+        folder: Path,
+        recipe: Path,
+        *words: str,
+        launcher: tuple[str, ...] = (),
+        shell: tuple[str, ...] = (),
+    ):
         pipeline = ["-m", "pipeline", "run", "train", "--recipe", str(recipe), *words]
         self.folder = folder.resolve()
         self.train = folder / "artifacts" / "tiny" / "2_train"
         self.child = children.start(
-            *(sys.executable, *launcher, *pipeline),
+            *(*shell, sys.executable, *launcher, *pipeline),
             cwd=folder,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
@@ -143,6 +150,20 @@ def test_whoever_ends_the_first_process_ends_its_workers(
         assert re.search(r"To go on from here:\n +pipeline run train .* --nproc 2", out), out
     else:
         assert code == -number
+
+
+@pytest.mark.parametrize("name", ["INT", "HUP"])
+def test_a_signal_that_the_shell_has_ignored_ends_nothing(
+    tmp_path: Path, recipe: Path, unbroken: str, name: str
+) -> None:
+    """As in the background of a script, and as under nohup when the terminal is closed."""
+    ignoring = ("sh", "-c", f"trap '' {name}; exec \"$@\"", "sh")
+    run = Run(tmp_path, recipe, "--nproc", "2", shell=ignoring)
+    run.wait_for_steps()
+    os.killpg(run.child.pid, signal.Signals[f"SIG{name}"])
+    code, out = run.end()
+    assert code == 0, out
+    assert file_sha256(run.train / "checkpoint.pt") == unbroken
 
 
 def test_an_error_that_would_repeat_itself_is_told_once(tmp_path: Path, recipe: Path) -> None:
