@@ -532,7 +532,7 @@ PROGRAM = """
     import sys
     from pathlib import Path
 
-    sys.path[:0] = sys.argv[3:5]
+    sys.path[:0] = sys.argv[3:]
     from test_learning_fit import BARS, NETWORK, TRAIN
     from pipeline.datasets.arrays import open_dataset
     from pipeline.learning.fit import fit
@@ -552,16 +552,9 @@ def test_kill_9_in_mid_epoch_changes_nothing(tmp_path: Path, unbroken: Path) -> 
     for name in ("train", "val", "test"):
         write_split(data, name, getattr(splits, name))
     write_info(data, splits.info)
-    root = Path(__file__).parents[2]
-    command = [
-        sys.executable,
-        "-c",
-        textwrap.dedent(PROGRAM),
-        data,
-        out,
-        Path(__file__).parent,
-        root,
-    ]
+    here = Path(__file__).parent
+    command = [sys.executable, "-c", textwrap.dedent(PROGRAM), data, out]
+    command += [here, here.parents[1], Path(children.__file__).parent]
     process = children.start(*command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     for line in process.stdout:

@@ -129,29 +129,36 @@ def test_a_reader_of_progress_that_fails_stops_nobody(data: Path, tmp_path: Path
     assert (tmp_path / "checkpoint.pt").exists()
 
 
-@pytest.mark.parametrize("by", ["memory", "sockets"])
-def test_two_processes_have_the_gradients_of_one_and_only_the_first_writes(
-    tmp_path: Path, by: str
-) -> None:
+@pytest.fixture(scope="module")
+def exchanged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes have left, a folder for each way to exchange gradients."""
+    folder = tmp_path_factory.mktemp("exchanged")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", str(HERE / "two_processes.py"), str(tmp_path), by]
+    command += ["--nproc-per-node", "2", str(HERE / "two_processes.py"), str(folder)]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=children.PATIENCE
     )
     assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.parametrize("by", ["memory", "sockets"])
+def test_two_processes_have_the_gradients_of_one_and_only_the_first_writes(
+    exchanged: Path, by: str
+) -> None:
     alone = gradients(ALONE)
     for rank in "01":
-        together = torch.load(tmp_path / rank / "gradients.pt")
+        together = torch.load(exchanged / by / rank / "gradients.pt")
         assert together.keys() == alone.keys()
         for name, value in alone.items():
             assert value.abs().max() > 1e-4
             torch.testing.assert_close(together[name], value, rtol=1e-5, atol=1e-7)
-    assert sorted(p.name for p in (tmp_path / "0" / "fit").iterdir()) == [
+    assert sorted(p.name for p in (exchanged / by / "0" / "fit").iterdir()) == [
         "checkpoint.pt",
         "metrics.jsonl",
         "resume.pt",
     ]
-    assert not (tmp_path / "1" / "fit").exists()
+    assert not (exchanged / by / "1" / "fit").exists()
 
 
 # --- without processes --------------------------------------------------------------------------

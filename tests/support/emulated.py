@@ -14,17 +14,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-import pytest
 
-
-def pytest_configure(config: pytest.Config) -> None:
-    if hasattr(config, "workerinput"):  # a worker is started by the wrapper, and inherits its name
-        wrapper = os.environ["EMULATED_PYTHON"]
-    else:
-        file = Path(tempfile.mkdtemp(prefix="emulated-")) / "python"
-        command = shlex.join([*shlex.split(os.environ["EMULATOR"]), sys.executable])
-        file.write_text(f'#!/bin/sh\nexec {command} "$@"\n', encoding="utf-8")
-        file.chmod(0o755)
-        wrapper = os.environ["EMULATED_PYTHON"] = str(file)
-    sys.executable = wrapper
-    multiprocessing.set_executable(wrapper)
+def pytest_configure() -> None:
+    wrapper = Path(tempfile.mkdtemp(prefix="emulated-")) / "python"
+    command = shlex.join([*shlex.split(os.environ["EMULATOR"]), sys.executable])
+    wrapper.write_text(f'#!/bin/sh\nexec {command} "$@"\n', encoding="utf-8")
+    wrapper.chmod(0o755)
+    sys.executable = str(wrapper)
+    multiprocessing.set_executable(sys.executable)
