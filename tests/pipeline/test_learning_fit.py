@@ -12,7 +12,9 @@ import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import children
@@ -379,6 +381,17 @@ def test_a_teacher_of_other_images_is_refused() -> None:
 # --- a time limit -------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def steady_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training takes two milliseconds from one look at the clock to the next, on any machine."""
+    looks = count()
+    clock = SimpleNamespace(
+        perf_counter=lambda: 0.002 * next(looks), process_time=time.process_time
+    )
+    monkeypatch.setattr(fit_module, "time", clock)
+
+
+@pytest.mark.usefixtures("steady_clock")
 def test_a_time_limit_ends_training_with_a_small_rate_and_says_so(tmp_path: Path) -> None:
     rates: list[float] = []
     result = train(
@@ -416,6 +429,7 @@ def test_a_run_that_is_killed_when_its_time_is_over_is_judged_by_the_next(
     assert (result.epochs, result.best_epoch) == (1, 1)
 
 
+@pytest.mark.usefixtures("steady_clock")
 def test_labels_are_trimmed_by_time_as_well(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

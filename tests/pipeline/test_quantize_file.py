@@ -63,7 +63,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 BOUNDS = {"int8-u8s8-rr": 1.0, "int8-u8s8": 1.0, "int8-s8s8": 1.0}
-WORDS = ("--margin", 25, "--minutes", 2, "--std", "0.5")
+WORDS = ("--margin", 25, "--minutes", 100, "--std", "0.5")
 
 
 @pytest.fixture(scope="module")
