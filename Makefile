@@ -6,16 +6,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARTIFACTS ?= artifacts
 
+# Test files side by side, one on each core; a machine with many would spend more on imports.
+PARALLEL := -n logical --maxprocesses 8 --dist loadfile
+
 .PHONY: run test test-full bench bench-train lint clean
 
 run: $(VENV)/.train
 	$(BIN)/pipeline run all --artifacts $(ARTIFACTS)
 
 test: $(VENV)/.dev lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
-test-full: $(VENV)/.dev lint
-	$(BIN)/python -m pytest -m "not bench" -v -ra
+# What is slow and heavy comes one by one: memory, kills and whole runs are looked at there.
+test-full: test
+	$(BIN)/python -m pytest -m full -v -ra
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m pytest -m bench -v -s -ra

@@ -64,21 +64,26 @@ class ActivationStatistics:
 
     def __init__(self, model: onnx.ModelProto, reader: ImageReader) -> None:
         self._model, self.reader = model, reader
+        self._known: dict[tuple[Calibration, float], Ranges] = {}  # a search asks again and again
 
     def ranges(self, method: Calibration, percentile: float = 99.99) -> Ranges:
         """The range that ``method`` gives each tensor; always includes 0, as 8 bits must.
 
         Raises QuantizeError when the model cannot be run on the images.
         """
+        if (method, percentile) not in self._known:
+            found = self._found(method, percentile).items()
+            with_zero = {name: (min(low, 0.0), max(high, 0.0)) for name, (low, high) in found}
+            self._known[method, percentile] = with_zero
+        return dict(self._known[method, percentile])
+
+    def _found(self, method: Calibration, percentile: float) -> Ranges:
         if method == "minmax":
-            found = self._extremes
-        elif method == "percentile":
-            found = self._percentile(percentile)
-        elif method == "entropy":
-            found = {name: _entropy_range(h) for name, h in self.histograms.items()}
-        else:
-            found = {name: least_squares_range(h) for name, h in self.histograms.items()}
-        return {name: (min(low, 0.0), max(high, 0.0)) for name, (low, high) in found.items()}
+            return self._extremes
+        if method == "percentile":
+            return self._percentile(percentile)
+        range_of = _entropy_range if method == "entropy" else least_squares_range
+        return {name: range_of(histogram) for name, histogram in self.histograms.items()}
 
     @cached_property
     def histograms(self) -> dict[str, Histogram]:

@@ -633,6 +633,9 @@ def _stop_requested() -> Iterator[Callable[[], bool]]:
     """Whether Ctrl-C was pressed; a second one interrupts at once."""
     asked = threading.Event()
     interrupt = signal.getsignal(signal.SIGINT)
+    if interrupt is signal.SIG_IGN:  # as in the background of a shell script
+        yield asked.is_set
+        return
 
     def ask(number: int, frame: FrameType | None) -> None:
         if asked.is_set() and callable(interrupt):

@@ -5,12 +5,17 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import children
 import numpy as np
 import pytest
 
+if "bench" not in sys.argv:  # the figures of make bench are of the product's own threads
+    # before torch is loaded: on layers this small more threads only wait for each other, busily
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parents[1]
 LABELS = ("bar", "pole", "box")
 IDX_FILES = {"train": 360, "t10k": 90}  # images
@@ -57,6 +62,28 @@ seconds = 0.05
 golden_raw = 1
 golden_images = 3
 """
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # a worker of pytest-xdist has its mark from the first
+        os.environ[children.MARK] = str(os.getpid())
+
+
+def pytest_runtest_teardown() -> None:
+    children.end_all()
+
+
+@pytest.hookimpl(trylast=True)  # the workers of pytest-xdist have ended by then
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run that leaves a process behind, and end that process."""
+    if hasattr(session.config, "workerinput"):
+        return
+    left = children.left_behind(os.environ[children.MARK])
+    for process, what in left.items():
+        print(f"\nleft behind: process {process}, started in {what}", file=sys.stderr)
+        children.kill(process)
+    if left:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def _draw(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

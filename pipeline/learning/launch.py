@@ -191,6 +191,8 @@ def _launched(processes: int, job: Job, teller: Connection, failures: Path) -> d
         max_restarts=RESTARTS,
         start_method="spawn",
     )
+    # What this process ignores, as under nohup, must not end its workers either.
+    config.signals_to_handle = ",".join(name.name for name in _SIGNALS if not _ignored(name))
     try:
         with _own_signals(), _quiet_launcher():
             results: dict[int, Any] = elastic_launch(config, _work)(job, teller, failures)
@@ -220,7 +222,8 @@ def _work(job: Job, teller: Connection, failures: Path) -> TrainResult | _Failed
     """What a worker does. A failure that would only repeat itself is written down and told by the
     worker that the launcher starts in its place."""
     # At once, also while it waits for another process; files appear whole or not at all.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if not _ignored(signal.SIGINT):
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     place = launched_place()
     if (failed := _written(failures)) is not None:
         return failed
@@ -307,11 +310,18 @@ def _told(
         raise raised[0]
 
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+def _ignored(name: signal.Signals) -> bool:
+    """Whether the shell started this process with a signal ignored."""
+    return signal.getsignal(name) is signal.SIG_IGN
+
+
 @contextmanager
 def _own_signals() -> Iterator[None]:
     """Give signal handlers back that the launcher changes to end its workers first."""
-    names = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-    before = {name: signal.getsignal(name) for name in names}
+    before = {name: signal.getsignal(name) for name in _SIGNALS}
     try:
         yield
     finally:

@@ -51,15 +51,16 @@ def command(target: Target, job_folder: Path, target_folder: Path) -> list[str]:
     if target.constrained:
         return [sys.executable, "-m", "pipeline.targets.constrained", python, *script]
     if target.cpu is not None:
-        prefix = _prefix(target, job_folder / "cpus" / target.name)
-        emulator = ["qemu-x86_64-static", "-cpu", target.cpu, "-L", str(prefix)]
-        return [
-            *(["env", *target.variables] if target.variables else []),
-            *emulator,
-            python,
-            *script,
-        ]
+        return [*emulator(target, job_folder / "cpus" / target.name), python, *script]
     return [python, *script]
+
+
+def emulator(target: Target, folder: Path) -> list[str]:
+    """The words before a command of this machine that run it on an emulated x86-64 CPU; what that
+    CPU says of itself is written to ``folder``."""
+    assert target.cpu is not None
+    words = ["qemu-x86_64-static", "-cpu", target.cpu, "-L", str(_prefix(target, folder))]
+    return [*(["env", *target.variables] if target.variables else []), *words]
 
 
 def run(target: Target, job_folder: Path, target_folder: Path) -> Run:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import children
 import numpy as np
 import onnx
 import pytest
@@ -155,7 +156,9 @@ def test_an_avx2_cpu_without_vnni_agrees(digits: Any, tmp_path: Path, reduced: b
     onnx_file.save(model, tmp_path / "model.onnx")
     command = [qemu, "-cpu", "Haswell", sys.executable, "-c", _COMPARE]
     command += [str(tmp_path / "model.onnx"), str(tmp_path / "images.npy")]
-    run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    run = subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=children.PATIENCE
+    )
     saturates = any(row.saturated > 0 for row in simulate(model, {"images": images}))
     assert (float(run.stdout) > 1e-6) == saturates == (not reduced)
 

@@ -28,6 +28,7 @@ from exporters.trial import Assessment, Speed, Trial
 from pipeline.errors import StageError
 
 EVERYTHING = SearchOptions(minutes=10, fine_tune=FineTuneOptions(epochs=1))
+STATISTICS: dict[str, ActivationStatistics] = {}  # by the network's name; made once
 
 
 @dataclass
@@ -46,7 +47,11 @@ class World:
     stop_after: int = 10**9
 
     def statistics(self) -> ActivationStatistics:
-        return ActivationStatistics(self.case.model, ImageReader(self.case.images, np.arange(32)))
+        """The same for every search of a network: they only read them."""
+        return STATISTICS.setdefault(
+            self.case.spec.name,
+            ActivationStatistics(self.case.model, ImageReader(self.case.images, np.arange(32))),
+        )
 
     def assess(self, model: bytes, name: str, portable: bool) -> Assessment:
         self.assessed.append(name)

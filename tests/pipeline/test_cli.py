@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import children
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
@@ -271,16 +272,27 @@ def test_ctrl_c_waits_for_the_end_of_an_import(
         return {}
 
     idle(data=work)
-    result = _invoke("run", "data", "--recipe", _small(tmp_path), "--artifacts", str(tmp_path))
+    with children.ctrl_c_works():
+        result = _invoke("run", "data", "--recipe", _small(tmp_path), "--artifacts", str(tmp_path))
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert result.exit_code == 130
     assert sys.modules.pop("interrupted_here").whole
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_ctrl_c_outside_a_stage_is_exit_code_130(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "shipped_names", lambda: _interrupt(None))  # type: ignore[arg-type]
     result = _invoke("recipes")
     assert (result.exit_code, result.stderr) == (130, "interrupted\n")
+
+
+def test_quantize_ignores_ctrl_c_where_the_shell_does() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with cli._stop_requested() as stopped:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert not stopped()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize(
@@ -356,7 +368,7 @@ def _pipeline(
         capture_output=True,
         check=False,
         encoding="utf-8",
-        timeout=300,
+        timeout=children.PATIENCE,
     )
 
 
@@ -394,20 +406,19 @@ def test_an_interrupted_training_goes_on_with_what_decides_only_how_fast(
 ) -> None:
     write_tiny(tmp_path)
     words = ["run", "train", "--recipe", "tiny.toml", "--set", "train.epochs=100000"]
-    first = subprocess.Popen(
-        [sys.executable, "-m", "pipeline", *words],
+    first = children.start(
+        *(sys.executable, "-m", "pipeline", *words),
         cwd=tmp_path,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         encoding="utf-8",
     )
     metrics = tmp_path / "artifacts/tiny/2_train.partial/metrics.jsonl"
-    deadline = time.monotonic() + 300
-    while not (metrics.exists() and len(metrics.read_text().splitlines()) > 2):
-        assert first.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
+    children.wait_until(
+        lambda: metrics.exists() and len(metrics.read_text().splitlines()) > 2, first
+    )
     first.send_signal(signal.SIGINT)
-    told = first.communicate(timeout=300)[1]
+    told = first.communicate(timeout=children.PATIENCE)[1]
     assert "stage 'train' interrupted" in told
     done = len(metrics.read_text().splitlines())
     # far less time than is used up already: it is over at once, with what there is
@@ -599,18 +610,18 @@ def test_bars_on_a_terminal(finished: Finished) -> None:
     reader, writer = pty.openpty()
     words = ["run", "train", "--force", "--recipe", "tiny.toml"]
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
-    with subprocess.Popen(
-        [sys.executable, "-m", "pipeline", *words],
+    child = children.start(
+        *(sys.executable, "-m", "pipeline", *words),
         cwd=finished.folder,
         env=environment,
         stdout=writer,
         stderr=writer,
-    ) as child:
-        os.close(writer)
-        shown = b""
-        while piece := _read(reader):
-            shown += piece
-        assert child.wait() == 0
+    )
+    os.close(writer)
+    shown = b""
+    while piece := _read(reader):
+        shown += piece
+    assert child.wait() == 0
     os.close(reader)
     assert b"\x1b[" in shown and b"train: steps" in shown
     assert "✓" in shown.decode()

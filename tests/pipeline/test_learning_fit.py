@@ -12,9 +12,12 @@ import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import children
 import numpy as np
 import pytest
 import torch
@@ -378,6 +381,17 @@ def test_a_teacher_of_other_images_is_refused() -> None:
 # --- a time limit -------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def steady_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training takes two milliseconds from one look at the clock to the next, on any machine."""
+    looks = count()
+    clock = SimpleNamespace(
+        perf_counter=lambda: 0.002 * next(looks), process_time=time.process_time
+    )
+    monkeypatch.setattr(fit_module, "time", clock)
+
+
+@pytest.mark.usefixtures("steady_clock")
 def test_a_time_limit_ends_training_with_a_small_rate_and_says_so(tmp_path: Path) -> None:
     rates: list[float] = []
     result = train(
@@ -415,6 +429,7 @@ def test_a_run_that_is_killed_when_its_time_is_over_is_judged_by_the_next(
     assert (result.epochs, result.best_epoch) == (1, 1)
 
 
+@pytest.mark.usefixtures("steady_clock")
 def test_labels_are_trimmed_by_time_as_well(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -531,7 +546,7 @@ PROGRAM = """
     import sys
     from pathlib import Path
 
-    sys.path[:0] = sys.argv[3:5]
+    sys.path[:0] = sys.argv[3:]
     from test_learning_fit import BARS, NETWORK, TRAIN
     from pipeline.datasets.arrays import open_dataset
     from pipeline.learning.fit import fit
@@ -551,23 +566,16 @@ def test_kill_9_in_mid_epoch_changes_nothing(tmp_path: Path, unbroken: Path) -> 
     for name in ("train", "val", "test"):
         write_split(data, name, getattr(splits, name))
     write_info(data, splits.info)
-    root = Path(__file__).parents[2]
-    command = [
-        sys.executable,
-        "-c",
-        textwrap.dedent(PROGRAM),
-        data,
-        out,
-        Path(__file__).parent,
-        root,
-    ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if int(line) == 19:
-                process.send_signal(signal.SIGKILL)
-                break
-        process.wait(timeout=60)
+    here = Path(__file__).parent
+    command = [sys.executable, "-c", textwrap.dedent(PROGRAM), data, out]
+    command += [here, here.parents[1], Path(children.__file__).parent]
+    process = children.start(*command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if int(line) == 19:
+            process.send_signal(signal.SIGKILL)
+            break
+    process.wait(timeout=children.PATIENCE)
     assert process.returncode == -signal.SIGKILL
     assert not (out / "checkpoint.pt").exists()
     result = train(out, data=open_dataset(data))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import children
 import pytest
 import torch
 import torch.distributed as dist
@@ -60,7 +61,7 @@ def values_of(rank: int, turn: int) -> torch.Tensor:
 def at_its_own_pace(folder: Path, rank: int, size: int, turns: int, dies_at: int) -> None:
     """One process of the tests; leaves all means, or what was raised."""
     place = Place(rank, size, rank, size)
-    mean = SharedMean.meet(place, LONGEST, Folder(folder, place).gather, 60)
+    mean = SharedMean.meet(place, LONGEST, Folder(folder, place).gather, children.PATIENCE)
     assert mean is not None
     pace, found = random.Random(rank), []
     try:
@@ -85,11 +86,7 @@ def run(folder: Path, size: int, turns: int, dies_at: int = -1) -> list[int | No
         context.Process(target=at_its_own_pace, args=(folder, rank, size, turns, dies_at))
         for rank in range(size)
     ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-    return [process.exitcode for process in processes]
+    return children.exit_codes(processes)
 
 
 def test_means_are_right_and_have_the_same_bits_everywhere(tmp_path: Path) -> None:
@@ -117,11 +114,7 @@ def test_where_one_process_must_not_share_none_does(tmp_path: Path, refused: str
         context.Process(target=meets_in_a_sandbox, args=(tmp_path, rank, refused if rank else ""))
         for rank in range(2)
     ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(50)
-    assert [process.exitcode for process in processes] == [0, 0]
+    assert children.exit_codes(processes) == [0, 0]
 
 
 def meets_in_a_sandbox(folder: Path, rank: int, refused: str) -> None:
@@ -135,7 +128,7 @@ def meets_in_a_sandbox(folder: Path, rank: int, refused: str) -> None:
         if refused:
             owner, name = calls[refused]
             stack.enter_context(patch.object(owner, name, side_effect=PermissionError(refused)))
-        mean = SharedMean.meet(place, LONGEST, gather, 60)
+        mean = SharedMean.meet(place, LONGEST, gather, children.PATIENCE)
     sys.exit(mean is not None)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import children
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -337,7 +338,7 @@ def test_images_become_a_bundle_that_answers(shapes: Path, tmp_path: Path) -> No
         check=False,
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-        timeout=600,
+        timeout=children.PATIENCE,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 of 67 images cannot be decoded or used and are left out" in done.stdout

@@ -8,10 +8,10 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
+import children
 import numpy as np
 import pytest
 
@@ -25,7 +25,6 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc"),
 ]
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 300  # seconds for anything to happen, on a machine that does other work too
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--max-restarts", "2")
 
 
@@ -37,28 +36,31 @@ def recipe(tmp_path_factory: pytest.TempPathFactory, write_tiny: Callable[[Path]
 class Run:
     """A training of the tiny recipe in a folder and a session of its own."""
 
-    def __init__(self, folder: Path, recipe: Path, *words: str, launcher: tuple[str, ...] = ()):
+    def __init__(
+        self,
+        folder: Path,
+        recipe: Path,
+        *words: str,
+        launcher: tuple[str, ...] = (),
+        shell: tuple[str, ...] = (),
+    ):
         pipeline = ["-m", "pipeline", "run", "train", "--recipe", str(recipe), *words]
         self.folder = folder.resolve()
         self.train = folder / "artifacts" / "tiny" / "2_train"
-        self.child = subprocess.Popen(
-            [sys.executable, *launcher, *pipeline],
+        self.child = children.start(
+            *(*shell, sys.executable, *launcher, *pipeline),
             cwd=folder,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            start_new_session=True,
         )
 
     def wait_for_steps(self) -> None:
         """Returns once a checkpoint of an unfinished training is there."""
-        deadline = time.monotonic() + PATIENCE
         resume = self.train.with_name("2_train.partial") / "resume.pt"
-        while not resume.exists():
-            assert self.child.poll() is None, self.end()
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        children.wait_until(resume.exists, self.child)
+        assert self.child.poll() is None, self.end()
 
     def processes(self) -> dict[int, str]:
         """Those that live and were started in its folder, whoever started them: command lines."""
@@ -77,9 +79,8 @@ class Run:
 
     def end(self) -> tuple[int, str]:
         """Exit code and all that was printed; nothing of it may live on."""
-        out, _ = self.child.communicate(timeout=PATIENCE)
-        time.sleep(0.2)
-        assert self.processes() == {}
+        out, _ = self.child.communicate(timeout=children.PATIENCE)
+        children.wait_until(lambda: self.processes() == {})
         return self.child.returncode, out
 
 
@@ -149,6 +150,20 @@ def test_whoever_ends_the_first_process_ends_its_workers(
         assert re.search(r"To go on from here:\n +pipeline run train .* --nproc 2", out), out
     else:
         assert code == -number
+
+
+@pytest.mark.parametrize("name", ["INT", "HUP"])
+def test_a_signal_that_the_shell_has_ignored_ends_nothing(
+    tmp_path: Path, recipe: Path, unbroken: str, name: str
+) -> None:
+    """As in the background of a script, and as under nohup when the terminal is closed."""
+    ignoring = ("sh", "-c", f"trap '' {name}; exec \"$@\"", "sh")
+    run = Run(tmp_path, recipe, "--nproc", "2", shell=ignoring)
+    run.wait_for_steps()
+    os.killpg(run.child.pid, signal.Signals[f"SIG{name}"])
+    code, out = run.end()
+    assert code == 0, out
+    assert file_sha256(run.train / "checkpoint.pt") == unbroken
 
 
 def test_an_error_that_would_repeat_itself_is_told_once(tmp_path: Path, recipe: Path) -> None:

@@ -17,7 +17,7 @@ from exporters.defaults import TARGETS
 from pipeline.report import data as report_data
 from runtime import Predictor
 
-SEARCHED = ("quantize.int8=[]", "quantize.search.minutes=2")
+SEARCHED = ("quantize.int8=[]", "quantize.search.minutes=100")
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import children
 import pytest
 from click.testing import CliRunner, Result
 
@@ -446,9 +446,10 @@ def test_a_whole_sweep(recipe: Path, tmp_path: Path) -> None:
     assert {form["id"] for form in data["trials"][0]["forms"]} >= {"fp32"}
     assert all(form["test_accuracy_percent"] is None for t in data["trials"] for form in t["forms"])
     assert not list(folder.glob("*/tiny/5_validate"))  # where the test split would be read
-    began = time.monotonic()
+    records = {path: path.stat().st_mtime_ns for path in folder.glob("*/tiny/*/stage.json")}
     again = _sweep(*words)
-    assert again.exit_code == 0 and time.monotonic() - began < 60
+    assert again.exit_code == 0 and len(records) == 7  # data once, then train to quantize for each
+    assert records == {path: path.stat().st_mtime_ns for path in folder.glob("*/tiny/*/stage.json")}
     assert not list(folder.glob("*/tiny/*.partial"))
 
 
@@ -488,11 +489,11 @@ def test_mistakes_cost_nothing(
 def test_a_killed_sweep_leaves_no_process_and_goes_on(recipe: Path, tmp_path: Path) -> None:
     words = ["--grid", "epochs=400,1", "--until", "train", "--artifacts", str(tmp_path)]
     command = [sys.executable, "-m", "pipeline", "sweep", str(recipe), *words]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = children.start(*command, stdout=subprocess.PIPE, text=True)
     partial = tmp_path / "sweeps/tiny/epochs=400/tiny/2_train.partial"
-    _wait(lambda: len(list(partial.glob("*"))) > 1)
+    children.wait_until(lambda: len(list(partial.glob("*"))) > 1, process)
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=90)
+    output, _ = process.communicate(timeout=children.PATIENCE)
     assert process.returncode == 130 and "the same command goes on" in output
     owner = int((tmp_path / "sweeps/tiny/epochs=400/tiny/.lock").read_text())
     with pytest.raises(ProcessLookupError):
@@ -508,13 +509,13 @@ def test_a_killed_sweep_leaves_no_process_and_goes_on(recipe: Path, tmp_path: Pa
 def test_a_sweep_that_cannot_say_goodbye_leaves_no_process(recipe: Path, tmp_path: Path) -> None:
     words = ["--grid", "epochs=400", "--until", "train", "--artifacts", str(tmp_path)]
     command = [sys.executable, "-m", "pipeline", "sweep", str(recipe), *words]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    process = children.start(*command, stdout=subprocess.DEVNULL)
     folder = tmp_path / "sweeps/tiny/epochs=400/tiny"
-    _wait((folder / "2_train.partial" / "resume.pt").exists)
+    children.wait_until((folder / "2_train.partial" / "resume.pt").exists, process)
     owner = int((folder / ".lock").read_text())
     process.kill()
     process.wait()
-    _wait(lambda: not _lives(owner))
+    children.wait_until(lambda: not _lives(owner))
     assert (folder / "2_train.partial" / "resume.pt").exists()
 
 
@@ -525,10 +526,3 @@ def _lives(process: int) -> bool:
         return False
     state = Path(f"/proc/{process}/stat")
     return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"
-
-
-def _wait(true: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.05)

@@ -1,6 +1,6 @@
 """What one of several processes does in the tests of parallel training: torchrun starts this file.
 
-torchrun ... two_processes.py FOLDER memory|sockets
+torchrun ... two_processes.py FOLDER
 """
 
 # ruff: noqa: E402  # the paths come first
@@ -9,7 +9,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE.parents[1]), str(HERE), str(HERE.with_name("support"))]
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -48,18 +49,22 @@ def gradients(world: World) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
 
 
-def main(folder: Path, by: str) -> None:
+def main(folder: Path) -> None:
     """Each process leaves gradients, and whatever training writes, in a folder of its own."""
-    if by == "sockets":  # as on several machines
-        parallel.can_share = lambda place, device: False
-    mine = folder / str(launched_place().rank)
     with joined(launched_place()) as world:
-        found = gradients(world)
-        options = TRAIN.model_copy(update={"checkpoint_seconds": 1e9, "epochs": 1})
-        fit(dataset(), BARS, PLAIN, options, 0, mine / "fit", world=world)
+        one_way(folder / "memory" / str(launched_place().rank), world)
+        parallel.can_share = lambda place, device: False
+        one_way(folder / "sockets" / str(launched_place().rank), world)  # as on several machines
+
+
+def one_way(mine: Path, world: World) -> None:
+    """All that is exchanged in one way."""
+    found = gradients(world)
+    options = TRAIN.model_copy(update={"checkpoint_seconds": 1e9, "epochs": 1})
+    fit(dataset(), BARS, PLAIN, options, 0, mine / "fit", world=world)
     mine.mkdir(exist_ok=True)
     torch.save(found, mine / "gradients.pt")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]))

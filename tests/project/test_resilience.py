@@ -19,8 +19,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import children
 import pytest
 import torch
+from children import wait_until
 from PIL import Image
 
 from pipeline.store import RECORD_NAME, Store, file_sha256
@@ -29,7 +31,6 @@ from runtime import Predictor
 pytestmark = pytest.mark.full
 
 STAGES = ("data", "train", "export", "quantize", "validate", "benchmark", "package")
-PATIENCE = 300  # seconds for anything to happen, on a machine that does other work too
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,13 @@ class Place:
     def start(self, *words: str, **options: object) -> subprocess.Popen[str]:
         """``pipeline run ...`` in a session of its own, so that signals reach it alone."""
         command = [sys.executable, "-m", "pipeline", "run", *words, "--recipe", str(self.recipe)]
-        return subprocess.Popen(
-            command,
+        return children.start(
+            *command,
             cwd=self.folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             encoding="utf-8",
-            start_new_session=True,
-            **options,  # type: ignore[call-overload]
+            **options,
         )
 
     def run(self, *words: str, **options: object) -> Ended:
@@ -113,7 +113,7 @@ class Ended:
 
 
 def ended(child: subprocess.Popen[str]) -> Ended:
-    out, err = child.communicate(timeout=PATIENCE)
+    out, err = child.communicate(timeout=children.PATIENCE)
     # As a shell tells it: a process that dies of SIGINT gives 130 as well, and CPython ends itself
     # so when Ctrl-C met an exec() of a string, as dataclasses do on import.
     code = 128 - child.returncode if child.returncode < 0 else child.returncode
@@ -121,14 +121,6 @@ def ended(child: subprocess.Popen[str]) -> Ended:
 
 
 KILLED = 128 + signal.SIGKILL
-
-
-def wait_until(condition: Callable[[], bool], child: subprocess.Popen[str]) -> None:
-    """Returns as soon as ``condition`` holds or the process has ended by itself."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition() and child.poll() is None:
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.002)
 
 
 @pytest.fixture(scope="module")
@@ -312,13 +304,12 @@ def test_workers_end_with_the_run(tmp_path: Path, how: signal.Signals) -> None:
     command = [sys.executable, "-m", "pipeline", "run", *words]
 
     def begin() -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            command,
+        return children.start(
+            *command,
             cwd=tmp_path,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             encoding="utf-8",
-            start_new_session=True,
         )
 
     child = begin()

@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import sys
 import threading
@@ -25,6 +26,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import children
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -65,7 +67,9 @@ class Shown:
 
     def wait_until(self, state: str) -> None:
         states = {"ready": "html[data-state]", "measured": 'html[data-state="measured"]'}
-        self.page.locator(states[state]).wait_for(state="attached", timeout=60_000)
+        self.page.locator(states[state]).wait_for(
+            state="attached", timeout=1000 * children.PATIENCE
+        )
 
     def probabilities(self) -> NDArray[np.float64]:
         """What the bars show, unrounded, in the model's order; waits for an answer."""
@@ -77,7 +81,7 @@ class Shown:
 
     def settle(self) -> None:
         """Wait until the answer is that to what is on the left now."""
-        self.page.locator("#answer[aria-busy=false]").wait_for(timeout=60_000)
+        self.page.locator("#answer[aria-busy=false]").wait_for(timeout=1000 * children.PATIENCE)
 
     def draw(self, digit: str, rng: np.random.Generator) -> None:
         """Draw on the pad with the mouse."""
@@ -378,8 +382,8 @@ def test_a_digit_is_drawn_by_keyboard_alone(bundle: Path, browser: Any) -> None:
         ink = shown.pixels("#ink")
         assert 1_000 < (ink < 128).all(axis=2).sum() < 20_000
         shown.check_against_python(ink)
-        shown.page.wait_for_timeout(900)
-        assert shown.page.inner_text("#live").startswith("Reads ")
+        reads = shown.page.locator("#live").filter(has_text=re.compile("^Reads "))
+        reads.wait_for(state="attached", timeout=1000 * children.PATIENCE)
         shown.page.keyboard.press("Delete")
         shown.settle()
         assert (shown.pixels("#ink") == 255).all()

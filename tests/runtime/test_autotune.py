@@ -59,7 +59,7 @@ def test_the_winner_is_opened_from_then_on(slow_default: bytes, cache: Path) -> 
         assert p.info.variant == "int8-u8s8-rr"
         speedup = f"{report.rows[1].speedup:.2f}x"
         expected = f"variant: autotuned here: int8-u8s8-rr {speedup} as fast as fp32."
-        assert p.info.reason.endswith(expected)
+        assert expected in p.info.reason  # exact kernels may follow, on a CPU without VNNI
     with Predictor(slow_default, device="cpu", threads=2) as p:  # measured for one thread only
         assert p.info.variant == "fp32"
     with Predictor(slow_default, "cpu", "fp32", 1) as p:  # what is asked for is what is opened

@@ -14,6 +14,7 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+import children
 import numpy as np
 import pytest
 
@@ -76,7 +77,9 @@ def test_threads_that_cannot_start_are_refused(path: Path, mebibytes: int, most:
     """onnxruntime would wait for them forever. A limit of processes comes to the same."""
     command = [sys.executable, "-c", LIMITED, str(path), str(mebibytes)]
     root = Path(runtime.__file__).parents[1]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=60)
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=root, timeout=children.PATIENCE
+    )
     assert done.returncode == 0, done.stderr
     message, threads = done.stdout.splitlines()
     assert message.startswith("threads=64; expected at most ") and "ulimit -v" in message
@@ -173,7 +176,7 @@ def test_closing_while_others_ask_is_no_accident(path: Path) -> None:
         time.sleep(0.002 * (turn % 5))
         p.close()
         for asker in askers:
-            asker.join(30)
+            asker.join(children.PATIENCE)
             assert not asker.is_alive()
     assert wrong == []
 
@@ -182,7 +185,7 @@ def in_child(work: Any) -> int:
     """The exit code of ``work`` in a forked child, which ends as those of multiprocessing do."""
     child = os.fork()
     if child == 0:
-        signal.alarm(60)  # a child that waits forever dies of it
+        signal.alarm(children.PATIENCE)  # a child that waits forever dies of it
         try:
             work()
         except BaseException:
@@ -241,7 +244,9 @@ def test_a_pool_of_processes_takes_predictors(path: Path, method: Any) -> None:
     root = Path(runtime.__file__).parents[1]
     command = [sys.executable, str(script), str(path), method]
     environment = {**os.environ, "PYTHONPATH": str(root)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=children.PATIENCE
+    )
     assert done.stdout == "True\n", done.stderr
 
 
@@ -263,7 +268,9 @@ def test_a_child_may_end_by_sys_exit(path: Path, threads: int, closed: bool) -> 
     )
     command = [sys.executable, "-c", code, str(path)]
     root = Path(runtime.__file__).parents[1]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=60)
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=root, timeout=children.PATIENCE
+    )
     assert done.returncode == 3, done.stderr
 
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import children
 import numpy as np
 import pytest
 from PIL import Image
@@ -117,7 +118,7 @@ def prompt(*words: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
     """``python -m runtime`` in a process of its own."""
     environment = {**os.environ, **options.pop("env", {})}
     command = [sys.executable, "-m", "runtime", *words]
-    return subprocess.run(command, cwd=ROOT, env=environment, timeout=60, **options)
+    return subprocess.run(command, cwd=ROOT, env=environment, timeout=children.PATIENCE, **options)
 
 
 def test_letters_that_the_terminal_lacks_are_escaped(files: dict[str, str]) -> None:

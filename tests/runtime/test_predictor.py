@@ -124,7 +124,8 @@ def test_info_says_what_runs_where_and_why(grey: Predictor, grey_bundle: bytes) 
     with Predictor(grey_bundle, device="cpu", variant="int8-u8s8-rr", threads=1) as p:
         assert p.info.variant == "int8-u8s8-rr"
         assert p.info.threads == 1
-        assert p.info.reason.endswith("variant: int8-u8s8-rr was asked for.")
+        # exact kernels may follow, on a CPU without VNNI
+        assert "variant: int8-u8s8-rr was asked for." in p.info.reason
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import children
 import pytest
 
 import runtime
@@ -73,7 +74,7 @@ def test_all_that_a_device_does(
         env={**os.environ, "XDG_CACHE_HOME": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=children.PATIENCE,
     )
     assert found.returncode == 0, found.stderr
     print(f"{found.stdout.splitlines()[-1]} on {sys.platform}")
