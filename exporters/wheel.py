@@ -85,9 +85,17 @@ def packaged_bundle() -> Source:
     """The path of the bundle in this package, or its bytes when the package lies in a zip."""
     if os.path.isfile(BUNDLE):
         return BUNDLE
-    data = pkgutil.get_data(__package__, "bundle.zip")
+    try:
+        data = pkgutil.get_data(__package__, "bundle.zip")
+    except OSError:  # a frozen app that was made without the package's data
+        data = None
     if data is None:
-        raise PredictorError("bundle.zip is missing in the package. Install the wheel again.")
+        raise PredictorError(
+            f"bundle.zip, the model itself, is missing in the package {__package__}; expected "
+            f"{BUNDLE}. Install the wheel again. If this app was frozen, pass the package's data: "
+            f"PyInstaller finds it by the package's own hook, or by --collect-all {__package__}; "
+            f"Nuitka by --include-package-data={__package__}; cx_Freeze by packages."
+        )
     return data
 
 
@@ -121,6 +129,28 @@ from .runtime.__main__ import main
 
 sys.exit(main(package="{package}", bundle=BUNDLE))
 '''
+
+# PyInstaller asks an installed package for its hooks (entry point "pyinstaller40"): data files and
+# modules that are imported at their first mention are not found by reading the code.
+_HOOKS = '''"""Where PyInstaller finds this package's hook."""
+
+import os
+
+
+def get_hook_dirs() -> list[str]:
+    """This folder."""
+    return [os.path.dirname(__file__)]
+'''
+_HOOK = '''"""What PyInstaller packs for this package: the model and every module of the runtime."""
+
+from PyInstaller.utils.hooks import collect_data_files, collect_submodules
+
+datas = collect_data_files("{package}")
+hiddenimports = collect_submodules("{package}.runtime")
+'''
+_ENTRY_POINTS = """[pyinstaller40]
+hook-dirs = {package}.__pyinstaller:get_hook_dirs
+"""
 
 # Core metadata 2.1; a name may stand more than once, and extras before what they require.
 _REQUIRES = (
@@ -199,11 +229,14 @@ def write_wheel(
             f"{package}/__init__.py": _init(fields).encode(),
             f"{package}/__main__.py": _MAIN.format(**fields).encode(),
             f"{package}/_predictor.py": _PREDICTOR.encode(),
+            f"{package}/__pyinstaller/__init__.py": _HOOKS.encode(),
+            f"{package}/__pyinstaller/hook-{package}.py": _HOOK.format(package=package).encode(),
             f"{package}/bundle.zip": _bytes_of(bundle),
             f"{package}/py.typed": b"",
             **{f"{package}/runtime/{n}": data for n, data in _runtime_files().items()},
             f"{info}/METADATA": _metadata(distribution, package, version, summary, licence),
             f"{info}/WHEEL": _WHEEL.encode(),
+            f"{info}/entry_points.txt": _ENTRY_POINTS.format(package=package).encode(),
         }
         members = _compiled(members)
         members[f"{info}/RECORD"] = _record(members, f"{info}/RECORD")

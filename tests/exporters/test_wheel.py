@@ -104,6 +104,37 @@ def test_installed_by_pip_it_answers_without_an_argument(
     ]
 
 
+def test_without_its_bundle_the_error_names_the_file_and_what_to_pass(
+    digits_bundle: Path, tmp_path: Path
+) -> None:
+    """As in an app frozen without the package's data."""
+    site = tmp_path / "site"
+    with zipfile.ZipFile(make(tmp_path, digits_bundle)) as archive:
+        archive.extractall(site)
+    (site / "edgeproof_digits_small" / "bundle.zip").unlink()
+    done = run(site, "-c", "import edgeproof_digits_small as model; model.Predictor()")
+    *_, last = done.stderr.strip().split("\n")
+    assert "PredictorError" in last
+    assert str(site / "edgeproof_digits_small" / "bundle.zip") in last
+    assert "--collect-all edgeproof_digits_small" in last
+
+
+def test_pyinstaller_finds_the_hook_by_the_entry_point(digits_bundle: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    with zipfile.ZipFile(make(tmp_path, digits_bundle)) as archive:
+        archive.extractall(site)
+    ask = (
+        "from importlib.metadata import distribution; "
+        "(hooks,) = distribution('edgeproof-digits-small').entry_points; "
+        "print(hooks.group, hooks.name, *hooks.load()())"
+    )
+    group, name, folder = run(site, "-c", ask).stdout.split()
+    assert (group, name) == ("pyinstaller40", "hook-dirs")
+    hook = (Path(folder) / "hook-edgeproof_digits_small.py").read_text(encoding="utf-8")
+    compile(hook, "hook", "exec")
+    assert 'collect_data_files("edgeproof_digits_small")' in hook
+
+
 def test_it_answers_from_a_zip_on_the_path(digits_bundle: Path, tmp_path: Path) -> None:
     done = run(make(tmp_path, digits_bundle), "-c", SCRIPT)
     assert done.returncode == 0, done.stderr

@@ -105,6 +105,33 @@ def test_a_model_and_all_that_it_needs_are_small(python: Path) -> None:
     assert 50 < megabytes <= MAX_INSTALLED_MB
 
 
+FROZEN = """
+import sys
+import numpy
+from edgeproof_mnist import Predictor, Slot
+with Predictor(device="cpu") as p:
+    black = numpy.zeros((1, 28, 28, 1), numpy.uint8)
+    print(sys.frozen, p.selftest().images > 0, Slot.__name__, p(black).shape)
+"""
+
+
+@pytest.mark.full
+def test_a_frozen_app_carries_the_model(model_wheel: Path, tmp_path: Path) -> None:
+    """PyInstaller, one folder, without any option: the wheel's own hook finds all it needs."""
+    assert run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "env").returncode == 0
+    python = tmp_path / "env" / "bin" / "python"
+    there = ("--python", python, "install", "-q", "--retries", "1")
+    pip(*there, "--only-binary", ":all:", "numpy", "onnxruntime", "pyinstaller")
+    pip(*there, "--no-index", "--no-deps", model_wheel)
+    (tmp_path / "app.py").write_text(FROZEN, encoding="utf-8")
+    freeze = ("-m", "PyInstaller", "--noconfirm", "--onedir", "--log-level", "ERROR", "app.py")
+    done = run(python, *freeze, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    shutil.rmtree(tmp_path / "env")  # the app needs nothing of it
+    done = run(tmp_path / "dist" / "app" / "app", cwd=tmp_path)
+    assert done.stdout.split("\n")[0] == "True True Slot (1, 10)", done.stderr
+
+
 # --- the project's wheel ----------------------------------------------------------------------
 
 
