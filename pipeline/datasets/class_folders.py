@@ -7,6 +7,7 @@ root/train/cat/1.jpg, root/val/dog/3.png, root/test/...
 from __future__ import annotations
 
 import difflib
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from pipeline.datasets.image_files import SUFFIXES, note_files, some, walk
 from pipeline.datasets.image_list import NO_SPLIT, SPLIT_WORDS, ImageList, LeftOut
+from pipeline.datasets.names import composed, note_alike, note_spellings
 from pipeline.errors import DataError
 
 
@@ -33,11 +35,16 @@ def read_class_folders(root: Path, labels: Sequence[str] | None = None) -> Image
     by_split, notes = _split_folders(root, files.images)
     rows: list[tuple[str, str, int]] = []  # (file, class, split)
     unusable: list[LeftOut] = []
+    spellings: set[str] = set()
+    inside: dict[str, set[str]] = defaultdict(set)  # class -> folders within it
     for name in files.images:
         *folders, _ = name.split("/")
         split = SPLIT_WORDS[folders.pop(0).lower()] if by_split and folders else NO_SPLIT
         if folders:
-            rows.append((name, folders[0], split))
+            spellings.add(folders[0])
+            label = composed(folders[0])
+            rows.append((name, label, split))
+            inside[label].update(folders[1:2])
         else:
             unusable.append(LeftOut(name, "lies in no sub-folder of a class"))
     if files.without_images:
@@ -45,6 +52,7 @@ def read_class_folders(root: Path, labels: Sequence[str] | None = None) -> Image
             f"{len(files.without_images):,} folders hold no image: {some(files.without_images)}.",
         )
     names = _class_names(root, rows, labels)
+    notes += (*note_spellings(spellings), *note_alike(names), *_note_nested(root, inside))
     index = {name: i for i, name in enumerate(names)}
     return ImageList(
         root,
@@ -54,6 +62,21 @@ def read_class_folders(root: Path, labels: Sequence[str] | None = None) -> Image
         np.array([split for _, _, split in rows], np.int8),
         tuple(unusable),
         (*notes, *note_files(files)),
+    )
+
+
+def _note_nested(root: Path, inside: dict[str, set[str]]) -> tuple[str, ...]:
+    """Which classes have several folders of images of their own, which may be the classes."""
+    nested = [
+        f"{name!r} has {len(folders):,} ({some(sorted(folders))})"
+        for name, folders in sorted(inside.items())
+        if len(folders) > 1
+    ]
+    if not nested:
+        return ()
+    return (
+        f"Folders inside a class are read as part of it: {some(nested)}. If those are the classes, "
+        f"give the folder above them: {root / min(n for n in inside if len(inside[n]) > 1)}.",
     )
 
 
@@ -99,7 +122,7 @@ def _class_names(
         )
     if labels is None:
         return found
-    return check_names("data.labels", labels, found)
+    return check_names("data.labels", [composed(name) for name in labels], found)
 
 
 def check_names(key: str, wanted: Sequence[str], found: Sequence[str]) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from pipeline.datasets.arrays import open_dataset
 from pipeline.datasets.arrays_from_images import read_list
 from pipeline.datasets.image_list import NO_SPLIT, ImageList
 from pipeline.datasets.locate import ATTRIBUTES_NAME, IDX_NAMES, IMAGES_NAME, PARTITION_NAME
+from pipeline.datasets.picture import Facts
 from pipeline.datasets.survey import Look, Survey
 from pipeline.errors import DataError, RecipeError
 from pipeline.new_recipe import Request, propose, write_recipe
@@ -162,7 +163,7 @@ OPTIONS = DataOptions(kind="images", root="x")
 
 
 def looks(count: int, height: int, width: int, gray: bool = False) -> list[Look]:
-    return [Look(height, width, "PNG, RGB", gray, False, b"%d" % i) for i in range(count)]
+    return [Look(height, width, Facts("PNG, RGB"), gray, pixels=b"%d" % i) for i in range(count)]
 
 
 @pytest.mark.parametrize(
