@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from .errors import DataError, RecipeError
 from .recipe import DataOptions, load, shipped_names
+from .recipe_text import Proposal, recipe_text
 from .store import SWEEPS
 
 if TYPE_CHECKING:
@@ -64,26 +65,6 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Proposal:
-    """What was decided, each with the reason that stands beside it in the file."""
-
-    height: int  # pixels
-    width: int
-    size_reason: str
-    color: str  # "gray" or "rgb"
-    color_reason: str
-    train_images: int  # nearly; images may be copies only once they are as small as the model's
-    test_images: int  # likewise
-    epochs: int
-    batch_size: int
-    edge_width: int  # the knob of the network's family, pipeline/learning/edge.py
-    margin_points: float  # that a variant may lose
-    margin_reason: str
-    white_level: int | None  # of 16-bit pixels; None: there are none, or they use all 16
-    remarks: tuple[str, ...]  # what the user had better look at
-
-
-@dataclass(frozen=True)
 class Written:
     """The recipe file, what was found and what was decided."""
 
@@ -102,8 +83,6 @@ def write_recipe(request: Request, progress: Progress) -> Written:
     from pipeline.datasets.suggestions import suggested
     from pipeline.datasets.survey import look_at_all
 
-    from .recipe_text import recipe_text
-
     _check(request)
     listed, options, remarks = suggested(request.options)
     survey = look_at_all(listed, options.smallest_side, progress)
@@ -115,7 +94,7 @@ def write_recipe(request: Request, progress: Progress) -> Written:
     survey, options, remarks = _groups_that_can_be_split(survey, options, remarks)
     proposal = propose(survey, options)
     proposal = replace(proposal, remarks=(*remarks, *proposal.remarks))
-    text = recipe_text(request, options, survey, proposal)
+    text = recipe_text(request.name, request.data, options, survey, proposal)
     try:
         with request.file.open("x", encoding="utf-8") as file:
             file.write(text)

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporters.options import QuantizeOptions
@@ -14,15 +16,35 @@ from .recipe import DataOptions
 if TYPE_CHECKING:
     from pipeline.datasets.survey import Survey
 
-    from .new_recipe import Proposal, Request
-
 _LISTED = 30  # classes whose counts are listed
 
 
-def recipe_text(request: Request, options: DataOptions, survey: Survey, proposal: Proposal) -> str:
+@dataclass(frozen=True)
+class Proposal:
+    """What was decided, each with the reason that stands next to it in the file."""
+
+    height: int  # pixels
+    width: int
+    size_reason: str
+    color: str  # "gray" or "rgb"
+    color_reason: str
+    train_images: int  # nearly; images may be copies only once they are as small as the model's
+    test_images: int  # likewise
+    epochs: int
+    batch_size: int
+    edge_width: int  # the knob of the network's family, pipeline/learning/edge.py
+    margin_points: float  # that a variant may lose
+    margin_reason: str
+    white_level: int | None  # of 16-bit pixels; None: there are none, or they use all 16
+    remarks: tuple[str, ...]  # what the user had better look at
+
+
+def recipe_text(
+    name: str, data: Path, options: DataOptions, survey: Survey, proposal: Proposal
+) -> str:
     """The recipe as TOML with comments, ending in a newline."""
     parts = (
-        _head(request, survey, proposal),
+        _head(name, data, survey, proposal),
         _data_section(options, survey),
         _preprocess_section(proposal),
         _network_section(proposal),
@@ -32,7 +54,7 @@ def recipe_text(request: Request, options: DataOptions, survey: Survey, proposal
     return "\n".join(parts)
 
 
-def _head(request: Request, survey: Survey, proposal: Proposal) -> str:
+def _head(name: str, data: Path, survey: Survey, proposal: Proposal) -> str:
     listed, counts = survey.listed, survey.counts
     heights = sorted(look.height for look in survey.good)
     widths = sorted(look.width for look in survey.good)
@@ -40,14 +62,14 @@ def _head(request: Request, survey: Survey, proposal: Proposal) -> str:
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in survey.kinds.most_common(6))
     turned = sum(look.facts.turned for look in survey.good)
     lines = [
-        f"Written by `pipeline init {request.name}` after looking at every image. Change what you",
+        f"Written by `pipeline init {name}` after looking at every image. Change what you",
         "know better; `pipeline plan` shows what a change runs again.",
-        f"    pipeline run all --recipe {request.file.name}",
+        f"    pipeline run all --recipe {name}.toml",
         "",
         f"{len(survey.good):,} images, {listed.task}, {len(listed.names)} labels:",
         *(
-            f"    {_one_line(name)}  {count:,}"
-            for name, count in list(zip(listed.names, counts, strict=True))[:_LISTED]
+            f"    {_one_line(label)}  {count:,}"
+            for label, count in list(zip(listed.names, counts, strict=True))[:_LISTED]
         ),
         *([f"    and {len(listed.names) - _LISTED} more"] if len(listed.names) > _LISTED else []),
         f"height {heights[0]} to {heights[-1]}, half of them up to {heights[middle]}; "
@@ -59,8 +81,8 @@ def _head(request: Request, survey: Survey, proposal: Proposal) -> str:
     head = "\n".join(f"# {line}".rstrip() for line in lines)
     what = "Classes" if listed.task == "multi-class" else "Attributes"
     size = f"{proposal.height}x{proposal.width} {proposal.color}"
-    description = f"{what} of {request.data.resolve().name}, {size}"
-    return f"{head}\n\nname = {_quoted(request.name)}\ndescription = {_quoted(description)}\n"
+    description = f"{what} of {data.resolve().name}, {size}"
+    return f"{head}\n\nname = {_quoted(name)}\ndescription = {_quoted(description)}\n"
 
 
 def _data_section(options: DataOptions, survey: Survey) -> str:

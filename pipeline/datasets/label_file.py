@@ -371,7 +371,7 @@ def _one_hot(table: _Table, values: NDArray[Any], rows: _Rows) -> NDArray[Any]:
             f"one, as data.one_hot says ({len(wrong):,} rows are so). Correct them, or set "
             "data.one_hot=false for attributes that may occur together."
         )
-    return values.argmax(axis=1).astype(np.int64)
+    return np.asarray(values.argmax(axis=1), np.int64)
 
 
 def _attributes(

@@ -79,8 +79,9 @@ class ImageNames:
                 return spelling
         for forms, form in ((self._composed, composed), (self._folded, _fold)):
             for spelling in spellings:
-                if len(found := forms.get(form(spelling), ())) == 1:
-                    return found[0]
+                files = forms.get(form(spelling), [])
+                if len(files) == 1:
+                    return files[0]
         return name
 
     def __contains__(self, file: object) -> bool:

@@ -35,8 +35,8 @@ class Depth:
     @property
     def proposal(self) -> int | None:
         """The white level to propose: the largest number of as many bits as are used; None: all
-        are, or there are no such pictures."""
-        top = max(self.gray.values(), default=0)
+        are, there are no such pictures, or some are in colour, which no level can scale."""
+        top = 0 if self.color else max(self.gray.values(), default=0)
         return (1 << max(top.bit_length(), _FEWEST_BITS)) - 1 if 0 < top < _HALF else None
 
     def refusal(self, white_level: int | None) -> str | None:
@@ -130,15 +130,14 @@ def same_pictures(
     for row, key in enumerate(keys):
         rows_of[key].append(row)
     sentences = []
-    for rows in sorted(rows_of.values(), key=len, reverse=True):
-        if len(rows) < _MANY_SAME:
-            break
+    many = [rows for rows in rows_of.values() if len(rows) >= _MANY_SAME]
+    for rows in sorted(many, key=len, reverse=True)[:_MANY_SAME]:
         level = level_of(rows[0])
         sentences.append(
             f"{len(rows):,} of {len(files):,} images are all the same to the model "
             f"({some([files[row] for row in rows[:4]])})" + _even(level, is_transparent(rows[0]))
         )
-    return tuple(sentences[:_MANY_SAME])
+    return tuple(sentences)
 
 
 def _even(level: int | None, transparent: bool) -> str:

@@ -22,7 +22,7 @@ def order_by_content(keys: Sequence[bytes], seed: int) -> list[int]:
     """Rows in an order that follows from content and ``seed`` alone. Copies are spread like other
     rows, so that any first part is a sample of all."""
     copies: dict[bytes, int] = defaultdict(int)
-    ranks = []
+    ranks: list[tuple[bytes, int]] = []
     for key in keys:
         ranks.append((_rank(seed, key, copies[key]), len(ranks)))
         copies[key] += 1
@@ -30,7 +30,7 @@ def order_by_content(keys: Sequence[bytes], seed: int) -> list[int]:
 
 
 def _rank(seed: int, key: bytes, copy: int = 0) -> bytes:
-    return hashlib.sha256(b"%d:" % seed + key + b":%d" % copy * (copy > 0)).digest()
+    return hashlib.sha256(b"%d:" % seed + key + (b":%d" % copy if copy else b"")).digest()
 
 
 def fill_splits(
@@ -134,19 +134,23 @@ def _units(
     keys: Sequence[bytes], strata: NDArray[np.int64], seed: int, groups: Sequence[str] | None
 ) -> list[_Unit]:
     """What must not be parted, in an order by content: that of its first picture."""
-    rows_of: dict[int, list[int]] = defaultdict(list)
-    for row, first in enumerate(joined(keys, groups)):
-        rows_of[first].append(row)
+    copies: dict[bytes, list[int]] = defaultdict(list)
+    for row, key in enumerate(keys):
+        copies[key].append(row)
+    first = list(range(len(keys))) if groups is None else joined(keys, groups)
+    members: dict[int, list[tuple[bytes, list[int]]]] = defaultdict(list)
+    for key, rows in copies.items():
+        members[first[rows[0]]].append((_rank(seed, key), rows))
     ranked = []
-    for rows in rows_of.values():
-        stratum: dict[bytes, int] = {}  # of copies with different labels, the lowest
-        for row in rows:
-            stratum[keys[row]] = min(stratum.get(keys[row], int(strata[row])), int(strata[row]))
-        pictures: dict[int, int] = defaultdict(int)
-        for number in stratum.values():
-            pictures[number] += 1
-        ranked.append((min(_rank(seed, key) for key in stratum), rows, dict(pictures)))
-    return [_Unit(tuple(rows), pictures) for _, rows, pictures in sorted(ranked)]
+    stratum_of = strata.tolist()
+    for pictures in members.values():
+        strata_here: dict[int, int] = {}
+        for _, rows in pictures:  # of copies with different labels, the lowest
+            stratum = min(stratum_of[row] for row in rows) if rows[1:] else stratum_of[rows[0]]
+            strata_here[stratum] = strata_here.get(stratum, 0) + 1
+        every = tuple(row for _, rows in pictures for row in rows)
+        ranked.append((min(pictures)[0], _Unit(every, strata_here)))
+    return [unit for _, unit in sorted(ranked, key=lambda each: each[0])]
 
 
 # --- single pictures ------------------------------------------------------------------------
@@ -260,7 +264,7 @@ def _spread(
     shares nearest to ``aim`` and takes no stratum from where it comes from."""
     wanted = [split for split in (TRAIN, TEST, VAL) if aim[split] > 0]
     for stratum in np.argsort((counts > 0).sum(axis=0), kind="stable"):  # the rarest first
-        holders = np.flatnonzero(counts[:, stratum] > 0)
+        holders = np.flatnonzero(counts[:, stratum] > 0).tolist()
         for split in wanted:
             if np.any(splits[holders] == split):
                 continue

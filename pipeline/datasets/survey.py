@@ -8,6 +8,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,7 @@ class Survey:
     listed: ImageList
     looks: tuple[Look, ...]  # in the order of listed.files
 
-    @property
+    @cached_property
     def good(self) -> tuple[Look, ...]:
         """Those that could be decoded."""
         return tuple(look for look in self.looks if look.failure is None)
@@ -65,17 +66,21 @@ class Survey:
         """How many files there are of each format and mode."""
         return Counter(look.facts.kind for look in self.good)
 
-    @property
+    @cached_property
     def facts(self) -> dict[int, Facts]:
-        """The facts of those that could be decoded, by row."""
-        return {row: look.facts for row, look in enumerate(self.looks) if look.failure is None}
+        """The facts of those with more than one frame or 16 bits, by row."""
+        return {
+            row: look.facts
+            for row, look in enumerate(self.looks)
+            if look.failure is None and (look.facts.frames or look.facts.peak is not None)
+        }
 
-    @property
+    @cached_property
     def depth(self) -> Depth:
         """The pictures of 16 bits."""
         return depth_of(self.listed.files, self.facts)
 
-    @property
+    @cached_property
     def usable(self) -> ImageList:
         """The list of those that could be decoded."""
         rows = [row for row, look in enumerate(self.looks) if look.failure is None]
