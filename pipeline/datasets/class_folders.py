@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.datasets.image_files import SUFFIXES, note_files, some, walk
+from pipeline.datasets.image_files import SUFFIXES, by_suffix, note_files, some, walk
 from pipeline.datasets.image_list import NO_SPLIT, SPLIT_WORDS, ImageList, LeftOut
 from pipeline.datasets.names import composed, note_alike, note_spellings
 from pipeline.errors import DataError
@@ -27,7 +27,8 @@ def read_class_folders(root: Path, labels: Sequence[str] | None = None) -> Image
     """
     files = walk(root)
     if not files.images:
-        found = f"{len(files.others):,} other files" if files.others else "nothing"
+        others = f"{len(files.others):,} other files ({by_suffix(files.others)})"
+        found = others if files.others else "nothing"
         raise DataError(
             f"{root} holds no image but {found}; expected files ending in {', '.join(SUFFIXES)}, "
             "in a sub-folder for each class."

@@ -93,11 +93,11 @@ def note_files(files: Files, known: str | None = None) -> tuple[str, ...]:
     if unread := [name for name in others if _suffix(name) in UNREAD_SUFFIXES]:
         notes.append(
             f"{len(unread):,} files look like pictures of formats that are NOT read "
-            f"({_by_suffix(unread)}): {some(unread)}. Save them as PNG or JPEG to use them."
+            f"({by_suffix(unread)}): {some(unread)}. Save them as PNG or JPEG to use them."
         )
     if rest := [name for name in others if _suffix(name) not in UNREAD_SUFFIXES]:
         notes.append(
-            f"{len(rest):,} files are no images by their ending ({_by_suffix(rest)}): {some(rest)}."
+            f"{len(rest):,} files are no images by their ending ({by_suffix(rest)}): {some(rest)}."
         )
     if files.special:
         notes.append(
@@ -116,7 +116,7 @@ def _suffix(name: str) -> str:
     return PurePosixPath(name).suffix.lower()
 
 
-def _by_suffix(names: Sequence[str]) -> str:
+def by_suffix(names: Sequence[str]) -> str:
     """ ".txt 12, .csv 1": how many files have each ending, the most frequent first."""
     counts = Counter(_suffix(name) or "none" for name in names)
     return some([f"{suffix} {count:,}" for suffix, count in counts.most_common()])

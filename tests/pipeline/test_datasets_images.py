@@ -413,7 +413,7 @@ def _empty(root: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "options", "message"),
     [
-        (_empty, {}, "holds no image but 1 other files; expected files ending in .png"),
+        (_empty, {}, "holds no image but 1 other files .*; expected files ending in .png"),
         (_one_class, {}, "has one class, 'owl'; expected a sub-folder of images for each of two"),
         (_only(1), {}, "no image to train with of the class owl; expected at least three"),
         (None, {"labels": ("cat", "dog", "own")}, "names 'own', of which .* did you mean 'owl'"),
