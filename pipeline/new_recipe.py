@@ -3,6 +3,7 @@ size, colour, split, network and training, and gives a reason with each. Prints 
 
 from __future__ import annotations
 
+import os
 import re
 import statistics
 from collections.abc import Callable
@@ -31,6 +32,12 @@ _USUAL_MARGIN = 0.5  # points
 _SLACK = 1.5  # over what no changed answer gives, so that one or two may change
 
 
+def _absolute(path: Path) -> Path:
+    """The path from the root, without ".." unless a link makes that another place."""
+    plain = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links
+    return plain if plain.exists() and plain.samefile(path) else path.absolute()
+
+
 @dataclass(frozen=True)
 class Request:
     """What ``pipeline init`` was told."""
@@ -53,10 +60,10 @@ class Request:
         the recipe runs from anywhere."""
         label_file = self.label_file
         if label_file is not None and label_file.expanduser().is_file():  # else it is below data
-            label_file = label_file.expanduser().absolute()
+            label_file = _absolute(label_file.expanduser())
         return DataOptions(
             kind="images",
-            root=str(self.data.expanduser().absolute()),
+            root=str(_absolute(self.data.expanduser())),
             label_file=None if label_file is None else str(label_file),
             label_column=self.columns[0] if len(self.columns) == 1 else None,
             attributes=self.columns if len(self.columns) > 1 else None,
@@ -148,7 +155,7 @@ def _check(request: Request) -> None:
         )
     if request.file.exists():
         _refuse_to_overwrite(request.file)
-    locate.folder_of(str(request.data))  # named as it was given
+    locate.folder_of(str(request.data), "--data")  # named as it was given
     folder = locate.folder_of(str(request.options.root))
     for find, recipe in ((locate.find_celeba, "celeba"), (locate.find_idx, "fashion-mnist")):
         try:

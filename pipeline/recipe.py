@@ -54,7 +54,7 @@ class DataOptions(Section):
     group_pattern: str | None = None
     # images: the group that is the test split, whole (leave one group out); a sweep over this key
     # tests with each
-    test_group: str | None = None
+    test_group: str | None = Field(None, coerce_numbers_to_str=True)  # 7 is "7"
     # images: shares of each class, where the source has no such split; drawn by content, so copies
     # of an image stay together, and apart from the recipe's seed, so that another training is
     # judged by the same images

@@ -290,14 +290,17 @@ def _labels(
         )
     if several:
         labels, names = _attributes(table, chosen, rows)
-        return _one_hot(table, labels, rows) if columns.one_hot else labels, names, []
+        if columns.one_hot:
+            return _one_hot(table, labels, rows), names, list(note_alike(names))
+        return labels, names, list(note_alike(names, "attributes"))
     if columns.one_hot:
         raise DataError(
             f"data.one_hot needs several columns of 0 and 1, and {table.path.name} has "
             f"{table.header[chosen[0]]} alone. Name them with data.attributes."
         )
     if columns.tags_separator is not None:
-        return (*_tags(table, chosen[0], rows, columns.tags_separator), [])
+        labels, names = _tags(table, chosen[0], rows, columns.tags_separator)
+        return labels, names, list(note_alike(names, "attributes"))
     return _classes(table, chosen[0], rows, columns.labels)
 
 

@@ -39,8 +39,8 @@ def note_alike(names: Sequence[str], what: str = "classes") -> tuple[str, ...]:
     if not groups:
         return ()
     return (
-        f"{what} that differ only in case, blanks or the form of their letters are taken as "
-        f"different ones: {some(groups)}. If they are one, give them one name.",
+        f"{what.capitalize()} that differ only in case, blanks or the form of their letters are "
+        f"taken as different ones: {some(groups)}. If they are one, give them one name.",
     )
 
 

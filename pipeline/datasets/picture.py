@@ -96,10 +96,6 @@ def facts_of(data: bytes) -> tuple[Facts, NDArray[Any] | None]:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         image = Image.open(io.BytesIO(data))
     with image:
-        # MPO: what phones put behind a JPEG is a preview or a map of gains, not another picture
-        frames = image.format != "MPO" and bool(getattr(image, "is_animated", False))
-        if frames:
-            image.seek(0)
         transparent = "A" in image.getbands() or "transparency" in image.info
         turned = image.getexif().get(_ORIENTATION, _UPRIGHT) != _UPRIGHT
         kind, deep_color = f"{image.format}, {image.mode}", has_deep_color(image)
@@ -110,7 +106,21 @@ def facts_of(data: bytes) -> tuple[Facts, NDArray[Any] | None]:
         elif image.mode.startswith("I"):
             values = np.asarray(image)
             peak = int(values.max(initial=0))
-    return Facts(kind, turned, transparent, frames, peak, deep_color), values
+    return Facts(kind, turned, transparent, _has_frames(data), peak, deep_color), values
+
+
+def _has_frames(data: bytes) -> bool:
+    """Whether there is a second picture. What is damaged behind the first one does not matter."""
+    from PIL import Image
+
+    if data.startswith(_JPEG):  # what phones put behind it is a preview or a map of gains
+        return False
+    try:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as image:
+            warnings.simplefilter("ignore")
+            return bool(getattr(image, "is_animated", False))
+    except Exception:  # Pillow's decoders raise nearly every type there is
+        return False
 
 
 def _extrema(image: Any) -> tuple[tuple[int, int], ...]:

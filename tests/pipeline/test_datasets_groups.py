@@ -240,7 +240,7 @@ def test_a_column_of_groups_that_nobody_named_is_no_label(wards: Path, tmp_path:
         ({"group_pattern": "P[0-9]+"}, "0 pairs of capturing parentheses; expected one"),
         ({"group_pattern": "(P)(Q)"}, "2 pairs"),
         ({"group_pattern": "(P"}, "not a regular expression"),
-        ({"test_group": "P1"}, "group_column or group_pattern"),
+        ({"test_group": 7}, "group_column or group_pattern"),
         ({"kind": "idx", "group_pattern": "(P)"}, "belongs to kind = 'images'"),
         ({"groups_across_splits": "drop", "people_across_splits": "note"}, "former name"),
     ],

@@ -135,6 +135,17 @@ def test_files_of_several_frames_are_named(tmp_path: Path, ending: str) -> None:
     assert note.startswith("1 files") and f"cat/moving.{ending}" in note
 
 
+def test_damage_behind_the_first_frame_does_not_matter(tmp_path: Path) -> None:
+    root = fill(tmp_path / "pets", "cat", "dog")
+    for ending in ("gif", "tif"):
+        frames = [noise(800 + i) for i in range(2)]
+        path = root / "cat" / f"cut.{ending}"
+        frames[0].save(path, save_all=True, append_images=frames[1:])
+        if ending == "gif":
+            path.write_bytes(path.read_bytes()[:-40])
+    assert sum(run(root, tmp_path / "out").counts.values()) == 22
+
+
 # --- 16 bits ----------------------------------------------------------------------------------
 
 

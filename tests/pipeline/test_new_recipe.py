@@ -115,6 +115,7 @@ def test_names_can_not_break_the_file(shapes: Path) -> None:
     assert recipe.name == "evil"
     moved = shapes.rename(shapes.with_name('my "best"\\shapes'))
     assert written("moved", moved).data.root == str(moved.absolute())
+    assert written("up", moved / ".." / moved.name).data.root == str(moved.absolute())
 
 
 def test_a_recipe_runs_from_anywhere(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -384,7 +385,7 @@ def _one_of_a_class(root: Path) -> None:
         ("mnist --data shapes", None, "share artifacts/mnist. Give .* as 'my-mnist'"),
         ("sweeps --data shapes", None, "'sweeps' is the name of the folder of all sweeps"),
         ("old --data shapes", None, "old.toml is there already"),
-        ("new --data none", None, "'none' does not exist; expected a folder"),
+        ("new --data none", None, "--data = 'none' does not exist; expected a folder"),
         ("new --data old.toml", None, "is a file; expected a folder"),
         ("new --data shapes --labels no.csv", None, "'no.csv' is not there"),
         ("new --data shapes/cross", None, "one class|no class"),
@@ -413,7 +414,7 @@ def test_refusals(
 @pytest.mark.skipif(sys.platform != "linux", reason="not run: other file systems refuse such names")
 def test_a_folder_whose_name_is_not_utf_8(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     moved = shapes.rename(Path(os.fsdecode(b"caf\xe9")))
-    with pytest.raises(DataError, match=r"data\.root = 'caf\\xe9' is not UTF-8\. Rename the"):
+    with pytest.raises(DataError, match=r"--data = 'caf\\xe9' is not UTF-8\. Rename the"):
         written("cafe", moved)
     assert not Path("cafe.toml").exists()
     file = moved / "labels.csv"
