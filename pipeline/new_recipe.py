@@ -3,17 +3,17 @@ size, colour, split, network and training, and gives a reason with each. Prints 
 
 from __future__ import annotations
 
+import os
 import re
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporters.options import QuantizeOptions
-
 from .errors import DataError, RecipeError
 from .recipe import SWEEPS, DataOptions, load, shipped_names
+from .recipe_text import Proposal, recipe_text
 
 if TYPE_CHECKING:
     from pipeline.datasets.survey import Survey
@@ -29,7 +29,12 @@ _IMAGE_PASSES = 200_000  # image presentations that a small network needs to set
 _Z_95 = 1.645  # of the normal distribution, one-sided
 _USUAL_MARGIN = 0.5  # points
 _SLACK = 1.5  # over what no changed answer gives, so that one or two may change
-_TOLD = 30  # classes whose counts are listed
+
+
+def _absolute(path: Path) -> Path:
+    """The path from the root, without ".." unless a link makes that another place."""
+    plain = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links
+    return plain if plain.exists() and plain.samefile(path) else path.absolute()
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class Request:
     label_file: Path | None = None
     columns: tuple[str, ...] = ()  # of label_file: one of classes, or several of 0 and 1
     folder: Path = Path()  # where NAME.toml goes
+    tags_separator: str | None = None  # between several tags in one cell
 
     @property
     def file(self) -> Path:
@@ -53,33 +59,15 @@ class Request:
         the recipe runs from anywhere."""
         label_file = self.label_file
         if label_file is not None and label_file.expanduser().is_file():  # else it is below data
-            label_file = label_file.expanduser().absolute()
+            label_file = _absolute(label_file.expanduser())
         return DataOptions(
             kind="images",
-            root=str(self.data.expanduser().absolute()),
+            root=str(_absolute(self.data.expanduser())),
             label_file=None if label_file is None else str(label_file),
             label_column=self.columns[0] if len(self.columns) == 1 else None,
             attributes=self.columns if len(self.columns) > 1 else None,
+            tags_separator=self.tags_separator,
         )
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """What was decided, each with the reason that stands beside it in the file."""
-
-    height: int  # pixels
-    width: int
-    size_reason: str
-    color: str  # "gray" or "rgb"
-    color_reason: str
-    train_images: int  # nearly; images may be copies only once they are as small as the model's
-    test_images: int  # likewise
-    epochs: int
-    batch_size: int
-    edge_width: int  # the knob of the network's family, pipeline/learning/edge.py
-    margin_points: float  # that a variant may lose
-    margin_reason: str
-    remarks: tuple[str, ...]  # what the user had better look at
 
 
 @dataclass(frozen=True)
@@ -87,6 +75,7 @@ class Written:
     """The recipe file, what was found and what was decided."""
 
     file: Path
+    options: DataOptions  # what was asked for, and what the images suggest
     survey: Survey
     proposal: Proposal
 
@@ -97,19 +86,21 @@ def write_recipe(request: Request, progress: Progress) -> Written:
     Raises RecipeError for a name that is none and for a file that is there, DataError when the
     images or labels can't be learned from.
     """
-    from pipeline.datasets.arrays_from_images import read_list
+    from pipeline.datasets.suggestions import suggested
     from pipeline.datasets.survey import look_at_all
 
     _check(request)
-    options = request.options
-    survey = look_at_all(read_list(options), options.smallest_side, progress)
+    listed, options, remarks = suggested(request.options)
+    survey = look_at_all(listed, options.smallest_side, progress)
     if not survey.good:
         raise DataError(
             f"{request.data}: none of {len(survey.looks):,} images can be used; the first is "
             f"{survey.bad[0].file}: {survey.bad[0].reason}. Give other images."
         )
+    survey, options, remarks = _groups_that_can_be_split(survey, options, remarks)
     proposal = propose(survey, options)
-    text = recipe_text(request, survey, proposal)
+    proposal = replace(proposal, remarks=(*remarks, *proposal.remarks))
+    text = recipe_text(request.name, request.data, options, survey, proposal)
     try:
         with request.file.open("x", encoding="utf-8") as file:
             file.write(text)
@@ -118,7 +109,27 @@ def write_recipe(request: Request, progress: Progress) -> Written:
     except OSError as exc:
         raise RecipeError(f"{request.file} cannot be written: {exc.strerror or exc}.") from exc
     load(str(request.file))
-    return Written(request.file, survey, proposal)
+    return Written(request.file, options, survey, proposal)
+
+
+def _groups_that_can_be_split(
+    survey: Survey, options: DataOptions, remarks: tuple[str, ...]
+) -> tuple[Survey, DataOptions, tuple[str, ...]]:
+    """The same, without groups that are so few that a split or a class would be without images."""
+    if survey.listed.groups is None:
+        return survey, options, remarks
+    try:
+        _split_sizes(survey, options)
+    except DataError as exc:
+        ungrouped = replace(survey, listed=replace(survey.listed, groups=None))
+        key = "group_column" if options.group_column is not None else "group_pattern"
+        remark = (
+            f"data.{key} is NOT set, since with it no splits could be drawn: {exc} Without it, "
+            "test images have relatives in train, and their figures flatter the model."
+        )
+        _split_sizes(ungrouped, options)
+        return ungrouped, options.model_copy(update={key: None}), (*remarks, remark)
+    return survey, options, remarks
 
 
 def _check(request: Request) -> None:
@@ -143,7 +154,7 @@ def _check(request: Request) -> None:
         )
     if request.file.exists():
         _refuse_to_overwrite(request.file)
-    locate.folder_of(str(request.data))  # named as it was given
+    locate.folder_of(str(request.data), "--data")  # named as it was given
     folder = locate.folder_of(str(request.options.root))
     for find, recipe in ((locate.find_celeba, "celeba"), (locate.find_idx, "fashion-mnist")):
         try:
@@ -169,6 +180,9 @@ def propose(survey: Survey, options: DataOptions) -> Proposal:
     height, width, size_reason = _size(survey)
     gray = sum(look.gray for look in survey.good)
     color = "gray" if gray == len(survey.good) else "rgb"
+    white_level = survey.depth.proposal
+    if (refusal := survey.depth.refusal(white_level)) is not None:
+        raise DataError(refusal)
     train, test = _split_sizes(survey, options)
     margin, margin_reason = _margin(test, survey)
     return Proposal(
@@ -185,6 +199,7 @@ def propose(survey: Survey, options: DataOptions) -> Proposal:
         edge_width=6 if train < 500 else 10 if train < 5_000 else 16,
         margin_points=margin,
         margin_reason=margin_reason,
+        white_level=white_level,
         remarks=tuple(_remarks(survey, options)),
     )
 
@@ -215,18 +230,30 @@ def _split_sizes(survey: Survey, options: DataOptions) -> tuple[int, int]:
     from pipeline.datasets.arrays_from_images import check_splits
     from pipeline.datasets.splitting import TEST, TRAIN, fill_splits
 
-    listed = survey.listed
-    rows = [row for row, look in enumerate(survey.looks) if look.failure is None]
-    usable = replace(listed, labels=listed.labels[rows], splits=listed.splits[rows])
+    usable = survey.usable
     splits = fill_splits(
         [look.pixels for look in survey.good],
         usable.labels,
         usable.splits,
         (options.val_share, options.test_share),
         options.split_seed,
+        usable.groups,
     )
-    check_splits(usable, splits)
+    check_splits(usable, splits, _same(survey))
     return int((splits == TRAIN).sum()), int((splits == TEST).sum())
+
+
+def _same(survey: Survey) -> tuple[str, ...]:
+    """A sentence for each picture that many of the images are."""
+    from pipeline.datasets.oddities import same_pictures
+
+    good = survey.good
+    return same_pictures(
+        survey.usable.files,
+        [look.pixels for look in good],
+        lambda row: good[row].level,
+        lambda row: good[row].facts.transparent,
+    )
 
 
 def _margin(test: int, survey: Survey) -> tuple[float, str]:
@@ -243,6 +270,8 @@ def _margin(test: int, survey: Survey) -> tuple[float, str]:
 
 
 def _remarks(survey: Survey, options: DataOptions) -> list[str]:
+    from pipeline.datasets.oddities import note_frames
+
     listed, counts = survey.listed, survey.counts
     remarks = []
     largest, smallest = max(counts), min(counts)
@@ -273,6 +302,9 @@ def _remarks(survey: Survey, options: DataOptions) -> list[str]:
             f"{max(ratios):.2f}, and all are stretched to one shape. Cut them to the thing that is "
             "to be seen, or set preprocess.crop and preprocess.reference."
         )
+    remarks += _same(survey)
+    remarks += note_frames(listed.files, survey.facts)
+    remarks += survey.depth.notes(survey.depth.proposal)
     if survey.copies:
         remarks.append(
             f"{survey.copies:,} images repeat another one, pixel for pixel. Drawn splits keep "
@@ -291,185 +323,14 @@ def _share(count: int, survey: Survey) -> str:
     return f"{count:,} of {len(survey.good):,} images"
 
 
-# --- the file -------------------------------------------------------------------------------
+def splits_found(written: Written) -> str:
+    """The splits that the source gives, and those that will be drawn."""
+    from pipeline.datasets.arrays import SPLITS
 
-
-def recipe_text(request: Request, survey: Survey, proposal: Proposal) -> str:
-    """The recipe as TOML with comments, ending in a newline."""
-    parts = (
-        _head(request, survey, proposal),
-        _data_section(request, survey),
-        _preprocess_section(proposal),
-        _network_section(proposal),
-        _train_section(survey, proposal),
-        _quantize_section(proposal) + _gate_section(proposal),
-    )
-    return "\n".join(parts)
-
-
-def _head(request: Request, survey: Survey, proposal: Proposal) -> str:
-    listed, counts = survey.listed, survey.counts
-    heights = sorted(look.height for look in survey.good)
-    widths = sorted(look.width for look in survey.good)
-    middle = len(heights) // 2
-    kinds = ", ".join(f"{count:,} {kind}" for kind, count in survey.kinds.most_common(6))
-    turned = sum(look.turned for look in survey.good)
-    lines = [
-        f"Written by `pipeline init {request.name}` after looking at every image. Change what you",
-        "know better; `pipeline plan` shows what a change runs again.",
-        f"    pipeline run all --recipe {request.file.name}",
-        "",
-        f"{len(survey.good):,} images, {listed.task}, {len(listed.names)} labels:",
-        *(
-            f"    {_one_line(name)}  {count:,}"
-            for name, count in list(zip(listed.names, counts, strict=True))[:_TOLD]
-        ),
-        *([f"    and {len(listed.names) - _TOLD} more"] if len(listed.names) > _TOLD else []),
-        f"height {heights[0]} to {heights[-1]}, half of them up to {heights[middle]}; "
-        f"width {widths[0]} to {widths[-1]}, half of them up to {widths[middle]}",
-        kinds + (f"; {turned:,} are turned upright by their EXIF orientation" if turned else ""),
-    ]
-    for remark in proposal.remarks:
-        lines += ["", *_wrapped("- " + _one_line_text(remark))]
-    head = "\n".join(f"# {line}".rstrip() for line in lines)
-    what = "Classes" if listed.task == "multi-class" else "Attributes"
-    size = f"{proposal.height}x{proposal.width} {proposal.color}"
-    description = f"{what} of {request.data.resolve().name}, {size}"
-    return f"{head}\n\nname = {_quoted(request.name)}\ndescription = {_quoted(description)}\n"
-
-
-def _data_section(request: Request, survey: Survey) -> str:
-    options = request.options
-    lines = [
-        "[data]",
-        'kind = "images"',
-        "# On another machine: --set data.root=FOLDER",
-        f"root = {_quoted(str(options.root))}",
-    ]
-    if options.label_file is not None:
-        lines.append(f"label_file = {_quoted(options.label_file)}")
-    if options.label_column is not None:
-        lines.append(f"label_column = {_quoted(options.label_column)}")
-    if options.attributes is not None:
-        lines.append(f"attributes = [{', '.join(map(_quoted, options.attributes))}]")
-    lines += [
-        "# Of each class, where the source has no such split; drawn by content, so that copies",
-        "# stay together and another run draws the same.",
-        f"val_share = {options.val_share}",
-        f"test_share = {options.test_share}",
-        f"split_seed = {options.split_seed}",
-    ]
-    bad = len(survey.bad)
-    if bad:
-        lines += [
-            f'# {bad:,} were found; left_out.csv will list them. "refuse" stops at the first run.',
-            'bad_images = "skip"',
-        ]
-    else:
-        lines.append(
-            'bad_images = "refuse" # none was found; "skip" leaves them out and lists them'
-        )
-    lines += [
-        '# "drop": train gives way to val, both to test; or "refuse"',
-        'duplicates_across_splits = "note"',
-        'licence = "unknown" # of the images; the model carries it',
-        "redistributable = false # true: bundle and report may show images",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _preprocess_section(proposal: Proposal) -> str:
-    return "\n".join(
-        (
-            "[preprocess]",
-            'kind = "resize"',
-            *(f"# {line}" for line in _wrapped(proposal.size_reason)),
-            f"height = {proposal.height}",
-            f"width = {proposal.width}",
-            f"color = {_quoted(proposal.color)} # {proposal.color_reason}",
-            "",
-        )
-    )
-
-
-def _network_section(proposal: Proposal) -> str:
-    weights = round(1.6 * proposal.edge_width**2, -1)  # thousands, by the family's own figure
-    return "\n".join(
-        (
-            "# Plain 3x3 convolutions, which run and quantize well on CPUs. The width is the one",
-            "# knob: more learns more and takes longer; from few images, it learns them by heart.",
-            "[network.edge]",
-            f"width = {proposal.edge_width} # some {weights:.0f} thousand parameters",
-            "",
-        )
-    )
-
-
-def _train_section(survey: Survey, proposal: Proposal) -> str:
-    multi_class = survey.listed.task == "multi-class"
-    colored = proposal.color == "rgb"
-    shift = max(1, min(proposal.height, proposal.width) // 16)
-    lines = [
-        "[train]",
-        f"epochs = {proposal.epochs} # about {proposal.train_images:,} images to train with",
-        f"batch_size = {proposal.batch_size}",
-        'optimizer = "adamw"',
-        "lr = 4e-3",
-        "weight_decay = 0.02",
-        *(["label_smoothing = 0.05"] if multi_class else []),
-        "ema = 0.99",
-        "",
-        "# Changes that leave the label true. Take out what doesn't: flip, for one, where left and",
-        "# right mean something (letters, arrows).",
-        "[train.augment]",
-        f"flip = {str(colored).lower()}",
-        f"shift = {shift}",
-        "scale = 0.1",
-        "rotate = 8",
-        *(["brightness = 0.15", "contrast = 0.15"] if colored else []),
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _quantize_section(proposal: Proposal) -> str:
-    """Nothing, where the defaults do; else fewer than there will be, even if a few more images turn
-    out to be copies."""
-    enough = QuantizeOptions().calibration_images
-    few = proposal.train_images * 9 // 10
-    if few >= enough:
-        return ""
-    return (
-        f"# Of the images to train with, which are fewer than the usual {enough}.\n"
-        f"[quantize]\ncalibration_images = {max(few, 1)}\n\n"
-    )
-
-
-def _gate_section(proposal: Proposal) -> str:
-    lines = _wrapped(
-        "A smaller form of the network ships only if, with 95 % confidence, it loses less than so "
-        f"many points of accuracy. {proposal.margin_reason}"
-    )
-    head = "\n".join(f"# {line}" for line in lines)
-    return f"{head}\n[gate]\nmargin_points = {proposal.margin_points:g}\n"
-
-
-def _quoted(text: str) -> str:
-    """A basic string of TOML: one line, whatever the text holds."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08X}" for c in escaped) + '"'
-
-
-def _one_line(text: str) -> str:
-    return _quoted(text)
-
-
-def _one_line_text(text: str) -> str:
-    """For a comment, which a line break in a file's name must not end."""
-    return "".join(c if c.isprintable() else "?" for c in text)
-
-
-def _wrapped(text: str, width: int = 96) -> Sequence[str]:
-    import textwrap
-
-    return textwrap.wrap(text, width, subsequent_indent="  " if text.startswith("- ") else "")
+    given = written.survey.usable.splits
+    counts = {name: int((given == i).sum()) for i, name in enumerate(SPLITS)}
+    found = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+    missing = [name for name in SPLITS[1:] if not counts[name]]
+    if not found:
+        return "No splits are given: val and test are drawn."
+    return f"Splits given: {found}." + f" Drawn: {' and '.join(missing)}." * bool(missing)

@@ -4,6 +4,7 @@ the nearest known name. Knows nothing of stages, folders or torch."""
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -47,6 +48,7 @@ class Section(BaseModel):
 
 
 AcrossSplits = Literal["note", "refuse", "drop"]
+_GROUP_KEYS = ("group_column", "group_pattern", "test_group")
 
 
 class DataOptions(Section):
@@ -60,6 +62,19 @@ class DataOptions(Section):
     attributes: tuple[str, ...] | None = None  # celeba, images: a subset; None: all that there are
     label_file: str | None = None  # images: CSV with a header; None: sub-folders are classes
     label_column: str | None = None  # images: of label_file; None: found
+    # images: columns of 0 and 1 of which each row has exactly one 1 are classes
+    one_hot: bool = False
+    # images: what stands between several tags in one cell of label_column; each tag becomes an
+    # attribute. None: a cell is a class
+    tags_separator: str | None = Field(None, min_length=1)
+    # images: what must not be parted between splits, because its images resemble each other: all of
+    # a person, a patient, a writer, a recording session. By a column of label_file, or by a regular
+    # expression, searched in the path relative to root, whose one pair of parentheses is the group
+    group_column: str | None = None
+    group_pattern: str | None = None
+    # images: the group that is the test split, whole (leave one group out); a sweep over this key
+    # tests with each
+    test_group: str | None = Field(None, coerce_numbers_to_str=True)  # 7 is "7"
     # images: shares of each class, where the source has no such split; drawn by content, so copies
     # of an image stay together, and apart from the recipe's seed, so that another training is
     # judged by the same images
@@ -70,10 +85,11 @@ class DataOptions(Section):
     # believes to have are wrong figures; "skip" leaves them out and lists them with the reason.
     bad_images: Literal["refuse", "skip"] = "refuse"
     smallest_side: int = Field(8, ge=1)  # images: below this an image counts as bad
-    # celeba, images: copies of one image, celeba: images of one person. "drop" takes them out of
-    # train for val, and out of both for test.
+    # celeba, images: copies of one image, and images of one group (celeba: one person), in splits
+    # that the source gives. "drop" takes them out of train for val, and out of both for test.
     duplicates_across_splits: AcrossSplits = "note"
-    people_across_splits: AcrossSplits = "note"
+    groups_across_splits: AcrossSplits = "note"
+    people_across_splits: AcrossSplits | None = None  # what groups_across_splits was called
     validation_images: int = Field(5_000, ge=1)  # mnist and idx: the end of the train split
     # celeba without a local copy: so many faces are drawn; fewer would leave a split empty
     synthetic_images: int = Field(8_000, ge=30)
@@ -86,9 +102,53 @@ class DataOptions(Section):
     def _something_is_left_to_train_with(self) -> DataOptions:
         if self.val_share + self.test_share >= 1:
             raise ValueError("val_share and test_share leave nothing to train with")
-        if self.kind != "images" and (self.label_file or self.label_column):
-            raise ValueError("label_file and label_column belong to kind = 'images'")
         return self
+
+    @model_validator(mode="after")
+    def _keys_of_images(self) -> DataOptions:
+        keys = ("label_file", "label_column", "one_hot", "tags_separator", *_GROUP_KEYS)
+        given = [key for key in keys if getattr(self, key)]
+        if self.kind != "images" and given:
+            raise ValueError(
+                f"{' and '.join(given)} belong{'s' * (len(given) == 1)} to kind = 'images'"
+            )
+        if self.one_hot and (self.label_column or self.tags_separator):
+            raise ValueError(
+                "one_hot is of several columns of 0 and 1: leave out label_column and "
+                "tags_separator, and name the columns with attributes"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _groups_are_named_once(self) -> DataOptions:
+        if self.group_column is not None and self.group_pattern is not None:
+            raise ValueError("group_column and group_pattern both name groups: give one of them")
+        if self.test_group is not None and not (self.group_column or self.group_pattern):
+            raise ValueError("test_group is one of the groups of group_column or group_pattern")
+        if self.group_pattern is not None:
+            try:
+                groups = re.compile(self.group_pattern).groups
+            except re.error as exc:
+                raise ValueError(f"group_pattern is not a regular expression: {exc}") from exc
+            if groups != 1:
+                raise ValueError(
+                    f"group_pattern has {groups} pairs of capturing parentheses; expected one, "
+                    "around the group, as in '(P[0-9]+)_'. (?:...) does not capture"
+                )
+        if (
+            self.people_across_splits is not None
+            and "groups_across_splits" in self.model_fields_set
+            and self.people_across_splits != self.groups_across_splits
+        ):
+            raise ValueError(
+                "people_across_splits is the former name of groups_across_splits: give the latter"
+            )
+        return self
+
+    @property
+    def across_groups(self) -> AcrossSplits:
+        """``groups_across_splits``, under whichever of its two names it was given."""
+        return self.people_across_splits or self.groups_across_splits
 
 
 class PreprocessOptions(Section):
@@ -100,6 +160,9 @@ class PreprocessOptions(Section):
     color: Literal["gray", "rgb"] = "gray"
     crop: tuple[int, int] | None = None  # (height, width) of the centre crop ...
     reference: tuple[int, int] | None = None  # ... in an image of this (height, width)
+    # the value of 16-bit pixels that is white, 4095 for 12 bits in files of 16; the bundle keeps
+    # it, so that a device scales alike. None: 65535, and pictures that use little of it are refused
+    white_level: int | None = Field(None, ge=1, le=65535)
 
     @model_validator(mode="after")
     def _digit_is_square_and_gray(self) -> PreprocessOptions:

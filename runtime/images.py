@@ -27,30 +27,36 @@ if TYPE_CHECKING:
     Pixels = NDArray[np.uint8]
 
 _WHITE = 255
-_MAX_16_BIT = 65535
-_16_TO_8_BIT = 257  # 65535 / 255
+FULL_RANGE = 65535  # white of 16-bit pixels where the model does not state another level
 _MAX_PIXELS = 1 << 28  # of an array, which may be a view of next to nothing: a gigabyte with alpha
 _ORIENTATION, _UPRIGHT = 0x0112, 1  # of EXIF
 _ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
 
 
-def as_image(image: object, color: str = "rgb") -> Pixels:
+def as_image(image: object, color: str = "rgb", white_level: int | None = None) -> Pixels:
     """One image as uint8 [H, W, C], rows first; C is 1 (grey) or 3 (red, green, blue).
 
     Takes an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] (alpha is laid over white) whose
     colours come in the order of ``color`` ("rgb" or "bgr"), or a path, the bytes of an image
     file or a Pillow image, which know their colours. Raises InputError.
+
+    ``white_level`` is the value of 16-bit pixels that is white, as the model's spec states it
+    (4095 for 12 bits in files of 16). None: not stated; then files are scaled from 65535, and
+    uint16 arrays are refused, since what their white is cannot be seen. An image with a value
+    above a stated level is refused.
     """
     if color not in ("rgb", "bgr"):
         raise InputError(f"color={color!r}; expected 'rgb' or 'bgr'.")
     if isinstance(image, np.ndarray):
+        if white_level is not None and image.dtype == np.uint16 and _is_plain(image):
+            image = _from_16_bit(image, white_level)
         return _checked(image, color)
     if color != "rgb":
         raise InputError(
             f"color={color!r} describes arrays, but the image is a {type(image).__name__}, which "
             "knows its own colours. Leave color out."
         )
-    return _checked(_decoded(image), color)
+    return _checked(_decoded(image, white_level), color)
 
 
 def as_batch(images: object, shape: tuple[int, int, int]) -> Pixels:
@@ -128,17 +134,18 @@ def _over_white(rgba: NDArray[Any]) -> Pixels:
     return ((mixed + _WHITE // 2) // _WHITE).astype(np.uint8)
 
 
-def _decoded(image: object) -> NDArray[Any]:
+def _decoded(image: object, white_level: int | None) -> NDArray[Any]:
     """The pixels of a path, of the bytes of an image file or of a Pillow image."""
     pillow = sys.modules.get("PIL.Image")
     if pillow is not None and isinstance(image, pillow.Image):
-        return _decode(lambda: image, "the Pillow image")
+        return _decode(lambda: image, "the Pillow image", white_level)
     if isinstance(image, (bytes, bytearray, memoryview)):
         data = bytes(image)
-        return _decode(lambda: _pillow().open(io.BytesIO(data)), "the bytes of the image")
+        what = "the bytes of the image"
+        return _decode(lambda: _pillow().open(io.BytesIO(data)), what, white_level)
     if isinstance(image, (str, os.PathLike)):
         path = os.fspath(image)
-        return _decode(lambda: _pillow().open(path), f"the image {path!r}")
+        return _decode(lambda: _pillow().open(path), f"the image {path!r}", white_level)
     raise InputError(
         f"the image is a {type(image).__name__}; expected a numpy array, a path, the bytes of an "
         "image file or a Pillow image."
@@ -156,12 +163,12 @@ def _pillow() -> Any:
     return Image
 
 
-def _decode(open_image: Any, what: str) -> NDArray[Any]:
+def _decode(open_image: Any, what: str, white_level: int | None) -> NDArray[Any]:
     """The upright pixels of a Pillow image; every failure in it becomes an InputError."""
     try:
         image = open_image()
         _refuse_bomb(image, what)
-        return _pixels(image)
+        return _pixels(image, white_level)
     except InputError:
         raise
     except FileNotFoundError as exc:
@@ -183,8 +190,14 @@ def _refuse_bomb(image: Image.Image, what: str) -> None:
         )
 
 
-def _pixels(image: Image.Image) -> NDArray[Any]:
+def _pixels(image: Image.Image, white_level: int | None) -> NDArray[Any]:
     """uint8 [H, W], [H, W, 3] or [H, W, 4] of any mode, turned upright by its EXIF orientation."""
+    if white_level is not None and has_deep_color(image):
+        raise InputError(
+            "the image has colours of 16 bits, of which Pillow reads the upper 8 alone, and the "
+            f"model's white level is {white_level}. Decode it with another library and give "
+            "predict() the uint16 array, or save it with 8 bits, scaled from that level."
+        )
     if image.getexif().get(_ORIENTATION, _UPRIGHT) != _UPRIGHT:
         from PIL import ImageOps
 
@@ -195,21 +208,37 @@ def _pixels(image: Image.Image) -> NDArray[Any]:
             "convert it to 8 bits."
         )
     if image.mode.startswith("I"):
-        return _from_16_bit(np.asarray(image))
+        return _from_16_bit(np.asarray(image), white_level)
     if image.mode in _ALPHA_MODES or "transparency" in image.info:
         return np.asarray(image.convert("RGBA"))
     mode = "L" if image.mode in ("1", "L") else "RGB"
     return np.asarray(image if image.mode == mode else image.convert(mode))  # convert copies
 
 
-def _from_16_bit(values: NDArray[Any]) -> Pixels:
-    """16-bit grey to 8 bits, rounded; Pillow's own conversion would cut everything to white."""
-    if values.size and (values.min() < 0 or values.max() > _MAX_16_BIT):
+def has_deep_color(image: Image.Image) -> bool:
+    """Whether the file of an image that is not loaded yet has more than one channel of 16 bits.
+    Pillow reads such pixels as 8 bits, and what it leaves out is the lower half."""
+    if len(image.getbands()) < 2:
+        return False
+    return any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))  # "RGB;16B"
+
+
+def _from_16_bit(values: NDArray[Any], white_level: int | None) -> Pixels:
+    """16-bit pixels to 8 bits, rounded; Pillow's own conversion would cut everything to white."""
+    white = FULL_RANGE if white_level is None else white_level
+    if values.size and (values.min() < 0 or values.max() > white):
+        advice = "Convert it to 8 bits."
+        if white_level is not None:
+            advice = "That is the model's white level; scale the pixels as its training images."
         raise InputError(
             f"the image has values from {values.min()} to {values.max()}; "
-            f"expected 0 to {_MAX_16_BIT}. Convert it to 8 bits."
+            f"expected 0 to {white}. {advice}"
         )
-    return ((values.astype(np.uint32) + _16_TO_8_BIT // 2) // _16_TO_8_BIT).astype(np.uint8)
+    return ((values.astype(np.uint32) * _WHITE + white // 2) // white).astype(np.uint8)
+
+
+def _is_plain(array: NDArray[Any]) -> bool:
+    return not isinstance(array, np.ma.MaskedArray) and array.size <= 4 * _MAX_PIXELS
 
 
 def _expected(shape: tuple[int, int, int]) -> str:
@@ -225,7 +254,10 @@ def _dtype_advice(array: NDArray[Any]) -> str:
             "between 0 and 1, (x * 255).round().astype('uint8')."
         )
     if array.dtype == np.uint16:
-        return "Scale to 8 bits with (x // 257).astype('uint8')."
+        return (
+            "Scale to 8 bits from the value that is white: (x * 255.0 / white).round()"
+            ".astype('uint8'), where white is 65535 for pixels of 16 bits, 4095 for 12 bits."
+        )
     return "If the values are 0 to 255, convert with x.astype('uint8')."
 
 

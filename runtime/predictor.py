@@ -290,7 +290,7 @@ class Predictor:
 
     def preprocess(self, image: Any, color: str = "rgb") -> NDArray[np.uint8]:
         """What the model would see of an image: uint8 [h, w, c]. Raises InputError."""
-        array = as_image(image, color)
+        array = as_image(image, color, self._spec.white_level)
         try:
             (pixels,) = self._preprocessor().run([PREPROCESS_OUTPUT], {PREPROCESS_INPUT: array})
         except PredictorError:

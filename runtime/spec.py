@@ -18,6 +18,7 @@ PREPROCESS_OUTPUT = "pixels"  # uint8 [height, width, channels]
 
 Task = Literal["multi-class", "multi-label"]
 _CHANNELS = {1: "gray", 3: "rgb"}
+_MAX_WHITE = 65535  # of 16-bit pixels
 _MAX_SIDE = 16384  # pixels: nothing of a bundle may ask for memory without bound
 
 
@@ -37,6 +38,9 @@ class ModelSpec:
     channels: int  # 1: grey, 3: red, green, blue in this order
     labels: tuple[str, ...]
     spec_version: int = SPEC_VERSION
+    # The value of 16-bit pixels that is white; None: not stated, 65535 for files. It is here, where
+    # a reader refuses unknown keys, because one that ignores it would see other pixels.
+    white_level: int | None = None
 
     def __post_init__(self) -> None:
         if self.spec_version != SPEC_VERSION:
@@ -54,6 +58,11 @@ class ModelSpec:
                 f"model spec has size {self.height}x{self.width}x{self.channels}; expected a "
                 f"positive height and width of at most {_MAX_SIDE} and 1 (grey) or 3 (rgb) "
                 "channels."
+            )
+        if self.white_level is not None and not 1 <= self.white_level <= _MAX_WHITE:
+            raise BundleFormatError(
+                f"model spec has white_level {self.white_level}; expected 1 to {_MAX_WHITE}, or "
+                "none."
             )
         if not self.labels or len(set(self.labels)) != len(self.labels):
             raise BundleFormatError(
@@ -78,8 +87,11 @@ class ModelSpec:
         return (self.height, self.width, self.channels)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, ``labels`` as a list."""
-        return {**asdict(self), "labels": list(self.labels)}
+        """Plain JSON values, ``labels`` as a list; ``white_level`` only where it is stated."""
+        data = {**asdict(self), "labels": list(self.labels)}
+        if self.white_level is None:
+            del data["white_level"]
+        return data
 
     def to_json(self) -> str:
         """One line of JSON with sorted keys, the form that is stamped into model files."""
@@ -108,9 +120,13 @@ class ModelSpec:
                 raise BundleFormatError(
                     f"model spec has {key}={data.get(key)!r}; expected a {kind.__name__}."
                 )
+        if "white_level" in data and type(data["white_level"]) is not int:
+            raise BundleFormatError(
+                f"model spec has white_level={data['white_level']!r}; expected an int."
+            )
         if not all(isinstance(label, str) for label in data["labels"]):
             raise BundleFormatError("model spec has labels that are not strings.")
-        if unknown := sorted(set(data) - set(expected)):
+        if unknown := sorted(set(data) - {*expected, "white_level"}):
             raise BundleFormatError(
                 f"model spec has unknown keys {unknown}; this runtime reads spec version "
                 f"{SPEC_VERSION}. Install a newer runtime or rebuild the bundle."

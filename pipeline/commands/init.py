@@ -36,14 +36,27 @@ from .terminal import console
     help="Column of --labels to use: one of classes, or, repeated, those of 0 and 1.  "
     "[default: all]",
 )
-def init(name: str, data: Path, labels: Path | None, columns: tuple[str, ...]) -> None:
+@click.option(
+    "--tags",
+    "tags_separator",
+    metavar="SEPARATOR",
+    help="What stands between several tags in one cell of --column; each tag becomes an "
+    "attribute.  [default: a cell is one class]",
+)
+def init(
+    name: str,
+    data: Path,
+    labels: Path | None,
+    columns: tuple[str, ...],
+    tags_separator: str | None,
+) -> None:
     """Look at the images in FOLDER and write NAME.toml, a commented recipe for them."""
-    from pipeline.new_recipe import Request, write_recipe
+    from pipeline.new_recipe import Request, splits_found, write_recipe
 
     out = console()
     with ConsoleObserver(out).watching() as observer:
         written = write_recipe(
-            Request(name, data, labels, columns),
+            Request(name, data, labels, columns, tags_separator=tags_separator or None),
             lambda done, total: observer.step("look at images", done, total),
         )
     survey, proposal = written.survey, written.proposal
@@ -51,6 +64,7 @@ def init(name: str, data: Path, labels: Path | None, columns: tuple[str, ...]) -
     for label, count in zip(survey.listed.names, survey.counts, strict=True):
         table.add_row(escape(label), f"{count:,}")
     out.print(table)
+    out.print(escape(splits_found(written)))
     for remark in proposal.remarks:
         out.print(f"- {escape(remark)}", soft_wrap=True)
     out.print(

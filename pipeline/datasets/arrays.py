@@ -4,7 +4,7 @@ data set larger than memory trains like a small one. Knows nothing of torch or o
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,9 @@ class DatasetInfo:
     redistributable: bool
     licence: str
     notes: tuple[str, ...] = ()  # what a reader must know, such as rows without an image
+    # what must not be parted between splits: where its names come from, and how many each split has
+    grouped_by: str | None = None
+    groups: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

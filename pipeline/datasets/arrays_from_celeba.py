@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +16,9 @@ from pipeline.datasets import celeba, locate
 from pipeline.datasets.arrays import SPLITS, DatasetInfo, Split, take_rows, write_split
 from pipeline.datasets.decode import Decoded, Target, decode_files
 from pipeline.datasets.duplicates import judge_duplicates
+from pipeline.datasets.groups import group_counts, judge_groups
 from pipeline.datasets.image_list import LeftOut
 from pipeline.datasets.job import Job, hash_lines
-from pipeline.datasets.splitting import in_several_splits, less_protected
 from pipeline.errors import DataError
 
 _SYNTHETIC_LICENCE = "Apache-2.0 (faces drawn by edgeproof, nobody's photograph)"
@@ -58,7 +59,16 @@ def arrays_from_celeba(job: Job) -> DatasetInfo:
         redistributable=drawn is not None or job.redistributable(known=False),
         licence=_SYNTHETIC_LICENCE if drawn is not None else job.licence(celeba.LICENCE),
         notes=tuple(job.notes),
+        **_groups(written.faces),
     )
+
+
+def _groups(faces: celeba.Faces) -> dict[str, Any]:
+    """The fields of DatasetInfo for the people, where these are known."""
+    if faces.identities is None:
+        return {}
+    counts = group_counts(faces.identities.tolist(), faces.splits)
+    return {"grouped_by": locate.IDENTITIES_NAME, "groups": counts}
 
 
 _GENERATED = "synthetic"  # in the folder of the arrays, while these are made
@@ -121,7 +131,12 @@ def _write_faces(job: Job, files: locate.CelebaFiles, faces: celeba.Faces) -> _W
         for name in SPLITS
     ]
     parts = decode_files(
-        targets, job.shape, job.preprocess_onnx, job.progress("decode images"), job.workers
+        targets,
+        job.shape,
+        job.preprocess_onnx,
+        job.progress("decode images"),
+        job.workers,
+        job.preprocess.white_level,
     )
     kept = _kept(job, files, faces, rows, parts)
     digests: dict[int, bytes] = {}
@@ -208,33 +223,16 @@ def _note_origin(
 def _judge_people(job: Job, files: locate.CelebaFiles, faces: celeba.Faces) -> celeba.Faces:
     """The faces to use, so that nobody is in two splits where the options want that."""
     if faces.identities is None:
-        if job.options.people_across_splits != "note":
+        if job.options.across_groups != "note":
             raise DataError(
-                f'data.people_across_splits = "{job.options.people_across_splits}" needs '
+                f'data.groups_across_splits = "{job.options.across_groups}" needs '
                 f"{locate.IDENTITIES_NAME} beside {files.attributes}, which is not there. Put it "
                 'there, or set "note".'
             )
         job.note(f"No {locate.IDENTITIES_NAME}: whether people cross splits is unknown.")
         return faces
-    people = len(np.unique(faces.identities))
-    groups = in_several_splits(faces.identities.tolist(), faces.splits)
-    if not groups:
-        job.note(f"No person is in more than one split (checked: {people:,} people).")
-        return faces
-    what = (
-        f"{len(groups):,} of {people:,} people have images in more than one split "
-        f"({sum(map(len, groups)):,} of {len(faces.files):,} images)"
-    )
-    drop = less_protected(groups, faces.splits)
-    dropped = [
-        LeftOut(
-            faces.files[row],
-            f"{SPLITS[faces.splits[row]]}: person {faces.identities[row]} is in a later split",
-        )
-        for row in drop
-    ]
-    policy = job.options.people_across_splits
-    if not job.judge_crossing(what, policy, "people_across_splits", dropped):
+    drop = judge_groups(job, faces.files, faces.identities.tolist(), faces.splits, "people")
+    if not drop:
         return faces
     result = celeba.select(faces, np.delete(np.arange(len(faces.files)), drop))
     celeba.check_no_empty_split(result, files)

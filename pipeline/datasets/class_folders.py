@@ -7,13 +7,15 @@ root/train/cat/1.jpg, root/val/dog/3.png, root/test/...
 from __future__ import annotations
 
 import difflib
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from pipeline.datasets.image_files import SUFFIXES, note_files, some, walk
+from pipeline.datasets.image_files import SUFFIXES, by_suffix, note_files, some, walk
 from pipeline.datasets.image_list import NO_SPLIT, SPLIT_WORDS, ImageList, LeftOut
+from pipeline.datasets.names import composed, note_alike, note_spellings
 from pipeline.errors import DataError
 from runtime.plain_text import hidden_character
 
@@ -26,7 +28,8 @@ def read_class_folders(root: Path, labels: Sequence[str] | None = None) -> Image
     """
     files = walk(root)
     if not files.images:
-        found = f"{len(files.others):,} other files" if files.others else "nothing"
+        others = f"{len(files.others):,} other files ({by_suffix(files.others)})"
+        found = others if files.others else "nothing"
         raise DataError(
             f"{root} holds no image but {found}; expected files ending in {', '.join(SUFFIXES)}, "
             "in a sub-folder for each class."
@@ -34,11 +37,16 @@ def read_class_folders(root: Path, labels: Sequence[str] | None = None) -> Image
     by_split, notes = _split_folders(root, files.images)
     rows: list[tuple[str, str, int]] = []  # (file, class, split)
     unusable: list[LeftOut] = []
+    spellings: set[str] = set()
+    inside: dict[str, set[str]] = defaultdict(set)  # class -> folders within it
     for name in files.images:
         *folders, _ = name.split("/")
         split = SPLIT_WORDS[folders.pop(0).lower()] if by_split and folders else NO_SPLIT
         if folders:
-            rows.append((name, folders[0], split))
+            spellings.add(folders[0])
+            label = composed(folders[0])
+            rows.append((name, label, split))
+            inside[label].update(folders[1:2])
         else:
             unusable.append(LeftOut(name, "lies in no sub-folder of a class"))
     if files.without_images:
@@ -46,6 +54,7 @@ def read_class_folders(root: Path, labels: Sequence[str] | None = None) -> Image
             f"{len(files.without_images):,} folders hold no image: {some(files.without_images)}.",
         )
     names = _class_names(root, rows, labels)
+    notes += (*note_spellings(spellings), *note_alike(names), *_note_nested(root, inside))
     index = {name: i for i, name in enumerate(names)}
     return ImageList(
         root,
@@ -55,6 +64,21 @@ def read_class_folders(root: Path, labels: Sequence[str] | None = None) -> Image
         np.array([split for _, _, split in rows], np.int8),
         tuple(unusable),
         (*notes, *note_files(files)),
+    )
+
+
+def _note_nested(root: Path, inside: dict[str, set[str]]) -> tuple[str, ...]:
+    """Which classes have several folders of images of their own, which may be the classes."""
+    nested = [
+        f"{name!r} has {len(folders):,} ({some(sorted(folders))})"
+        for name, folders in sorted(inside.items())
+        if len(folders) > 1
+    ]
+    if not nested:
+        return ()
+    return (
+        f"Folders inside a class are read as part of it: {some(nested)}. If those are the classes, "
+        f"give the folder above them: {root / min(n for n in inside if len(inside[n]) > 1)}.",
     )
 
 
@@ -102,7 +126,7 @@ def _class_names(
         check_shown(f"{root}: the folder", name)
     if labels is None:
         return found
-    return check_names("data.labels", labels, found)
+    return check_names("data.labels", [composed(name) for name in labels], found)
 
 
 def check_shown(what: str, name: str) -> None:

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.datasets import picture
 from pipeline.datasets.workers import run_in_processes
 from pipeline.errors import DataError
 from runtime.cpu import usable_threads
-from runtime.images import as_image
 from runtime.spec import PREPROCESS_INPUT, PREPROCESS_OUTPUT
 
 Pixels = NDArray[np.uint8]
@@ -49,6 +49,7 @@ class Decoded:
     pixels: tuple[bytes, ...]  # SHA-256 of what the model sees of it; b"" for failures
     sizes: NDArray[np.int64]  # [N, 2] upright (height, width); 0 for failures
     failures: dict[int, str]  # row -> reason
+    facts: dict[int, picture.Facts]  # row -> of files with more than one frame or 16 bits
 
 
 def open_preprocess(preprocess_onnx: bytes) -> Preprocess:
@@ -87,10 +88,12 @@ def decode_files(
     preprocess_onnx: bytes,
     progress: Progress,
     workers: int | None = None,
+    white_level: int | None = None,
 ) -> list[Decoded]:
     """Write each target's array, uint8 [N, *shape], and tell what became of each of its files.
 
-    The result does not depend on the number of ``workers`` (None: every usable core).
+    ``white_level`` is the recipe's, of 16-bit pixels. The result does not depend on the number of
+    ``workers`` (None: every usable core).
     Raises OSError when the disk is full. What cannot be decoded is for the caller to judge, with
     ``refuse_failures`` for one.
     """
@@ -101,7 +104,7 @@ def decode_files(
     rows: list[list[_Row]] = [[_Row()] * len(target.files) for target in targets]
     done = 0
     progress(0, total)
-    for part in _decoded(chunks, preprocess_onnx, _resolve(workers, total)):
+    for part in _decoded(chunks, (preprocess_onnx, white_level), _resolve(workers, total)):
         rows[part.target][part.start : part.start + len(part.rows)] = part.rows
         done += len(part.rows)
         progress(done, total)
@@ -129,6 +132,7 @@ def _gathered(target: Target, rows: Sequence[_Row]) -> Decoded:
         tuple(row.pixels for row in rows),
         np.array([row.size for row in rows], np.int64).reshape(len(rows), 2),
         {i: row.failure for i, row in enumerate(rows) if row.failure is not None},
+        {i: row.facts for i, row in enumerate(rows) if row.facts is not None},
     )
 
 
@@ -153,6 +157,7 @@ class _Row:
     pixels: bytes = b""
     size: tuple[int, int] = (0, 0)
     failure: str | None = None
+    facts: picture.Facts | None = None
 
 
 @dataclass(frozen=True)
@@ -167,8 +172,9 @@ class _Part:
 class _Decoder:
     """Decodes chunks with one session; a session can't be pickled, so each worker has its own."""
 
-    def __init__(self, preprocess_onnx: bytes) -> None:
+    def __init__(self, preprocess_onnx: bytes, white_level: int | None) -> None:
         self._preprocess = open_preprocess(preprocess_onnx)
+        self._white_level = white_level
 
     def decode(self, chunk: _Chunk) -> _Part:
         array: NDArray[np.uint8] = np.lib.format.open_memmap(chunk.array, mode="r+")
@@ -181,23 +187,25 @@ class _Decoder:
     def _decode_one(self, file: Path, array: NDArray[np.uint8], index: int) -> _Row:
         digest = b""
         try:
-            data = file.read_bytes()
+            data = picture.read_file(file)
             digest = hashlib.sha256(data).digest()
-            image = as_image(data)
+            image = picture.decode(data, self._white_level)
             pixels = self._preprocess(image)
-        except Exception as exc:  # OSError, InputError, or what onnxruntime raises
+            facts = picture.facts_of(data)[0] if picture.may_be_special(data) else None
+        except Exception as exc:  # OSError, DataError, InputError, or what onnxruntime raises
             return _Row(digest, failure=reason_of(exc))
         array[index] = _checked(pixels, array.shape[1:])
         seen = hashlib.sha256(pixels.tobytes()).digest()
-        return _Row(digest, seen, (image.shape[0], image.shape[1]))
+        special = facts if facts and (facts.frames or facts.peak is not None) else None
+        return _Row(digest, seen, (image.shape[0], image.shape[1]), facts=special)
 
 
 _decoder: _Decoder | None = None  # of this worker process
 
 
-def _open_decoder(preprocess_onnx: bytes) -> None:
+def _open_decoder(preprocess_onnx: bytes, white_level: int | None) -> None:
     global _decoder
-    _decoder = _Decoder(preprocess_onnx)
+    _decoder = _Decoder(preprocess_onnx, white_level)
 
 
 def _decode(chunk: _Chunk) -> _Part:
@@ -225,13 +233,15 @@ def reason_of(exc: Exception) -> str:
 # --- around the workers ---------------------------------------------------------------------
 
 
-def _decoded(chunks: Sequence[_Chunk], preprocess_onnx: bytes, workers: int) -> Iterator[_Part]:
+def _decoded(
+    chunks: Sequence[_Chunk], arguments: tuple[bytes, int | None], workers: int
+) -> Iterator[_Part]:
     if workers == 1:
-        decoder = _Decoder(preprocess_onnx)
+        decoder = _Decoder(*arguments)
         yield from map(decoder.decode, chunks)
         return
     try:
-        yield from run_in_processes(_decode, chunks, workers, _open_decoder, (preprocess_onnx,))
+        yield from run_in_processes(_decode, chunks, workers, _open_decoder, arguments)
     except BrokenProcessPool as exc:
         raise DataError(
             "a decoding process ended before its work was done, most often because memory ran "

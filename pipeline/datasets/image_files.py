@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import os
+import stat
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from pipeline.errors import DataError
 
-# Endings of the formats that Pillow reads on every platform. What lies beside images (lists,
-# licences, .DS_Store) is told by its ending.
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
+# Endings of the formats that Pillow reads on every platform. What is stored next to images (lists,
+# licences, .DS_Store) is known by its ending.
+SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".gif",
+    ".apng", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2",
+)  # fmt: skip
+# Endings of pictures and films that the predictor does not read, or not everywhere
+UNREAD_SUFFIXES = frozenset(
+    (
+        ".heic", ".heif", ".hif", ".avif", ".jxl", ".jxr", ".svg", ".psd", ".raw", ".dng", ".cr2",
+        ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".exr", ".hdr", ".tga", ".pcx", ".ico",
+        ".dds", ".j2k", ".jpf", ".jpx", ".j2c", ".dcm", ".dicom", ".nii", ".mha", ".fits", ".pfm",
+        ".pam", ".npy", ".npz", ".mat", ".h5", ".hdf5", ".parquet", ".tfrecord", ".czi", ".svs",
+        ".ndpi", ".mp4", ".mov", ".avi", ".mkv", ".webm",
+    )
+)  # fmt: skip
 NAMED = 5  # examples in a message
 
 
@@ -23,6 +38,7 @@ class Files:
     others: tuple[str, ...]  # by their ending no images
     without_images: tuple[str, ...]  # folders with none in or below them; not those inside these
     repeated: tuple[str, ...]  # "b = a": folders that links reach a second time, not read again
+    special: tuple[str, ...] = ()  # images by their ending, but pipes, sockets or devices: not read
 
 
 def walk(root: Path) -> Files:
@@ -34,6 +50,7 @@ def walk(root: Path) -> Files:
     others: list[str] = []
     folders: list[str] = []
     repeated: list[str] = []
+    special: list[str] = []
     for place, files, same in _folders(root):
         if same is not None:
             repeated.append(f"{escaped(place)} = {escaped(same)}")
@@ -42,7 +59,7 @@ def walk(root: Path) -> Files:
         for file in files:
             name = file if place == "." else f"{place}/{file}"
             if file.lower().endswith(SUFFIXES):
-                images.append(name)
+                (special if _is_special(root / name) else images).append(name)
             else:
                 others.append(escaped(name))
     misnamed = sorted(escaped(name) for name in images if escaped(name) != name)
@@ -56,21 +73,53 @@ def walk(root: Path) -> Files:
         tuple(sorted(others)),
         tuple(map(escaped, _without_images(folders, images))),
         tuple(repeated),
+        tuple(sorted(map(escaped, special))),
     )
 
 
+def _is_special(path: Path) -> bool:
+    """Whether it is there and no regular file: a pipe is waited for, a device read, for ever."""
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except OSError:  # a link that leads nowhere: reading it says so
+        return False
+
+
 def note_files(files: Files, known: str | None = None) -> tuple[str, ...]:
-    """Which files were no images and which folders were not read a second time; ``known`` is a list
-    that lies among the files."""
+    """Which files were not read as images, and which folders not a second time; ``known`` is a list
+    that is stored among the files."""
     notes = []
-    if others := [name for name in files.others if name != known]:
-        notes.append(f"{len(others):,} files are no images by their ending: {some(others)}.")
+    others = [name for name in files.others if name != known]
+    if unread := [name for name in others if _suffix(name) in UNREAD_SUFFIXES]:
+        notes.append(
+            f"{len(unread):,} files look like pictures of formats that are NOT read "
+            f"({by_suffix(unread)}): {some(unread)}. Save them as PNG or JPEG to use them."
+        )
+    if rest := [name for name in others if _suffix(name) not in UNREAD_SUFFIXES]:
+        notes.append(
+            f"{len(rest):,} files are no images by their ending ({by_suffix(rest)}): {some(rest)}."
+        )
+    if files.special:
+        notes.append(
+            f"{len(files.special):,} are not regular files but pipes, sockets, devices or folders "
+            f"called like images, and are not read: {some(files.special)}."
+        )
     if files.repeated:
         notes.append(
             f"{len(files.repeated):,} folders are, by links, the same as others and left out: "
             f"{some(files.repeated)}."
         )
     return tuple(notes)
+
+
+def _suffix(name: str) -> str:
+    return PurePosixPath(name).suffix.lower()
+
+
+def by_suffix(names: Sequence[str]) -> str:
+    """ ".txt 12, .csv 1": how many files have each ending, the most frequent first."""
+    counts = Counter(_suffix(name) or "none" for name in names)
+    return some([f"{suffix} {count:,}" for suffix, count in counts.most_common()])
 
 
 def escaped(name: str) -> str:

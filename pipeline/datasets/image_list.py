@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,12 +37,25 @@ class ImageList:
     splits: NDArray[np.int8]  # [N]: 0 train, 1 val, 2 test, or NO_SPLIT
     unusable: tuple[LeftOut, ...]  # images without a label, rows without an image
     notes: tuple[str, ...]
-    unlisted: tuple[LeftOut, ...] = ()  # images that a list has no row for: no fault, but told
+    unlisted: tuple[LeftOut, ...] = ()  # images that a list has no row for: no fault, but noted
+    groups: tuple[str, ...] | None = None  # [N] the group of each; None: none are named
+    group_columns: tuple[str, ...] = ()  # of a list: unused, and called as those of groups are
 
     @property
     def task(self) -> Literal["multi-class", "multi-label"]:
         """As in ModelSpec."""
         return "multi-class" if self.labels.ndim == 1 else "multi-label"
+
+    def take(self, rows: NDArray[np.int64]) -> ImageList:
+        """The images of the given rows, in that order."""
+        groups = self.groups
+        return replace(
+            self,
+            files=tuple(self.files[row] for row in rows),
+            labels=self.labels[rows],
+            splits=self.splits[rows],
+            groups=None if groups is None else tuple(groups[row] for row in rows),
+        )
 
     @property
     def counts(self) -> NDArray[np.int64]:

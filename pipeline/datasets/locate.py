@@ -59,20 +59,21 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "edgeproof"
 
 
-def folder_of(root: str) -> Path:
-    """The folder that ``data.root`` names; raises DataError when there is none."""
-    _check_utf8("data.root", root)
+def folder_of(root: str, key: str = "data.root") -> Path:
+    """The folder that ``data.root``, or another ``key``, names; raises DataError when there is
+    none."""
+    _check_utf8(key, root)
     path = Path(root).expanduser()
     if path.is_dir():
         return path
     found = "is a file" if path.exists() else "does not exist"
-    advice = "Correct data.root."
+    advice = f"Correct {key}."
     if path.parent == DEBIAN_DATASETS:
         advice = (
             f"Debian and Ubuntu put it there with: apt-get install dataset-{path.name}. Elsewhere, "
             "fetch the files from their authors and say where they are: --set data.root=FOLDER."
         )
-    raise DataError(f"data.root = {root!r} {found}; expected a folder. {advice}")
+    raise DataError(f"{key} = {root!r} {found}; expected a folder. {advice}")
 
 
 def find_label_file(root: Path, name: str) -> Path:
@@ -82,8 +83,8 @@ def find_label_file(root: Path, name: str) -> Path:
         if path.is_file():
             return path
     raise DataError(
-        f"data.label_file = {name!r} is not there; expected a CSV file, by its path from here or "
-        f"from {root}. Correct it."
+        f"data.label_file = {name!r} is not there, or not a regular file; expected a CSV file, by "
+        f"its path from here or from {root}. Correct it (init: --labels)."
     )
 
 

@@ -49,6 +49,8 @@ def prepare(
     """
     (folder / INFO_NAME).unlink(missing_ok=True)
     job = Job(options, preprocess, preprocess_onnx, seed, folder, on_step, note, workers)
+    if options.people_across_splits is not None:
+        job.note("data.people_across_splits is called data.groups_across_splits now.")
     try:
         info = _SOURCES[options.kind](job)
         for label in info.labels:

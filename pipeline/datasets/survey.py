@@ -7,19 +7,21 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from pipeline.datasets import picture
 from pipeline.datasets.decode import CHUNK, POOL_PAYS_FROM, reason_of
 from pipeline.datasets.image_list import ImageList, LeftOut
+from pipeline.datasets.oddities import Depth, depth_of
+from pipeline.datasets.picture import Facts
 from pipeline.datasets.workers import run_in_processes
 from runtime.cpu import usable_threads
-from runtime.images import as_image
 
 Progress = Callable[[int, int], None]  # (images done, images in all)
-_ORIENTATION, _UPRIGHT = 0x0112, 1  # of EXIF
 
 
 @dataclass(frozen=True)
@@ -28,10 +30,12 @@ class Look:
 
     height: int = 0  # pixels, upright; 0 for a failure
     width: int = 0
-    kind: str = ""  # "JPEG, RGB": format and Pillow's mode
+    facts: Facts = field(default_factory=Facts)
     gray: bool = False  # no pixel has a colour
-    turned: bool = False  # by its EXIF orientation
-    pixels: bytes = b""  # SHA-256 of size and decoded pixels
+    level: int | None = None  # the value of all pixels, where they are the same
+    # SHA-256 of size and decoded pixels; of the value alone where they all have the same, since
+    # that is one picture to the model, whatever its size
+    pixels: bytes = b""
     failure: str | None = None
 
 
@@ -42,7 +46,7 @@ class Survey:
     listed: ImageList
     looks: tuple[Look, ...]  # in the order of listed.files
 
-    @property
+    @cached_property
     def good(self) -> tuple[Look, ...]:
         """Those that could be decoded."""
         return tuple(look for look in self.looks if look.failure is None)
@@ -60,7 +64,27 @@ class Survey:
     @property
     def kinds(self) -> Counter[str]:
         """How many files there are of each format and mode."""
-        return Counter(look.kind for look in self.good)
+        return Counter(look.facts.kind for look in self.good)
+
+    @cached_property
+    def facts(self) -> dict[int, Facts]:
+        """The facts of those with more than one frame or 16 bits, by row."""
+        return {
+            row: look.facts
+            for row, look in enumerate(self.looks)
+            if look.failure is None and (look.facts.frames or look.facts.peak is not None)
+        }
+
+    @cached_property
+    def depth(self) -> Depth:
+        """The pictures of 16 bits."""
+        return depth_of(self.listed.files, self.facts)
+
+    @cached_property
+    def usable(self) -> ImageList:
+        """The list of those that could be decoded."""
+        rows = [row for row, look in enumerate(self.looks) if look.failure is None]
+        return self.listed.take(np.array(rows, np.int64))
 
     @property
     def copies(self) -> int:
@@ -115,13 +139,10 @@ def _look_at_chunk(chunk: _Chunk) -> tuple[int, list[Look]]:
 
 
 def _look(path: Path, smallest_side: int) -> Look:
-    from PIL import Image
-
     try:
-        pixels = as_image(path.read_bytes())
-        with Image.open(path) as image:
-            kind = f"{image.format}, {image.mode}"
-            turned = image.getexif().get(_ORIENTATION, _UPRIGHT) != _UPRIGHT
+        data = picture.read_file(path)
+        pixels = picture.decode(data, None)
+        facts, deep = picture.facts_of(data)
     except Exception as exc:  # Pillow's decoders raise nearly every type there is
         return Look(failure=reason_of(exc))
     height, width, channels = pixels.shape
@@ -130,5 +151,10 @@ def _look(path: Path, smallest_side: int) -> Look:
             failure=f"has {height}x{width} pixels (height x width), a side below {smallest_side}"
         )
     gray = channels == 1 or bool((pixels == pixels[:, :, :1]).all())
-    digest = hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).digest()
-    return Look(height, width, kind, gray, turned, digest)
+    # 16 bits as they are: scaled from 65535, darker pictures would be copies of each other
+    seen = pixels if deep is None else deep
+    level = int(pixels.flat[0]) if bool((seen == seen[:1, :1]).all()) and gray else None
+    what = f"{level}" if level is not None and deep is None else f"{pixels.shape}"
+    content = b"" if level is not None and deep is None else seen.tobytes()
+    digest = hashlib.sha256(what.encode() + content).digest()
+    return Look(height, width, facts, gray, level, digest)

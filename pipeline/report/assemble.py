@@ -122,6 +122,8 @@ def _data(dataset: Dataset, scores: Scores) -> DataReport:
         licence=info.licence,
         notes=info.notes,
         majority_percent=scores.majority.value,
+        grouped_by=info.grouped_by,
+        groups=info.groups,
     )
 
 

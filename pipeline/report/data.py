@@ -53,6 +53,8 @@ class DataReport:
     licence: str
     notes: tuple[str, ...] = ()
     majority_percent: float | None = None  # accuracy of always giving the commonest answer
+    grouped_by: str | None = None  # what names the groups that are never parted; None: nothing
+    groups: dict[str, int] = field(default_factory=dict)  # in each split
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from runtime.spec import ModelSpec, Task
 
 
 def spec_of(recipe: Recipe, info: DatasetInfo) -> ModelSpec:
-    """Size and colour of the recipe's pixels, task and labels of its data."""
+    """Size, colour and white level of the recipe's pixels, task and labels of its data."""
     size = recipe.preprocess
     return ModelSpec(
         name=recipe.name,
@@ -19,4 +19,5 @@ def spec_of(recipe: Recipe, info: DatasetInfo) -> ModelSpec:
         width=size.width,
         channels=size.channels,
         labels=info.labels,
+        white_level=size.white_level,
     )

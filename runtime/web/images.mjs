@@ -8,29 +8,37 @@ import { InputError } from "./errors.mjs";
 /** @typedef {import("./golden.mjs").NdArray<Uint8Array>} Pixels */
 /**
  * An array {shape: [H, W] or [H, W, 1 | 3 | 4], data}, an ImageData, a file or other Blob, or what
- * a canvas can draw.
+ * a canvas can draw. Data of 16 bits are taken where the model's spec states their white level.
  *
- * @typedef {{shape: readonly number[], data: Uint8Array | Uint8ClampedArray} | ImageData | Blob
- *   | CanvasImageSource} ImageSource
+ * @typedef {{shape: readonly number[], data: Uint8Array | Uint8ClampedArray | Uint16Array}
+ *   | ImageData | Blob | CanvasImageSource} ImageSource
  */
 
 const MAX_PIXELS = 2 ** 28;
 const WHITE = 255;
+// Where an IHDR chunk, the first of every PNG file, has its bit depth
+const PNG = [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a];
+const PNG_BIT_DEPTH = 24;
 
 /**
  * @param {ImageSource} image
+ * @param {number | null} [whiteLevel] of 16-bit pixels, as the model's spec states it
  * @returns {Promise<Pixels>} [H, W, C], C is 1 (grey) or 3 (red, green, blue)
  * @throws {InputError}
  */
-export async function asImage(image) {
+export async function asImage(image, whiteLevel = null) {
   if (typeof image !== "object" || image === null) {
     throw new InputError(
       `the image is ${image === null ? "null" : typeof image}; expected {shape, data}, an ` +
         "ImageData, a Blob, or what a canvas can draw.",
     );
   }
-  if (image instanceof Blob) return fromBlob(image);
-  if ("shape" in image) return checked(image.shape, image.data);
+  if (image instanceof Blob) return fromBlob(image, whiteLevel);
+  if ("shape" in image) {
+    const { shape, data } = image;
+    const isDeep = whiteLevel !== null && data instanceof Uint16Array;
+    return checked(shape, isDeep ? from16Bit(data, whiteLevel) : data);
+  }
   if (isImageData(image)) return checked([image.height, image.width, 4], image.data);
   return drawn(image);
 }
@@ -44,13 +52,41 @@ function isImageData(image) {
 }
 
 /**
- * The decoded picture of a file, upright; the caller closes it.
+ * 16 bits to 8, rounded, as runtime/images.py does it.
+ *
+ * @param {Uint16Array} values
+ * @param {number} white
+ */
+function from16Bit(values, white) {
+  const half = Math.floor(white / 2);
+  return Uint8Array.from(values, (value) => {
+    if (value > white) {
+      throw new InputError(
+        `the image has the value ${value}; expected 0 to ${white}, the model's white level. Scale ` +
+          "the pixels as its training images.",
+      );
+    }
+    return Math.floor((value * WHITE + half) / white);
+  });
+}
+
+/**
+ * The decoded picture of a file, upright; the caller closes it. A PNG of 16 bits is refused where
+ * the model's spec states a `whiteLevel`: a browser keeps the upper 8 bits, whatever their white.
  *
  * @param {Blob} blob
+ * @param {number | null} [whiteLevel]
  * @returns {Promise<ImageBitmap>}
  * @throws {InputError}
  */
-export async function decode(blob) {
+export async function decode(blob, whiteLevel = null) {
+  if (whiteLevel !== null && (await isPngOf16Bits(blob))) {
+    throw new InputError(
+      "the image is a PNG of 16 bits, of which a browser keeps the upper 8, and the model's white " +
+        `level is ${whiteLevel}. Decode it yourself and give {shape, data} with a Uint16Array, or ` +
+        "save it with 8 bits, scaled from that level.",
+    );
+  }
   try {
     return await createImageBitmap(blob, {
       imageOrientation: "from-image",
@@ -68,8 +104,17 @@ export async function decode(blob) {
 }
 
 /** @param {Blob} blob */
-async function fromBlob(blob) {
-  const bitmap = await decode(blob);
+async function isPngOf16Bits(blob) {
+  const head = new Uint8Array(await blob.slice(0, PNG_BIT_DEPTH + 1).arrayBuffer());
+  return PNG.every((byte, i) => head[i] === byte) && head[PNG_BIT_DEPTH] === 16;
+}
+
+/**
+ * @param {Blob} blob
+ * @param {number | null} whiteLevel
+ */
+async function fromBlob(blob, whiteLevel) {
+  const bitmap = await decode(blob, whiteLevel);
   try {
     return drawn(bitmap);
   } finally {
@@ -129,7 +174,7 @@ function sizeOf(source) {
  * Refuse what is no image; lay alpha over white.
  *
  * @param {readonly number[]} shape
- * @param {Uint8Array | Uint8ClampedArray} data
+ * @param {Uint8Array | Uint8ClampedArray | Uint16Array} data
  * @returns {Pixels}
  */
 function checked(shape, data) {

@@ -26,6 +26,8 @@ export interface ModelSpec {
   /** 1: grey; 3: red, green, blue. */
   readonly channels: 1 | 3;
   readonly labels: readonly string[];
+  /** The value of 16-bit pixels that is white; null: not stated. */
+  readonly whiteLevel: number | null;
 }
 
 export interface Variant {
@@ -175,7 +177,7 @@ export function onnxruntimeNode(
   module: unknown,
   options?: { threads?: number; target?: string },
 ): Onnxruntime;
-export function decode(blob: Blob): Promise<ImageBitmap>;
+export function decode(blob: Blob, whiteLevel?: number | null): Promise<ImageBitmap>;
 export function checkedMetadata(bytes: Uint8Array): Map<string, string>;
 
 export class PredictorError extends Error {}

@@ -17,7 +17,17 @@ const PRECISIONS = ["fp32", "fp16", "int8"];
 const MAX_SIDE = 16384; // pixels: nothing of a bundle may ask for memory without bound
 const SHA256 = /^[0-9a-f]{64}$/;
 const ID = /^[A-Za-z0-9_.+-]+$/;
-const SPEC_KEYS = ["name", "task", "height", "width", "channels", "labels", "spec_version"];
+const MAX_WHITE = 65535; // of 16-bit pixels
+const SPEC_KEYS = [
+  "name",
+  "task",
+  "height",
+  "width",
+  "channels",
+  "labels",
+  "spec_version",
+  "white_level",
+];
 
 /**
  * The contract of one model: `images`, uint8 [N, height, width, channels], to `probabilities`,
@@ -30,6 +40,7 @@ const SPEC_KEYS = ["name", "task", "height", "width", "channels", "labels", "spe
  * @property {number} width pixels
  * @property {1 | 3} channels 1: grey; 3: red, green, blue
  * @property {readonly string[]} labels
+ * @property {number | null} whiteLevel the value of 16-bit pixels that is white; null: not stated
  */
 
 /**
@@ -245,6 +256,12 @@ function spec(value) {
       `model spec has labels [${labels}]; expected distinct names, at least one.`,
     );
   }
+  const whiteLevel = "white_level" in data ? count(data.white_level, "white_level") : null;
+  if (whiteLevel !== null && (whiteLevel < 1 || whiteLevel > MAX_WHITE)) {
+    throw new BundleFormatError(
+      `model spec has white_level ${whiteLevel}; expected 1 to ${MAX_WHITE}, or none.`,
+    );
+  }
   return Object.freeze({
     name: text(data.name, "name"),
     task,
@@ -252,6 +269,7 @@ function spec(value) {
     width,
     channels,
     labels: Object.freeze(labels),
+    whiteLevel,
   });
 }
 

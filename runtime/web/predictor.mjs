@@ -165,7 +165,7 @@ export class Predictor {
    */
   async preprocess(image) {
     this.#requireOpen();
-    const { shape, data } = await asImage(image);
+    const { shape, data } = await asImage(image, this.spec.whiteLevel);
     const session = await (this.#preprocessor ??= this.#openPreprocessor());
     const found = await this.#ask(session, PREPROCESS_ENDS, shape, data);
     const { height, width, channels } = this.spec;

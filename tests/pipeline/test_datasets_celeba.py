@@ -104,7 +104,7 @@ def test_a_whole_copy(root: Path, tmp_path: Path):
         == [
             "Faces in CelebA's layout, no list is CelebA's own by md5: 40 of 40 listed images are "
             "here.",
-            "No person is in more than one split (checked: 20 people).",
+            "None of the 20 people is in more than one split.",
         ]
     )
     assert steps[0] == ("decode images", 0, 40) and steps[-1] == ("decode images", 40, 40)
@@ -229,12 +229,12 @@ def test_people_and_pictures_in_two_splits_are_reported(root: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("policy", ["refuse", "drop"])
-@pytest.mark.parametrize("key", ["people_across_splits", "duplicates_across_splits"])
+@pytest.mark.parametrize("key", ["groups_across_splits", "duplicates_across_splits"])
 def test_nothing_crosses_splits_where_the_recipe_says_so(
     root: Path, tmp_path: Path, key: str, policy: str
 ):
     images = root / locate.IMAGES_NAME
-    if key == "people_across_splits":
+    if key == "groups_across_splits":
         edit(root / locate.IDENTITIES_NAME, 40, " 20", " 1")  # of images 1 and 2; 40 is for test
         gone = [name(1), name(2)]
     else:
@@ -260,7 +260,7 @@ def test_nothing_crosses_splits_where_the_recipe_says_so(
 
 def test_people_can_not_be_kept_apart_without_their_file(root: Path, tmp_path: Path):
     (root / locate.IDENTITIES_NAME).unlink()
-    with pytest.raises(DataError, match=r"people_across_splits = \"drop\" needs identity_CelebA"):
+    with pytest.raises(DataError, match=r"groups_across_splits = \"drop\" needs identity_CelebA"):
         run(root, tmp_path / "out", people_across_splits="drop")
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from pipeline.datasets.arrays import open_dataset
 from pipeline.datasets.arrays_from_images import read_list
 from pipeline.datasets.image_list import NO_SPLIT, ImageList
 from pipeline.datasets.locate import ATTRIBUTES_NAME, IDX_NAMES, IMAGES_NAME, PARTITION_NAME
+from pipeline.datasets.picture import Facts
 from pipeline.datasets.survey import Look, Survey
 from pipeline.errors import DataError, RecipeError
 from pipeline.new_recipe import Request, propose, write_recipe
@@ -107,7 +108,7 @@ def test_what_is_odd_is_told(shapes: Path) -> None:
 
 
 def test_names_can_not_break_the_file(shapes: Path) -> None:
-    evil = 'a\n"]\nname = "x'
+    evil = 'a"] name = "x'
     (shapes / "circle").rename(shapes / evil)
     (shapes / evil / "bad\nname = 1.png").write_bytes(b"x")
     (shapes / "cross").rename(shapes / "größe\U0001f426")
@@ -115,6 +116,13 @@ def test_names_can_not_break_the_file(shapes: Path) -> None:
     assert recipe.name == "evil"
     moved = shapes.rename(shapes.with_name('my "best"\\shapes'))
     assert written("moved", moved).data.root == str(moved.absolute())
+    assert written("up", moved / ".." / moved.name).data.root == str(moved.absolute())
+
+
+def test_a_class_whose_name_hides_something_is_refused(shapes: Path) -> None:
+    (shapes / "circle").rename(shapes / 'a\n"]\nname = "x')
+    with pytest.raises(DataError, match=r"U\+000A"):
+        written("evil", shapes)
 
 
 def test_a_recipe_runs_from_anywhere(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +171,7 @@ OPTIONS = DataOptions(kind="images", root="x")
 
 
 def looks(count: int, height: int, width: int, gray: bool = False) -> list[Look]:
-    return [Look(height, width, "PNG, RGB", gray, False, b"%d" % i) for i in range(count)]
+    return [Look(height, width, Facts("PNG, RGB"), gray, pixels=b"%d" % i) for i in range(count)]
 
 
 @pytest.mark.parametrize(
@@ -194,7 +202,7 @@ def test_colour() -> None:
 @pytest.mark.parametrize(
     ("images", "epochs", "batch_size", "width", "margin"),
     [(60, 100, 8, 6, 37.9), (1_000, 100, 16, 10, 2.7), (4_000, 71, 64, 10, 0.7),
-     (100_000, 12, 128, 16, 0.5)],
+     (30_000, 12, 128, 16, 0.5)],
 )  # fmt: skip
 def test_training_follows_from_the_number_of_images(
     images: int, epochs: int, batch_size: int, width: int, margin: float
@@ -240,6 +248,113 @@ def test_unequal_classes_are_told() -> None:
     assert not propose(survey(looks(1_000, 32, 32)), OPTIONS).remarks
 
 
+# --- what the images suggest ----------------------------------------------------------------
+
+
+def noise_in(root: Path, names: Sequence[str]) -> Path:
+    for number, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        draw(SHAPES[number % 3], number).save(root / name)
+    return root
+
+
+def init(*words: str) -> tuple[Recipe, str]:
+    """The recipe, and all that was printed, in one line."""
+    done = CliRunner().invoke(cli, ["init", "new", "--data", "data", *words])
+    assert done.exit_code == 0, done.output
+    recipe = load("new.toml")
+    Path("new.toml").unlink()
+    return recipe, " ".join(done.output.split())
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write_table(head: str, rows: Sequence[str]) -> str:
+    noise_in(Path("data"), [f"{i}.png" for i in range(len(rows))])
+    lines = [f"{i}.png,{row}" for i, row in enumerate(rows)]
+    Path("data/labels.csv").write_text("\n".join([f"file,{head}", *lines]))
+    return "data/labels.csv"
+
+
+def test_pictures_of_12_bits_get_a_white_level(here: Path) -> None:
+    for i in range(40):
+        values = np.random.default_rng(i).integers(100, 3000, (20, 20)).astype(np.uint16)
+        path = here / "data" / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(values).save(path)
+    recipe, output = init()
+    assert recipe.preprocess.white_level == 4095 and recipe.preprocess.color == "gray"
+    assert "40 images have 16 bits" in output and "4,095" in output and "12 bits" in output
+    assert "repeat another" not in output  # which they would, scaled from 65535
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_column_of_patients_becomes_the_groups(here: Path, named: bool) -> None:
+    labels = write_table("kind,patient_id", [f"{'ab'[i // 6 % 2]},P{i // 6}" for i in range(120)])
+    recipe, output = init("--labels", labels, *(["--column", "kind"] * named))
+    assert recipe.data.group_column == "patient_id" and "20 groups" in output
+    assert recipe.data.label_column == ("kind" if named else None)
+    assert read_list(recipe.data).names == ("a", "b")
+
+
+def test_patients_in_the_names_of_files_become_the_groups(here: Path) -> None:
+    names = [f"{c}/P{p:02}_{i}.png" for c in "ab" for p in range(8) for i in range(3)]
+    noise_in(here / "data", names)
+    recipe, _ = init()
+    listed = read_list(recipe.data)
+    assert listed.groups == tuple(file[2:5] for file in listed.files)
+
+
+def test_words_that_may_be_groups_are_only_named(here: Path) -> None:
+    names = [f"{c}/{i}_{w}.png" for c in "ab" for w in ("jo", "li", "ed") for i in range(8)]
+    noise_in(here / "data", names)
+    recipe, output = init()
+    assert recipe.data.group_pattern is None
+    assert "data.group_pattern = '" in output and "3 groups (ed, jo, li" in output
+    pattern = output.split("data.group_pattern = '")[1].split("'")[0]
+    listed = read_list(recipe.data.model_copy(update={"group_pattern": pattern}))
+    assert set(listed.groups or ()) == {"jo", "li", "ed"}
+
+
+def test_groups_that_are_too_few_are_not_set(here: Path) -> None:
+    labels = write_table("kind,patient_id", [f"{'aab'[i % 3]},P{i % 3}" for i in range(60)])
+    recipe, output = init("--labels", labels)
+    assert recipe.data.group_column is None and "data.group_column is NOT set" in output
+
+
+def test_columns_with_one_1_in_each_row_are_classes(here: Path) -> None:
+    rows = [",".join("10"[i % 3 != j] for j in range(3)) for i in range(60)]
+    recipe, output = init("--labels", write_table("MEL,NV,BCC", rows))
+    assert recipe.data.one_hot and recipe.description.startswith("Classes")
+    assert "exactly one 1 in the columns MEL, NV, BCC" in output
+    rows[3] = "1,1,0"
+    recipe, output = init("--labels", write_table("MEL,NV,BCC", rows))
+    assert not recipe.data.one_hot and "exactly one 1" not in output
+
+
+def test_tags_in_one_cell_are_named_and_can_be_read(here: Path) -> None:
+    words = ("bar clear", "disc haze", "bar haze")
+    labels = write_table("tags", [words[i % 3] for i in range(60)])
+    recipe, output = init("--labels", labels)
+    assert "'bar clear', 'bar haze', 'disc haze' look like several tags" in output
+    assert "--tags ' '" in output and recipe.data.tags_separator is None
+    recipe, _ = init("--labels", labels, "--tags", " ")
+    assert read_list(recipe.data).names == ("bar", "clear", "disc", "haze")
+    retrievers = ("golden retriever", "labrador retriever", "poodle")
+    labels = write_table("breed", [retrievers[i % 3] for i in range(60)])
+    assert "several tags" not in init("--labels", labels)[1]
+
+
+def test_the_splits_that_are_given_are_counted_in_the_output(here: Path) -> None:
+    names = [f"{s}/{c}/{i}.png" for s in ("train", "test") for c in "ab" for i in range(9)]
+    noise_in(here / "data", names)
+    assert "Splits given: 18 train, 18 test. Drawn: val." in init()[1]
+
+
 # --- refusals -------------------------------------------------------------------------------
 
 
@@ -277,7 +392,7 @@ def _one_of_a_class(root: Path) -> None:
         ("mnist --data shapes", None, "share artifacts/mnist. Give .* as 'my-mnist'"),
         ("sweeps --data shapes", None, "'sweeps' is the name of the folder of all sweeps"),
         ("old --data shapes", None, "old.toml is there already"),
-        ("new --data none", None, "'none' does not exist; expected a folder"),
+        ("new --data none", None, "--data = 'none' does not exist; expected a folder"),
         ("new --data old.toml", None, "is a file; expected a folder"),
         ("new --data shapes --labels no.csv", None, "'no.csv' is not there"),
         ("new --data shapes/cross", None, "one class|no class"),
@@ -306,7 +421,7 @@ def test_refusals(
 @pytest.mark.skipif(sys.platform != "linux", reason="not run: other file systems refuse such names")
 def test_a_folder_whose_name_is_not_utf_8(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     moved = shapes.rename(Path(os.fsdecode(b"caf\xe9")))
-    with pytest.raises(DataError, match=r"data\.root = 'caf\\xe9' is not UTF-8\. Rename the"):
+    with pytest.raises(DataError, match=r"--data = 'caf\\xe9' is not UTF-8\. Rename the"):
         written("cafe", moved)
     assert not Path("cafe.toml").exists()
     file = moved / "labels.csv"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import struct
 import sys
 from pathlib import Path
 from typing import Any
+from zlib import compress, crc32
 
 import numpy as np
 import pytest
@@ -62,7 +64,7 @@ BAD_IMAGES: dict[str, tuple[Any, str]] = {
     "two channels": (RGB[:, :, :2], r"\(4, 5, 2\)"),
     "no rows": (RGB[:0], r"\(0, 5, 3\)"),
     "float": (RGB / 255, r"array of float64; .*\(x \* 255\).round"),
-    "16 bits": (GREY.astype(np.uint16), "array of uint16; .*257"),
+    "16 bits": (GREY.astype(np.uint16), "array of uint16; .*65535 .* 4095"),
     "bool": (GREY > 3, "array of bool"),
     "int": (GREY.astype(int), r"array of int64; .*x.astype\('uint8'\)"),
     "object": (GREY.astype(object), "array of object"),
@@ -128,6 +130,64 @@ def test_sixteen_bits_in_a_file_keep_their_greys() -> None:
     np.testing.assert_array_equal(
         as_image(encoded(Image.fromarray(SIXTEEN))).ravel(), [0, 1, 255, 0, 1]
     )
+
+
+TWELVE = np.array([[0, 8, 9, 2048, 4095]], np.uint16)  # 255 / 4095 of a level each
+TWELVE_AS_8 = [0, 0, 1, 128, 255]
+
+
+def deep_color_png(values: list[tuple[int, int, int]]) -> bytes:
+    """A PNG of one row with 16 bits in each of three channels, which Pillow does not write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", len(values), 1, 16, 2, 0, 0, 0)
+    row = b"\0" + b"".join(struct.pack(">3H", *value) for value in values)
+    parts = chunk(b"IHDR", head) + chunk(b"IDAT", compress(row)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "TIFF, big endian", "Pillow, 32 bits", "array"])
+def test_white_of_12_bits_is_white(form: str) -> None:
+    image: Any = Image.fromarray(TWELVE)
+    if form.startswith("Pillow"):
+        image = Image.fromarray(TWELVE.astype(np.int32))
+    elif form == "array":
+        image = TWELVE
+    elif form.endswith("big endian"):
+        swapped = Image.frombytes("I;16B", (5, 1), TWELVE.astype(">u2").tobytes())
+        image = encoded(swapped, "TIFF")
+    else:
+        image = encoded(image, form)
+    assert as_image(image, white_level=4095).ravel().tolist() == TWELVE_AS_8
+    with pytest.raises(InputError, match="values from 0 to 4095; expected 0 to 4000"):
+        as_image(image, white_level=4000)
+
+
+def test_every_value_is_scaled_alike_with_and_without_a_level() -> None:
+    every = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    rounded = (every.astype(np.uint32) + 128) // 257
+    for found in (as_image(Image.fromarray(every)), as_image(every, white_level=65535)):
+        np.testing.assert_array_equal(found[:, :, 0], rounded)
+
+
+def test_a_level_leaves_8_bits_alone() -> None:
+    for image in (RGB, encoded(Image.fromarray(RGB)), Image.fromarray(RGB)):
+        np.testing.assert_array_equal(as_image(image, white_level=4095), RGB)
+    with pytest.raises(InputError, match="array of uint16"):
+        as_image(np.ma.masked_equal(TWELVE, 9), white_level=4095)
+
+
+def test_colours_of_16_bits_are_refused_where_white_is_stated() -> None:
+    data = deep_color_png([(4095, 0, 0), (65535, 257, 300)])
+    # what Pillow reads: the upper 8 bits
+    assert as_image(data).tolist() == [[[15, 0, 0], [255, 1, 1]]]
+    with pytest.raises(InputError, match=r"colours of 16 bits.* white level is 4095"):
+        as_image(data, white_level=4095)
+    deep = np.array([[[4095, 0, 2048]]], np.uint16)
+    assert as_image(deep, white_level=4095).tolist() == [[[255, 0, 128]]]
+    assert as_image(deep, "bgr", white_level=4095).tolist() == [[[128, 0, 255]]]
 
 
 def test_a_transparent_colour_of_a_file_becomes_white() -> None:

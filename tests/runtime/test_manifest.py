@@ -6,12 +6,16 @@ import dataclasses
 import json
 import unicodedata
 from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import runtime
 from runtime import (
     Bundle,
     BundleFormatError,
@@ -21,6 +25,8 @@ from runtime import (
     VariantError,
 )
 from runtime.plain_text import escaped, hidden_character
+
+SCHEMA = json.loads((Path(runtime.__file__).parent / "bundle.schema.json").read_text("utf-8"))
 
 
 def test_the_manifest_survives_its_json(grey_bundle: bytes, color_bundle: bytes) -> None:
@@ -80,6 +86,17 @@ def test_brackets_in_strings_are_text(grey_bundle: bytes) -> None:
         Manifest.from_json(json.dumps(data))
 
 
+def test_a_white_level_is_in_the_spec_only_where_it_is_stated(build: Any) -> None:
+    """A reader refuses unknown keys of a spec, so one that would scale from 65535 refuses."""
+    assert "white_level" not in build.GREY.to_dict()
+    deep = replace(build.GREY, white_level=4095)
+    assert deep.to_dict() == {**build.GREY.to_dict(), "white_level": 4095}
+    assert ModelSpec.from_json(deep.to_json()) == deep
+    with closing(Bundle.open(build.bundle(deep))) as bundle:
+        assert bundle.manifest.spec == deep
+        jsonschema.validate(json.loads(bundle.manifest.to_json()), SCHEMA)
+
+
 def test_a_default_falls_back_to_cpu(grey_bundle: bytes) -> None:
     manifest = Bundle.open(grey_bundle).manifest
     assert manifest.default_for("arm64").target == "cpu"
@@ -137,6 +154,10 @@ def test_a_manifest_that_contradicts_itself_is_refused(name: str, grey_bundle: b
         ({"labels": [1]}, "labels that are not strings"),
         ({"width": "8"}, "width='8'; expected a int"),
         ({"height": True}, "height=True"),
+        ({"white_level": 0}, "white_level 0; expected 1 to 65535"),
+        ({"white_level": 65536}, "white_level 65536"),
+        ({"white_level": 4095.0}, "white_level=4095.0"),
+        ({"white_level": None}, "white_level=None"),
     ],
 )
 def test_a_spec_that_is_wrong_says_where(build: Any, change: Any, message: str) -> None:

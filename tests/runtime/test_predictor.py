@@ -6,6 +6,7 @@ import io
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -388,3 +389,17 @@ def test_an_image_of_any_size_has_an_answer_that_sums_to_one(
         answer = p.predict(image)
     assert isinstance(answer, Prediction)
     assert sum(answer.probabilities) == pytest.approx(1, abs=1e-5)
+
+
+def test_pixels_of_16_bits_are_scaled_from_the_models_white_level(build: Any) -> None:
+    twelve = np.random.default_rng(0).integers(0, 4096, (20, 30), np.uint16)
+    eight = ((twelve.astype(np.uint32) * 255 + 2047) // 4095).astype(np.uint8)
+    deep = replace(build.GREY, white_level=4095)
+    with Predictor(build.bundle(deep)) as p, Predictor(build.bundle()) as plain:
+        assert p.spec.white_level == 4095
+        for image in (twelve, Image.fromarray(twelve)):
+            assert np.array_equal(p.preprocess(image), plain.preprocess(eight))
+        with pytest.raises(InputError, match=r"values from .* expected 0 to 4095"):
+            p.predict(twelve * np.uint16(2))
+        with pytest.raises(InputError, match="array of uint16"):
+            plain.predict(twelve)

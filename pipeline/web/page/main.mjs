@@ -230,7 +230,7 @@ async function createInput(bundle, onChange, say) {
   const open = async (file) => {
     if (!file) return;
     try {
-      source.show(await whileBusy(decode(file)));
+      source.show(await whileBusy(decode(file, bundle.manifest.spec.whiteLevel)));
       byId("failure").hidden = true;
     } catch (error) {
       fail(error);

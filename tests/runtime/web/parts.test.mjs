@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as errors from "../../../runtime/web/errors.mjs";
 import { Golden, arrayOf } from "../../../runtime/web/golden.mjs";
-import { asImage } from "../../../runtime/web/images.mjs";
+import { asImage, decode } from "../../../runtime/web/images.mjs";
 import { checkedMetadata } from "../../../runtime/web/model_file.mjs";
 import { Bundle, onnxruntimeWeb } from "../../../runtime/web/index.mjs";
 import { hiddenCharacter } from "../../../runtime/web/plain_text.mjs";
@@ -146,6 +146,26 @@ test("images of every form become rows of grey or colour", async () => {
   assert.deepEqual(await asImage(rgb), rgb);
   const clamped = await asImage({ shape: [1, 1], data: Uint8ClampedArray.of(9) });
   assert.deepEqual(clamped.data, Uint8Array.of(9));
+});
+
+test("data of 16 bits are scaled from the white level that the model states", async () => {
+  const image = { shape: [1, 5], data: Uint16Array.of(0, 8, 9, 2048, 4095) };
+  assert.deepEqual((await asImage(image, 4095)).data, Uint8Array.of(0, 0, 1, 128, 255));
+  await assert.rejects(asImage(image, 4000), /has the value 4095; expected 0 to 4000/);
+  await assert.rejects(asImage(image), /Uint16Array/);
+  const every = Uint16Array.from({ length: 65536 }, (_, v) => v);
+  const { data } = await asImage({ shape: [256, 256], data: every }, 65535);
+  assert.deepEqual(data, Uint8Array.from(every, (v) => Math.floor((v + 128) / 257)));
+});
+
+test("a PNG of 16 bits is refused where a white level is stated", async () => {
+  const head = [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a, 0, 0, 0, 13, 73, 72, 68, 82];
+  const png = (depth) => new Blob([Uint8Array.of(...head, 0, 0, 0, 1, 0, 0, 0, 1, depth, 0)]);
+  await assert.rejects(decode(png(16), 4095), /PNG of 16 bits.*white level is 4095/);
+  // without createImageBitmap, which Node lacks, others fail later and for another reason
+  for (const [blob, level] of [[png(8), 4095], [png(16), null]]) {
+    await assert.rejects(decode(blob, level), /cannot be decoded/);
+  }
 });
 
 test("alpha is laid over white in integers, rounded to nearest", async () => {

@@ -1,0 +1,139 @@
+"""One image file: whether it may be read at all, and what its pixels as the model gets them no
+longer show (16 bits, further frames, transparency). Knows neither labels nor recipes."""
+
+from __future__ import annotations
+
+import io
+import stat
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import DataError
+from runtime.images import as_image, has_deep_color
+
+Pixels = NDArray[np.uint8]
+
+# More than any picture within Pillow's limit of 89 million pixels takes, four channels of 16 bits,
+# uncompressed; a sparse or mistaken file of a terabyte would end in memory instead
+MOST_BYTES = 1 << 30
+_ORIENTATION, _UPRIGHT = 0x0112, 1  # of EXIF
+_JPEG = b"\xff\xd8\xff"
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_BIT_DEPTH = 24  # where an IHDR chunk, the first of every file, has it
+_PNG_HEAD = 1 << 12  # bytes in which an acTL chunk of an animation comes, before the pixels
+_ONE_BYTE = 257  # 16-bit values to one of 8 bits
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a file says of itself, and what decoding leaves out."""
+
+    kind: str = ""  # "JPEG, RGB": format and Pillow's mode
+    turned: bool = False  # by its EXIF orientation
+    transparent: bool = False  # it may have pixels that are laid over white
+    frames: bool = False  # more than one picture, of which the first is used
+    peak: int | None = None  # the largest value of a file of 16 bits; None: it has 8 or fewer
+    deep_color: bool = False  # 16 bits in several channels, of which Pillow reads the upper 8
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a regular file; raises DataError for a pipe, a socket or a device, which would
+    be waited for or read for ever, and for what is too large. Raises OSError."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise DataError("is not a regular file but a pipe, a socket, a device or a folder")
+    if found.st_size > MOST_BYTES:
+        raise DataError(
+            f"has {found.st_size / 2**30:,.1f} GiB; expected an image file of at most "
+            f"{MOST_BYTES >> 30} GiB"
+        )
+    with path.open("rb") as file:
+        return file.read(MOST_BYTES)
+
+
+def decode(data: bytes, white_level: int | None) -> Pixels:
+    """``as_image``, with another reason where a picture is too large, for what an app may do about
+    that a recipe can't. Raises DataError for that, InputError."""
+    from PIL import Image
+
+    limit = Image.MAX_IMAGE_PIXELS
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", Image.DecompressionBombWarning
+        )  # refused here, with a reason
+        try:
+            with Image.open(io.BytesIO(data)) as image:
+                size = (image.width, image.height)
+        except Image.DecompressionBombError:
+            raise DataError(_too_large(f"more than {2 * (limit or 0):,}", limit)) from None
+        except Exception:  # as_image gives the reason
+            return as_image(data, white_level=white_level)
+    if limit is not None and size[0] * size[1] > limit:
+        raise DataError(_too_large(f"{size[0]}x{size[1]}", limit))
+    return as_image(data, white_level=white_level)
+
+
+def _too_large(found: str, limit: int | None) -> str:
+    return (
+        f"has {found} pixels; the predictor takes at most {limit or 0:,} on a device too. Save it "
+        "smaller, or cut it into parts"
+    )
+
+
+def facts_of(data: bytes) -> tuple[Facts, NDArray[Any] | None]:
+    """The facts, and the pixels of a grey file of 16 bits, int [H, W]; else None.
+
+    Raises what Pillow raises.
+    """
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        image = Image.open(io.BytesIO(data))
+    with image:
+        transparent = "A" in image.getbands() or "transparency" in image.info
+        turned = image.getexif().get(_ORIENTATION, _UPRIGHT) != _UPRIGHT
+        kind, deep_color = f"{image.format}, {image.mode}", has_deep_color(image)
+        values: NDArray[Any] | None = None
+        peak: int | None = None
+        if deep_color:
+            peak = max(high for _, high in _extrema(image)) * _ONE_BYTE
+        elif image.mode.startswith("I"):
+            values = np.asarray(image)
+            peak = int(values.max(initial=0))
+    return Facts(kind, turned, transparent, _has_frames(data), peak, deep_color), values
+
+
+def _has_frames(data: bytes) -> bool:
+    """Whether there is a second picture. What is damaged behind the first one does not matter."""
+    from PIL import Image
+
+    if data.startswith(_JPEG):  # what phones put behind it is a preview or a map of gains
+        return False
+    try:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as image:
+            warnings.simplefilter("ignore")
+            return bool(getattr(image, "is_animated", False))
+    except Exception:  # Pillow's decoders raise nearly every type there is
+        return False
+
+
+def _extrema(image: Any) -> tuple[tuple[int, int], ...]:
+    color = image.convert("RGB") if image.mode in ("P", "PA") else image
+    found: tuple[tuple[int, int], ...] = color.getextrema()
+    return found[:3] if len(found) == 4 else found[:1] if len(found) == 2 else found
+
+
+def may_be_special(data: bytes) -> bool:
+    """Whether ``facts_of`` could find more than one frame or 16 bits; cheap, for millions."""
+    if data.startswith(_JPEG):
+        return False
+    if data.startswith(_PNG):
+        deep = data[_PNG_BIT_DEPTH : _PNG_BIT_DEPTH + 1] == b"\x10"
+        return deep or b"acTL" in data[:_PNG_HEAD]
+    return True

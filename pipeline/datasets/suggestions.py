@@ -1,0 +1,97 @@
+"""What the names of columns, files and labels suggest for a recipe: groups, classes in columns of 0
+and 1, several tags in one cell. Reads no image."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from pipeline.datasets.arrays_from_images import read_list
+from pipeline.datasets.groups import Suggestion, suggest_pattern, with_groups
+from pipeline.datasets.image_files import some
+from pipeline.datasets.image_list import ImageList
+from pipeline.errors import DataError
+from pipeline.recipe import DataOptions
+
+_FEW_ROWS = 10  # below, exactly one 1 in each row may be chance
+_SEPARATORS = (";", "|", ",", " ")
+
+
+def suggested(options: DataOptions) -> tuple[ImageList, DataOptions, tuple[str, ...]]:
+    """The images, the options with what they suggest, and a remark for each thing that was added or
+    might be. Raises DataError as ``read_list`` does."""
+    listed = read_list(options)
+    remarks: list[str] = []
+    if listed.group_columns and listed.groups is None:
+        options = options.model_copy(update={"group_column": listed.group_columns[0]})
+        try:
+            listed = read_list(options)
+        except DataError as exc:  # an empty cell, for one
+            remarks.append(
+                f"the column {options.group_column} may be of groups, and is not used: {exc}"
+            )
+            options = options.model_copy(update={"group_column": None})
+        else:
+            remarks.append(_groups_remark(f"the column {options.group_column!r}", listed))
+    elif (found := suggest_pattern(listed)) is not None:
+        if found.sure:
+            options = options.model_copy(update={"group_pattern": found.pattern})
+            listed = with_groups(listed, options)
+            remarks.append(_groups_remark("the names of the files", listed))
+        else:
+            remarks.append(_pattern_remark(found))
+    if options.tags_separator is None and _is_one_hot(listed):
+        options = options.model_copy(update={"one_hot": True})
+        listed = read_list(options)
+        remarks.append(
+            f"each row has exactly one 1 in the columns {some(listed.names)}: these are classes, "
+            "so data.one_hot = true. Where several may be 1 on other images, set it to false."
+        )
+    if options.label_file is not None and listed.task == "multi-class":
+        remarks += _tags_remark(listed.names)
+    return listed, options, tuple(remarks)
+
+
+def _groups_remark(where: str, listed: ImageList) -> str:
+    groups = sorted(set(listed.groups or ()))
+    return (
+        f"{where}: {len(groups):,} groups ({some(groups)}), whose images may resemble "
+        "each other: none is parted between splits (data.group_column, data.group_pattern)."
+    )
+
+
+def _pattern_remark(found: Suggestion) -> str:
+    return (
+        f"the names of the files may hold {found.groups:,} groups ({some(found.examples)}, ...). "
+        "If images of one resemble each other (a person, a session), keep them in one split: "
+        f"data.group_pattern = '{found.pattern}'."
+    )
+
+
+def _is_one_hot(listed: ImageList) -> bool:
+    labels = listed.labels
+    if listed.task == "multi-class" or labels.shape[1] < 2 or len(labels) < _FEW_ROWS:
+        return False
+    return bool((labels.sum(axis=1) == 1).all() and labels.any(axis=0).all())
+
+
+def _tags_remark(names: Sequence[str]) -> list[str]:
+    separator = next((each for each in _SEPARATORS if _looks_like_tags(names, each)), None)
+    if separator is None:
+        return []
+    several = [repr(name) for name in names if separator in name]
+    return [
+        f"{some(several)} look like several tags in one cell, and are taken as classes that "
+        f"exclude each other. For an attribute of each tag: pipeline init ... --tags {separator!r} "
+        f"(data.tags_separator = {separator!r})."
+    ]
+
+
+def _looks_like_tags(names: Sequence[str], separator: str) -> bool:
+    """Whether the parts of names occur again and again in other names."""
+    parts = [{part for part in re.split(re.escape(separator), name) if part} for name in names]
+    if max(map(len, parts)) < 2 or len(names) < 3:
+        return False
+    counts = Counter(part for each in parts for part in each)
+    return 2 * sum(count > 1 for count in counts.values()) >= len(counts)
