@@ -28,6 +28,7 @@ from .manifest import (
     Manifest,
     Variant,
 )
+from .origin import let_through
 from .spec import ModelSpec
 from .zip_reader import ZipReader
 
@@ -289,4 +290,5 @@ def open_file(path: str | os.PathLike[str]) -> IO[bytes]:
     try:
         return Path(path).open("rb")
     except (OSError, ValueError) as exc:  # ValueError: a null character in the path
+        let_through(exc)
         raise BundleFormatError(f"{path}: cannot be opened: {exc}.") from exc

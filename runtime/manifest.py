@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from . import strict_json
 from .errors import BundleFormatError, VariantError
+from .origin import let_through
 from .spec import ModelSpec
 
 SCHEMA_VERSION = 1
@@ -113,6 +114,7 @@ class Manifest:
         try:
             data = strict_json.loads(text)
         except ValueError as exc:
+            let_through(exc)
             raise BundleFormatError(f"{MANIFEST_NAME} is not JSON: {exc}.") from exc
         if not isinstance(data, dict):
             raise BundleFormatError(f"{MANIFEST_NAME} is not a JSON object.")
@@ -146,6 +148,7 @@ class Manifest:
                 schema_version=version,
             )
         except (KeyError, TypeError, AttributeError, ValueError) as exc:
+            let_through(exc)
             raise BundleFormatError(
                 f"{MANIFEST_NAME} is not of schema {version}: "
                 f"{type(exc).__name__} at {exc}. Rebuild the bundle."

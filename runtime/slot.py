@@ -37,6 +37,7 @@ from typing import IO, TYPE_CHECKING
 from . import strict_json
 from .bundle import open_file, reusable_keys
 from .errors import BundleError, DeviceError, PredictorError, SelftestError, SlotError
+from .origin import let_through
 
 if TYPE_CHECKING:
     from .predictor import Predictor
@@ -214,6 +215,7 @@ class Slot:
                     )
                 yield
         except OSError as exc:
+            let_through(exc)
             raise SlotError(
                 f"the slot {self.folder} cannot be written: {exc}. Check free space and "
                 "permissions; the slot is as it was."
@@ -272,6 +274,7 @@ class Slot:
         except FileNotFoundError:
             return _Pointer()
         except OSError as exc:
+            let_through(exc)
             raise SlotError(f"{path} cannot be read: {exc}.") from exc
         try:
             data = strict_json.loads(text)
@@ -281,6 +284,7 @@ class Slot:
             if not all(_FILE_NAME.fullmatch(name) for name in pointer.names):
                 raise ValueError(f"no names of bundles: {pointer.names}")
         except (ValueError, TypeError, KeyError) as exc:
+            let_through(exc)
             raise SlotError(f"{path} is damaged ({exc}). Install a bundle again.") from exc
         return pointer
 

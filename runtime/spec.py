@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
 
 from .errors import BundleFormatError
+from .origin import let_through
 
 SPEC_VERSION = 1
 METADATA_KEY = "edgeproof.spec"  # where the spec stands in an ONNX file's metadata
@@ -117,5 +118,6 @@ class ModelSpec:
         try:
             data = strict_json.loads(text)
         except ValueError as exc:
+            let_through(exc)
             raise BundleFormatError(f"model spec is not JSON: {exc}.") from exc
         return cls.from_dict(data)
