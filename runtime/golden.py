@@ -27,7 +27,6 @@ _MIXES = (
     "One by one they come out as recorded, so the model mixes the images of a batch. Export it "
     "again, each image on its own."
 )
-_ENOUGH = 4  # samples that show how a batch is treated; fewer are joined by their negatives
 # The head of a .npy as NumPy writes it. NumPy itself reads it with Python's parser, and takes
 # every dtype; here are two dtypes, up to four dimensions and no parser.
 _NPY = re.compile(
@@ -108,21 +107,23 @@ class Golden:
         """Ask for the samples one by one, in pairs and all together; returns the largest
         difference to the record.
 
-        ``answer`` gives checked probabilities [N, labels] of pixels [N, h, w, c]. Raises
-        SelftestError beyond the tolerance and for an answer that is refused.
+        ``answer`` gives checked probabilities [N, labels] of pixels [N, h, w, c]. The first and
+        the last sample have a stranger beside them, so that no sample is always at an end of its
+        batch. Raises SelftestError beyond the tolerance and for an answer that is refused.
         """
-        samples, pixels = len(self.pixels), self.pixels
-        if samples < _ENOUGH:
-            pixels = np.concatenate([pixels, 255 - pixels])
+        samples = len(self.pixels)
+        padded = np.concatenate([255 - self.pixels[:1], self.pixels, 255 - self.pixels[-1:]])
         largest = 0.0
-        for size, how in ((1, "one by one"), (2, "in pairs"), (len(pixels), "all together")):
-            for first in range(0, samples, size):
-                rows = np.arange(first, first + size) % len(pixels)
+        for size, how in ((1, "one by one"), (2, "in pairs"), (len(padded), "all together")):
+            for start in range(len(padded) - size + 1):
+                first, end = max(start, 1), min(start + size, samples + 1)  # without strangers
+                if first >= end:
+                    continue
                 try:
-                    found = answer(pixels[rows])[: samples - first]
+                    found = answer(padded[start : start + size])[first - start : end - start]
                 except AnswerError as exc:
                     raise SelftestError(f"variant {variant.id!r}, samples {how}: {exc}") from exc
-                difference = self._difference(variant, found, first)
+                difference = self._difference(variant, found, first - 1)
                 self._judge(variant, difference, tolerance, how, _ADVICE if size == 1 else _MIXES)
                 largest = max(largest, difference)
         self._check_record(variant)

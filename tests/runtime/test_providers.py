@@ -105,7 +105,9 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Any:
     real = onnx_session.create
 
     def install(
-        provider: str = "CUDAExecutionProvider", change: Any = lambda array: array, failure: str = ""
+        provider: str = "CUDAExecutionProvider",
+        change: Any = lambda array: array,
+        failure: str = "",
     ) -> None:
         def create(model: bytes, wanted: str, threads: int, *_: Any, **options: Any) -> Any:
             session = real(model, "CPUExecutionProvider", threads)
