@@ -97,7 +97,7 @@ def _file(graph: onnx.GraphProto, ir: int, opset: int, stamp: str | None) -> byt
 
 
 def golden(spec: ModelSpec, probabilities_of: dict[str, float]) -> bytes:
-    """Two raw images and one more sample; ``probabilities_of``: variant id -> error of its record."""
+    """Two raw images and one more sample; ``probabilities_of``: id -> its record's error."""
     with Predictor.from_parts(spec, preprocess(spec), model(spec)) as p:
         rng = np.random.default_rng(1)
         raw = [rng.integers(0, 256, (9 + i, 11, spec.channels), np.uint8) for i in range(2)]

@@ -320,9 +320,11 @@ def test_few_samples_show_it_too(kind: str, samples: int, build: Any, faulty: An
     with Predictor(build.bundle(members=members), device="cpu", variant="fp32") as p:
         assert p.selftest().samples == samples
     members["variants/fp32.onnx"] = faulty(kind)
-    with Predictor(build.bundle(members=members), device="cpu", variant="fp32") as p:
-        with pytest.raises(SelftestError, match="mixes the images"):
-            p.selftest()
+    with (
+        Predictor(build.bundle(members=members), device="cpu", variant="fp32") as p,
+        pytest.raises(SelftestError, match="mixes the images"),
+    ):
+        p.selftest()
 
 
 def test_a_record_that_no_tolerance_excuses_is_refused(build: Any) -> None:

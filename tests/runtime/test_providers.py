@@ -7,7 +7,6 @@ import os
 import sys
 from typing import Any
 
-import numpy as np
 import pytest
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
