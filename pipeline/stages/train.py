@@ -138,6 +138,7 @@ STAGE = Stage(
         "exporters/metrics.py",
         "runtime/cpu.py",
         "runtime/errors.py",
+        "runtime/origin.py",
         "runtime/spec.py",
         "runtime/strict_json.py",
     ),
