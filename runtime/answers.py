@@ -6,6 +6,8 @@ them; logits and NaN would become answers. Knows nothing of sessions.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,33 +56,32 @@ class AnswerCheck:
         return values
 
     def _refuse(self, values: NDArray[np.float32]) -> None:
-        """Raise AnswerError naming the first image whose row is not one of probabilities."""
-        (image, reason), *_ = faults(values, self._sums_to_one)
-        raise AnswerError(
-            f"the model's answer {reason} (image {image} of {len(values)} in its batch). {_ADVICE}",
-            image,
-        )
+        """Raise AnswerError naming the first image whose row is not one of probabilities; a row
+        at the limit passes by its exact sum."""
+        for image, reason in faults(values, self._sums_to_one):
+            raise AnswerError(
+                f"the model's answer {reason} (image {image} of {len(values)} in its batch). "
+                f"{_ADVICE}",
+                image,
+            )
 
 
-def faults(probabilities: NDArray[np.float32], sums_to_one: bool) -> list[tuple[int, str]]:
+def faults(probabilities: NDArray[np.float32], sums_to_one: bool) -> Iterator[tuple[int, str]]:
     """The rows of float32 [N, labels] that are not probabilities, each with what it is instead."""
-    values = probabilities.astype(np.float64)
-    with np.errstate(invalid="ignore"):  # infinities of both signs
-        sums = values.sum(axis=1)
-    finite = np.isfinite(values).all(axis=1)
-    inside = ((values >= _LOW) & (values <= _HIGH)).all(axis=1)
-    sound = finite & inside & ((np.abs(sums - 1) <= SLACK) | (not sums_to_one))
-    rows = []
-    for row in np.flatnonzero(~sound).tolist():
-        if not finite[row]:
-            reason = "holds NaN or infinity; expected probabilities from 0 to 1"
-        elif not inside[row]:
-            low, high = values[row].min(), values[row].max()
-            reason = f"has values from {low:.3g} to {high:.3g}; expected probabilities from 0 to 1"
-        else:
-            reason = f"sums to {sums[row]:.4g}; expected a softmax, which sums to 1"
-        rows.append((row, reason))
-    return rows
+    for row, values in enumerate(probabilities.tolist()):
+        if reason := _fault(values, sums_to_one):
+            yield row, reason
+
+
+def _fault(row: list[float], sums_to_one: bool) -> str | None:
+    if not all(map(math.isfinite, row)):
+        return "holds NaN or infinity; expected probabilities from 0 to 1"
+    low, high, total = min(row), max(row), math.fsum(row)
+    if low < _LOW or high > _HIGH:
+        return f"has values from {low:.3g} to {high:.3g}; expected probabilities from 0 to 1"
+    if sums_to_one and abs(total - 1) > SLACK:
+        return f"sums to {total:.4g}; expected a softmax, which sums to 1"
+    return None
 
 
 def _described(answer: Any) -> str:
