@@ -16,7 +16,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from exporters.bundle_writer import Golden, PackedVariant, write_bundle
-from exporters.errors import PackageError
+from exporters.errors import ExportError, PackageError
+from exporters.parity import stream
 from runtime import (
     AnswerError,
     BundleFormatError,
@@ -144,6 +145,15 @@ def test_what_a_graph_says_of_its_rows_is_checked_when_it_is_opened(
 ) -> None:
     with pytest.raises(BundleFormatError, match="the graph has the outputs"):
         parts(build, faulty(kind))
+
+
+def test_a_form_without_answers_does_not_end_a_search(build: Any, faulty: Any) -> None:
+    """A search continues after an ExportError, as it always did for NaN."""
+    with (
+        parts(build, faulty("nan for one image")) as p,
+        pytest.raises(ExportError, match="images from 4 on: .*holds NaN .*image 1 of 2"),
+    ):
+        stream(p, np.stack([*PIXELS, BAD]), batch_size=4)
 
 
 def test_out_is_not_touched_by_an_answer_that_is_refused(build: Any, faulty: Any) -> None:
