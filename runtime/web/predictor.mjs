@@ -147,8 +147,9 @@ export class Predictor {
     const { height, width, channels } = this.spec;
     const expected = [shape[0], height, width, channels];
     const bytes = expected.reduce((product, size) => product * size, 1);
-    if (!(data instanceof Uint8Array || data instanceof Uint8ClampedArray)) {
-      const found = /** @type {any} */ (data)?.constructor?.name ?? typeof data;
+    const given = /** @type {any} */ (data);
+    if (!(given instanceof Uint8Array || given instanceof Uint8ClampedArray)) {
+      const found = given?.constructor?.name ?? typeof given;
       throw new InputError(
         `input "images" is a ${found}; expected the pixels as a Uint8Array. Normalization is ` +
           "inside the model.",

@@ -151,7 +151,7 @@ def test_a_form_without_answers_does_not_end_a_search(build: Any, faulty: Any) -
     """A search continues after an ExportError, as it always did for NaN."""
     with (
         parts(build, faulty("nan for one image")) as p,
-        pytest.raises(ExportError, match="images from 4 on: .*holds NaN .*image 1 of 2"),
+        pytest.raises(ExportError, match=r"images from 4 on: .*holds NaN .*image 1 of 2"),
     ):
         stream(p, np.stack([*PIXELS, BAD]), batch_size=4)
 
