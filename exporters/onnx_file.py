@@ -177,8 +177,14 @@ def with_outputs(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelPr
 
 
 def run(model: ort.InferenceSession, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Probabilities [N, labels] of images [N, h, w, c] from a :func:`session`."""
+    """Probabilities [N, labels] of images [N, h, w, c] from a :func:`session`; raises GraphError
+    for another number of rows, which NumPy would spread over the images."""
     result: NDArray[np.float32] = model.run([OUTPUT_NAME], {INPUT_NAME: images})[0]
+    if result.shape[:1] != (len(images),):
+        raise GraphError(
+            f"the model returned {OUTPUT_NAME} of shape {result.shape} for {len(images)} images; "
+            "expected one row for each. Export it again with a free batch dimension."
+        )
     return result
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime import AnswerError
 from runtime.spec import ModelSpec, Task
 
 from .errors import ExportError
@@ -98,7 +99,10 @@ def stream(
     rows: list[Floats] = []
     for start in range(0, total, batch_size):
         batch = np.ascontiguousarray(images[start : start + batch_size])
-        found = np.asarray(model(batch), dtype=np.float32)
+        try:
+            found = np.asarray(model(batch), dtype=np.float32)
+        except AnswerError as exc:  # of this form alone: a search continues with the others
+            raise ExportError(f"images from {start} on: {exc}") from exc
         _check_probabilities(found, len(batch), rows[0].shape[1] if rows else None)
         rows.append(found)
         if progress is not None:

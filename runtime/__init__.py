@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from .errors import (
+    AnswerError,
     BundleError,
     BundleFormatError,
     BundleIntegrityError,
@@ -56,6 +57,7 @@ __version__ = "0.1.0"
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
+    "AnswerError",
     "Attribute",
     "AttributePrediction",
     "AutotuneReport",

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from . import autotune_cache
+from .answers import AnswerCheck
 from .errors import InputError, PredictorError, SelftestError
 from .manifest import WORTH
 from .opening import infer, open_variant, read_golden, usual_variant
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .bundle import ModelParts
-    from .onnx_session import Session
+
+    _Call = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # pixels -> checked probabilities
 
 _TURN_SECONDS = 0.005  # of calls to one variant before it is the next one's turn
 _MIN_ROUNDS = 5
@@ -34,23 +37,23 @@ def autotune(parts: ModelParts, device: str, threads: int, seconds: float) -> Au
         raise InputError("autotune needs a bundle; this predictor was made from parts.")
     if type(seconds) not in (int, float) or not 0 < seconds < float("inf"):
         raise InputError(f"seconds={seconds!r}; expected a number above 0.")
-    golden = read_golden(parts)
-    sessions: dict[str, Session] = {}
+    golden, check = read_golden(parts), AnswerCheck(parts.manifest.spec)
+    calls: dict[str, _Call] = {}
     failed: dict[str, str] = {}
     for variant in parts.manifest.variants:
         try:
             session = open_variant(parts, DEVICES[device], variant, threads).session
-            found = infer(session, golden.pixels)
-            golden.check_probabilities(variant, found, variant.tolerance_on(device))
+            call = partial(infer, session, check=check)
+            golden.replay(variant, call, variant.tolerance_on(device))
         except PredictorError as exc:  # noqa: PERF203 - a handful of variants
             failed[variant.id] = str(exc)
         else:
-            sessions[variant.id] = session
-    if not sessions:
+            calls[variant.id] = call
+    if not calls:
         raise SelftestError(f"no variant works on {device}: {failed}.")
     usual = usual_variant(parts.manifest, device)
-    base = next(name for name in (_BASE, usual, *sessions) if name in sessions)
-    times_us = _times_us(sessions, golden.pixels[:1], seconds)
+    base = next(name for name in (_BASE, usual, *calls) if name in calls)
+    times_us = _times_us(calls, golden.pixels[:1], seconds)
     speedups = {name: _speedup(times_us[base], times) for name, times in times_us.items()}
     winner = max(speedups, key=speedups.__getitem__)
     if speedups[winner] < WORTH:
@@ -79,31 +82,31 @@ def _reason(winner: str, base: str, speedups: Mapping[str, float]) -> str:
 
 
 def _times_us(
-    sessions: Mapping[str, Session], image: NDArray[np.uint8], seconds: float
+    variants: Mapping[str, _Call], image: NDArray[np.uint8], seconds: float
 ) -> dict[str, list[float]]:
     """Microseconds of one call, one figure for each variant and round; who begins goes round."""
-    calls = {name: _calls_in_a_turn(session, image) for name, session in sessions.items()}
-    times: dict[str, list[float]] = {name: [] for name in sessions}
-    names = list(sessions)
+    calls = {name: _calls_in_a_turn(call, image) for name, call in variants.items()}
+    times: dict[str, list[float]] = {name: [] for name in variants}
+    names = list(variants)
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(times[names[0]]) < _MIN_ROUNDS:
         for name in names:
-            took = _turn(sessions[name], image, calls[name])
+            took = _turn(variants[name], image, calls[name])
             times[name].append(took / calls[name] * 1e6)
         names.append(names.pop(0))
     return times
 
 
-def _calls_in_a_turn(session: Session, image: NDArray[np.uint8]) -> int:
-    _turn(session, image, 3)  # the first calls are slower
-    return max(1, round(_TURN_SECONDS / max(_turn(session, image, 2) / 2, 1e-7)))
+def _calls_in_a_turn(call: _Call, image: NDArray[np.uint8]) -> int:
+    _turn(call, image, 3)  # the first calls are slower
+    return max(1, round(_TURN_SECONDS / max(_turn(call, image, 2) / 2, 1e-7)))
 
 
-def _turn(session: Session, image: NDArray[np.uint8], calls: int) -> float:
+def _turn(call: _Call, image: NDArray[np.uint8], calls: int) -> float:
     """Seconds of ``calls`` calls."""
     began = time.perf_counter()
     for _ in range(calls):
-        infer(session, image)
+        call(image)
     return time.perf_counter() - began
 
 

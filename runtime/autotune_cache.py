@@ -18,6 +18,7 @@ from pathlib import Path
 from ._onnxruntime import onnxruntime
 from .cache_folder import user_cache_folder
 from .cpu import cpu_identity
+from .origin import let_through
 
 _log = logging.getLogger(__name__)
 _FORMAT = 1
@@ -57,6 +58,7 @@ def recall(bundle_id: str, device: str, threads: int) -> tuple[str, str] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as exc:
+        let_through(exc)
         _log.info("%s is ignored: %s", path, exc)
         return None
     wanted = conditions(bundle_id, device, threads)
@@ -88,6 +90,7 @@ def remember(
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, aside = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
     except OSError as exc:
+        let_through(exc)
         _log.warning("the result of autotune cannot be kept in %s: %s", path, exc)
         return None
     try:
@@ -99,6 +102,7 @@ def remember(
     except OSError as exc:
         with contextlib.suppress(OSError):
             Path(aside).unlink()
+        let_through(exc)
         _log.warning("the result of autotune cannot be kept in %s: %s", path, exc)
         return None
     return str(path)

@@ -27,6 +27,7 @@ from .manifest import (
     Manifest,
     Variant,
 )
+from .origin import let_through
 from .regular_file import open_regular
 from .spec import ModelSpec
 from .zip_reader import ZipReader
@@ -302,4 +303,5 @@ def open_file(path: str | os.PathLike[str]) -> IO[bytes]:
     try:
         return open_regular(path)
     except (OSError, ValueError, TypeError) as exc:  # ValueError: a null character in the path
+        let_through(exc)
         raise BundleFormatError(f"{path!s}: cannot be opened: {exc}.") from exc

@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+from .origin import let_through
+
 
 def user_cache_folder() -> Path | None:
     """The folder of this product in it, which may not be there yet; None for a user without a
@@ -17,7 +19,8 @@ def user_cache_folder() -> Path | None:
         parts = ("Library", "Caches") if sys.platform == "darwin" else (".cache",)
         try:
             chosen = str(Path.home().joinpath(*parts))
-        except RuntimeError:  # no home
+        except RuntimeError as exc:  # no home
+            let_through(exc)
             return None
     # a folder that is not absolute would lie in the app's own
     return Path(chosen) / "edgeproof" if Path(chosen).is_absolute() else None

@@ -12,6 +12,8 @@ import sys
 
 import numpy as np
 
+from .origin import let_through
+
 # What /proc/cpuinfo calls a CPU: a name on x86, numbers on ARM.
 _CPU_NAMES = ("model name", "CPU implementer", "CPU part", "CPU variant", "Hardware")
 _ARENA_BYTES = 128 << 20  # glibc: twice HEAP_MAX_SIZE on 64 bits, to find an aligned half
@@ -57,8 +59,9 @@ def startable_threads(wanted: int, spare_bytes: int) -> int:
             thread = threading.Thread(target=gate.wait, daemon=True)
             thread.start()
             started.append(thread)
-    except (RuntimeError, MemoryError, OSError):  # "can't start new thread"; no room to map
-        pass
+    except (RuntimeError, MemoryError, OSError) as exc:
+        let_through(exc)
+        # "can't start new thread", or no room to map: as many as there are
     finally:
         for room in held:
             room.close()
@@ -146,5 +149,6 @@ def _read(path: str) -> str:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:  # noqa: PTH123 - pathlib: 5 ms
             return file.read()
-    except OSError:
+    except OSError as exc:
+        let_through(exc)
         return ""

@@ -4,6 +4,7 @@ expected and what to do.
 PredictorError
 ├── InputError          an image, a batch or an option that the model does not take
 ├── DeviceError         the device that was asked for cannot be had; says what is missing
+├── AnswerError         what the model returned cannot be an answer: its shape, NaN, no probability
 ├── RuntimeMissing      no onnxruntime (or, for signatures, no cryptography) is installed
 ├── BundleError         the bundle cannot be trusted or understood
 │   ├── BundleFormatError     no zip, truncated, no manifest, a newer schema, an unlisted member
@@ -31,6 +32,18 @@ class InputError(PredictorError, ValueError):
 
 class DeviceError(PredictorError):
     """The device that was asked for is not usable here; the message names what is missing."""
+
+
+class AnswerError(PredictorError):
+    """What the model returned is not one row of probabilities for each image.
+
+    ``image`` is the number of the image in the batch that was given, from 0; None where the fault
+    is of the answer as a whole.
+    """
+
+    def __init__(self, message: str, image: int | None = None) -> None:
+        super().__init__(message)
+        self.image = image
 
 
 class RuntimeMissing(PredictorError, ImportError):

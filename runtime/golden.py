@@ -6,12 +6,14 @@ from __future__ import annotations
 import io
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import BundleError, BundleFormatError, SelftestError
+from .answers import faults
+from .errors import AnswerError, BundleError, BundleFormatError, SelftestError
 from .manifest import GOLDEN_NAME, Variant
 from .spec import ModelSpec
 from .zip_reader import ZipReader
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 
 MAX_GOLDEN_BYTES = 1 << 28  # of golden.npz, and of its arrays together
 _ADVICE = "The device or its onnxruntime computes otherwise than where the bundle was made."
+_MIXES = (
+    "One by one they come out as recorded, so the model mixes the images of a batch. Export it "
+    "again, each image on its own."
+)
 # The head of a .npy as NumPy writes it. NumPy itself reads it with Python's parser, and takes
 # every dtype; here are two dtypes, up to four dimensions and no parser.
 _NPY = re.compile(
@@ -92,19 +98,71 @@ class Golden:
                 f"{expected.size} bytes differ; expected none. {_ADVICE}"
             )
 
-    def check_probabilities(
+    def replay(
+        self,
+        variant: Variant,
+        answer: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
+        tolerance: float,
+    ) -> float:
+        """Ask for the samples one by one, in pairs and all together; returns the largest
+        difference to the record.
+
+        ``answer`` gives checked probabilities [N, labels] of pixels [N, h, w, c]. The first and
+        the last sample have a stranger beside them, so that no sample is always at an end of its
+        batch. Raises SelftestError beyond the tolerance and for an answer that is refused.
+        """
+        samples = len(self.pixels)
+        padded = np.concatenate([255 - self.pixels[:1], self.pixels, 255 - self.pixels[-1:]])
+        largest = 0.0
+        for size, how in ((1, "one by one"), (2, "in pairs"), (len(padded), "all together")):
+            for start in range(len(padded) - size + 1):
+                first, end = max(start, 1), min(start + size, samples + 1)  # without strangers
+                if first >= end:
+                    continue
+                try:
+                    found = answer(padded[start : start + size])[first - start : end - start]
+                except AnswerError as exc:
+                    raise SelftestError(f"variant {variant.id!r}, samples {how}: {exc}") from exc
+                difference = self._difference(variant, found, first - 1)
+                self._judge(variant, difference, tolerance, how, _ADVICE if size == 1 else _MIXES)
+                largest = max(largest, difference)
+        self._check_record(variant)
+        return largest
+
+    def check_together(
         self, variant: Variant, found: NDArray[np.float32], tolerance: float
     ) -> float:
-        """The largest difference to the record; raises SelftestError beyond the tolerance."""
+        """The largest difference of all samples' answers [n, labels] to the record; raises
+        SelftestError beyond the tolerance."""
+        difference = self._difference(variant, found, 0)
+        self._judge(variant, difference, tolerance, "all together", _ADVICE)
+        self._check_record(variant)
+        return difference
+
+    def _difference(self, variant: Variant, found: NDArray[np.float32], first: int) -> float:
+        """The largest difference of the samples from ``first`` on to their record."""
         if variant.id not in self.probabilities:
             raise SelftestError(f"{GOLDEN_NAME} has no probabilities for variant {variant.id!r}.")
-        difference = float(np.abs(found - self.probabilities[variant.id]).max())
+        recorded = self.probabilities[variant.id][first : first + len(found)]
+        return float(np.abs(found - recorded).max())
+
+    def _check_record(self, variant: Variant) -> None:
+        """A tolerance may be as wide as 1: what was recorded must be probabilities by itself."""
+        record = self.probabilities[variant.id]
+        for row, reason in faults(record, sums_to_one=variant.thresholds is None):
+            raise SelftestError(
+                f"{GOLDEN_NAME}: what was recorded of variant {variant.id!r} for sample {row} "
+                f"{reason}. Build the bundle again."
+            )
+
+    def _judge(
+        self, variant: Variant, difference: float, tolerance: float, how: str, advice: str
+    ) -> None:
         if not difference <= tolerance:  # true of NaN too
             raise SelftestError(
                 f"variant {variant.id!r} differs from its golden probabilities by "
-                f"{difference:.3g}; expected at most {tolerance:.3g}. {_ADVICE}"
+                f"{difference:.3g}; expected at most {tolerance:.3g} (samples {how}). {advice}"
             )
-        return difference
 
 
 def _arrays(data: bytes) -> dict[str, NDArray[Any]]:

@@ -14,11 +14,13 @@ import io
 import math
 import os
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .errors import InputError
+from .origin import let_through, raised_by
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,6 +32,9 @@ _WHITE = 255
 FULL_RANGE = 65535  # white of 16-bit pixels where the model does not state another level
 _MAX_PIXELS = 1 << 28  # of an array, which may be a view of next to nothing: a gigabyte with alpha
 _ORIENTATION, _UPRIGHT = 0x0112, 1  # of EXIF
+# Libraries that decode for Pillow, besides the plugins that are registered with it.
+_HELPERS = ("olefile", "defusedxml")
+_locks = [threading.RLock() for _ in range(16)]  # of Pillow images, which share them by address
 _ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
 
 
@@ -138,7 +143,9 @@ def _decoded(image: object, white_level: int | None) -> NDArray[Any]:
     """The pixels of a path, of the bytes of an image file or of a Pillow image."""
     pillow = sys.modules.get("PIL.Image")
     if pillow is not None and isinstance(image, pillow.Image):
-        return _decode(lambda: image, "the Pillow image", white_level)
+        # Pillow reads a file at the first use of its image, and two threads at once read it wrong.
+        with _locks[id(image) // 64 % len(_locks)]:
+            return _decode(lambda: image, "the Pillow image", white_level)
     if isinstance(image, (bytes, bytearray, memoryview)):
         data = bytes(image)
         what = "the bytes of the image"
@@ -156,11 +163,23 @@ def _pillow() -> Any:
     try:
         from PIL import Image
     except ImportError as exc:
+        let_through(exc)
         raise InputError(
             "image files need Pillow, which is not installed. Run pip install pillow, or give the "
             "decoded image as an array."
         ) from exc
     return Image
+
+
+def renew_locks() -> None:
+    """In a forked child: nobody is there who could release what was held at the fork."""
+    _locks[:] = [threading.RLock() for _ in _locks]
+
+
+def _plugins() -> set[str]:
+    """The packages that read image files for Pillow."""
+    registered = getattr(sys.modules.get("PIL.Image"), "OPEN", {}).values()
+    return {*_HELPERS, *(factory.__module__.partition(".")[0] for factory, _ in registered)}
 
 
 def _decode(open_image: Any, what: str, white_level: int | None) -> NDArray[Any]:
@@ -171,9 +190,11 @@ def _decode(open_image: Any, what: str, white_level: int | None) -> NDArray[Any]
         return _pixels(image, white_level)
     except InputError:
         raise
-    except FileNotFoundError as exc:
-        raise InputError(f"{what} is not there; expected the path of an image file.") from exc
     except Exception as exc:  # Pillow's decoders raise nearly every type there is
+        if not raised_by(exc, "PIL", _plugins()):
+            raise
+        if isinstance(exc, FileNotFoundError):
+            raise InputError(f"{what} is not there; expected the path of an image file.") from exc
         raise InputError(
             f"{what} cannot be decoded ({type(exc).__name__}: {exc}); expected a complete image "
             "file of a format that Pillow reads."

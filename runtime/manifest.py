@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from . import strict_json
 from .errors import BundleFormatError, VariantError
+from .origin import let_through
 from .plain_text import hidden_character
 from .spec import ModelSpec
 
@@ -117,6 +118,7 @@ class Manifest:
         try:
             data = strict_json.loads(text)
         except ValueError as exc:
+            let_through(exc)
             raise BundleFormatError(f"{MANIFEST_NAME} is not JSON: {exc}.") from exc
         if not isinstance(data, dict):
             raise BundleFormatError(f"{MANIFEST_NAME} is not a JSON object.")
@@ -152,6 +154,7 @@ class Manifest:
                 schema_version=version,
             )
         except (KeyError, TypeError, AttributeError, ValueError) as exc:
+            let_through(exc)
             raise BundleFormatError(
                 f"{MANIFEST_NAME} is not of schema {version}: "
                 f"{type(exc).__name__} at {exc}. Rebuild the bundle."

@@ -12,6 +12,7 @@ from typing import Any
 from ._onnxruntime import onnxruntime
 from .errors import BundleFormatError
 from .model_file import check_model_file
+from .origin import raised_by
 from .spec import (
     INPUT_NAME,
     METADATA_KEY,
@@ -97,6 +98,8 @@ def create(
             model, sess_options=options, providers=providers, enable_fallback=0
         )
     except Exception as exc:  # onnxruntime's exceptions have no common base but this
+        if not raised_by(exc, "onnxruntime"):
+            raise
         if reason := _load_error(str(exc)):
             raise BundleFormatError(f"the model cannot be loaded: {reason}") from exc
         raise
@@ -110,7 +113,9 @@ def create_on_cpu(
         return create(model, CPU_PROVIDER, threads, exact_int8=exact_int8, any_size=any_size)
     except BundleFormatError:
         raise
-    except Exception as exc:
+    except Exception as exc:  # as above
+        if not raised_by(exc, "onnxruntime"):
+            raise
         raise BundleFormatError(
             f"the model cannot be loaded by onnxruntime {onnxruntime.__version__}: {exc}"
         ) from exc
@@ -125,7 +130,9 @@ def nodes_by_provider(session: Session) -> dict[str, int] | None:
     try:
         for part in session.get_provider_graph_assignment_info():
             counts[part.ep_name] = counts.get(part.ep_name, 0) + len(part.get_nodes())
-    except Exception:  # an undocumented function: what it cannot tell is not told
+    except Exception as exc:  # an undocumented function: what it cannot tell is not told
+        if not raised_by(exc, "onnxruntime"):
+            raise
         return None
     return counts
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from . import autotune_cache, onnx_session
+from .answers import AnswerCheck
 from .bundle import ModelParts
 from .cpu import cpu_targets, startable_threads, usable_threads
 from .errors import (
-    BundleError,
+    AnswerError,
     BundleFormatError,
     DeviceError,
     InputError,
@@ -22,7 +23,8 @@ from .errors import (
 from .golden import MAX_GOLDEN_BYTES, Golden
 from .manifest import GOLDEN_NAME, PREPROCESS_NAME, Manifest, Variant
 from .onnx_session import Session
-from .providers import Device, choose, open_session
+from .origin import raised_by
+from .providers import Device, choose, failed_run, open_session
 from .results import PredictorInfo
 from .spec import INPUT_NAME, OUTPUT_NAME
 
@@ -119,10 +121,15 @@ def read_golden(parts: ModelParts) -> Golden:
     return Golden.from_npz(parts.read(GOLDEN_NAME), parts.manifest.spec)
 
 
-def infer(session: Session, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Probabilities [N, labels] of pixels [N, h, w, c]."""
-    probabilities: NDArray[np.float32] = session.run([OUTPUT_NAME], {INPUT_NAME: pixels})[0]
-    return probabilities
+def infer(session: Session, pixels: NDArray[np.uint8], check: AnswerCheck) -> NDArray[np.float32]:
+    """Probabilities [N, labels] of pixels [N, h, w, c]; raises DeviceError and AnswerError."""
+    try:
+        (found,) = session.run([OUTPUT_NAME], {INPUT_NAME: pixels})
+    except Exception as exc:  # onnxruntime's exceptions have no common base but this
+        if not raised_by(exc, "onnxruntime"):
+            raise
+        raise failed_run(session.get_providers()[0], pixels.shape, exc) from exc
+    return check(found, len(pixels))
 
 
 def _spare_bytes(parts: ModelParts) -> int:
@@ -176,9 +183,7 @@ def _prove(session: Session, device: Device, parts: ModelParts, variant: Variant
     """A device besides the CPU counts as taken only after the golden samples pass on it."""
     try:
         golden = read_golden(parts)
-        found = infer(session, golden.pixels)
-        golden.check_probabilities(variant, found, variant.tolerance_on(device.name))
-    except BundleError:
-        raise
-    except Exception as exc:  # whatever the device's libraries raise, the device is not usable
+        found = infer(session, golden.pixels, AnswerCheck(parts.manifest.spec))
+        golden.check_together(variant, found, variant.tolerance_on(device.name))
+    except (AnswerError, SelftestError, DeviceError) as exc:  # of the device, not of the bundle
         raise DeviceError(f"{device.name} fails the golden samples: {exc}") from exc

@@ -15,8 +15,10 @@ import numpy as np
 
 from . import _onnxruntime as _onnxruntime  # its absence is told here, not at the first use
 from . import processes
+from .answers import AnswerCheck
 from .errors import BundleFormatError, DeviceError, InputError, PredictorError
 from .images import as_batch, as_image
+from .origin import raised_by
 from .spec import INPUT_NAME, OUTPUT_NAME, PREPROCESS_INPUT, PREPROCESS_OUTPUT
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .bundle import ModelParts, Source
+    from .errors import AnswerError
     from .onnx_session import Session
     from .results import (
         AttributePrediction,
@@ -130,6 +133,7 @@ class Predictor:
         self._threads = threads
         self._spec = parts.manifest.spec
         self._shape = self._spec.shape
+        self._checked = AnswerCheck(self._spec)
         self._run = opened.session.run  # close() replaces it, so a call needs no check
         self._preprocess_session: Session = None
         self._is_closed = False
@@ -154,7 +158,8 @@ class Predictor:
         Takes one image [h, w, c] as well; for grey models [h, w] and [N, h, w]; for colour
         models one image with alpha, [h, w, 4]. ``out``, if given, is filled and returned. Raises
         InputError for any other shape or dtype and for an empty batch, DeviceError when the
-        device fails.
+        device fails, AnswerError when what the model returned is not a row of probabilities for
+        each image; ``out`` is then as it was.
         """
         if not (
             type(images) is np.ndarray
@@ -166,16 +171,16 @@ class Predictor:
         if out is not None:
             self._check_out(out, len(images))
         try:
-            probabilities: NDArray[np.float32] = self._run(_OUTPUTS, {INPUT_NAME: images})[0]
+            answer = self._run(_OUTPUTS, {INPUT_NAME: images})[0]
         except PredictorError:
             raise
         except Exception as exc:  # onnxruntime's exceptions have no common base but this
-            from .providers import why_a_run_failed
+            if not raised_by(exc, "onnxruntime"):
+                raise
+            from .providers import failed_run
 
-            raise DeviceError(
-                f"{self._info.provider} failed on a batch of shape {images.shape}: "
-                f"{why_a_run_failed(str(exc))}. If memory is short, give smaller batches."
-            ) from exc
+            raise failed_run(self._info.provider, images.shape, exc) from exc
+        probabilities = self._checked(answer, len(images))
         if out is None:
             return probabilities
         np.copyto(out, probabilities)  # 1 us; binding a buffer to the session (IOBinding) takes 20
@@ -204,7 +209,8 @@ class Predictor:
         colours in the order of ``color`` ("rgb" or "bgr"), or, with Pillow installed, a path,
         the bytes of an image file or a Pillow image. Returns a Prediction, or an
         AttributePrediction where the model is multi-label; its ``accepted`` is False where the
-        answer is less probable than ``min_probability``. Raises InputError.
+        answer is less probable than ``min_probability``. Raises InputError, and AnswerError for an
+        image that the model returned no probabilities for.
         """
         _check_probability(min_probability)
         if not isinstance(image, (list, tuple)):
@@ -233,7 +239,7 @@ class Predictor:
         *,
         min_probability: float = 0.0,
         return_errors: Literal[True],
-    ) -> Iterator[Prediction | AttributePrediction | InputError]: ...
+    ) -> Iterator[Prediction | AttributePrediction | InputError | AnswerError]: ...
 
     def stream(
         self,
@@ -248,9 +254,10 @@ class Predictor:
 
         At most ``batch_size`` images are held, as the model's pixels, so a stream may be endless.
         With 1 each answer comes before the next image is taken, as a camera wants it; more is
-        faster for files. An image that cannot be taken ends the stream with an InputError that
-        says which, after the answers of those before it; with ``return_errors`` that error is
-        returned in its place and the stream goes on. The rest is as in ``predict``.
+        faster for files. An image that cannot be taken (InputError), or that the model returned
+        no probabilities for (AnswerError), ends the stream with an error that says which, after
+        the answers of those before it; with ``return_errors`` that error is returned in its place
+        and the stream continues. The rest is as in ``predict``.
         """
         _check_probability(min_probability)
         if type(batch_size) is not int or batch_size < 1:
@@ -296,18 +303,21 @@ class Predictor:
         except PredictorError:
             raise
         except Exception as exc:  # onnxruntime's exceptions have no common base but this
+            if not raised_by(exc, "onnxruntime"):
+                raise
             raise InputError(
                 f"preprocess.onnx cannot take an image of shape {array.shape}: {exc}"
             ) from exc
-        if pixels.shape != self._shape:
+        if pixels.shape != self._shape or pixels.dtype != _UINT8:
             raise BundleFormatError(
-                f"preprocess.onnx made pixels of shape {pixels.shape}; expected {self._shape}. "
-                "Build the bundle again."
+                f"preprocess.onnx made {pixels.dtype} pixels of shape {pixels.shape}; expected "
+                f"uint8, {self._shape}. Build the bundle again."
             )
         return pixels  # type: ignore[no-any-return]
 
     def selftest(self) -> SelftestReport:
-        """Hash every member and run the golden samples where this predictor runs.
+        """Hash every member and run the golden samples where this predictor runs: one by one, in
+        pairs and all together, since an answer must not depend on the images beside it.
 
         Raises SelftestError for the first sample that does not come out as it was recorded, and
         BundleError for a bundle that was damaged since it was opened.
@@ -321,13 +331,12 @@ class Predictor:
         for index, image in enumerate(golden.raw):
             golden.check_pixels(index, self.preprocess(image))
         tolerance = self._variant.tolerance_on(self._info.device)
-        found = self(golden.pixels)
         return SelftestReport(
             variant=self._variant.id,
             provider=self._info.provider,
             images=len(golden.raw),
             samples=len(golden.pixels),
-            max_difference=golden.check_probabilities(self._variant, found, tolerance),
+            max_difference=golden.replay(self._variant, self, tolerance),
             tolerance=tolerance,
         )
 

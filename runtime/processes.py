@@ -18,7 +18,8 @@ import os
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from .errors import BundleIntegrityError, PredictorError
+from .errors import BundleIntegrityError
+from .images import renew_locks
 
 if TYPE_CHECKING:
     from .bundle import ModelParts
@@ -53,7 +54,7 @@ def same_bundle(path: str, keys: Any, bundle_id: str | None) -> ModelParts:
     bundle = Bundle.open(path, keys)
     try:
         _check_id(path, bundle.id, bundle_id)
-    except PredictorError:
+    except BaseException:
         bundle.close()
         raise
     return bundle
@@ -72,13 +73,14 @@ def reopened(
     predictor = cls(path, device, variant, threads, trusted_keys=keys)
     try:
         _check_id(path, predictor.info.bundle_id, bundle_id)
-    except PredictorError:
+    except BaseException:
         predictor.close()
         raise
     return predictor
 
 
 def _tell_of_fork() -> None:
+    renew_locks()
     for predictor in list(_opened):
         predictor._after_fork()
 

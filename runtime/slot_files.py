@@ -11,6 +11,7 @@ from typing import IO
 
 from .bundle import open_file
 from .errors import BundleFormatError
+from .origin import let_through
 
 _COPY_BYTES = 1 << 20
 
@@ -31,6 +32,7 @@ def chunks(bundle: str | os.PathLike[str] | bytes, limit_bytes: int) -> Iterator
             try:
                 chunk = file.read(_COPY_BYTES)
             except OSError as exc:  # of the source, not of the slot
+                let_through(exc)
                 raise BundleFormatError(f"{bundle!s}: cannot be read: {exc}.") from exc
             if not chunk:
                 return
@@ -66,7 +68,8 @@ if sys.platform == "win32":
         try:
             file.seek(0)
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError:
+        except OSError as exc:
+            let_through(exc)
             return False
         return True
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
 
 from .errors import BundleFormatError
+from .origin import let_through
 from .plain_text import hidden_character
 
 SPEC_VERSION = 1
@@ -141,5 +142,6 @@ class ModelSpec:
         try:
             data = strict_json.loads(text)
         except ValueError as exc:
+            let_through(exc)
             raise BundleFormatError(f"model spec is not JSON: {exc}.") from exc
         return cls.from_dict(data)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from .errors import InputError
+from .errors import AnswerError, InputError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _Answer = TypeVar("_Answer")
-_Pixels = Any  # NDArray[np.uint8] [h, w, c], or the InputError of an image that has none
+_Entry = tuple[str, Any]  # the item's name; NDArray[np.uint8] [h, w, c], or why it has none
 
 
 def answers_of(
@@ -26,37 +26,74 @@ def answers_of(
     prepare: Callable[[Any], NDArray[np.uint8]],
     answer: Callable[[NDArray[np.uint8]], list[_Answer]],
     return_errors: bool,
-) -> Iterator[_Answer | InputError]:
+) -> Iterator[_Answer | InputError | AnswerError]:
     """The answers in the items' order; ``where`` names an item by its number and name.
 
     ``batch_size`` small images are held at a time and no item once it is prepared. An item that
-    cannot be prepared ends the stream with an InputError after the answers before it, or, with
-    ``return_errors``, stands among the answers as its InputError.
+    cannot be prepared (InputError) or that has no answer (AnswerError) ends the stream with that
+    error after the answers before it, or, with ``return_errors``, stands among the answers as it.
     """
-    batch: list[_Pixels] = []
+    batch: list[_Entry] = []
     for index, item in enumerate(items):
-        try:
-            batch.append(prepare(item))
-        except InputError as exc:
-            named = InputError(f"{where.format(index, _name(item))}: {exc}")
-            if not return_errors:
-                yield from _answered(batch, answer)
-                raise named from exc
-            batch.append(named)
+        entry = _prepared(item, where.format(index, _name(item)), prepare)
         del item
-        if len(batch) == batch_size:
-            yield from _answered(batch, answer)
+        batch.append(entry)
+        is_last = isinstance(entry[1], InputError) and not return_errors
+        if is_last or len(batch) == batch_size:
+            yield from _delivered(batch, answer, return_errors)
             batch = []
-    yield from _answered(batch, answer)
+        del entry
+    yield from _delivered(batch, answer, return_errors)
+
+
+def _prepared(item: object, name: str, prepare: Callable[[Any], NDArray[np.uint8]]) -> _Entry:
+    try:
+        return name, prepare(item)
+    except InputError as exc:
+        return name, _named(name, exc)
+
+
+def _delivered(
+    batch: list[_Entry],
+    answer: Callable[[NDArray[np.uint8]], list[_Answer]],
+    return_errors: bool,
+) -> Iterator[_Answer | InputError | AnswerError]:
+    """The answer or error of each entry; without ``return_errors`` the first error is raised."""
+    entries = [entry for entry in batch if not isinstance(entry[1], InputError)]
+    answers = _answered(entries, answer)
+    for _, content in batch:
+        one = content if isinstance(content, InputError) else next(answers)
+        if isinstance(one, (InputError, AnswerError)) and not return_errors:
+            raise one
+        yield one
 
 
 def _answered(
-    batch: list[_Pixels], answer: Callable[[NDArray[np.uint8]], list[_Answer]]
-) -> Iterator[_Answer | InputError]:
-    pixels = [entry for entry in batch if not isinstance(entry, InputError)]
-    answers = iter(answer(np.stack(pixels)) if pixels else ())
-    for entry in batch:
-        yield entry if isinstance(entry, InputError) else next(answers)
+    entries: list[_Entry], answer: Callable[[NDArray[np.uint8]], list[_Answer]]
+) -> Iterator[_Answer | AnswerError]:
+    """An answer or an error for each entry; where the model has none for one of them, the others
+    are asked again without it."""
+    if not entries:
+        return
+    try:
+        answers = answer(np.stack([pixels for _, pixels in entries]))
+    except AnswerError as exc:
+        if exc.image is None:
+            raise
+        yield from _answered(entries[: exc.image], answer)
+        yield _named(entries[exc.image][0], exc)
+        yield from _answered(entries[exc.image + 1 :], answer)
+        return
+    yield from answers
+
+
+_Error = TypeVar("_Error", InputError, AnswerError)
+
+
+def _named(name: str, exc: _Error) -> _Error:
+    named = type(exc)(f"{name}: {exc}")
+    named.__cause__ = exc
+    return named
 
 
 def _name(item: object) -> str:

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import IO, NoReturn
 
 from .errors import BundleError, BundleFormatError, BundleIntegrityError
+from .origin import let_through
 
 MAX_MEMBERS = 1000
 _MAX_FILE_BYTES = (1 << 32) - 2  # beyond it a zip needs zip64, a second place for every size
@@ -96,6 +97,7 @@ class ZipReader:
             self.members = self._checked(rows)
             self._data_at = self._layout(directory_at)
         except (OSError, ValueError) as exc:  # ValueError: a closed file
+            let_through(exc)
             raise BundleFormatError(f"{name}: cannot be read: {exc}.") from exc
 
     def inflate(self, name: str, limit_bytes: int) -> bytes:
@@ -122,6 +124,7 @@ class ZipReader:
                 checksum = zlib.crc32(chunk, checksum)
                 yield chunk
         except (OSError, ValueError, EOFError, zlib.error) as exc:
+            let_through(exc)
             raise BundleIntegrityError(
                 f"{self.name}: {name} cannot be read ({exc}); the bundle is damaged or closed."
             ) from exc

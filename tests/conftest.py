@@ -166,6 +166,7 @@ def _write_untrained(path: Path, name: str) -> None:
     from exporters.bundle_writer import Golden, PackedVariant, golden_tolerance, write_bundle
     from exporters.int8_from_fp32 import int8_from_fp32
     from exporters.onnx_from_torch import onnx_from_torch
+    from exporters.options import Int8Options
     from pipeline.datasets.drawn_digits import draw_digit
     from pipeline.learning.networks import build_network
     from pipeline.recipe import load
@@ -182,7 +183,7 @@ def _write_untrained(path: Path, name: str) -> None:
     torch.manual_seed(0)
     network = build_network(recipe.network, spec).eval()
     fp32 = onnx_from_torch(network, spec, recipe.export)
-    options = recipe.quantize.int8[0]
+    options = Int8Options()
     models = {"fp32": fp32, options.id: int8_from_fp32(fp32, spec, options, images)}
     write_bundle(
         path,

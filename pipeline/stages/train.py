@@ -162,6 +162,7 @@ STAGE = Stage(
         "exporters/metrics.py",
         "runtime/cpu.py",
         "runtime/errors.py",
+        "runtime/origin.py",
         "runtime/plain_text.py",
         "runtime/regular_file.py",
         "runtime/spec.py",

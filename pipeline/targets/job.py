@@ -28,6 +28,7 @@ from pipeline.errors import TargetError
 from runtime import Bundle, ModelSpec, Variant
 from runtime.manifest import PREPROCESS_NAME
 from runtime.opening import read_golden
+from runtime.spec import OUTPUT_NAME
 
 from .table import Target
 
@@ -199,8 +200,10 @@ def ask(job: Job, target: Target, limits: Limits) -> Path:
 
 
 def read_answers(folder: Path) -> Answers:
-    """Map what a target wrote into memory; raises TargetError when it did not finish."""
+    """Map what a target wrote into memory; raises TargetError when it did not finish, or answered
+    for another number of images than it was asked."""
     try:
+        asked = json.loads((folder / "job.json").read_text(encoding="utf-8"))["variants"]
         found = json.loads((folder / ANSWERS_NAME).read_text(encoding="utf-8"))
         arrays = {
             name: np.fromfile(folder / row["file"], row["dtype"]).reshape(row["shape"])
@@ -208,4 +211,14 @@ def read_answers(folder: Path) -> Answers:
         }
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise TargetError(f"{folder.name} left no readable answers: {exc}.") from exc
+    for variant in asked:
+        rows = {f"{variant['id']}/{OUTPUT_NAME}": variant["plain"]}
+        names = [OUTPUT_NAME, *variant["tensors"]] if variant["tensors"] else []
+        rows |= {f"{variant['id']}/tapped/{name}": variant["images"] for name in names}
+        for name, count in rows.items():
+            if count and (answers := len(arrays.get(name, ()))) != count:
+                raise TargetError(
+                    f"{folder.name} gave {answers} rows of {name} for {count} images; expected "
+                    "one for each. Its onnxruntime runs batches of this model wrongly."
+                )
     return Answers(found["about"], arrays)

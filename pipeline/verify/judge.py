@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.metrics import decide
+from pipeline.errors import TargetError
 from pipeline.targets.job import Answers, Job, JobVariant
 from runtime import Variant
 from runtime.spec import OUTPUT_NAME
@@ -28,7 +29,8 @@ def promise(variant: Variant) -> Promise:
 
 
 def check_variant(variant: JobVariant, here: Answers, there: Answers) -> VariantCheck:
-    """Compare one variant's answers; ``there`` may hold fewer images than ``here``."""
+    """Compare one variant's answers; ``there`` may hold fewer images than ``here``. Raises
+    TargetError for rows of another length."""
     row = variant.row
     plain = there.probabilities(row.id)
     found, expected, unchanged = plain, here.probabilities(row.id)[: len(plain)], None
@@ -36,6 +38,10 @@ def check_variant(variant: JobVariant, here: Answers, there: Answers) -> Variant
         found = there.tapped(row.id, OUTPUT_NAME)
         expected = here.tapped(row.id, OUTPUT_NAME)[: len(found)]
         unchanged = bool(np.array_equal(plain, found[: len(plain)]))
+    if found.shape != expected.shape:
+        raise TargetError(
+            f"{row.id} gave probabilities of shape {found.shape}; expected {expected.shape}."
+        )
     difference = np.abs(expected.astype(np.float64) - found).max(axis=1)
     parts_at, steps = None, 0
     for tensor in variant.tensors:

@@ -4,6 +4,7 @@
 // PredictorError
 // ├── InputError          an image or an option that the model does not take
 // ├── DeviceError         what was asked of onnxruntime cannot be had here
+// ├── AnswerError         what the model returned cannot be an answer: its shape, NaN, no probability
 // ├── RuntimeMissing      onnxruntime cannot be loaded
 // ├── BundleError         the bundle cannot be trusted or understood
 // │   ├── BundleFormatError     no zip, truncated, no manifest, a newer schema, an unlisted member
@@ -30,6 +31,18 @@ export class InputError extends PredictorError {}
 
 /** What was asked of onnxruntime is not usable here; the message names what is missing. */
 export class DeviceError extends PredictorError {}
+
+/** What the model returned is not one row of probabilities for each image. */
+export class AnswerError extends PredictorError {
+  /**
+   * @param {string} message
+   * @param {number} [image] its number in the batch, from 0; undefined: the answer as a whole
+   */
+  constructor(message, image) {
+    super(message);
+    this.image = image;
+  }
+}
 
 /** onnxruntime's files cannot be loaded. */
 export class RuntimeMissing extends PredictorError {}

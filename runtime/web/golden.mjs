@@ -1,7 +1,8 @@
 // The golden samples of a bundle: recorded inputs and outputs, and the comparison with what comes
 // out here. As runtime/golden.py; knows nothing of sessions.
 
-import { BundleError, BundleFormatError, SelftestError } from "./errors.mjs";
+import { faultOf } from "./answers.mjs";
+import { AnswerError, BundleError, BundleFormatError, SelftestError } from "./errors.mjs";
 import { GOLDEN_NAME } from "./manifest.mjs";
 import { ZipReader } from "./zip_reader.mjs";
 
@@ -19,6 +20,9 @@ import { ZipReader } from "./zip_reader.mjs";
 
 const MAX_GOLDEN_BYTES = 2 ** 28; // of golden.npz, and of its arrays together
 const ADVICE = "This browser or its onnxruntime computes otherwise than where the bundle was made.";
+const MIXES =
+  "One by one they come out as recorded, so the model mixes the images of a batch. Export it " +
+  "again, each image on its own.";
 // The head of a .npy as NumPy writes it: two dtypes, up to four dimensions.
 const NPY =
   /^\x93NUMPY(?:\x01\x00..|\x02\x00....)\{'descr': '(\|u1|<f4)', 'fortran_order': (False|True), 'shape': \(((?:\d{1,9}, ?){0,3}\d{0,9}),?\),? ?\} *\n/s;
@@ -73,27 +77,96 @@ export class Golden {
   }
 
   /**
-   * The largest difference to the record.
+   * Ask for the samples one by one, in pairs and all together. The first and the last sample have
+   * a stranger beside them, so that no sample is always at an end of its batch.
    *
    * @param {Variant} variant
-   * @param {Float32Array} found
-   * @returns {number}
-   * @throws {SelftestError} beyond the variant's tolerance
+   * @param {(pixels: NdArray<Uint8Array>) => Promise<NdArray<Float32Array>>} answer checked
+   * @returns {Promise<number>} the largest difference to the record
+   * @throws {SelftestError} beyond the variant's tolerance, and for an answer that is refused
    */
-  checkProbabilities({ id, goldenTolerance }, found) {
-    const recorded = this.probabilities.get(id)?.data;
+  async replay(variant, answer) {
+    const recorded = this.probabilities.get(variant.id);
     if (!recorded) {
-      throw new SelftestError(`${GOLDEN_NAME} has no probabilities for variant "${id}".`);
+      throw new SelftestError(`${GOLDEN_NAME} has no probabilities for variant "${variant.id}".`);
     }
-    const difference = recorded.reduce((d, value, i) => Math.max(d, Math.abs(value - found[i])), 0);
-    if (!(difference <= goldenTolerance) || found.length !== recorded.length) {
-      // true of NaN too
+    const [samples, ...shape] = this.pixels.shape;
+    const padded = withStrangers(this.pixels);
+    const bytes = padded.length / (samples + 2);
+    let largest = 0;
+    for (const { size, how, advice } of [
+      { size: 1, how: "one by one", advice: ADVICE },
+      { size: 2, how: "in pairs", advice: MIXES },
+      { size: samples + 2, how: "all together", advice: MIXES },
+    ]) {
+      for (let start = 0; start + size <= samples + 2; start += 1) {
+        const [first, end] = [Math.max(start, 1), Math.min(start + size, samples + 1)];
+        if (first >= end) continue; // a stranger alone
+        const data = padded.subarray(start * bytes, (start + size) * bytes);
+        const found = await answer({ shape: [size, ...shape], data }).catch((cause) => {
+          if (!(cause instanceof AnswerError)) throw cause;
+          const words = `variant "${variant.id}", samples ${how}: ${cause.message}`;
+          throw new SelftestError(words, { cause });
+        });
+        const labels = found.shape[1];
+        const difference = largestDifference(
+          found.data.subarray((first - start) * labels, (end - start) * labels),
+          recorded.data.subarray((first - 1) * labels, (end - 1) * labels),
+        );
+        if (!(difference <= variant.goldenTolerance)) {
+          // true of NaN too
+          throw new SelftestError(
+            `variant "${variant.id}" differs from its golden probabilities by ` +
+              `${difference.toPrecision(3)}; expected at most ${variant.goldenTolerance} ` +
+              `(samples ${how}). ${advice}`,
+          );
+        }
+        largest = Math.max(largest, difference);
+      }
+    }
+    checkRecord(variant, recorded);
+    return largest;
+  }
+}
+
+/**
+ * The samples, with the negative of the first before them and of the last behind them.
+ *
+ * @param {NdArray<Uint8Array>} pixels
+ */
+function withStrangers({ shape: [samples], data }) {
+  const bytes = data.length / samples;
+  const padded = new Uint8Array(data.length + 2 * bytes);
+  padded.set(data.subarray(0, bytes).map((value) => 255 - value));
+  padded.set(data, bytes);
+  padded.set(
+    data.subarray(-bytes).map((value) => 255 - value),
+    bytes + data.length,
+  );
+  return padded;
+}
+
+/** @param {Float32Array} found @param {Float32Array} recorded @returns {number} NaN if one is */
+function largestDifference(found, recorded) {
+  return recorded.reduce((d, value, i) => Math.max(d, Math.abs(value - found[i])), 0);
+}
+
+/**
+ * A tolerance may be as wide as 1: what was recorded must be probabilities by itself.
+ *
+ * @param {Variant} variant
+ * @param {NdArray<Float32Array>} recorded
+ */
+function checkRecord({ id, thresholds }, { shape: [samples, labels], data }) {
+  for (let sample = 0; sample < samples; sample += 1) {
+    const row = data.subarray(sample * labels, (sample + 1) * labels);
+    const fault = faultOf(row, thresholds === null);
+    if (fault) {
       throw new SelftestError(
-        `variant "${id}" differs from its golden probabilities by ${difference.toPrecision(3)}; ` +
-          `expected at most ${goldenTolerance}. ${ADVICE}`,
+        `${GOLDEN_NAME}: what was recorded of variant "${id}" for sample ${sample} ${fault}. ` +
+          "Build the bundle again.",
       );
     }
-    return difference;
   }
 }
 

@@ -197,10 +197,8 @@ function checked(shape, data) {
     );
   }
   if (channels === 4) return { shape: [height, width, 3], data: overWhite(data) };
-  return {
-    shape: [height, width, channels],
-    data: new Uint8Array(data.buffer, data.byteOffset, data.length),
-  };
+  // a copy, made before anything is awaited: the caller may write the next frame into its buffer
+  return { shape: [height, width, channels], data: new Uint8Array(data) };
 }
 
 /**

@@ -183,6 +183,10 @@ export function checkedMetadata(bytes: Uint8Array): Map<string, string>;
 export class PredictorError extends Error {}
 export class InputError extends PredictorError {}
 export class DeviceError extends PredictorError {}
+export class AnswerError extends PredictorError {
+  /** The image's number in its batch, from 0; undefined: the answer as a whole. */
+  readonly image: number | undefined;
+}
 export class RuntimeMissing extends PredictorError {}
 export class BundleError extends PredictorError {}
 export class BundleFormatError extends BundleError {}

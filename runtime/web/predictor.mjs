@@ -9,6 +9,7 @@ import {
   PredictorError,
   SelftestError,
 } from "./errors.mjs";
+import { checkedAnswer } from "./answers.mjs";
 import { Golden } from "./golden.mjs";
 import { asImage } from "./images.mjs";
 import { GOLDEN_NAME, PREPROCESS_NAME, isSameSpec } from "./manifest.mjs";
@@ -134,17 +135,26 @@ export class Predictor {
   }
 
   /**
-   * Probabilities, float32 [N, labels], of the model's pixels, uint8 [N, h, w, c].
+   * Probabilities, float32 [N, labels], of the model's pixels, uint8 [N, h, w, c]. They are copied
+   * before this returns, so that the caller may write over them at once.
    *
    * @param {Pixels} pixels
    * @returns {Promise<Probabilities>}
-   * @throws {InputError | DeviceError}
+   * @throws {InputError | DeviceError | AnswerError}
    */
   async run({ shape, data }) {
     this.#requireOpen();
-    const { height, width, channels, labels } = this.spec;
+    const { height, width, channels } = this.spec;
     const expected = [shape[0], height, width, channels];
     const bytes = expected.reduce((product, size) => product * size, 1);
+    const given = /** @type {any} */ (data);
+    if (!(given instanceof Uint8Array || given instanceof Uint8ClampedArray)) {
+      const found = given?.constructor?.name ?? typeof given;
+      throw new InputError(
+        `input "images" is a ${found}; expected the pixels as a Uint8Array. Normalization is ` +
+          "inside the model.",
+      );
+    }
     if (`${shape}` !== `${expected}` || !shape[0] || data.length !== bytes) {
       throw new InputError(
         `input "images" has shape (${shape.join(", ")}) and ${data.length} bytes; expected ` +
@@ -152,8 +162,8 @@ export class Predictor {
           "another size go through predict().",
       );
     }
-    const found = await this.#ask(this.#session, MODEL_ENDS, shape, data);
-    return { shape: [shape[0], labels.length], data: found.data };
+    const found = await this.#ask(this.#session, MODEL_ENDS, expected, new Uint8Array(data));
+    return checkedAnswer(found, expected[0], this.spec);
   }
 
   /**
@@ -169,10 +179,11 @@ export class Predictor {
     const session = await (this.#preprocessor ??= this.#openPreprocessor());
     const found = await this.#ask(session, PREPROCESS_ENDS, shape, data);
     const { height, width, channels } = this.spec;
-    if (`${found.dims}` !== `${[height, width, channels]}`) {
+    const isRight = found.type === "uint8" && found.data.length === height * width * channels;
+    if (!isRight || `${found.dims}` !== `${[height, width, channels]}`) {
       throw new BundleFormatError(
-        `${PREPROCESS_NAME} made pixels of shape (${found.dims.join(", ")}); expected ` +
-          `(${height}, ${width}, ${channels}). Build the bundle again.`,
+        `${PREPROCESS_NAME} made ${found.type} pixels of shape (${found.dims.join(", ")}); ` +
+          `expected uint8, (${height}, ${width}, ${channels}). Build the bundle again.`,
       );
     }
     return { shape: [height, width, channels], data: found.data };
@@ -187,8 +198,9 @@ export class Predictor {
    * @returns {Promise<Prediction | AttributePrediction>}
    * @throws {InputError}
    */
-  async predict(image, options) {
-    return this.answer(await this.preprocess(image), options);
+  async predict(image, { minProbability = 0 } = {}) {
+    checkProbability(minProbability);
+    return this.answer(await this.preprocess(image), { minProbability });
   }
 
   /**
@@ -199,9 +211,7 @@ export class Predictor {
    * @returns {Promise<Prediction | AttributePrediction>}
    */
   async answer({ shape, data }, { minProbability = 0 } = {}) {
-    if (!(minProbability >= 0 && minProbability <= 1)) {
-      throw new InputError(`minProbability=${minProbability}; expected a number from 0 to 1.`);
-    }
+    checkProbability(minProbability);
     const probabilities = [...(await this.run({ shape: [1, ...shape], data })).data];
     const [{ labels }, { thresholds }] = [this.spec, this.#variant];
     return thresholds
@@ -210,7 +220,8 @@ export class Predictor {
   }
 
   /**
-   * Hash every member and run the golden samples here.
+   * Hash every member and run the golden samples here: one by one, in pairs and all together,
+   * since an answer must not depend on the images beside it.
    *
    * @returns {Promise<SelftestReport>}
    * @throws {PredictorError} SelftestError for the first sample that does not come out as recorded
@@ -227,12 +238,11 @@ export class Predictor {
     for (const [index, image] of golden.raw.entries()) {
       golden.checkPixels(index, (await this.preprocess(image)).data);
     }
-    const found = await this.run(golden.pixels);
     return {
       variant: this.#variant.id,
       images: golden.raw.length,
       samples: golden.pixels.shape[0],
-      maxDifference: golden.checkProbabilities(this.#variant, found.data),
+      maxDifference: await golden.replay(this.#variant, (pixels) => this.run(pixels)),
       tolerance: this.#variant.goldenTolerance,
     };
   }
@@ -290,6 +300,13 @@ export class Predictor {
 
   #requireOpen() {
     if (this.#isClosed) throw new PredictorError("this predictor is closed. Open another one.");
+  }
+}
+
+/** @param {number} value */
+function checkProbability(value) {
+  if (!(value >= 0 && value <= 1)) {
+    throw new InputError(`minProbability=${value}; expected a number from 0 to 1.`);
   }
 }
 

@@ -30,6 +30,7 @@ from onnx import TensorProto, helper, numpy_helper
 from zips import DEFLATED, Entry
 
 from runtime import (
+    AnswerError,
     BundleError,
     BundleFormatError,
     BundleIntegrityError,
@@ -920,9 +921,26 @@ def ort_format() -> bytes:
     return b"\x1c\x00\x00\x00ORTM" + build.model(build.GREY)
 
 
-def _model(name: str, why: str, edit: Callable[[onnx.ModelProto], object], message: str) -> Attack:
+def answering(*nodes: Any) -> Callable[[onnx.ModelProto], object]:
+    """Nodes that make "probabilities" of the model's own, "own"."""
+
+    def edit(model: onnx.ModelProto) -> None:
+        model.graph.node[-1].output[0] = "own"
+        model.graph.node.extend(nodes)
+        model.graph.initializer.append(numpy_helper.from_array(np.array([0]), "rows_axis"))
+
+    return edit
+
+
+def _model(
+    name: str,
+    why: str,
+    edit: Callable[[onnx.ModelProto], object],
+    message: str,
+    error: type[PredictorError] = BundleFormatError,
+) -> Attack:
     clean = model_with(lambda model: None)
-    return Attack(name, why, model_with(edit), BundleFormatError, message, clean)
+    return Attack(name, why, model_with(edit), error, message, clean)
 
 
 def _file(name: str, why: str, data: Callable[[], bytes], message: str, member: str = "") -> Attack:
@@ -932,6 +950,31 @@ def _file(name: str, why: str, data: Callable[[], bytes], message: str, member: 
 
 EXTERNAL = "a tensor lies in another file"
 MODELS = (
+    _model(
+        "two rows for each image",
+        "The second image is answered by a copy of the first one's row.",
+        answering(helper.make_node("Concat", ["own", "own"], ["probabilities"], axis=0)),
+        r"for 1 image; expected float32 \(1, 3\)",
+        AnswerError,
+    ),
+    _model(
+        "logits for probabilities",
+        "Every number reads as a probability: 8 454.2 %.",
+        answering(helper.make_node("Log", ["own"], ["probabilities"])),
+        "expected probabilities from 0 to 1",
+        AnswerError,
+    ),
+    _model(
+        "a batch that is mixed",
+        "Right for one image, and another one's answer in a list of them.",
+        answering(
+            helper.make_node("ReduceMean", ["own", "rows_axis"], ["mean"], keepdims=1),
+            helper.make_node("Sub", ["own", "mean"], ["apart"]),
+            helper.make_node("Sub", ["own", "apart"], ["probabilities"]),
+        ),
+        "mixes the images",
+        SelftestError,
+    ),
     _model(
         "weights in another file",
         "onnxruntime, given bytes, looks for it below the working directory.",

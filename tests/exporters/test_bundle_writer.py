@@ -11,23 +11,30 @@ import signal
 import stat
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from exporters import onnx_file
+from exporters import bundle_writer, onnx_file
 from exporters.archive import replace_file
-from exporters.bundle_writer import Golden, PackedVariant, golden_tolerance, write_bundle
+from exporters.bundle_writer import (
+    Golden,
+    PackedVariant,
+    device_tolerance,
+    golden_tolerance,
+    write_bundle,
+)
 from exporters.errors import PackageError
 from exporters.fp16_from_fp32 import fp16_from_fp32
 from exporters.int8_from_fp32 import int8_from_fp32
 from exporters.options import Int8Options
 from exporters.preprocess_graph import resize_graph
-from runtime import BundleFormatError, Default, ModelSpec, Predictor
+from runtime import Bundle, BundleFormatError, Default, ModelSpec, Predictor
 
+PAGE = np.full((20, 20), 200, np.uint8)
 DEFAULTS = (Default("cpu", "fp32", "not measured here"),)
 
 
@@ -138,6 +145,27 @@ def test_multi_label_carries_its_thresholds(faces: Any, tmp_path: Path) -> None:
         assert [attribute.threshold for attribute in answer.attributes] == [0.2, 0.5, 0.9]
 
 
+def test_fp32_is_as_exact_as_its_network_s_rounding(
+    parts: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0.005 let an altered weight pass; 1e-5 is ten times what other targets showed on digits."""
+
+    def tolerances(rounding: float | None = None) -> dict[str, float]:
+        with monkeypatch.context() as patch:
+            if rounding is not None:
+                patch.setattr(bundle_writer, "_rounding", lambda *_: rounding)
+            write_bundle(tmp_path / "bundle.zip", **parts)
+        with closing(Bundle.open(tmp_path / "bundle.zip")) as bundle:
+            return {row.id: row.golden_tolerance for row in bundle.manifest.variants}
+
+    assert 1e-5 <= tolerances()["fp32"] < 5e-5
+    assert tolerances(0)["fp32"] == 1e-5
+    assert tolerances(7e-6)["fp32"] == pytest.approx(7e-5)  # measured on a ResNet-18
+    assert tolerances(0.5)["fp32"] == 1e-3  # such a network has another fault
+    assert tolerances(0.5)["int8-u8s8-rr"] == golden_tolerance("int8", True) <= 1e-5
+    assert device_tolerance("fp32", False) >= 2**-9  # TF32 keeps 11 bits of each factor
+
+
 def changed(**changes: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
     return lambda parts: {**parts, **changes}
 
@@ -165,6 +193,11 @@ def wrong_id(parts: dict[str, Any]) -> dict[str, Any]:
         (changed(variants=()), "no variants to pack"),
         (changed(golden=Golden((), np.zeros((0, 12, 12, 1), np.uint8))), "no golden images"),
         (changed(golden=Golden((), np.zeros((1, 9, 9, 1), np.uint8))), r"\(1, 9, 9, 1\)"),
+        (
+            changed(golden=Golden((PAGE,), np.zeros((1, 9, 9, 1), np.uint8))),
+            r"uint8 \(1, 9, 9, 1\); expected uint8 \('n', 12, 12, 1\)",
+        ),
+        (changed(golden=Golden((), np.zeros((1, 12, 12, 1)))), "are float64"),
         (changed(measurements={"p50": float("nan")}), "measurements cannot be written as JSON"),
         (changed(provenance={"seed": np.int64(1)}), "provenance cannot be written as JSON"),
         (changed(defaults=()), "no default for 'cpu'"),

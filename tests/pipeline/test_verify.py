@@ -177,6 +177,49 @@ def test_stale_golden_outputs_are_told(world: World, bundle: Path, tmp_path: Pat
     assert "golden samples here: failed: variant 'fp32' differs from its golden" in done.output
 
 
+def test_a_model_that_mixes_its_batch_is_told(bundle: Path, tmp_path: Path) -> None:
+    """Each image alone is answered as recorded, and every target answers alike."""
+    with zipfile.ZipFile(bundle) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    model = onnx.load_from_string(members["variants/fp32.onnx"])
+    model.graph.node[-1].output[0] = "own"
+    model.graph.node.extend(
+        [
+            onnx.helper.make_node("ReduceMean", ["own", "axis"], ["mean"], keepdims=1),
+            onnx.helper.make_node("Add", ["own", "mean"], ["both"]),
+            onnx.helper.make_node("Mul", ["both", "half"], ["probabilities"]),
+        ]
+    )
+    for name, value in (("axis", np.array([0])), ("half", np.float32(0.5))):
+        model.graph.initializer.append(numpy_helper.from_array(value, name))
+    members["variants/fp32.onnx"] = model.SerializeToString()
+    planted = tmp_path / "bundle.zip"
+    planted.write_bytes(with_hashes(members))
+    words = ["verify", str(planted), "--targets", "here", "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(cli, [*words, "--images", "5"])
+    assert done.exit_code == 1, done.output
+    golden = json.loads((tmp_path / "out" / "verify.json").read_text())["golden"]
+    assert golden.startswith("failed: variant 'fp32'") and "mixes the images" in golden
+
+
+@pytest.mark.parametrize("rows", [1, 4, 6])
+def test_a_target_answers_for_as_many_images_as_it_was_asked(
+    rows: int, bundle: Path, world: World, tmp_path: Path
+) -> None:
+    """One row for all would be compared with the first image alone."""
+    job = write_job(tmp_path / "job", bundle, world.images[:2])
+    folder = launched(job)
+    answers = json.loads((folder / "answers.json").read_text())
+    row = answers["arrays"]["fp32/probabilities"]
+    assert row["shape"] == [5, 4]
+    values = np.fromfile(folder / row["file"], np.float32).reshape(5, 4)
+    np.resize(values, (rows, 4)).tofile(folder / row["file"])
+    row["shape"][0] = rows
+    (folder / "answers.json").write_text(json.dumps(answers))
+    with pytest.raises(TargetError, match=f"gave {rows} rows of fp32/probabilities for 5 images"):
+        read_answers(folder)
+
+
 def with_hashes(members: dict[str, bytes]) -> bytes:
     import hashlib
 

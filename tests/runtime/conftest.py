@@ -97,7 +97,7 @@ def _file(graph: onnx.GraphProto, ir: int, opset: int, stamp: str | None) -> byt
 
 
 def golden(spec: ModelSpec, probabilities_of: dict[str, float]) -> bytes:
-    """Two raw images and one more sample; ``probabilities_of``: variant id -> error to add."""
+    """Two raw images and one more sample; ``probabilities_of``: id -> its record's error."""
     with Predictor.from_parts(spec, preprocess(spec), model(spec)) as p:
         rng = np.random.default_rng(1)
         raw = [rng.integers(0, 256, (9 + i, 11, spec.channels), np.uint8) for i in range(2)]
@@ -107,10 +107,17 @@ def golden(spec: ModelSpec, probabilities_of: dict[str, float]) -> bytes:
         arrays: dict[str, Any] = {f"raw/{i}": image for i, image in enumerate(raw)}
         arrays["pixels"] = pixels
         for variant, error in probabilities_of.items():
-            arrays[f"probabilities/{variant}"] = p(pixels) + np.float32(error)
+            arrays[f"probabilities/{variant}"] = shifted(p(pixels), error)
     file = io.BytesIO()
     np.savez(file, **arrays)
     return file.getvalue()
+
+
+def shifted(probabilities: Any, error: float) -> Any:
+    """Other probabilities [N, labels] of the same sums: each row's least one grows by ``error``."""
+    least = probabilities.argmin(axis=1)[:, None]
+    share = np.float32(error) / (1 - np.take_along_axis(probabilities, least, 1))
+    return probabilities * (1 - share) + share * (np.arange(probabilities.shape[1]) == least)
 
 
 def bundle(
@@ -124,8 +131,8 @@ def bundle(
     """A bundle with the variants fp32 (the default) and int8-u8s8-rr (the same graph).
 
     ``members`` are added or replaced before hashing, ``edit`` changes the manifest's JSON before
-    its own hash is taken, ``pack`` changes the members after all hashes; ``error`` is added to
-    the golden probabilities.
+    its own hash is taken, ``pack`` changes the members after all hashes; by ``error`` the golden
+    probabilities are wrong.
     """
     ids = ("fp32", "int8-u8s8-rr")
     files = {
@@ -179,6 +186,7 @@ class Bundles:
     model = staticmethod(model)
     preprocess = staticmethod(preprocess)
     golden = staticmethod(golden)
+    shifted = staticmethod(shifted)
     bundle = staticmethod(bundle)
     zipped = staticmethod(zipped)
 

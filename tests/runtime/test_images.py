@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+import signal
 import struct
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from zlib import compress, crc32
@@ -16,7 +22,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 from PIL import Image
 
-from runtime import InputError
+from runtime import InputError, Predictor, images
 from runtime.images import as_batch, as_image
 
 RNG = np.random.default_rng(0)
@@ -334,3 +340,73 @@ def test_anything_is_an_image_or_an_input_error(image: Any) -> None:
         assert "expected" in str(exc)
     else:
         assert found.ndim == 3 and found.shape[2] in (1, 3) and found.dtype == np.uint8
+
+
+# --- one Pillow image in many threads -----------------------------------------------------------
+
+
+class Watched(io.BytesIO):
+    """An image file that notes how many threads read it at once, and gives them time to meet."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self._lock, self._inside, self.most = threading.Lock(), 0, 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        with self._lock:
+            self._inside += 1
+            self.most = max(self.most, self._inside)
+        time.sleep(0.002)
+        try:
+            return super().read(size)
+        finally:
+            with self._lock:
+                self._inside -= 1
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P"])
+def test_a_lazy_picture_is_read_by_one_thread_at_a_time(mode: str) -> None:
+    """Pillow reads a file at the first use of its image: two threads read it wrong."""
+    pixels = RNG.integers(0, 256, (40, 50, 3), np.uint8)
+    data = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter: read lazily, too
+    Image.fromarray(pixels).convert(mode).save(data, "png", exif=exif)
+    expected = as_image(data.getvalue())
+    for _ in range(3):
+        file, start = Watched(data.getvalue()), threading.Barrier(4)
+        image = Image.open(file)
+
+        def ask(_: int) -> Any:
+            start.wait()  # noqa: B023
+            return as_image(image)  # noqa: B023
+
+        with ThreadPoolExecutor(4) as pool:
+            for found in pool.map(ask, range(4)):
+                np.testing.assert_array_equal(found, expected)
+        assert file.most == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_forked_child_does_not_wait_for_a_lock_that_nobody_holds(grey_bundle: bytes) -> None:
+    page = Image.new("L", (9, 9), 7)
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with contextlib.ExitStack() as stack:
+            for lock in images._locks:
+                stack.enter_context(lock)
+            held.set()
+            done.wait()
+
+    with Predictor(grey_bundle, device="cpu", threads=1) as p:
+        holder = threading.Thread(target=hold)
+        holder.start()
+        held.wait()
+        child = os.fork()
+        if child == 0:
+            signal.alarm(30)  # ends it if it waits
+            os._exit(p.preprocess(page).shape != (8, 8, 1))
+        done.set()
+        holder.join()
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -7,8 +7,8 @@ import os
 import sys
 from typing import Any
 
-import numpy as np
 import pytest
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
 from runtime import BundleFormatError, DeviceError, Predictor, onnx_session, providers
 from runtime.providers import DEVICES, choose
@@ -84,10 +84,10 @@ class StandIn:
 
 
 class CudaSession:
-    """A CPU session that claims to run on ``provider`` and adds ``error`` to its answers."""
+    """A CPU session that claims to run on ``provider`` and whose answers ``change`` passes on."""
 
-    def __init__(self, session: Any, provider: str, error: float) -> None:
-        self._session, self._provider, self._error = session, provider, np.float32(error)
+    def __init__(self, session: Any, provider: str, change: Any) -> None:
+        self._session, self._provider, self._change = session, provider, change
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._session, name)
@@ -96,7 +96,7 @@ class CudaSession:
         return [self._provider, "CPUExecutionProvider"]
 
     def run(self, *arguments: Any) -> Any:
-        return [array + self._error for array in self._session.run(*arguments)]
+        return [self._change(array) for array in self._session.run(*arguments)]
 
 
 @pytest.fixture
@@ -104,7 +104,9 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Any:
     real = onnx_session.create
 
     def install(
-        provider: str = "CUDAExecutionProvider", error: float = 0.0, failure: str = ""
+        provider: str = "CUDAExecutionProvider",
+        change: Any = lambda array: array,
+        failure: str = "",
     ) -> None:
         def create(model: bytes, wanted: str, threads: int, *_: Any, **options: Any) -> Any:
             session = real(model, "CPUExecutionProvider", threads)
@@ -112,8 +114,8 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Any:
                 return session
             os.write(2, b"printed by C++\n")
             if failure:
-                raise RuntimeError(failure)
-            return CudaSession(session, provider, error)
+                raise Fail(failure)
+            return CudaSession(session, provider, change)
 
         monkeypatch.setattr(providers, "onnxruntime", StandIn())
         monkeypatch.setattr(onnx_session, "create", create)
@@ -132,8 +134,10 @@ def test_cuda_is_taken_when_the_session_says_so_and_the_golden_samples_pass(
         p.selftest()
 
 
-def test_cuda_that_computes_otherwise_is_not_taken(cuda: Any, grey_bundle: bytes) -> None:
-    cuda(error=0.01)
+def test_cuda_that_computes_otherwise_is_not_taken(
+    cuda: Any, build: Any, grey_bundle: bytes
+) -> None:
+    cuda(change=lambda answer: build.shifted(answer, 0.01))
     with pytest.raises(DeviceError, match="cuda fails the golden samples: variant 'fp32' differs"):
         Predictor(grey_bundle, device="cuda")
     with Predictor(grey_bundle) as p:
@@ -144,7 +148,7 @@ def test_a_device_is_proved_by_its_own_tolerance(cuda: Any, build: Any) -> None:
     def loosen(manifest: dict[str, Any]) -> None:
         manifest["variants"][0]["device_tolerance"] = 0.05
 
-    cuda(error=0.01)
+    cuda(change=lambda answer: build.shifted(answer, 0.01))
     with Predictor(build.bundle(edit=loosen), device="cuda") as p:
         report = p.selftest()
         assert report.tolerance == 0.05 and 0.009 < report.max_difference < 0.011

@@ -20,7 +20,7 @@ TELEMETRY = "ORT_DISABLE_TELEMETRY"
 ERRORS = (
     *("PredictorError", "InputError", "DeviceError", "RuntimeMissing", "SelftestError"),
     *("BundleError", "BundleFormatError", "BundleIntegrityError", "VariantError"),
-    *("SignatureError", "SlotError"),
+    *("SignatureError", "SlotError", "AnswerError"),
 )
 NAMES = (
     *("Predictor", "Prediction", "Candidate", "AttributePrediction", "Attribute"),

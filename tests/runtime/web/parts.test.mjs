@@ -3,11 +3,12 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { checkedAnswer } from "../../../runtime/web/answers.mjs";
 import * as errors from "../../../runtime/web/errors.mjs";
 import { Golden, arrayOf } from "../../../runtime/web/golden.mjs";
 import { asImage, decode } from "../../../runtime/web/images.mjs";
 import { checkedMetadata } from "../../../runtime/web/model_file.mjs";
-import { Bundle, onnxruntimeWeb } from "../../../runtime/web/index.mjs";
+import { Bundle, Predictor, onnxruntimeWeb } from "../../../runtime/web/index.mjs";
 import { hiddenCharacter } from "../../../runtime/web/plain_text.mjs";
 import { AttributePrediction, Prediction } from "../../../runtime/web/results.mjs";
 import { parse } from "../../../runtime/web/strict_json.mjs";
@@ -219,29 +220,182 @@ test("an attribute is present from its threshold upwards", () => {
   assert.equal(answer.accepted, false);
 });
 
-test("golden differences are found, NaN included", () => {
-  const pixels = { shape: [1, 1, 2, 1], data: Uint8Array.of(3, 4) };
-  const probabilities = new Map([["fp32", { shape: [1, 2], data: Float32Array.of(0.25, 0.75) }]]);
-  const golden = new Golden([], pixels, probabilities);
-  golden.checkPixels(0, Uint8Array.of(3, 4));
-  assert.throws(() => golden.checkPixels(0, Uint8Array.of(3, 5)), /1 of 2 bytes differ/);
-  const row = { id: "fp32", goldenTolerance: 0.01 };
-  assert.equal(golden.checkProbabilities(row, Float32Array.of(0.25, 0.7421875)), 0.0078125);
-  for (const found of [
-    [0.5, 0.5],
-    [NaN, 0.75],
-    [0.25, NaN],
-    [0.25, 0.75, 0],
-  ]) {
+/** A golden record of two samples, [0.25, 0.75] and [1, 0], by their first pixels 3 and 5. */
+function goldenOf(values = [0.25, 0.75, 1, 0]) {
+  const pixels = { shape: [2, 1, 2, 1], data: Uint8Array.of(3, 4, 5, 6) };
+  const probabilities = { shape: [2, 2], data: Float32Array.from(values) };
+  return new Golden([], pixels, new Map([["fp32", probabilities]]));
+}
+
+const ROW = { id: "fp32", goldenTolerance: 0.01, thresholds: null };
+
+/** Answers each image by its first pixel, then passes the rows on to `change`. */
+function model(change = (rows) => rows) {
+  return async ({ shape: [images], data }) => {
+    const known = new Map([[3, [0.25, 0.7421875]], [5, [1, 0]]]);
+    const own = Array.from({ length: images }, (_, i) => known.get(data[2 * i]) ?? [0.5, 0.5]);
+    const rows = change(own);
+    return { shape: [rows.length, 2], data: Float32Array.from(rows.flat()) };
+  };
+}
+
+test("golden pixels are compared byte by byte", () => {
+  goldenOf().checkPixels(0, Uint8Array.of(3, 4));
+  goldenOf().checkPixels(1, Uint8Array.of(5, 6));
+  assert.throws(() => goldenOf().checkPixels(0, Uint8Array.of(3, 5)), /1 of 2 bytes differ/);
+});
+
+test("golden samples are asked one by one, in pairs and together", async () => {
+  const sizes = [];
+  const counted = async (pixels) => {
+    sizes.push(pixels.shape[0]);
+    return model()(pixels);
+  };
+  assert.equal(await goldenOf().replay(ROW, counted), 0.0078125);
+  assert.deepEqual(sizes, [1, 1, 2, 2, 2, 4]);
+  await assert.rejects(goldenOf().replay({ ...ROW, id: "x" }, model()), /for variant "x"/);
+});
+
+for (const [name, change, message] of [
+  ["NaN", (rows) => rows.map(() => [NaN, NaN]), /NaN.*one by one/],
+  ["other answers", (rows) => rows.map(() => [0.5, 0.5]), /by 0.250.*one by one/],
+  ["the first one's row", (rows) => rows.map(() => rows[0]), /in pairs.*mixes the images/],
+  ["the last one's row", (rows) => rows.map(() => rows.at(-1)), /in pairs.*mixes the images/],
+  ["the next one's row", (rows) => [...rows.slice(1), rows[0]], /in pairs.*mixes the images/],
+  ["a large batch", (rows) => (rows.length > 2 ? [...rows].reverse() : rows), /all together/],
+]) {
+  test(`golden samples show ${name}`, async () => {
+    await assert.rejects(goldenOf().replay(ROW, model(change)), (error) => {
+      assert.ok(error instanceof errors.SelftestError);
+      assert.match(error.message, message);
+      return true;
+    });
+  });
+}
+
+test("what no tolerance excuses is not recorded", async () => {
+  const wide = { ...ROW, goldenTolerance: 1 };
+  await assert.rejects(goldenOf([0, 0, 1, 0]).replay(wide, model()), /sample 0 sums to 0/);
+  await goldenOf([0, 0, 1, 0]).replay({ ...wide, thresholds: [0.5, 0.5] }, model());
+});
+
+// --- the answer of a session --------------------------------------------------------------------
+
+const SPEC = { task: "multi-class", height: 1, width: 2, channels: 1, labels: ["a", "b"] };
+const tensor = (dims, values, type = "float32") => ({
+  type,
+  dims,
+  data: (type === "float32" ? Float32Array : Float64Array).from(values),
+});
+
+test("a row of probabilities for each image is an answer", () => {
+  const found = checkedAnswer(tensor([2, 2], [0.25, 0.75, 1, 0]), 2, SPEC);
+  assert.deepEqual(found, { shape: [2, 2], data: Float32Array.of(0.25, 0.75, 1, 0) });
+  checkedAnswer(tensor([1, 2], [0.9, 0.9]), 1, { ...SPEC, task: "multi-label" });
+});
+
+for (const [answer, message, image] of [
+  [tensor([1, 2], [0.25, 0.75]), /float32 \(1,2\) for 2 images; expected float32 \(2, 2\)/],
+  [tensor([4, 2], Array(8).fill(0.5)), /float32 \(4,2\) for 2 images/],
+  [tensor([2], [0.25, 0.75]), /float32 \(2\) for 2 images/],
+  [tensor([2, 2], [1, 0, 1, 0], "float64"), /float64 \(2,2\)/],
+  [tensor([2, 2], [1, 0]), /expected float32/],
+  [undefined, /expected float32/],
+  [tensor([2, 2], [1, 0, NaN, 1]), /holds NaN or infinity.*image 1 of 2/, 1],
+  [tensor([2, 2], [-Infinity, Infinity, 1, 0]), /holds NaN or infinity.*image 0 of 2/, 0],
+  [tensor([2, 2], [1, 0, -2, 3]), /has values from -2.* to 3.*image 1/, 1],
+  [tensor([2, 2], [0.5, 0, 0.5, 1]), /sums to 0.5000.*image 0/, 0],
+]) {
+  test(`an answer is refused: ${message}`, () => {
     assert.throws(
-      () => golden.checkProbabilities(row, Float32Array.from(found)),
-      errors.SelftestError,
+      () => checkedAnswer(answer, 2, SPEC),
+      (error) => {
+        assert.ok(error instanceof errors.AnswerError);
+        assert.match(error.message, message);
+        assert.equal(error.image, image);
+        return true;
+      },
     );
+  });
+}
+
+// --- the caller's buffer ------------------------------------------------------------------------
+
+/** A predictor whose sessions wait a moment before they read what they were given. */
+function slowPredictor() {
+  const seen = [];
+  const later = () => new Promise((resolve) => setTimeout(resolve, 5));
+  const session = (answer) => ({
+    async run(feeds, [output]) {
+      await later();
+      const [{ data, dims }] = Object.values(feeds);
+      seen.push([...data]);
+      return { [output]: answer(data, dims) };
+    },
+  });
+  const pixels = (data) => ({ type: "uint8", dims: [1, 2, 1], data: Uint8Array.from(data.subarray(0, 2)) });
+  const ort = {
+    Tensor: function Tensor(type, data, dims) {
+      Object.assign(this, { type, data, dims });
+    },
+    InferenceSession: { create: async () => (await later(), session(pixels)) },
+  };
+  const manifest = { spec: SPEC, modelVersion: "1", synthetic: true };
+  const bundle = { manifest, id: "", read: async () => (await later(), new Uint8Array()) };
+  const rows = (_, [images]) => tensor([images, 2], Array(images).fill([0.25, 0.75]).flat());
+  const p = new Predictor(bundle, { ort, device: "cpu", threads: 1 }, ROW, session(rows), "");
+  return { p, seen };
+}
+
+for (const [name, make] of [
+  ["a Uint8Array", () => Uint8Array.of(1, 2)],
+  ["a Uint8ClampedArray", () => Uint8ClampedArray.of(1, 2)],
+  ["a Buffer, whose slice is no copy", () => Buffer.from([1, 2])],
+  ["a view", () => new Uint8Array(Uint8Array.of(9, 1, 2, 9).buffer, 1, 2)],
+  ["shared memory", () => shared(1, 2)],
+]) {
+  test(`${name} is copied before anything is awaited`, async () => {
+    for (const [ask, shape] of [
+      ["run", [1, 1, 2, 1]],
+      ["answer", [1, 2, 1]],
+      ["preprocess", [1, 2]],
+      ["predict", [1, 2, 1]],
+    ]) {
+      const { p, seen } = slowPredictor();
+      const [data, own] = [make(), [...shape]];
+      const asked = p[ask]({ shape: own, data });
+      data.fill(77);
+      own.fill(1000);
+      await asked;
+      assert.deepEqual(seen[0], [1, 2], ask);
+    }
+  });
+}
+
+/** @param {number[]} values */
+function shared(...values) {
+  const data = new Uint8Array(new SharedArrayBuffer(values.length));
+  data.set(values);
+  return data;
+}
+
+test("several calls at once from one buffer get the answers of their own frames", async () => {
+  const { p, seen } = slowPredictor();
+  const frame = new Uint8Array(2);
+  const asked = [];
+  for (let i = 0; i < 5; i += 1) {
+    frame.fill(i);
+    asked.push(p.predict({ shape: [1, 2, 1], data: frame }));
   }
-  assert.throws(
-    () => golden.checkProbabilities({ id: "x", goldenTolerance: 1 }, new Float32Array(2)),
-    /no probabilities for variant "x"/,
-  );
+  await Promise.all(asked);
+  assert.deepEqual(seen.slice(0, 5).map(String), ["0,0", "1,1", "2,2", "3,3", "4,4"]);
+});
+
+test("pixels of another type are not rounded in silence", async () => {
+  const { p } = slowPredictor();
+  for (const data of [Float32Array.of(0.5, 0.5), [1, 2], undefined]) {
+    await assert.rejects(p.run({ shape: [1, 1, 2, 1], data }), errors.InputError);
+  }
 });
 
 test("what is no model is refused before onnxruntime sees it", () => {
