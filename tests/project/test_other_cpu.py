@@ -31,6 +31,8 @@ BEYOND_EMULATION = {
         "the emulator keeps a limit of address space from its guest"
     ),
 }
+# features of a Haswell that the emulator lacks: it says so to stderr, which tests look at
+QUIETLY = ",-pcid,-x2apic,-tsc-deadline,-hle,-invpcid,-rtm"
 HOURS = 3
 
 
@@ -41,6 +43,7 @@ def test_on_a_cpu_without_vnni(tmp_path: Path) -> None:
     if reason := targets.missing(target):
         pytest.skip(f"not run: {reason}")
     emulator = launch.emulator(target, tmp_path / "cpu")
+    emulator[emulator.index("-cpu") + 1] += QUIETLY
     python = [*emulator, sys.executable]
     seen = subprocess.run(
         [*python, "-c", "from runtime.cpu import cpu_target; print(cpu_target())"],
