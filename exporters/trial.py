@@ -23,8 +23,9 @@ class Assessment:
     accuracy_percent: float  # of right answers; without labels, of answers equal to FP32's
     lost_points: float  # percentage points of it that FP32 has more
     loss: float  # mean cross entropy in nats, finer than accuracy
-    sqnr_db: float  # of the probabilities; 200 when equal
+    sqnr_db: float  # of what outputs differ by from input to input; 200 when equal
     balanced_percent: float | None = None  # mean balanced accuracy of multi-label models
+    worst_part: str | None = None  # of several channels or outputs: whose sqnr_db it is, in words
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,9 @@ class AssessmentReport:
     accuracy_percent: float
     lost_points: float  # percentage points that FP32 has more
     loss: float  # mean cross entropy, nats
-    sqnr_db: float  # of the probabilities; 200 when equal
+    sqnr_db: float  # of what the probabilities differ by from image to image; 200 when equal
     balanced_percent: float | None = None  # mean balanced accuracy, multi-label
+    worst_part: str | None = None  # of several outputs or channels: whose sqnr_db it is
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from exporters import foreign_model, onnx_file
 from exporters.activation_ranges import ActivationStatistics
-from exporters.agreement import Bounds, Reference, task_of
+from exporters.agreement import Bounds, Reference, guess
 from exporters.errors import GraphError
 from exporters.foreign_model import ForeignModel, prepare
 from exporters.int8_from_fp32 import quantize, verify_int8
@@ -23,7 +23,8 @@ from exporters.model_inputs import InputSpec, ModelInputs, PixelForm, input_of
 from exporters.options import GateOptions, Int8Options
 from exporters.portability import portability
 from exporters.qdq import Graph, quantized_weights
-from exporters.sensitivity import layer_noise, sqnr_db
+from exporters.sensitivity import layer_noise
+from exporters.signal_to_noise import sqnr_db
 
 
 class Torch(torch.nn.Module):
@@ -377,7 +378,7 @@ TASKS = {
 @pytest.mark.parametrize("case", list(TASKS))
 def test_outputs_are_recognised(case: str) -> None:
     values, task = TASKS[case]
-    assert task_of(values) == task
+    assert guess(values, 6).task == task
 
 
 def judged(model: onnx.ModelProto, task: Any, labels: Any = None) -> Reference:
