@@ -164,9 +164,7 @@ class ActivationStatistics:
             raise QuantizeError(f"the float model cannot be calibrated: {exc}") from exc
 
 
-def _with_extremes(
-    model: onnx.ModelProto, tensors: list[str]
-) -> tuple[onnx.ModelProto, list[str]]:
+def _with_extremes(model: onnx.ModelProto, tensors: list[str]) -> tuple[onnx.ModelProto, list[str]]:
     """A copy that puts out (lowest, highest, sum) of each tensor, and the outputs' names. A sum is
     nan where a value is; the other two may pass over it."""
     result = onnx.ModelProto()

@@ -271,7 +271,7 @@ def guess(values: Sequence[NDArray[Any]], inputs: int, classes: int | None = Non
 
 def _guess_shares(matrix: NDArray[Any], least: float) -> Guess:
     """Of numbers in [0, 1]."""
-    if matrix.shape[1] > 1 and np.allclose(matrix.sum(axis=1), 1, atol=1e-3):
+    if _adds_up(matrix):
         return Guess("multi-class", "they lie in [0, 1] and add up to 1", least)
     decided = (matrix < _UNDECIDED) | (matrix > 1 - _UNDECIDED)
     varies = (matrix >= 0.5).any(axis=0) & (matrix < 0.5).any(axis=0)
@@ -280,14 +280,19 @@ def _guess_shares(matrix: NDArray[Any], least: float) -> Guess:
     return Guess("multi-label", "they lie in [0, 1], most of them near its ends", least)
 
 
-def answers_of(values: Sequence[NDArray[Any]], inputs: int) -> Task:
-    """What outputs are where somebody said that they are answers; "values" where they cannot be."""
+def task_of(values: Sequence[NDArray[Any]]) -> Task:
+    """What outputs are where they are known to be answers: one matrix [N, K] of probabilities that
+    add up to 1, of other probabilities, or of logits; "values" where they cannot be answers."""
     matrix = _matrix(values[0]) if len(values) == 1 else None
-    if matrix is None or len(matrix) != inputs:
+    if matrix is None:
         return "values"
-    if _probable(matrix) and _guess_shares(matrix, LIKELY_DB).task != "multi-class":
-        return "multi-label"
-    return "multi-class"
+    if not _probable(matrix):
+        return "multi-class" if matrix.shape[1] > 1 else "values"
+    return "multi-class" if _adds_up(matrix) else "multi-label"
+
+
+def _adds_up(matrix: NDArray[Any]) -> bool:
+    return matrix.shape[1] > 1 and np.allclose(matrix.sum(axis=1), 1, atol=1e-3)
 
 
 def _asked(part: Fidelity, least: float) -> float:

@@ -149,9 +149,7 @@ def _embed(model: onnx.ModelProto, path: Path) -> None:
             ) from exc
 
 
-def _length(
-    tensor: onnx.TensorProto, entries: Mapping[str, str], place: Path, path: Path
-) -> int:
+def _length(tensor: onnx.TensorProto, entries: Mapping[str, str], place: Path, path: Path) -> int:
     """Bytes that a tensor has in its data file; raises GraphError where the two do not agree."""
     size = place.stat().st_size
     numbers = {}
@@ -185,6 +183,7 @@ def _refuse(model: onnx.ModelProto, path: Path) -> None:
             f"{path} is quantized already (it has {', '.join(quantized[:4])}); expected a float32 "
             "model. Give the file that it was made from."
         )
+    _refuse_other_floats(model, path)
     for tensor in _tensors(model):
         if any(size < 0 for size in tensor.dims):
             raise GraphError(
@@ -193,15 +192,19 @@ def _refuse(model: onnx.ModelProto, path: Path) -> None:
             )
 
 
-def refuse_other_floats(model: onnx.ModelProto, path: Path) -> None:
-    """Raise GraphError where no layer of a prepared model has float32 weights, but some have
-    weights of another precision."""
-    kinds: dict[int, list[str]] = {}
+def _refuse_other_floats(model: onnx.ModelProto, path: Path) -> None:
+    """Raise GraphError where no layer has float32 weights, but some have others; a single layer or
+    table of another precision stays as it is."""
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
+        if node.op_type == "Constant":
+            constants |= {
+                node.output[0]: entry.t for entry in node.attribute if entry.name == "value"
+            }
+    kinds: dict[int, list[str]] = {}
+    for node in model.graph.node:
         if node.op_type in onnx_file.WEIGHTED and node.input[1] in constants:
-            tensor = constants[node.input[1]]
-            kinds.setdefault(tensor.data_type, []).append(tensor.name)
+            kinds.setdefault(constants[node.input[1]].data_type, []).append(node.input[1])
     other = [kind for kind in kinds if kind in _OTHER_FLOATS]
     if other and TensorProto.FLOAT not in kinds:
         kind, names = TensorProto.DataType.Name(other[0]).lower(), kinds[other[0]]

@@ -118,7 +118,6 @@ def prepare(path: Path) -> ForeignModel:
     if plain := plain_gemms(model) + split_biases(model):
         changes.append(f"{plain} biases or factors made plain")
         model = _tidy(model, original)
-    foreign_file.refuse_other_floats(model, path)
     graph = Graph(model)
     if not _weighted(graph):
         raise GraphError(
@@ -303,7 +302,15 @@ def _not_ours(graph: Graph) -> dict[str, str]:
             found[node.name] = "its weights are a single vector"
         elif 0 in weights.dims:
             found[node.name] = "its weights are empty"
+        elif not all(np.isfinite(_values(graph, name)).all() for name in node.input[1:]):
+            found[node.name] = "its weights hold values that are no numbers (inf, nan)"
     return found
+
+
+def _values(graph: Graph, name: str) -> NDArray[Any]:
+    """Of a constant; nothing where it is computed or left out."""
+    found = graph.array(name) if name else None
+    return np.zeros(0) if found is None else found
 
 
 def _without_range(graph: Graph, statistics: ActivationStatistics) -> dict[str, str]:

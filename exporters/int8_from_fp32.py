@@ -224,7 +224,12 @@ def _refuse_impossible(graph: Graph, options: Int8Options) -> None:
             f"variant {options.id!r}: nothing is left to quantize; expected a Conv, Gemm or MatMul "
             f"that is not excluded, and the model has {weighted}."
         )
-    used = {name for n in graph.nodes if n.op_type in onnx_file.WEIGHTED for name in n.input[1:]}
+    used = {
+        name
+        for n in graph.nodes
+        if n.op_type in onnx_file.WEIGHTED and n.name not in options.exclude_nodes
+        for name in n.input[1:]
+    }
     broken = [
         name
         for name, tensor in graph.constants.items()
@@ -302,9 +307,7 @@ def _by_onnxruntime(
     return result
 
 
-def _not_for_the_quantizer(
-    model: onnx.ModelProto, rangeless: Collection[str]
-) -> frozenset[str]:
+def _not_for_the_quantizer(model: onnx.ModelProto, rangeless: Collection[str]) -> frozenset[str]:
     """Nodes that it would take for what they are not: operators of other domains that share a name
     with ONNX's; those with a tensor that has no range, since its values are no numbers; and those
     behind a DequantizeLinear of the model's own, which has no scale to hand on."""

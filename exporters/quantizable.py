@@ -165,6 +165,33 @@ def _reading(node: onnx.NodeProto, position: int, rank: int) -> str:
     return f"axis {channel_axis(node, rank)}{' of a matrix' if node.op_type == 'MatMul' else ''}"
 
 
+def with_own_weights(quantized: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of a quantized model in which no two layers share 8-bit weights or their zero points;
+    for a look at it, since a file of its own would be larger."""
+    result = onnx.ModelProto()
+    result.CopyFrom(quantized)
+    graph = Graph(result)
+    taken = tensor_names(result)
+    seen: set[str] = set()
+    for node in graph.nodes:
+        dequantize = graph.producer(node.input[1]) if node.op_type in onnx_file.WEIGHTED else None
+        if dequantize is None or dequantize.input[0] not in graph.constants:
+            continue
+        if not seen & {dequantize.output[0], *dequantize.input[::2]}:
+            seen.update((dequantize.output[0], *dequantize.input[::2]))
+            continue
+        own = onnx.NodeProto()
+        own.CopyFrom(dequantize)
+        for place in range(0, len(own.input), 2):  # values and zero point
+            copy = result.graph.initializer.add()
+            copy.CopyFrom(graph.constants[own.input[place]])
+            copy.name = own.input[place] = unique(copy.name, taken)
+        own.output[0] = node.input[1] = unique(own.output[0], taken)
+        own.name = own.output[0]
+        result.graph.node.insert(0, own)  # of constants alone
+    return result
+
+
 def with_types(model: onnx.ModelProto, types: onnx_file.TensorTypes) -> onnx.ModelProto:
     """A copy that states the type of every tensor of its main graph, as onnxruntime sees it; with
     ONNX's own inference alone nothing is known behind an operator of another domain."""

@@ -56,6 +56,7 @@ class Trial:
     speed: Speed | None = None
     timed_as: str | None = None  # the trial whose speed this is: the same nodes, other constants
     error: str | None = None  # why it could not be made; then everything above is empty
+    impossible: tuple[str, ...] = ()  # "node: reason" of what had to stay float for it to be made
 
     @property
     def passed(self) -> bool:
@@ -71,6 +72,7 @@ class Trial:
     def from_dict(cls, data: dict[str, Any]) -> Trial:
         """Read what ``dataclasses.asdict`` wrote; raises TypeError or KeyError."""
         values = dict(data)
+        values["impossible"] = tuple(values.get("impossible", ()))
         values["saturation"] = tuple(LayerSaturation(**row) for row in data["saturation"])
         if data["assessment"] is not None:
             failures = tuple(data["assessment"]["failures"])

@@ -337,9 +337,7 @@ def _search(
         for trial in _to_write(result)
     }
     with plain_errors(request.out, _OPTION, _KEPT):
-        files = write_models(
-            request.out, foreign.name, result, log.path, bounds, foreign.as_given
-        )
+        files = write_models(request.out, foreign.name, result, log.path, bounds, foreign.as_given)
         report = Report(
             identity=identity,
             model=str(request.model),
@@ -424,18 +422,19 @@ def _reference(
 def _task(request: Request, data: ForeignData, values: Reference) -> tuple[Guess, bool]:
     """What the outputs are, and whether the user said so: with --task, or with a --margin, which is
     for answers alone. Raises DataError where what was said does not fit them."""
-    from exporters.agreement import Guess, answers_of, guess
+    from exporters.agreement import Guess, guess, task_of
 
     rows, shape = len(values.inputs), values.values[0].shape
     if request.task is None and request.margin is None:
         return guess(values.values, rows, _classes(data, values)), False
-    said = request.task or answers_of(values.values, rows)
+    fits = len(shape) > 1 and shape[0] == rows and all(size == 1 for size in shape[2:])
+    said = request.task or (task_of(values.values) if fits else "values")
     if said == "values" and request.margin is not None:
         raise DataError(
             "--margin is for answers, and these outputs are judged as values, by signal-to-noise. "
             "Leave it out and say --min-sqnr, or say what they are with --task."
         )
-    if said != "values" and answers_of(values.values[:1], rows) == "values":
+    if said != "values" and not fits:
         raise DataError(
             f"--task {said} does not fit output {values.outputs[0]!r} {list(shape)} of {rows} "
             "inputs; expected one row of answers for each input, [n, k]. Leave --task out, or say "

@@ -80,6 +80,7 @@ class TrialReport:
     speed: TrialSpeed | None = None
     timed_as: str | None = None  # the trial whose speed this is: the same nodes, other constants
     error: str | None = None  # why it could not be made; then there is no assessment
+    impossible: tuple[str, ...] = ()  # "node: reason" of what had to stay float for it to be made
 
     @property
     def passed(self) -> bool:
