@@ -164,15 +164,12 @@ class Reference:
     def _assess_answers(self, found: Sequence[NDArray[Any]], variant: str) -> Assessment:
         worst = self._worst(found)
         if found[0].shape != self.values[0].shape:
-            return self._lost(
-                f"output {self.outputs[0]!r} is {list(found[0].shape)}, FP32's "
-                f"{list(self.values[0].shape)}"
-            )
+            return self._lost(_not_comparable(self.outputs[0], self.values[0], found[0]))
         before, after = (self._probabilities(v) for v in (self.values[0], found[0]))
         truth = self._truth(before)
         parity = self._parity(before, after, truth)
         failures = screen(parity, self.bounds.gate, tolerances_for(variant)).failures
-        if text := _not_numbers(self.outputs[0], self.values[0], found[0]):
+        if text := _not_comparable(self.outputs[0], self.values[0], found[0]):
             failures = (text, *failures)
         least = self.guessed_db
         if least is not None and worst.sqnr_db < least:
@@ -197,7 +194,7 @@ class Reference:
         noise = min(10 ** (-worst.sqnr_db / 10), 1.0)
         failures: tuple[str, ...] = ()
         if worst.sqnr_db < self.bounds.min_sqnr_db:
-            texts = map(_not_numbers, self.outputs, self.values, found)
+            texts = map(_not_comparable, self.outputs, self.values, found)
             failures = (
                 f"{worst.part} has a signal-to-noise ratio of {worst.own_db:.1f} dB against "
                 f"FP32; at least {_asked(worst, self.bounds.min_sqnr_db):g} dB are asked for",
@@ -300,10 +297,10 @@ def _asked(part: Fidelity, least: float) -> float:
     return least - (part.sqnr_db - part.own_db)
 
 
-def _not_numbers(name: str, was: NDArray[Any], now: NDArray[Any]) -> str:
-    """The first value that is no number on one side only; "" where there is none."""
+def _not_comparable(name: str, was: NDArray[Any], now: NDArray[Any]) -> str:
+    """Other sizes, or the first value that is a number on one side only; "" for none of these."""
     if was.shape != now.shape:
-        return ""
+        return f"output {name!r} has {now.size} values, FP32's {was.size}: they cannot be compared"
     same = (was == now) | (np.isnan(was) & np.isnan(now))
     odd = np.argwhere(~same & ~(np.isfinite(was) & np.isfinite(now)))
     if not len(odd):

@@ -4,12 +4,14 @@ Knows nothing of what is done with the model; see ``foreign_model.py``."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
 from . import onnx_file
 from .errors import GraphError
@@ -42,6 +44,7 @@ def read(path: Path) -> onnx.ModelProto:
     _one_domain(model)
     _embed(model, path)
     _refuse(model, path)
+    _densify(model.graph, path)
     return model
 
 
@@ -80,6 +83,9 @@ def _one_domain(model: onnx.ModelProto) -> None:
     if len(versions) < len(model.opset_import) or "ai.onnx" in onnx_file.opsets(model):
         del model.opset_import[:]
         model.opset_import.extend(onnx.helper.make_opsetid(*row) for row in versions.items())
+    for function in model.functions:
+        for entry in function.opset_import:
+            entry.domain = _own(entry.domain)
     inner = [node for function in model.functions for node in _every(function.node)]
     for node in (*all_nodes(model.graph), *inner):
         node.domain = _own(node.domain)
@@ -149,6 +155,26 @@ def _embed(model: onnx.ModelProto, path: Path) -> None:
             ) from exc
 
 
+def _densify(graph: onnx.GraphProto, path: Path) -> None:
+    """Write sparse constants out, in place: tools pass over them."""
+    for sparse in graph.sparse_initializer:
+        dims = list(sparse.dims)
+        if math.prod(dims) > _LARGEST:
+            raise GraphError(
+                f"{path}: the sparse tensor {sparse.values.name!r} has {dims} values; a single "
+                "ONNX file can hold 2.1 GB of them. This one is not supported."
+            )
+        values = numpy_helper.to_array(sparse.values)
+        places = numpy_helper.to_array(sparse.indices)
+        dense = np.zeros(dims, values.dtype)
+        dense[tuple(places.T) if places.ndim > 1 else np.unravel_index(places, dims)] = values
+        graph.initializer.append(numpy_helper.from_array(dense, sparse.values.name))
+    del graph.sparse_initializer[:]
+    for node in graph.node:
+        for inner in subgraphs(node):
+            _densify(inner, path)
+
+
 def _length(tensor: onnx.TensorProto, entries: Mapping[str, str], place: Path, path: Path) -> int:
     """Bytes that a tensor has in its data file; raises GraphError where the two do not agree."""
     size = place.stat().st_size
@@ -197,10 +223,8 @@ def _refuse_other_floats(model: onnx.ModelProto, path: Path) -> None:
     table of another precision stays as it is."""
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
-        if node.op_type == "Constant":
-            constants |= {
-                node.output[0]: entry.t for entry in node.attribute if entry.name == "value"
-            }
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            constants[node.output[0]] = node.attribute[0].t
     kinds: dict[int, list[str]] = {}
     for node in model.graph.node:
         if node.op_type in onnx_file.WEIGHTED and node.input[1] in constants:

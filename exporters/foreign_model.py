@@ -27,7 +27,6 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 from numpy.typing import NDArray
-from onnx import version_converter
 from onnx_ir.passes import Sequential
 from onnx_ir.passes.common import (
     ClearMetadataAndDocStringPass,
@@ -36,18 +35,16 @@ from onnx_ir.passes.common import (
     TopologicalSortPass,
 )
 
-from . import foreign_file, onnx_file
+from . import foreign_file, modern, onnx_file
 from .activation_ranges import ActivationStatistics
 from .errors import GraphError, QuantizeError
 from .int8_from_fp32 import impossible, not_quantized
 from .model_inputs import InputSpec, input_of
 from .options import Int8Options
 from .qdq import QUANTIZED_OPERATORS, Graph, outside
-from .quantizable import plain_gemms, split_biases
+from .quantizable import plain_gemms, split_biases, unfuse
 from .quiet import quiet
 
-MIN_OPSET = 13  # the first with a QuantizeLinear that has an axis
-_RESIZE_SAYS = 11  # the first in which a Resize says where pixels are
 # Of the largest value of an output: sums in another order differ by some 1e-6 of it.
 SAME = 1e-4
 # Computed once for all images, or moves numbers only: saying that they stay float helps nobody.
@@ -109,9 +106,11 @@ def prepare(path: Path) -> ForeignModel:
     except GraphError as exc:
         raise GraphError(f"{path} does not run as it is: {exc}") from exc
     changes: list[str] = []
-    model = _without_functions(original, changes)
-    model = _raised(model, path, changes)
-    _without_constant_inputs(model, changes)
+    model = modern.without_functions(original, changes)
+    model = modern.raised(model, path, changes)
+    modern.without_constant_inputs(model, changes)
+    if fused := unfuse(model):
+        changes.append(f"{fused} operators of onnxruntime's own taken apart")
     model = _tidy(_folded(model), original)
     _tell_folding(original, model, changes)
     _name_nodes(model, changes)
@@ -122,7 +121,7 @@ def prepare(path: Path) -> ForeignModel:
     if not _weighted(graph):
         raise GraphError(
             f"{path} has no Conv, ConvTranspose, Gemm or MatMul with constant weights (its "
-            f"operators: {_counted(node.op_type for node in graph.nodes)}); there is nothing to "
+            f"operators: {_counted(_full(node) for node in graph.nodes)}); there is nothing to "
             "quantize."
         )
     floats = tuple(
@@ -153,7 +152,8 @@ def one_at_a_time(foreign: ForeignModel, pair: NDArray[Any]) -> ForeignModel:
     def answers(images: NDArray[Any]) -> list[NDArray[Any]]:
         return onnx_file.run_by_image(session, foreign.outputs, {foreign.input.name: images})
 
-    alone = [onnx_file.joined(parts) for parts in zip(*map(answers, (pair[:1], pair[1:2])))]
+    single = (answers(pair[:1]), answers(pair[1:2]))
+    alone = [onnx_file.joined(parts) for parts in zip(*single, strict=True)]
     try:
         together = answers(pair[:2])
     except GraphError as exc:
@@ -224,7 +224,7 @@ def difference(foreign: ForeignModel, images: NDArray[Any]) -> float:
                 f"the model changed while it was prepared ({what}): output {name!r} "
                 f"{_told_distance(was, now, found)}. "
                 + (
-                    f"Export it again with opset {MIN_OPSET} or later."
+                    f"Export it again with opset {modern.MIN_OPSET} or later."
                     if any(change.startswith("opset raised") for change in foreign.changes)
                     else "Please report the file."
                 )
@@ -350,7 +350,7 @@ def left_in_float(foreign: ForeignModel, kept: dict[str, str]) -> tuple[LeftInFl
             )
     ends = outside(graph)
     others = Counter(
-        f"{node.domain}.{node.op_type}".lstrip(".")
+        _full(node)
         for node in graph.nodes
         if node.name not in ends
         and node.op_type not in (*QUANTIZED_OPERATORS, *_SHAPES)
@@ -363,72 +363,6 @@ def left_in_float(foreign: ForeignModel, kept: dict[str, str]) -> tuple[LeftInFl
 
 
 # --- preparing ------------------------------------------------------------------------------
-
-
-def _without_functions(model: onnx.ModelProto, changes: list[str]) -> onnx.ModelProto:
-    if not model.functions:
-        return model
-    changes.append(f"{len(model.functions)} local functions written out")
-    return onnx.inliner.inline_local_functions(model)
-
-
-def _raised(model: onnx.ModelProto, path: Path, changes: list[str]) -> onnx.ModelProto:
-    opset = onnx_file.opsets(model).get("", 0)
-    if opset >= MIN_OPSET:
-        copy = onnx.ModelProto()
-        copy.CopyFrom(model)
-        return copy
-    try:
-        result: onnx.ModelProto = version_converter.convert_version(model, MIN_OPSET)
-    except Exception as exc:  # the converter raises RuntimeError and more
-        raise GraphError(
-            f"{path} has opset {opset}, and INT8 needs {MIN_OPSET}; ONNX's own converter fails: "
-            f"{exc}. Export the network again with opset {MIN_OPSET} or later."
-        ) from exc
-    if opset < _RESIZE_SAYS:
-        _resize_as_before(result)
-    changes.append(f"opset raised from {opset} to {MIN_OPSET}")
-    return result
-
-
-def _resize_as_before(model: onnx.ModelProto) -> None:
-    """Before opset 11 a Resize (or Upsample) had no word for where pixels are, and meant their
-    corners; ONNX's converter leaves it the later default, their centers. In place.
-
-    Which neighbor is the nearest is onnxruntime's rule of these versions: the one before when a
-    picture grows, the one behind when it shrinks.
-    """
-    constants = Graph(model)
-    for node in foreign_file.all_nodes(model.graph):
-        if node.op_type != "Resize" or node.domain:
-            continue
-        scales = constants.array(node.input[2]) if len(node.input) > 2 else None
-        if scales is None and len(node.input) > 2:
-            maker = constants.producer(node.input[2])
-            if maker is not None and maker.op_type == "Constant":
-                scales = onnx.numpy_helper.to_array(maker.attribute[0].t)
-        shrinks = scales is not None and scales.size and float(scales.min()) < 1
-        values = {
-            "coordinate_transformation_mode": "asymmetric",
-            "nearest_mode": "ceil" if shrinks else "floor",
-        }
-        kept = [entry for entry in node.attribute if entry.name not in values]
-        del node.attribute[:]
-        node.attribute.extend(kept)
-        node.attribute.extend(onnx.helper.make_attribute(*row) for row in values.items())
-
-
-def _without_constant_inputs(model: onnx.ModelProto, changes: list[str]) -> None:
-    """Old files list their weights among the inputs, as values that a caller may replace; then
-    nothing can be folded."""
-    constants = {tensor.name for tensor in model.graph.initializer}
-    kept = [value for value in model.graph.input if value.name not in constants]
-    gone = len(model.graph.input) - len(kept)
-    if gone:
-        del model.graph.input[:]
-        model.graph.input.extend(kept)
-        changes.append(f"{gone} weights are no longer listed as inputs")
-    model.ir_version = onnx.helper.find_min_ir_version_for(model.opset_import, ignore_unknown=True)
 
 
 def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -567,6 +501,10 @@ def _grouped(graph: Graph, kept: dict[str, str]) -> list[LeftInFloat]:
 
 def _told(node: onnx.NodeProto | None, name: str) -> str:
     return name if node is None or node.op_type in name else f"{node.op_type} {name}"
+
+
+def _full(node: onnx.NodeProto) -> str:
+    return f"{node.domain}.{node.op_type}".lstrip(".")
 
 
 def _counted(operators: Iterable[str]) -> str:

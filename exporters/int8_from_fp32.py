@@ -281,7 +281,8 @@ def _by_onnxruntime(
         for tensor, (low, high) in ranges.items()
         if tensor in names.tensors
     }
-    matrices = {  # per channel the quantizer takes axis 1, which in a stack of matrices is no channel
+    # per channel the quantizer takes axis 1, which in a stack of matrices is no channel
+    matrices = {
         str(node.input[1])
         for node in graph.nodes
         if node.op_type == "MatMul"

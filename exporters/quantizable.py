@@ -21,6 +21,15 @@ from .qdq import Graph, attribute, channel_axis
 # Copies of shared weights may take so much of all weights, in bytes of the quantized file against
 # the float one: with a quarter of float's bytes for each, the file stays below half of it.
 _COPIES = 0.25
+# Activations of onnxruntime's fused operators, with the names of their numbers
+_ACTIVATIONS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("", "Relu", "Sigmoid", "Tanh", "Softplus"), ()),
+    "LeakyRelu": ("alpha",),
+    "Elu": ("alpha",),
+    "HardSigmoid": ("alpha", "beta"),
+    "Clip": ("min", "max"),
+}
+_FUSED = ("activation", "activation_params", "activation_alpha", "activation_beta")
 _KINDS = {"tensor(float)": TensorProto.FLOAT, "tensor(double)": TensorProto.DOUBLE}
 
 
@@ -71,6 +80,66 @@ def _plain_bias(
 def _is_row(bias: NDArray[np.float32]) -> bool:
     """Whether a Gemm's bias is the same for every row of its output."""
     return bias.ndim < 2 or bias.shape[0] == 1
+
+
+def unfuse(model: onnx.ModelProto) -> int:
+    """Take apart what onnxruntime's optimizer has put together (FusedConv, FusedGemm of the domain
+    com.microsoft), in place, since no quantizer knows these; the number of nodes."""
+    taken = tensor_names(model)
+    found = 0
+    for node in list(model.graph.node):
+        if node.domain != "com.microsoft" or node.op_type not in ("FusedConv", "FusedGemm"):
+            continue
+        activation = attribute(node, "activation", b"").decode()
+        if activation not in _ACTIVATIONS:
+            continue
+        made: list[onnx.NodeProto] = []
+        output = node.output[0]
+        if len(node.input) > 3 and node.input[3]:  # a sum before the activation
+            node.output[0] = unique(f"{output}_product", taken)
+            total = unique(f"{output}_sum", taken)
+            made.append(helper.make_node("Add", [node.output[0], node.input[3]], [total]))
+        if activation:
+            source = (made[-1] if made else node).output
+            if not made:
+                source[0] = unique(f"{output}_linear", taken)
+            made.append(_activation(model, taken, node, activation, source[0], output))
+        elif made:
+            made[-1].output[0] = output
+        del node.input[3:]
+        node.op_type, node.domain = node.op_type.removeprefix("Fused"), ""
+        for name in _FUSED:
+            _without(node, name)
+        place = list(model.graph.node).index(node) + 1
+        for part in reversed(made):
+            model.graph.node.insert(place, part)
+        found += 1
+    return found
+
+
+def _activation(
+    model: onnx.ModelProto,
+    taken: set[str],
+    node: onnx.NodeProto,
+    activation: str,
+    source: str,
+    output: str,
+) -> onnx.NodeProto:
+    """The activation of a fused node as an operator of its own."""
+    numbers = list(attribute(node, "activation_params", []))
+    numbers += [
+        float(value)
+        for name in ("activation_alpha", "activation_beta")
+        if (value := attribute(node, name, None)) is not None
+    ]
+    if activation == "Clip":
+        ends = [
+            _constant(model, taken, f"{output}_{end}", np.array(number, np.float32))
+            for end, number in zip(("lowest", "highest"), numbers, strict=True)
+        ]
+        return helper.make_node("Clip", [source, *ends], [output])
+    words = dict(zip(_ACTIVATIONS[activation], numbers, strict=False))
+    return helper.make_node(activation, [source], [output], **words)
 
 
 def split_biases(model: onnx.ModelProto) -> int:

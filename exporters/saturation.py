@@ -157,7 +157,8 @@ class _Inputs:
         dequantize = None if node is None else graph.producer(node.input[0])
         if node is None or dequantize is None or dequantize.op_type != "DequantizeLinear":
             return None
-        scale, zero = graph.array(dequantize.input[1]), np.zeros((), np.uint8)
+        scale = graph.array(dequantize.input[1])
+        zero: NDArray[Any] | None = np.zeros((), np.uint8)
         if len(dequantize.input) > 2:  # of the file's own, it may have none
             zero = graph.array(dequantize.input[2])
         if scale is None or zero is None or scale.size != 1:

@@ -153,7 +153,7 @@ def names_of_the_quantizer() -> onnx.ModelProto:
 
 
 def shared_head(reading: str = "alike") -> onnx.ModelProto:
-    """One set of weights in two convolutions; or in a Conv and something that reads it otherwise."""
+    """One set of weights in two convolutions, or in one and something that reads it otherwise."""
     second = {
         "alike": node("Conv", ["m", "wh", "bh"], ["h2"], name="head2", pads=[1] * 4),
         "transposed": node("ConvTranspose", ["m", "wh", "bh"], ["h2"], name="head2", pads=[1] * 4),
@@ -387,6 +387,64 @@ def pixels_read_twice() -> onnx.ModelProto:
     return result
 
 
+def fused() -> onnx.ModelProto:
+    """As onnxruntime's optimizer writes it: activations, and a sum, inside of convolutions."""
+    own = {"domain": "com.microsoft", "pads": [1] * 4}
+    nodes = [
+        node("FusedConv", ["x", "w1", "b1"], ["a"], name="conv1", activation="Relu", **own),
+        node(
+            "FusedConv",
+            ["a", "w2", "b2", "a"],
+            ["b"],
+            name="conv2",
+            activation="Clip",
+            activation_params=[0.0, 6.0],
+            **own,
+        ),
+        node("FusedConv", ["b", "w2", "", "b"], ["r"], name="conv3", **own),
+        *body()[2:],
+        node("FusedGemm", ["f", "wf", "bf"], ["y"], name="fc", transB=1, domain="com.microsoft"),
+    ]
+    words = {"activation": "LeakyRelu", "activation_alpha": 0.2}
+    nodes[-1].attribute.extend(helper.make_attribute(*row) for row in words.items())
+    return built(nodes, parts("w2", "b2", "wf", "bf"), domains=("com.microsoft",))
+
+
+def sparse_weights() -> onnx.ModelProto:
+    result = built([*body(), gemm()], parts("wf", "bf"))
+    dense = numpy_helper.to_array(result.graph.initializer[2])
+    places = np.flatnonzero(np.abs(dense) > 0.3).astype(np.int64)
+    values = numpy_helper.from_array(dense.reshape(-1)[places], "wf")
+    del result.graph.initializer[2]
+    result.graph.sparse_initializer.append(
+        helper.make_sparse_tensor(values, numpy_helper.from_array(places, "wf_places"), dense.shape)
+    )
+    return result
+
+
+def local_function() -> onnx.ModelProto:
+    """A function of the file's own, which says "ai.onnx" where others say nothing."""
+    function = helper.make_function(
+        "own",
+        "Block",
+        ["a", "b", "c"],
+        ["d"],
+        [
+            node("Conv", ["a", "b", "c"], ["e"], name="inner", pads=[1] * 4),
+            node("Relu", ["e"], ["d"]),
+        ],
+        [helper.make_opsetid("ai.onnx", 17)],
+    )
+    nodes = [
+        node("Block", ["x", "w1", "b1"], ["r"], name="block", domain="own"),
+        *body()[2:],
+        gemm(),
+    ]
+    result = built(nodes, parts("wf", "bf"), domains=("own",))
+    result.functions.append(function)
+    return result
+
+
 def other_domain_operator() -> onnx.ModelProto:
     """onnxruntime's own Pad, whose name ONNX has for another operator."""
     nodes = [
@@ -499,6 +557,9 @@ ODD: dict[str, tuple[Callable[[], onnx.ModelProto], set[str]]] = {
     "ConvTranspose": (transposed_convolution, {"conv", "last"}),
     "pixels read twice": (pixels_read_twice, {"conv", "conv2", "fc"}),
     "Pad of another domain": (other_domain_operator, {"conv1", "conv2", "fc"}),
+    "fused": (fused, {"conv1", "conv2", "conv3", "fc"}),
+    "sparse weights": (sparse_weights, {"conv"}),
+    "local function": (local_function, {"fc"}),
     "nothing joined": (empty_shortcut, {"conv"}),
     "sequence": (through_a_sequence, {"conv", "fc"}),
     "Loop": (loop, {"conv", "fc"}),
