@@ -2,29 +2,26 @@
 looked at once, over images of the train split, in bounded memory; each method of calibration then
 takes its range from the same statistics.
 
-Min-max, percentile and entropy are onnxruntime's own; the mean squared error is what it lacks."""
+Percentile and entropy are onnxruntime's own; the mean squared error is what it lacks."""
 
 from __future__ import annotations
 
 import math
-import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnxruntime.quantization.calibrate import (
-    CalibrationMethod,
-    HistogramCollector,
-    create_calibrator,
-)
+from onnxruntime.quantization.calibrate import HistogramCollector
 
 from . import onnx_file
 from .calibration import ImageReader
-from .errors import QuantizeError
+from .errors import GraphError, QuantizeError
+from .names import tensor_names, unique
+from .onnx_file import TensorTypes
 from .options import Calibration
 from .qdq import QUANTIZED_OPERATORS
 from .quiet import quiet
@@ -66,8 +63,32 @@ class ActivationStatistics:
         self._model, self.reader = model, reader
         self._known: dict[tuple[Calibration, float], Ranges] = {}  # a search asks again and again
 
+    @cached_property
+    def types(self) -> TensorTypes:
+        """Of every tensor that a node makes, whatever its domain."""
+        return onnx_file.tensor_types(self._model)
+
+    @cached_property
+    def floats(self) -> frozenset[str]:
+        """The float32 activations that operators with 8-bit kernels read and make."""
+        constants = {tensor.name for tensor in self._model.graph.initializer}
+        known = {name for name, (kind, _) in self.types.items() if kind == "tensor(float)"}
+        known |= {
+            value.name
+            for value in self._model.graph.input
+            if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+        }
+        return frozenset(
+            name
+            for node in self._model.graph.node
+            if node.op_type in QUANTIZED_OPERATORS
+            for name in (*node.input, *node.output)
+            if name in known and name not in constants
+        )
+
     def ranges(self, method: Calibration, percentile: float = 99.99) -> Ranges:
-        """The range that ``method`` gives each tensor; always includes 0, as 8 bits must.
+        """The range that ``method`` gives each tensor; always includes 0, as 8 bits must. Tensors
+        with a value that is no number (-inf, nan) have none, nor have empty ones.
 
         Raises QuantizeError when the model cannot be run on the images.
         """
@@ -87,7 +108,7 @@ class ActivationStatistics:
 
     @cached_property
     def histograms(self) -> dict[str, Histogram]:
-        """The values of every tensor."""
+        """The values of every tensor that has a range."""
         return {
             name: Histogram(
                 np.asarray(row[0], np.int64),
@@ -100,10 +121,16 @@ class ActivationStatistics:
 
     @cached_property
     def _extremes(self) -> Ranges:
-        found = self._calibrated(CalibrationMethod.MinMax, {}).compute_data()
+        tensors = sorted(self.floats)
+        model, outputs = _with_extremes(self._model, tensors)
+        ends: dict[str, list[NDArray[Any]]] = {}
+        for found in self._runs(model, outputs):
+            for tensor, triple in zip(tensors, zip(*[iter(found)] * 3, strict=True), strict=True):
+                ends.setdefault(tensor, []).append(np.array(triple, np.float64))
         return {
-            name: (float(np.min(data.range_value[0])), float(np.max(data.range_value[1])))
-            for name, data in found.items()
+            tensor: (float(rows[:, 0].min()), float(rows[:, 1].max()))
+            for tensor, rows in ((tensor, np.stack(rows)) for tensor, rows in ends.items())
+            if np.isfinite(rows[:, :2]).all() and not np.isnan(rows[:, 2]).any()
         }
 
     def _percentile(self, percentile: float) -> Ranges:
@@ -115,30 +142,47 @@ class ActivationStatistics:
 
     @cached_property
     def _collector(self) -> Any:
-        options = {"symmetric": False, "num_bins": _BINS}
-        return self._calibrated(CalibrationMethod.Percentile, options).collector
-
-    def _calibrated(self, method: CalibrationMethod, options: dict[str, Any]) -> Any:
-        """onnxruntime's calibrator after it saw all images, one batch at a time: it would
+        """onnxruntime's histograms after they saw all images, one batch at a time: they would
         otherwise keep every activation of every image."""
-        with tempfile.TemporaryDirectory(prefix="edgeproof-ranges-") as folder, quiet():
-            source = Path(folder) / "float.onnx"
-            onnx_file.save(self._model, source)
-            try:
-                calibrator = create_calibrator(
-                    source,
-                    list(QUANTIZED_OPERATORS),
-                    augmented_model_path=str(Path(folder) / "augmented.onnx"),
-                    calibrate_method=method,
-                    extra_options=options,
-                )
-                for piece in self.reader.pieces():
-                    calibrator.collect_data(piece)
-            except Exception as exc:  # onnxruntime raises a dozen unrelated classes
-                raise QuantizeError(
-                    f"the float model cannot be calibrated: {type(exc).__name__}: {exc}"
-                ) from exc
-            return calibrator
+        collector = HistogramCollector("percentile", False, _BINS, _BINS, 99.99, "same")
+        tensors = sorted(self.floats)
+        odd: set[str] = set()
+        for values in self._runs(onnx_file.with_outputs(self._model, tensors), tensors):
+            seen = dict(zip(tensors, values, strict=True))
+            odd |= {name for name, found in seen.items() if not np.isfinite(found).all()}
+            with quiet():
+                collector.collect({name: v for name, v in seen.items() if name not in odd})
+        for name in odd:
+            collector.histogram_dict.pop(name, None)
+        return collector
+
+    def _runs(self, model: onnx.ModelProto, outputs: list[str]) -> Iterator[list[NDArray[Any]]]:
+        """The outputs of each batch of images; without graph optimisation, so that inner tensors
+        are what the file says."""
+        try:
+            session = onnx_file.session(model, optimised=False)
+            for piece in self.reader.pieces():
+                feed = piece.get_next()
+                assert feed is not None  # a piece has images
+                yield onnx_file.run_feed(session, outputs, feed)
+        except GraphError as exc:
+            raise QuantizeError(f"the float model cannot be calibrated: {exc}") from exc
+
+
+def _with_extremes(model: onnx.ModelProto, tensors: list[str]) -> tuple[onnx.ModelProto, list[str]]:
+    """A copy that puts out (lowest, highest, sum) of each tensor, and the outputs' names. A sum is
+    nan where a value is; the other two may pass over it."""
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    taken = tensor_names(model)
+    outputs = []
+    for tensor in tensors:
+        for operator in ("ReduceMin", "ReduceMax", "ReduceSum"):
+            outputs.append(unique(f"{tensor}_{operator}", taken))
+            node = onnx.helper.make_node(operator, [tensor], [outputs[-1]], keepdims=0)
+            result.graph.node.append(node)
+    result.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
+    return result, outputs
 
 
 def least_squares_range(histogram: Histogram) -> tuple[float, float]:

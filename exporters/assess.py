@@ -17,7 +17,7 @@ from .gates import screen, tolerances_for
 from .metrics import Floats, adjusted_thresholds, balanced_accuracy, best_thresholds, decide
 from .options import GateOptions
 from .parity import Thresholds, compare, stream
-from .sensitivity import sqnr_db
+from .signal_to_noise import sqnr_db
 from .trial import Assessment
 
 _HALVES = (slice(0, None, 2), slice(1, None, 2))  # of the images: every other one

@@ -69,7 +69,9 @@ def _means(
         feed = piece.get_next()
         assert feed is not None  # a piece has images
         for node, values in zip(
-            there, session.run([n.output[0] for n in there], feed, only_these), strict=True
+            there,
+            onnx_file.run_feed(session, [n.output[0] for n in there], feed, only_these),
+            strict=True,
         ):
             axis = _output_axis(node, values.ndim)
             others = tuple(i for i in range(values.ndim) if i not in (0, axis))

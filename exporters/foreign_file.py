@@ -4,11 +4,14 @@ Knows nothing of what is done with the model; see ``foreign_model.py``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+import math
+from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
 from runtime.regular_file import read_regular
 
@@ -39,22 +42,66 @@ def read(path: Path) -> onnx.ModelProto:
             "expected ONNX. Give the .onnx file that it was made from."
         )
     model = onnx_file.from_bytes(data, f"model file {path}")
+    _escape_names(model)
+    _one_domain(model)
     _embed(model, path)
     _refuse(model, path)
+    _densify(model.graph, path)
     return model
 
 
 def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     """The nodes of a graph and of every graph inside it."""
-    for node in graph.node:
-        yield node
-        for inner in subgraphs(node):
-            yield from all_nodes(inner)
+    yield from _every(graph.node)
 
 
 def subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
     """The graphs that a node such as If or Loop holds."""
     return [inner for entry in node.attribute for inner in (entry.g, *entry.graphs) if inner.node]
+
+
+def _escape_names(message: Any) -> None:
+    """Write every text of a model that is not UTF-8 with \\xe9, in place: protobuf hands such ones
+    out as bytes, with which no tool can work."""
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_MESSAGE:
+            for part in (value,) if not hasattr(value, "add") else value:
+                _escape_names(part)
+        elif field.type == field.TYPE_STRING and isinstance(value, str | bytes):
+            if isinstance(value, bytes):
+                setattr(message, field.name, value.decode("utf-8", "backslashreplace"))
+        elif field.type == field.TYPE_STRING:
+            for place, text in enumerate(value):
+                if isinstance(text, bytes):
+                    value[place] = text.decode("utf-8", "backslashreplace")
+
+
+def _one_domain(model: onnx.ModelProto) -> None:
+    """ONNX's own operators have the domain "", which some write as "ai.onnx", in place."""
+    versions: dict[str, int] = {}
+    for entry in model.opset_import:
+        domain = _own(entry.domain)
+        versions[domain] = max(versions.get(domain, 0), entry.version)
+    if len(versions) < len(model.opset_import) or "ai.onnx" in onnx_file.opsets(model):
+        del model.opset_import[:]
+        model.opset_import.extend(onnx.helper.make_opsetid(*row) for row in versions.items())
+    for function in model.functions:
+        for entry in function.opset_import:
+            entry.domain = _own(entry.domain)
+    inner = [node for function in model.functions for node in _every(function.node)]
+    for node in (*all_nodes(model.graph), *inner):
+        node.domain = _own(node.domain)
+
+
+def _own(domain: str) -> str:
+    return "" if domain == "ai.onnx" else domain
+
+
+def _every(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    for node in nodes:
+        yield node
+        for inner in subgraphs(node):
+            yield from all_nodes(inner)
 
 
 def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
@@ -94,7 +141,7 @@ def _embed(model: onnx.ModelProto, path: Path) -> None:
                 f"{path}: the data file {location!r} is missing in {folder}. Put it beside the "
                 "model; both belong together."
             )
-        total += int(entries.get("length") or place.stat().st_size)
+        total += _length(tensor, entries, place, path)
     if total > _LARGEST:
         raise GraphError(
             f"{path} has {total / 1e9:.1f} GB with its external data; a single ONNX file can hold "
@@ -110,8 +157,50 @@ def _embed(model: onnx.ModelProto, path: Path) -> None:
             ) from exc
 
 
+def _densify(graph: onnx.GraphProto, path: Path) -> None:
+    """Write sparse constants out, in place: tools pass over them."""
+    for sparse in graph.sparse_initializer:
+        dims = list(sparse.dims)
+        if math.prod(dims) > _LARGEST:
+            raise GraphError(
+                f"{path}: the sparse tensor {sparse.values.name!r} has {dims} values; a single "
+                "ONNX file can hold 2.1 GB of them. This one is not supported."
+            )
+        values = numpy_helper.to_array(sparse.values)
+        places = numpy_helper.to_array(sparse.indices)
+        dense = np.zeros(dims, values.dtype)
+        dense[tuple(places.T) if places.ndim > 1 else np.unravel_index(places, dims)] = values
+        graph.initializer.append(numpy_helper.from_array(dense, sparse.values.name))
+    del graph.sparse_initializer[:]
+    for node in graph.node:
+        for inner in subgraphs(node):
+            _densify(inner, path)
+
+
+def _length(tensor: onnx.TensorProto, entries: Mapping[str, str], place: Path, path: Path) -> int:
+    """Bytes that a tensor has in its data file; raises GraphError where the two do not agree."""
+    size = place.stat().st_size
+    numbers = {}
+    for key in ("offset", "length"):
+        text = entries.get(key) or "0"
+        if not (text.isascii() and text.isdigit() and len(text) < 20):
+            raise GraphError(
+                f"{path}: the {key} of tensor {tensor.name!r} in {place.name!r} is {text[:40]!r}; "
+                "expected a number of bytes. Save the model again with external data beside it."
+            )
+        numbers[key] = int(text)
+    offset, length = numbers["offset"], numbers["length"] or max(size - numbers["offset"], 0)
+    if offset + length > size:
+        raise GraphError(
+            f"{path}: the values of tensor {tensor.name!r} cannot be read: {place.name!r} has "
+            f"{size} bytes, and they would end at {offset + length}. Is the data file complete?"
+        )
+    return length
+
+
 def _refuse(model: onnx.ModelProto, path: Path) -> None:
-    """Raise GraphError for a model that is no float32 model."""
+    """Raise GraphError for a model that is quantized already, or whose tensors have impossible
+    sizes."""
     constants = {t.name for t in model.graph.initializer}
     constants |= {n.output[0] for n in all_nodes(model.graph) if n.op_type == "Constant"}
     quantized = sorted(
@@ -122,12 +211,31 @@ def _refuse(model: onnx.ModelProto, path: Path) -> None:
             f"{path} is quantized already (it has {', '.join(quantized[:4])}); expected a float32 "
             "model. Give the file that it was made from."
         )
-    weights = [tensor for tensor in _tensors(model) if len(tensor.dims) > 1]
-    other = [tensor for tensor in weights if tensor.data_type in _OTHER_FLOATS]
-    if other:
-        kind = TensorProto.DataType.Name(other[0].data_type).lower()
+    _refuse_other_floats(model, path)
+    for tensor in _tensors(model):
+        if any(size < 0 for size in tensor.dims):
+            raise GraphError(
+                f"{path}: tensor {tensor.name!r} has the sizes {list(tensor.dims)}; expected none "
+                "below 0. The file is damaged: fetch or export it again."
+            )
+
+
+def _refuse_other_floats(model: onnx.ModelProto, path: Path) -> None:
+    """Raise GraphError where no layer has float32 weights, but some have others; a single layer or
+    table of another precision stays as it is."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            constants[node.output[0]] = node.attribute[0].t
+    kinds: dict[int, list[str]] = {}
+    for node in model.graph.node:
+        if node.op_type in onnx_file.WEIGHTED and node.input[1] in constants:
+            kinds.setdefault(constants[node.input[1]].data_type, []).append(node.input[1])
+    other = [kind for kind in kinds if kind in _OTHER_FLOATS]
+    if other and TensorProto.FLOAT not in kinds:
+        kind, names = TensorProto.DataType.Name(other[0]).lower(), kinds[other[0]]
         raise GraphError(
-            f"{path} has {kind} weights ({other[0].name!r} and {len(other) - 1} more); expected "
+            f"{path} has {kind} weights ({names[0]!r} and {len(names) - 1} more); expected "
             "float32. Export the network again in float32: what half precision cut off is lost "
             "to INT8 as well."
         )

@@ -3,6 +3,7 @@ into a file that replaces the original one.
 
     opset at least 13   per-channel QDQ does not exist before
     constants folded    weights that Constant nodes or reshapes make become initializers
+    biases made plain   one number for each output, as the quantizer takes it; else a sum
     BatchNorm folded    into the convolution before it; identity and dropout are gone
     nodes named         so that layers can be told apart
 
@@ -12,10 +13,12 @@ pays."""
 
 from __future__ import annotations
 
+import math
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,6 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 from numpy.typing import NDArray
-from onnx import version_converter
 from onnx_ir.passes import Sequential
 from onnx_ir.passes.common import (
     ClearMetadataAndDocStringPass,
@@ -33,16 +35,16 @@ from onnx_ir.passes.common import (
     TopologicalSortPass,
 )
 
-from . import foreign_file, onnx_file
+from . import foreign_file, modern, onnx_file
 from .activation_ranges import ActivationStatistics
 from .errors import GraphError, QuantizeError
-from .int8_from_fp32 import not_quantized
+from .int8_from_fp32 import impossible, not_quantized
 from .model_inputs import InputSpec, input_of
 from .options import Int8Options
 from .qdq import QUANTIZED_OPERATORS, Graph, outside
+from .quantizable import plain_gemms, split_biases, unfuse
 from .quiet import quiet
 
-MIN_OPSET = 13  # the first with a QuantizeLinear that has an axis
 # Of the largest value of an output: sums in another order differ by some 1e-6 of it.
 SAME = 1e-4
 # Computed once for all images, or moves numbers only: saying that they stay float helps nobody.
@@ -72,6 +74,8 @@ class ForeignModel:
     input: InputSpec
     outputs: tuple[str, ...]  # names of the float ones, which can be compared
     changes: tuple[str, ...]  # what was done to it, in words
+    # of a batch that is free in name only, and 1 in ``original`` and ``model``: that name
+    named_batch: str | None = None
 
     def finish(self, quantized: onnx.ModelProto, variant: str) -> onnx.ModelProto:
         """A quantized form of it as a file that replaces the original; raises QuantizeError when
@@ -84,6 +88,15 @@ class ForeignModel:
             raise QuantizeError(f"variant {variant!r} is no valid model: {exc}") from exc
         return result
 
+    def as_given(self, finished: bytes) -> bytes:
+        """A finished file with the batch that the original's inputs and outputs name; see
+        :func:`one_at_a_time`."""
+        if self.named_batch is None:
+            return finished
+        result = onnx_file.from_bytes(finished)
+        _set_batch(result, self.input.name, self.named_batch)
+        return onnx_file.to_bytes(result)
+
 
 def prepare(path: Path) -> ForeignModel:
     """Read and prepare a model file; raises GraphError saying what to do."""
@@ -93,17 +106,22 @@ def prepare(path: Path) -> ForeignModel:
     except GraphError as exc:
         raise GraphError(f"{path} does not run as it is: {exc}") from exc
     changes: list[str] = []
-    model = _without_functions(original, changes)
-    model = _raised(model, path, changes)
-    _without_constant_inputs(model, changes)
+    model = modern.without_functions(original, changes)
+    model = modern.raised(model, path, changes)
+    modern.without_constant_inputs(model, changes)
+    if fused := unfuse(model):
+        changes.append(f"{fused} operators of onnxruntime's own taken apart")
     model = _tidy(_folded(model), original)
     _tell_folding(original, model, changes)
     _name_nodes(model, changes)
+    if plain := plain_gemms(model) + split_biases(model):
+        changes.append(f"{plain} biases or factors made plain")
+        model = _tidy(model, original)
     graph = Graph(model)
     if not _weighted(graph):
         raise GraphError(
             f"{path} has no Conv, ConvTranspose, Gemm or MatMul with constant weights (its "
-            f"operators: {_counted(node.op_type for node in graph.nodes)}); there is nothing to "
+            f"operators: {_counted(_full(node) for node in graph.nodes)}); there is nothing to "
             "quantize."
         )
     floats = tuple(
@@ -123,31 +141,128 @@ def prepare(path: Path) -> ForeignModel:
     )
 
 
+def one_at_a_time(foreign: ForeignModel, pair: NDArray[Any]) -> ForeignModel:
+    """The model with a batch of 1 where its batch is free in name only: a Reshape inside says 1,
+    say, and two images ``pair`` [2, ...] together are refused or get other answers than one by
+    one. Raises GraphError when even a single image is refused."""
+    if foreign.input.batch is not None or len(pair) < 2:
+        return foreign
+    session = onnx_file.session(foreign.original)
+
+    def answers(images: NDArray[Any]) -> list[NDArray[Any]]:
+        return onnx_file.run_by_image(session, foreign.outputs, {foreign.input.name: images})
+
+    single = (answers(pair[:1]), answers(pair[1:2]))
+    alone = [onnx_file.joined(parts) for parts in zip(*single, strict=True)]
+    try:
+        together = answers(pair[:2])
+    except GraphError as exc:
+        reason = _node_of(str(exc))
+    else:
+        if all(_distance(a, b) <= SAME for a, b in zip(alone, together, strict=True)):
+            return foreign
+        if any(a.ndim < 1 or len(a) != 2 for a in alone):
+            return foreign  # results whose number depends on the image
+        reason = "two images together get other answers than one by one"
+    name = _batch_name(foreign)
+    original, model = onnx_file.from_bytes(foreign.original), onnx.ModelProto()
+    model.CopyFrom(foreign.model)
+    for part in (original, model):
+        _set_batch(part, foreign.input.name, 1)
+    return replace(
+        foreign,
+        original=onnx_file.to_bytes(original),
+        model=model,
+        input=replace(foreign.input, shape=(1, *foreign.input.shape[1:])),
+        changes=(
+            *foreign.changes,
+            f"one image at a time: its batch {name!r} is free in name only ({reason})",
+        ),
+        named_batch=name,
+    )
+
+
+def _batch_name(foreign: ForeignModel) -> str:
+    graph = onnx_file.from_bytes(foreign.original).graph
+    (value,) = [value for value in graph.input if value.name == foreign.input.name]
+    return str(value.type.tensor_type.shape.dim[0].dim_param)
+
+
+def _set_batch(model: onnx.ModelProto, name: str, batch: int | str) -> None:
+    """Set the first size of the input ``name``, in place; outputs keep what they say."""
+    for value in model.graph.input:
+        if value.name == name:
+            size = value.type.tensor_type.shape.dim[0]
+            size.Clear()
+            if isinstance(batch, int):
+                size.dim_value = batch
+            elif batch:
+                size.dim_param = batch
+
+
+def _node_of(error: str) -> str:
+    """Which node refuses, from onnxruntime's words."""
+    found = re.search(r"while running (\S+) node\. Name:'([^']*)'", error)
+    return f"{found[1]} {found[2]!r} refuses two" if found else "two images together are refused"
+
+
 def difference(foreign: ForeignModel, images: NDArray[Any]) -> float:
     """The largest difference between the outputs of the original and the prepared model, as a
-    share of the largest value of that output; raises GraphError when it exceeds ``SAME``."""
+    share of the largest value of that output; raises GraphError when it exceeds ``SAME``. Equal
+    infinities and values that are no numbers on both sides differ by nothing."""
     feed = {foreign.input.name: images}
     before, after = (
-        onnx_file.run_feed(onnx_file.session(model), foreign.outputs, feed)
+        onnx_file.run_by_image(onnx_file.session(model), foreign.outputs, feed)
         for model in (foreign.original, foreign.model)
     )
     worst = 0.0
     for name, was, now in zip(foreign.outputs, before, after, strict=True):
-        largest = float(np.abs(was).max(initial=0.0)) or 1.0
-        found = float(np.abs(was - now).max(initial=0.0)) / largest if was.size else 0.0
-        if was.shape != now.shape or not found <= SAME:
+        found = _distance(was, now)
+        if found > SAME:
+            what = "; ".join(foreign.changes) or "nothing was changed in the file itself"
             raise GraphError(
-                f"the model changed while it was prepared ({'; '.join(foreign.changes)}): output "
-                f"{name!r} differs by {found:.3g} of its largest value, allowed {SAME:g}. Export "
-                f"it again with opset {MIN_OPSET} or later."
+                f"the model changed while it was prepared ({what}): output {name!r} "
+                f"{_told_distance(was, now, found)}. "
+                + (
+                    f"Export it again with opset {modern.MIN_OPSET} or later."
+                    if any(change.startswith("opset raised") for change in foreign.changes)
+                    else "Please report the file."
+                )
             )
         worst = max(worst, found)
     return worst
 
 
+def _distance(was: NDArray[Any], now: NDArray[Any]) -> float:
+    """The largest difference as a share of the largest value; infinite for other shapes, and where
+    only one side is a number."""
+    if was.shape != now.shape:
+        return math.inf
+    numbers = np.isfinite(was) & np.isfinite(now)
+    if not ((was == now) | (np.isnan(was) & np.isnan(now)))[~numbers].all():
+        return math.inf
+    clean, found = was[numbers].astype(np.float64), now[numbers].astype(np.float64)
+    largest = float(np.abs(clean).max(initial=0.0)) or 1.0
+    return float(np.abs(clean - found).max(initial=0.0)) / largest
+
+
+def _told_distance(was: NDArray[Any], now: NDArray[Any], found: float) -> str:
+    if math.isfinite(found):
+        return f"differs by {found:.3g} of its largest value, allowed {SAME:g}"
+    if was.shape != now.shape:
+        return f"is {list(now.shape)} and was {list(was.shape)}"
+    same = (was == now) | (np.isnan(was) & np.isnan(now))
+    place = tuple(np.argwhere(~same & ~(np.isfinite(was) & np.isfinite(now)))[0])
+    return f"at {[int(i) for i in place]} is {now[place]:g} and was {was[place]:g}"
+
+
 def kept_in_float(foreign: ForeignModel, statistics: ActivationStatistics) -> dict[str, str]:
     """Nodes that could be asked to compute in 8 bits, but stay float in every variant: name ->
-    reason. ``statistics`` of a few images are enough."""
+    reason. ``statistics`` of a few images are enough.
+
+    What the quantizer cannot do at all is found by trying, and left out; raises QuantizeError
+    where nothing is left.
+    """
     graph = Graph(foreign.model)
     captured = _captured(foreign.model.graph)
     found = {
@@ -155,9 +270,60 @@ def kept_in_float(foreign: ForeignModel, statistics: ActivationStatistics) -> di
         for node in graph.nodes
         if captured & set(node.output)
     }
-    found |= {name: reason for name, reason in _gates(graph).items() if name not in found}
-    left = not_quantized(foreign.model, Int8Options(exclude_nodes=tuple(found)), statistics)
-    return found | left
+    rules = (_gates(graph), _not_ours(graph), _without_range(graph, statistics))
+    for rows in rules:
+        found |= {name: reason for name, reason in rows.items() if name not in found}
+    options = Int8Options(exclude_nodes=tuple(found))
+    found |= impossible(foreign.model, options, statistics, foreign.finish)
+    options = Int8Options(exclude_nodes=tuple(found))
+    return found | not_quantized(foreign.model, options, statistics)
+
+
+def _not_ours(graph: Graph) -> dict[str, str]:
+    """Operators that look like those that the quantizer knows and are others."""
+    found = {}
+    for node in graph.nodes:
+        weights = graph.constants.get(node.input[1]) if len(node.input) > 1 else None
+        if node.op_type not in QUANTIZED_OPERATORS:
+            continue
+        if node.domain:
+            found[node.name] = f"onnxruntime's quantizer does not know {node.domain}"
+        elif node.op_type not in onnx_file.WEIGHTED:
+            continue
+        elif weights is None:
+            if node.op_type != "MatMul":
+                found[node.name] = "its weights are computed"
+            elif node.input[0] in graph.constants:
+                found[node.name] = "its first factor is the constant one"
+        elif weights.data_type != onnx.TensorProto.FLOAT:
+            kind = onnx.TensorProto.DataType.Name(weights.data_type).lower()
+            found[node.name] = f"its weights are {kind}, not float32"
+        elif len(weights.dims) < 2:
+            found[node.name] = "its weights are a single vector"
+        elif 0 in weights.dims:
+            found[node.name] = "its weights are empty"
+        elif not all(np.isfinite(_values(graph, name)).all() for name in node.input[1:]):
+            found[node.name] = "its weights hold values that are no numbers (inf, nan)"
+    return found
+
+
+def _values(graph: Graph, name: str) -> NDArray[Any]:
+    """Of a constant; nothing where it is computed or left out."""
+    found = graph.array(name) if name else None
+    return np.zeros(0) if found is None else found
+
+
+def _without_range(graph: Graph, statistics: ActivationStatistics) -> dict[str, str]:
+    """Operators on tensors that hold values which are no numbers."""
+    without = statistics.floats - set(statistics.ranges("minmax"))
+    ends = outside(graph)
+    return {
+        node.name: "what it reads or makes holds values that are no numbers (inf, nan)"
+        for node in graph.nodes
+        if node.op_type in QUANTIZED_OPERATORS
+        and node.name not in ends
+        and without & {*node.input, *node.output}
+    }
 
 
 def left_in_float(foreign: ForeignModel, kept: dict[str, str]) -> tuple[LeftInFloat, ...]:
@@ -165,7 +331,11 @@ def left_in_float(foreign: ForeignModel, kept: dict[str, str]) -> tuple[LeftInFl
     graph = Graph(foreign.model)
     rows = _grouped(graph, kept)
     for node in graph.nodes:
-        if node.op_type in onnx_file.WEIGHTED and node.input[1] not in graph.constants:
+        if (
+            node.op_type in onnx_file.WEIGHTED
+            and node.input[1] not in graph.constants
+            and node.name not in kept
+        ):
             rows.append(LeftInFloat(_told(node, node.name), "its weights are computed"))
         elif node.op_type == "ConvTranspose" and node.name not in kept:
             reason = "8-bit weights, but onnxruntime has no kernel that multiplies by them"
@@ -180,7 +350,7 @@ def left_in_float(foreign: ForeignModel, kept: dict[str, str]) -> tuple[LeftInFl
             )
     ends = outside(graph)
     others = Counter(
-        f"{node.domain}.{node.op_type}".lstrip(".")
+        _full(node)
         for node in graph.nodes
         if node.name not in ends
         and node.op_type not in (*QUANTIZED_OPERATORS, *_SHAPES)
@@ -195,49 +365,12 @@ def left_in_float(foreign: ForeignModel, kept: dict[str, str]) -> tuple[LeftInFl
 # --- preparing ------------------------------------------------------------------------------
 
 
-def _without_functions(model: onnx.ModelProto, changes: list[str]) -> onnx.ModelProto:
-    if not model.functions:
-        return model
-    changes.append(f"{len(model.functions)} local functions written out")
-    return onnx.inliner.inline_local_functions(model)
-
-
-def _raised(model: onnx.ModelProto, path: Path, changes: list[str]) -> onnx.ModelProto:
-    opset = onnx_file.opsets(model).get("") or onnx_file.opsets(model).get("ai.onnx", 0)
-    if opset >= MIN_OPSET:
-        copy = onnx.ModelProto()
-        copy.CopyFrom(model)
-        return copy
-    try:
-        result: onnx.ModelProto = version_converter.convert_version(model, MIN_OPSET)
-    except Exception as exc:  # the converter raises RuntimeError and more
-        raise GraphError(
-            f"{path} has opset {opset}, and INT8 needs {MIN_OPSET}; ONNX's own converter fails: "
-            f"{exc}. Export the network again with opset {MIN_OPSET} or later."
-        ) from exc
-    changes.append(f"opset raised from {opset} to {MIN_OPSET}")
-    return result
-
-
-def _without_constant_inputs(model: onnx.ModelProto, changes: list[str]) -> None:
-    """Old files list their weights among the inputs, as values that a caller may replace; then
-    nothing can be folded."""
-    constants = {tensor.name for tensor in model.graph.initializer}
-    kept = [value for value in model.graph.input if value.name not in constants]
-    gone = len(model.graph.input) - len(kept)
-    if gone:
-        del model.graph.input[:]
-        model.graph.input.extend(kept)
-        changes.append(f"{gone} weights are no longer listed as inputs")
-    model.ir_version = onnx.helper.find_min_ir_version_for(model.opset_import, ignore_unknown=True)
-
-
 def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
     with tempfile.TemporaryDirectory(prefix="edgeproof-fold-") as folder, quiet():
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.optimized_model_filepath = str(Path(folder) / "folded.onnx")
-        options.log_severity_level = 3
+        options.log_severity_level = 4
         try:
             ort.InferenceSession(
                 onnx_file.to_bytes(model), options, providers=["CPUExecutionProvider"]
@@ -316,7 +449,9 @@ def _weighted(graph: Graph) -> list[onnx.NodeProto]:
     return [
         node
         for node in graph.nodes
-        if node.op_type in onnx_file.WEIGHTED and node.input[1] in graph.constants
+        if node.op_type in onnx_file.WEIGHTED
+        and not node.domain
+        and node.input[1] in graph.constants
     ]
 
 
@@ -366,6 +501,10 @@ def _grouped(graph: Graph, kept: dict[str, str]) -> list[LeftInFloat]:
 
 def _told(node: onnx.NodeProto | None, name: str) -> str:
     return name if node is None or node.op_type in name else f"{node.op_type} {name}"
+
+
+def _full(node: onnx.NodeProto) -> str:
+    return f"{node.domain}.{node.op_type}".lstrip(".")
 
 
 def _counted(operators: Iterable[str]) -> str:

@@ -4,31 +4,35 @@ best, nor whether one is accurate enough."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+from onnx_ir.passes.common import TopologicalSortPass
+from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType
+from onnxruntime.quantization.calibrate import TensorData, TensorsData
 
 from runtime.spec import ModelSpec
 
 from . import calibration, onnx_file
-from .activation_ranges import ActivationStatistics
+from .activation_ranges import ActivationStatistics, Ranges
 from .bias_correction import with_corrected_biases
 from .errors import GraphError, QuantizeError
 from .float_layers import keep_float, verify_running
+from .names import Names
 from .options import Int8Options
 from .qdq import QUANTIZED_OPERATORS, Graph, QuantizedWeight, outside, quantized_weights
+from .quantizable import plain_gemms, with_own_constants, with_types
 from .quiet import quiet
 
 _TYPES = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
 _LARGEST = {True: 64, False: 128}  # |quantized weight - zero point|, with and without reduce_range
-# tells the quantizer that shapes are inferred already, or it logs a warning at every call
-_PREPARED = {"onnx.quant.pre_process": "onnxruntime.quant"}
+# tells the quantizer that types are there already, or it would infer them by ONNX alone
+_INFERRED = {"onnx.infer": "onnxruntime.quant"}
 
 
 def int8_from_fp32(
@@ -148,6 +152,63 @@ def not_quantized(
     return found
 
 
+def impossible(
+    model: onnx.ModelProto,
+    options: Int8Options,
+    statistics: ActivationStatistics,
+    finish: Callable[[onnx.ModelProto, str], onnx.ModelProto],
+) -> dict[str, str]:
+    """Nodes without which this variant can be made, and with which it cannot: name -> reason. Most
+    models have none, and are tried once; else halves of the nodes are tried until each that
+    fails stands alone.
+
+    Raises QuantizeError when not even the model without a single 8-bit node can be finished.
+    """
+    graph = Graph(model)
+    ends = outside(graph)
+    names = [
+        node.name
+        for node in graph.nodes
+        if node.op_type in QUANTIZED_OPERATORS
+        and node.name not in ends
+        and node.name not in options.exclude_nodes
+    ]
+
+    def failure(kept: Collection[str]) -> str:
+        """Why it fails with these in float; "" where it does not."""
+        asked = replace(options, exclude_nodes=(*options.exclude_nodes, *kept))
+        try:
+            finish(_quantize(model, asked, statistics, ends), options.id)
+        except QuantizeError as exc:
+            return str(exc)
+        return ""
+
+    if not failure(()):
+        return {}
+    if reason := failure(names):
+        raise QuantizeError(reason)
+    found: dict[str, str] = {}
+    fine: set[str] = set()
+    groups = [names]
+    while groups:
+        group = groups.pop()
+        reason = failure([name for name in names if name not in fine and name not in group])
+        if not reason:
+            fine.update(group)
+        elif len(group) == 1:
+            found[group[0]] = f"onnxruntime's quantizer cannot do it: {_shortened(reason)}"
+        else:
+            middle = len(group) // 2
+            groups += [group[middle:], group[:middle]]
+    return found
+
+
+def _shortened(text: str) -> str:
+    """One line of at most 200 characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= 200 else f"{line[:197]}..."
+
+
 def _refuse_impossible(graph: Graph, options: Int8Options) -> None:
     weighted = [n.name for n in graph.nodes if n.op_type in onnx_file.WEIGHTED]
     unknown = sorted(set(options.exclude_nodes) - {n.name for n in graph.nodes})
@@ -161,7 +222,12 @@ def _refuse_impossible(graph: Graph, options: Int8Options) -> None:
             f"variant {options.id!r}: nothing is left to quantize; expected a Conv, Gemm or MatMul "
             f"that is not excluded, and the model has {weighted}."
         )
-    used = {name for n in graph.nodes if n.op_type in onnx_file.WEIGHTED for name in n.input[1:]}
+    used = {
+        name
+        for n in graph.nodes
+        if n.op_type in onnx_file.WEIGHTED and n.name not in options.exclude_nodes
+        for name in n.input[1:]
+    }
     broken = [
         name
         for name, tensor in graph.constants.items()
@@ -179,37 +245,86 @@ def _quantize(
     statistics: ActivationStatistics,
     float_nodes: Iterable[str],
 ) -> onnx.ModelProto:
-    prepared = onnx.ModelProto()
-    prepared.CopyFrom(model)
-    onnx.helper.set_model_props(prepared, _PREPARED)
-    # The quantizer's own calibration has seen one image and is overruled for every tensor.
     ranges = statistics.ranges(options.calibration, options.percentile)
-    overrides = {
-        tensor: [{"rmin": np.float32(low), "rmax": np.float32(high)}]
+    rangeless = statistics.floats - set(ranges)
+    kept = frozenset(
+        (*options.exclude_nodes, *float_nodes, *_not_for_the_quantizer(model, rangeless))
+    )
+    try:
+        prepared = with_types(with_own_constants(model, kept), statistics.types)
+        plain_gemms(prepared)
+        names = Names.of(prepared)
+        with quiet():
+            result = _by_onnxruntime(names.apply(prepared), options, names, ranges, kept)
+        names.restore(result)
+    except Exception as exc:  # the quantizer raises whatever its helpers raise
+        raise QuantizeError(
+            f"variant {options.id!r}: onnxruntime.quantization failed: {type(exc).__name__}: {exc}"
+        ) from exc
+    return result
+
+
+def _by_onnxruntime(
+    model: onnx.ModelProto,
+    options: Int8Options,
+    names: Names,
+    ranges: Ranges,
+    kept: Collection[str],
+) -> onnx.ModelProto:
+    """``model`` has the names meanwhile, everything else its own."""
+    onnx.helper.set_model_props(model, _INFERRED)
+    graph = Graph(model)
+    found = {
+        names.tensors[tensor]: TensorData(lowest=np.float32(low), highest=np.float32(high))
         for tensor, (low, high) in ranges.items()
+        if tensor in names.tensors
     }
-    with tempfile.TemporaryDirectory(prefix="edgeproof-int8-") as folder, quiet():
-        target = Path(folder) / "int8.onnx"
-        try:
-            quantize_static(
-                prepared,
-                target,
-                statistics.reader.first(),
-                quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=list(QUANTIZED_OPERATORS),
-                per_channel=options.per_channel,
-                reduce_range=options.reduce_range,
-                activation_type=_TYPES[options.activations],
-                weight_type=_TYPES[options.weights],
-                nodes_to_exclude=sorted({*options.exclude_nodes, *float_nodes}),
-                extra_options={"TensorQuantOverrides": overrides},
+    # per channel the quantizer takes axis 1, which in a stack of matrices is no channel
+    matrices = {
+        str(node.input[1])
+        for node in graph.nodes
+        if node.op_type == "MatMul"
+        and node.input[1] in graph.constants
+        and len(graph.constants[node.input[1]].dims) != 2
+    }
+    quantizer = QDQQuantizer(
+        model,
+        options.per_channel,
+        options.reduce_range,
+        _TYPES[options.weights],
+        _TYPES[options.activations],
+        TensorsData(CalibrationMethod.MinMax, found),
+        [],
+        sorted(names.nodes[name] for name in kept if name in names.nodes),
+        list(QUANTIZED_OPERATORS),
+        {"TensorQuantOverrides": {name: [{}] for name in sorted(matrices)}},
+    )
+    quantizer.quantize_model()
+    # its own sorting does not see what subgraphs read
+    ordered = TopologicalSortPass()(ir.from_proto(quantizer.model.model))
+    result: onnx.ModelProto = ir.to_proto(ordered.model)
+    return result
+
+
+def _not_for_the_quantizer(model: onnx.ModelProto, rangeless: Collection[str]) -> frozenset[str]:
+    """Nodes that it would take for what they are not: operators of other domains that share a name
+    with ONNX's; those with a tensor that has no range, since its values are no numbers; and those
+    behind a DequantizeLinear of the model's own, which has no scale to hand on."""
+    graph = Graph(model)
+    return frozenset(
+        node.name
+        for node in graph.nodes
+        if node.op_type in QUANTIZED_OPERATORS
+        and (
+            node.domain
+            or any(name in rangeless for name in (*node.input, *node.output))
+            or (
+                node.op_type not in onnx_file.WEIGHTED
+                and (maker := graph.producer(node.input[0])) is not None
+                and maker.op_type == "DequantizeLinear"
             )
-        except Exception as exc:  # the quantizer raises whatever its helpers raise
-            raise QuantizeError(
-                f"variant {options.id!r}: onnxruntime.quantization failed: "
-                f"{type(exc).__name__}: {exc}"
-            ) from exc
-        return onnx_file.load(target)
+        )
+    )
 
 
 def _free_logits(model: onnx.ModelProto) -> None:
@@ -288,7 +403,7 @@ def _weight_problems(weight: QuantizedWeight, options: Int8Options) -> list[str]
         problems.append(f"{weight.node} has weights up to {largest}, reduce_range allows 64")
     if options.weights == "uint8" and options.reduce_range and int(values.max(initial=0)) > 127:
         problems.append(f"{weight.node} has weights up to {values.max()}, reduce_range allows 127")
-    if options.per_channel:
+    if options.per_channel and not (weight.operator == "MatMul" and values.ndim != 2):
         if weight.scale.ndim != 1 or len(weight.scale) != values.shape[weight.channel_axis]:
             problems.append(f"{weight.node} is not quantized per channel")
         elif weight.axis != weight.channel_axis:

@@ -5,7 +5,7 @@ Knows nothing of PyTorch, quantization or bundles."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from .errors import GraphError
 from .options import IR_VERSION, OPSET
 
 _MAX_FILE_BYTES = 2**31 - 1  # of a single ONNX file: protobuf's own limit
-
+TensorTypes = dict[str, tuple[str, list[int | str | None]]]  # tensor -> (type, sizes)
 BATCH_NAME = "N"  # the one dynamic dimension
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")  # operators that multiply by weights
 _COUNTED = (
@@ -153,7 +153,7 @@ def session(
     """
     options = options or ort.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # errors only: this package never prints
+    options.log_severity_level = 4  # errors are raised as well: this package never prints
     if not optimised:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     for key, value in (config or {}).items():
@@ -174,6 +174,15 @@ def with_outputs(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelPr
         onnx.ValueInfoProto(name=name) for name in dict.fromkeys(tensors) if name not in known
     )
     return result
+
+
+def tensor_types(model: onnx.ModelProto) -> TensorTypes:
+    """(type, sizes) of every tensor that a node of the main graph makes, as onnxruntime infers it,
+    whatever the operators' domains: "tensor(float)", "seq(tensor(float))". Sizes are [] where none
+    are known. Raises GraphError when onnxruntime refuses the model."""
+    names = [name for node in model.graph.node for name in node.output if name]
+    seen = session(with_outputs(model, names), optimised=False)
+    return {value.name: (value.type, list(value.shape)) for value in seen.get_outputs()}
 
 
 def run(model: ort.InferenceSession, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -207,20 +216,68 @@ def run_feed(
     options: ort.RunOptions | None = None,
 ) -> list[NDArray[Any]]:
     """The named tensors of however many images; a model with a fixed batch gets them in pieces of
-    that batch, whose number must divide that of the images."""
+    that batch, whose number must divide that of the images. Raises GraphError when the model
+    cannot be run on them."""
+    pieces = [values for _, values in _run_pieces(model, tensors, feed, options)]
+    if len(pieces) == 1:
+        return pieces[0]
+    return [joined([np.atleast_1d(part) for part in parts]) for parts in zip(*pieces, strict=True)]
+
+
+def run_by_image(
+    model: ort.InferenceSession, tensors: Sequence[str], feed: Mapping[str, NDArray[Any]]
+) -> list[NDArray[Any]]:
+    """The same with a row for each image, [n, ...], wherever that can be; see :func:`by_image`."""
+    pieces = [
+        [by_image(value, count) for value in values]
+        for count, values in _run_pieces(model, tensors, feed, None)
+    ]
+    return [joined(parts) for parts in zip(*pieces, strict=True)]
+
+
+def _run_pieces(
+    model: ort.InferenceSession,
+    tensors: Sequence[str],
+    feed: Mapping[str, NDArray[Any]],
+    options: ort.RunOptions | None,
+) -> Iterator[tuple[int, list[NDArray[Any]]]]:
+    """(images, the tensors) of each call."""
     ((name, images),) = feed.items()
     batch = model.get_inputs()[0].shape[0]
-    if not isinstance(batch, int) or batch == len(images):
-        result: list[NDArray[Any]] = model.run(list(tensors), {name: images}, options)
-        return result
-    pieces = [
-        model.run(list(tensors), {name: images[start : start + batch]}, options)
-        for start in range(0, len(images), batch)
-    ]
-    return [
-        np.concatenate([np.atleast_1d(value) for value in parts])
-        for parts in zip(*pieces, strict=True)
-    ]
+    size = batch if isinstance(batch, int) and batch > 0 else max(len(images), 1)
+    for start in range(0, max(len(images), 1), size):
+        piece = images[start : start + size]
+        try:
+            values = model.run(list(tensors), {name: piece}, options)
+        except Exception as exc:  # onnxruntime raises a dozen unrelated classes
+            raise GraphError(
+                f"onnxruntime {ort.__version__} cannot run the model on {name!r} "
+                f"{list(piece.shape)}: {exc}"
+            ) from exc
+        yield len(piece), values
+
+
+def by_image(value: Any, count: int) -> NDArray[Any]:
+    """What a model makes of ``count`` images with one row for each, [count, ...]: its first axis,
+    the only other one of that size, or equal parts of the first one. Where none fits, as it is."""
+    found = np.asarray(value)
+    if found.ndim and len(found) == count:
+        return found
+    if count == 1:
+        return found[None]
+    axes = [axis for axis, size in enumerate(found.shape) if size == count]
+    if len(axes) == 1:
+        return np.moveaxis(found, axes[0], 0)
+    if found.ndim and len(found) and len(found) % count == 0:
+        return found.reshape(count, -1, *found.shape[1:])
+    return np.atleast_1d(found)
+
+
+def joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Rows of several calls; where their sizes differ from call to call, all values in one row."""
+    if len({part.shape[1:] for part in parts}) == 1:
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return np.concatenate([part.reshape(-1) for part in parts])[None]
 
 
 def check_model(model: onnx.ModelProto, spec: ModelSpec) -> None:

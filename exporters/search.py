@@ -31,7 +31,7 @@ from . import onnx_file
 from .activation_ranges import ActivationStatistics
 from .dynamic_int8 import dynamic_int8, head_share
 from .errors import ExportError, QuantizeError
-from .int8_from_fp32 import quantize, verify_int8
+from .int8_from_fp32 import impossible, quantize, verify_int8
 from .options import DynamicOptions, Int8Options, QuantizeOptions, Scheme
 from .portability import portability
 from .qdq import Graph, attribute
@@ -126,6 +126,7 @@ class _Search:
         self.on_step, self.stopped, self.clock = on_step, stopped, clock
         self.trials: dict[str, Trial] = {}
         self.explanation: Explanation | None = None
+        self.impossible: set[str] = set()  # nodes that the tools cannot do, beside the subject's
         self.began = clock()
         # what earlier, killed runs have spent counts, too
         self.spent_before = sum(t.seconds for t in log.trials if log.find(t.id) is not None)
@@ -177,7 +178,30 @@ class _Search:
         for scheme in self.options.search.schemes:
             kept = self.subject.float_nodes
             asked = Int8Options(id=f"int8-{scheme}", exclude_nodes=kept, **_SCHEMES[scheme])
-            self._int8(asked, "schemes")
+            if self._int8(asked, "schemes").error is not None:
+                self._without_impossible(asked)
+
+    def _without_impossible(self, asked: Int8Options) -> None:
+        """The same scheme with what the tools cannot do in float: one layer must not cost all."""
+        name = f"{asked.id}-float"
+        known = self.log.find(name)
+        if known is not None:
+            self.impossible.update(known.options["exclude_nodes"])
+            self.trials[name] = known
+            return
+        self._check_time()
+        self._tell(f"{asked.id}: which layer cannot be made")
+        subject = self.subject
+        try:
+            found = impossible(subject.model, asked, subject.statistics, subject.finish)
+        except QuantizeError:  # the whole of it, as the trial's own error says
+            return
+        weighted = {n.name for n in subject.model.graph.node if n.op_type in onnx_file.WEIGHTED}
+        if not found or weighted <= {*asked.exclude_nodes, *found}:
+            return
+        self.impossible.update(found)
+        reasons = tuple(f"{node}: {reason}" for node, reason in found.items())
+        self._int8(_with_float(asked, tuple(found), name), "schemes", impossible=reasons)
 
     def _granularity(self) -> None:
         base = self._base()
@@ -314,11 +338,18 @@ class _Search:
     # --- one trial -------------------------------------------------------------------------
 
     def _int8(
-        self, asked: Int8Options, step: str, *, forced: bool = False, timed_as: str | None = None
+        self,
+        asked: Int8Options,
+        step: str,
+        *,
+        forced: bool = False,
+        timed_as: str | None = None,
+        impossible: tuple[str, ...] = (),
     ) -> Trial:
         """Make and judge one static variant."""
         make = partial(self._finished, asked, self.subject.model, self.subject.statistics)
-        return self._try(asked.id, "int8", step, asdict(asked), make, forced, timed_as)
+        options = asdict(asked)
+        return self._try(asked.id, "int8", step, options, make, forced, timed_as, impossible)
 
     def _finished(
         self, asked: Int8Options, model: onnx.ModelProto, statistics: ActivationStatistics
@@ -337,6 +368,7 @@ class _Search:
         make: Callable[[], onnx.ModelProto],
         forced: bool = False,
         timed_as: str | None = None,
+        impossible: tuple[str, ...] = (),
     ) -> Trial:
         same = self.trials.get(trial_id)
         if same is not None and same.options == options:  # a listed one may be the search's own
@@ -352,7 +384,7 @@ class _Search:
         self._tell(trial_id)
         began = self.clock()
         model: onnx.ModelProto | None = None
-        trial = Trial(trial_id, precision, step, options, 0.0)
+        trial = Trial(trial_id, precision, step, options, 0.0, impossible=impossible)
         try:
             model = make()
             trial = self._judged(trial, model, timed_as)
@@ -431,7 +463,7 @@ class _Search:
             if trial.precision == "int8"
             and trial.error is None
             and "exclude_nodes" in trial.options
-            and set(trial.options["exclude_nodes"]) <= set(self.subject.float_nodes)
+            and set(trial.options["exclude_nodes"]) <= {*self.subject.float_nodes, *self.impossible}
         ]
 
     def _base(self) -> Trial | None:

@@ -13,6 +13,7 @@ from . import onnx_file
 from .activation_ranges import ActivationStatistics, Histogram
 from .float_layers import is_barrier
 from .qdq import Graph, QuantizedWeight, quantized_weights
+from .signal_to_noise import sqnr_db, weight_sqnr_db
 
 IMAGES = 32  # for signal-to-noise ratios; every inner tensor of them is in memory
 _SHOWN_BINS = 64  # of a histogram in a report
@@ -24,7 +25,8 @@ class LayerNoise:
 
     node: str
     operator: str
-    # signal to quantization noise of its output in decibels, everything before it quantized too
+    # signal to quantization noise of its output in decibels, everything before it quantized too;
+    # the signal is what differs over the inputs
     sqnr_db: float
     weight_sqnr_db: float  # of its weights alone; infinite for float weights
 
@@ -60,18 +62,6 @@ class Explanation:
     noise: tuple[LayerNoise, ...]  # in the order of the graph
     damage: tuple[LayerDamage, ...]  # worst first; only the noisiest layers were tried
     clippings: tuple[Clipping, ...]  # the activation that uses its levels worst first
-
-
-def sqnr_db(signal: NDArray[np.floating], noisy: NDArray[np.floating]) -> float:
-    """10 log10(signal power / noise power), at most 200."""
-    reference = signal.astype(np.float64)
-    noise = float(np.square(reference - noisy).sum())
-    power = float(np.square(reference).sum())
-    if not (np.isfinite(noise) and np.isfinite(power)):
-        return -200.0  # an overflow: nothing of the signal is left
-    if noise <= 0:
-        return 200.0
-    return float(np.clip(10 * np.log10(max(power, 1e-300) / noise), -200.0, 200.0))
 
 
 def layer_noise(
@@ -155,7 +145,7 @@ def _weight_sqnr(before: Graph, weight: QuantizedWeight | None) -> float:
     original = None if node is None else before.array(node.input[1])
     if original is None or original.shape != weight.values.shape:
         return 200.0
-    return sqnr_db(original, weight.dequantized)
+    return weight_sqnr_db(original, weight.dequantized)
 
 
 def _clipping(tensor: str, low: float, high: float, histogram: Histogram) -> Clipping:

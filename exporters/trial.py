@@ -23,8 +23,9 @@ class Assessment:
     accuracy_percent: float  # of right answers; without labels, of answers equal to FP32's
     lost_points: float  # percentage points of it that FP32 has more
     loss: float  # mean cross entropy in nats, finer than accuracy
-    sqnr_db: float  # of the probabilities; 200 when equal
+    sqnr_db: float  # of what outputs differ by from input to input; 200 when equal
     balanced_percent: float | None = None  # mean balanced accuracy of multi-label models
+    worst_part: str | None = None  # of several channels or outputs: whose sqnr_db it is, in words
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Trial:
     speed: Speed | None = None
     timed_as: str | None = None  # the trial whose speed this is: the same nodes, other constants
     error: str | None = None  # why it could not be made; then everything above is empty
+    impossible: tuple[str, ...] = ()  # "node: reason" of what had to stay float for it to be made
 
     @property
     def passed(self) -> bool:
@@ -70,6 +72,7 @@ class Trial:
     def from_dict(cls, data: dict[str, Any]) -> Trial:
         """Read what ``dataclasses.asdict`` wrote; raises TypeError or KeyError."""
         values = dict(data)
+        values["impossible"] = tuple(values.get("impossible", ()))
         values["saturation"] = tuple(LayerSaturation(**row) for row in data["saturation"])
         if data["assessment"] is not None:
             failures = tuple(data["assessment"]["failures"])

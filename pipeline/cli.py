@@ -35,6 +35,7 @@ from .errors import (
     RecipeError,
     StageError,
     StoreError,
+    UnprovenError,
 )
 from .processes import check_batch, launched_place
 from .recipe import load, shipped_names
@@ -580,12 +581,13 @@ def _no_nan(_: click.Context, __: click.Parameter, number: float | None) -> floa
     callback=_no_nan,
     default=20.0,
     show_default=True,
-    help="Decibels that outputs without a single answer must reach.",
+    help="Decibels that values must reach: what they differ by from input to input, against the "
+    "error.",
 )
 @click.option(
     "--task",
     type=click.Choice(["multi-class", "multi-label", "values"]),
-    help="What the outputs are.  [default: found from them]",
+    help="What the outputs are.  [default: guessed from them]",
 )
 @click.option("--size", metavar="HxW", callback=_numbers, help="Where the model leaves it free.")
 @click.option("--layout", type=click.Choice(["nchw", "nhwc"]), help="Where the shape is unclear.")
@@ -606,6 +608,10 @@ def quantize(model: Path, data: Path, out: Path | None, **options: Any) -> None:
     """Search the INT8 form of someone else's MODEL.onnx that pays, and prove it against FP32.
 
     Ctrl-C ends the search with the best form so far; the same command goes on.
+
+    The exit code is 0 when a file was written that is shown to be equal to FP32. It is 3 when the
+    nearest form was written as NAME.FORM.unproven.onnx and is not shown to be equal, 1 when no
+    file could be written, and 2 when an option is wrong.
     """
     from exporters.errors import ExportError
 
@@ -624,8 +630,12 @@ def quantize(model: Path, data: Path, out: Path | None, **options: Any) -> None:
     for part in quantize_table(report):
         _out.print(part, soft_wrap=isinstance(part, str))
     _out.print(f"  → {escape(str(request.out))}/")
-    if not report.passed:
+    if not report.files:
         raise GateError("no INT8 file was written; the verdict above says why.")
+    if not report.passed:
+        raise UnprovenError(
+            f"{report.files[0].name} is not shown to be equal to FP32; the verdict above says why."
+        )
 
 
 @contextmanager

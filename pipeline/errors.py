@@ -6,6 +6,7 @@ PipelineError            exit code 1
 ├── TrainError           training cannot start or went wrong
 │   └── LostError        another process of the same training is gone
 ├── GateError            no variant may be shipped
+│   └── UnprovenError    exit code 3: a file was written, but is not shown to be equal
 ├── StoreError           the artifact folder is locked, full or damaged
 ├── TargetError          a target cannot be set up, or failed to run a job
 ├── WebError             the page for browsers cannot be made or served
@@ -40,6 +41,12 @@ class LostError(TrainError):
 
 class GateError(PipelineError):
     """No variant passed the gate, so there is nothing to ship."""
+
+
+class UnprovenError(GateError):
+    """A file was written, and nothing shows that it equals the model it was made from."""
+
+    exit_code = 3
 
 
 class StoreError(PipelineError):

@@ -7,6 +7,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -15,16 +16,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from exporters.options import GateOptions, QuantizeOptions, SearchOptions
+from exporters.options import QuantizeOptions, SearchOptions
 from exporters.whole_file import written_whole
 from pipeline.errors import DataError, PipelineError, StoreError
 from pipeline.hardware import detect
+from pipeline.quantize_reference import Asked, figure, judged_by, reference_for
 from pipeline.stage import Observer
 from pipeline.store import Store, file_sha256, plain_errors
 from runtime.manifest import WORTH
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from exporters.agreement import Reference
@@ -39,20 +40,13 @@ _IDENTITY = "identity.json"  # in it: whose trials these are
 _SAMPLES = 32  # inputs to look into layers with
 _QUICK = 128  # validation images for layers one at a time
 _SECONDS = 0.4  # each of two candidates is timed in a trial
-_OUTPUT_BYTES = 256_000_000  # of FP32 outputs that are kept to compare with
 _LOCK = ".lock"  # the store's
 _OPTION, _KEPT = "--out DIR", "trials"  # for the store's messages
 _CALIBRATION, _VALIDATION = 256, 500  # images, where the user names no number
 _LIBRARIES = ("numpy", "onnx", "onnxruntime")
-# Labels that FP32 itself does not know judge nothing, since a broken INT8 would be no worse: it has
-# to be right in so many of the cases in which always giving the most frequent label is wrong.
-_KNOWN = 0.2
-
+_TOOLS = {"onnx", "onnx_ir", "onnxruntime", "google"}  # "google": protobuf
 _MORE_TIME = "give the search more --minutes"
 _PIXEL_WORDS = ("size", "layout", "mean", "std", "color")
-
-# Without labels every changed answer counts as lost, right or wrong, so more may change.
-MARGIN_LABELLED, MARGIN_UNLABELLED = 0.5, 1.0  # percentage points
 
 
 @dataclass(frozen=True)
@@ -96,6 +90,7 @@ class Written:
     sha256: str
     size_bytes: int
     bound_points: float | None  # that it loses at most, with 95 % confidence; None: of values
+    proven: bool = True  # False: not shown to be equal to FP32
 
 
 @dataclass(frozen=True)
@@ -118,8 +113,8 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """True when an INT8 file was written."""
-        return bool(self.files)
+        """True when an INT8 file was written that is shown to be equal."""
+        return any(file.proven for file in self.files)
 
 
 def quantize_file(
@@ -133,8 +128,9 @@ def quantize_file(
     from exporters import foreign_model
 
     try:
-        foreign = foreign_model.prepare(request.model)  # first: a wrong name needs no folder
-        with _folder(request.out):
+        with _in_words(f"reading {request.model}"):
+            foreign = foreign_model.prepare(request.model)  # first: a wrong name needs no folder
+        with _folder(request.out), _in_words(f"quantizing {request.model}"):
             return _run(request, foreign, observer, stopped)
     except BrokenPipeError:  # nobody reads what is printed: the command line ends quietly
         raise
@@ -143,6 +139,27 @@ def quantize_file(
             f"{exc.filename or tempfile.gettempdir()} cannot be read or written: "
             f"{exc.strerror or exc}. Check free space and permissions there, or set TMPDIR to "
             "another folder for temporary files; finished trials are kept."
+        ) from exc
+
+
+@contextmanager
+def _in_words(step: str) -> Iterator[None]:
+    """The last net: what ONNX's own tools raise becomes one sentence. Errors of this product have
+    words already, and everything else is a fault that its maker wants to see whole."""
+    try:
+        yield
+    except (PipelineError, OSError):
+        raise
+    except Exception as exc:
+        frames = traceback.walk_tb(exc.__traceback__)
+        last = [frame.f_globals.get("__name__", "") for frame, _ in frames][-1]
+        raisers = {name.partition(".")[0] for name in (last, type(exc).__module__)}
+        if not raisers & _TOOLS:
+            raise
+        said = " ".join(str(exc).split())[:300] or type(exc).__name__
+        raise PipelineError(
+            f"{step} failed in {', '.join(sorted(raisers & _TOOLS))}: {said}. Does the file pass "
+            "onnx.checker? Export it again, or please report it."
         ) from exc
 
 
@@ -191,6 +208,7 @@ def _remove_empty(folders: list[Path]) -> None:
 def _run(
     request: Request, foreign: ForeignModel, observer: Observer, stopped: Callable[[], bool]
 ) -> Report:
+    from exporters import foreign_model
     from pipeline.datasets import foreign_data
 
     with tempfile.TemporaryDirectory(prefix="edgeproof-inputs-") as work:
@@ -207,6 +225,8 @@ def _run(
         )
         _check_counts(request, data)
         _check_pixel_words(request, data)
+        foreign = foreign_model.one_at_a_time(foreign, data.validation[:2])
+        data = data.taken_by(foreign.input)
         identity = _identity(request, foreign, data)
         known = _finished(request.out, identity)
         if known is not None:
@@ -266,7 +286,9 @@ def _search(
     from exporters.search import Subject, search
 
     changed = foreign_model.difference(foreign, data.validation[: _few(foreign, _SAMPLES)])
-    reference, told = _reference(request, foreign, data)
+    reference, told = reference_for(
+        Asked(request.task, request.margin, request.min_sqnr_db, request.data), foreign, data
+    )
     statistics = ActivationStatistics(foreign.model, data.calibration.reader())
     few = ActivationStatistics(foreign.model, data.calibration.first(_few(foreign, 8)).reader())
     kept = foreign_model.kept_in_float(foreign, few)
@@ -306,17 +328,16 @@ def _search(
     left = foreign_model.left_in_float(foreign, kept)
     bounds = {
         trial.id: reference.loss_bound(log.path(trial.id).read_bytes())
-        for trial in result.trials
-        if trial.id in result.chosen and trial.precision == "int8"
+        for trial in _to_write(result)
     }
     with plain_errors(request.out, _OPTION, _KEPT):
-        files = write_models(request.out, foreign.name, result, log.path, bounds)
+        files = write_models(request.out, foreign.name, result, log.path, bounds, foreign.as_given)
         report = Report(
             identity=identity,
             model=str(request.model),
-            judged_by=_judged_by(reference),
+            judged_by=judged_by(reference),
             judges=len(reference.inputs),
-            figure=_figure(reference),
+            figure=figure(reference),
             notes=notes,
             left_in_float=left,
             trials=result.trials,
@@ -349,109 +370,6 @@ def _with_extremes(foreign: ForeignModel, data: ForeignData, samples: NDArray[An
         return samples
     extremes = extreme_images(data.validation.rows.shape[1:], _few(foreign, 8))
     return np.concatenate([samples[: _few(foreign, 16)], data.validation.of_pixels(extremes)])
-
-
-def _reference(
-    request: Request, foreign: ForeignModel, data: ForeignData
-) -> tuple[Reference, tuple[str, ...]]:
-    """What other forms are judged by, and what has to be said about it."""
-    from exporters.agreement import Bounds, Reference
-
-    def make(labels: NDArray[np.int64] | None, count: int) -> Reference:
-        margin = request.margin
-        if margin is None:
-            margin = MARGIN_UNLABELLED if labels is None else MARGIN_LABELLED
-        return Reference.of_fp32(
-            foreign.original,
-            foreign.outputs,
-            data.validation.first(count),
-            Bounds(GateOptions(margin_points=margin), request.min_sqnr_db),
-            task=request.task,
-            labels=None if labels is None else labels[:count],
-        )
-
-    probe = make(None, _few(foreign, 16))
-    _check_task(request, probe)
-    size = sum(value.nbytes for value in probe.values) // len(probe.inputs)
-    count = min(len(data.validation), max(_OUTPUT_BYTES // max(size, 1), len(probe.inputs)))
-    count = count // (foreign.input.batch or 1) * (foreign.input.batch or 1)
-    labels, told = _usable(data, probe, count)
-    reference = make(labels, count)
-    if labels is None or reference.labels is None:
-        return reference, told
-    right = reference.accuracy()
-    most = _most_frequent(labels[:count])
-    if right < most + _KNOWN * (1 - most):
-        return make(None, count), (
-            f"the labels are NOT used: FP32 has {100 * right:.1f} % of them right, and answering "
-            f"the most frequent one always, {100 * most:.1f} %. Are classes in the model's order?",
-        )
-    return reference, (*told, f"FP32 has {100 * right:.2f} % of the labels right")
-
-
-def _check_task(request: Request, probe: Reference) -> None:
-    """What was said of the outputs fits them."""
-    shape = probe.values[0].shape
-    if probe.task != "values" and (len(shape) < 2 or any(size != 1 for size in shape[2:])):
-        raise DataError(
-            f"--task {probe.task} does not fit output {probe.outputs[0]!r} {list(shape)}; expected "
-            "one row of answers for each image, [n, k]. Leave --task out, or say --task values."
-        )
-    if probe.task == "values" and request.margin is not None:
-        raise DataError(
-            "--margin is for answers, and these outputs are judged as values, by signal-to-noise. "
-            "Leave it out and say --min-sqnr, or say what they are with --task."
-        )
-
-
-def _most_frequent(labels: NDArray[np.int64]) -> float:
-    """The share of the most frequent label."""
-    import numpy as np
-
-    return float(np.bincount(labels).max() / len(labels))
-
-
-def _usable(
-    data: ForeignData, probe: Reference, count: int
-) -> tuple[NDArray[np.int64] | None, tuple[str, ...]]:
-    """The labels where they can be the model's classes, and what to say of them."""
-    labels, classes = data.labels, probe.values[0].shape[1] if probe.values[0].ndim > 1 else 0
-    if labels is None:
-        return None, ()
-    if probe.task != "multi-class":
-        return None, (f"labels are not used: the outputs are {probe.task}",)
-    if data.folders and len(data.folders) != classes:
-        return None, (
-            f"labels are not used: {len(data.folders)} sub-folders, and the model has {classes} "
-            "classes",
-        )
-    if not data.folders and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        raise DataError(
-            f"labels go from {labels.min()} to {labels.max()}; expected 0 to {classes - 1} for "
-            f"the model's {classes} classes."
-        )
-    if data.folders:
-        shown = ", ".join(f"{i} = {name}" for i, name in enumerate(data.folders[:10]))
-        more = ", ..." if len(data.folders) > 10 else ""
-        return labels, (f"sub-folders are the classes in sorted order: {shown}{more}",)
-    return labels, ()
-
-
-def _judged_by(reference: Reference) -> str:
-    bounds = reference.bounds
-    if reference.task == "values":
-        return f"signal-to-noise against FP32, at least {bounds.min_sqnr_db:g} dB"
-    margin = f"margin {bounds.gate.margin_points:g} points"
-    if reference.labels is not None:
-        return f"accuracy by the labels, {margin}"
-    return f"answers equal to FP32's ({reference.task}; no labels), {margin}"
-
-
-def _figure(reference: Reference) -> str:
-    """Heading of the column with ``accuracy_percent``."""
-    if reference.task == "values":
-        return "signal %"
-    return "as fp32 %" if reference.labels is None else "right %"
 
 
 def _time(
@@ -504,18 +422,17 @@ def _verdict(
         failed = [trial.error for trial in result.trials if trial.error]
         ended = "the search was stopped before the first one" if stopped else _MORE_TIME
         lines.append(f"no INT8 form was finished: {failed[0] if failed else ended}")
-    elif not files:
-        nearest = max(int8, key=lambda t: t.assessment.sqnr_db if t.assessment else -999)
+    for file in files:
+        trial = trials[file.trial]
+        if not file.proven:
+            assert trial.assessment is not None  # it was judged
+            lines.append(
+                f"no INT8 form is shown to be equal to FP32. The nearest, {trial.id}, is NOT SHOWN "
+                f"TO BE EQUAL: {'; '.join(trial.assessment.failures)}"
+            )
         lines.append(
-            f"no INT8 form passes; keep FP32. The nearest is {nearest.id}: "
-            + "; ".join(nearest.assessment.failures if nearest.assessment else ())
+            f"{_worth(trial, trials['fp32'], file)}. " + _judgement(trial, file, reference)
         )
-    else:
-        lines += [
-            f"{_worth(trials[file.trial], trials['fp32'], file)}. "
-            + _judgement(trials[file.trial], file, reference)
-            for file in files
-        ]
     if result.incomplete:
         lines.append(
             "the search is incomplete, not finished: "
@@ -532,7 +449,11 @@ def _judgement(trial: Trial, file: Written, reference: Reference) -> str:
     images = f"Judged by {len(reference.inputs)} images"
     if file.bound_points is None:
         least = reference.bounds.min_sqnr_db
-        return f"{images}: {trial.assessment.sqnr_db:.1f} dB, at least {least:g} are asked for"
+        worst = trial.assessment.worst_part or "the outputs"
+        return (
+            f"{images}: {trial.assessment.sqnr_db:.1f} dB, at least {least:g} are asked for; the "
+            f"worst is {worst}"
+        )
     gate, what = reference.bounds.gate, "of the labels"
     if reference.labels is None:
         what = "of the answers equal to FP32's"
@@ -560,28 +481,42 @@ def _worth(trial: Trial, fp32: Trial, file: Written) -> str:
     return text
 
 
+def _to_write(result: SearchResult) -> list[Trial]:
+    """The INT8 trials that were chosen, the best first. Where none passed, the one that came
+    nearest: what it may cost is for its user to judge, who cannot look at a file that is not
+    there."""
+    made = [t for t in result.trials if t.precision == "int8" and t.assessment is not None]
+    chosen = [trial for trial in made if trial.id in result.chosen]
+    if chosen or not made:
+        return sorted(chosen, key=lambda trial: result.chosen.index(trial.id))
+    return [max(made, key=lambda t: t.assessment.sqnr_db if t.assessment else 0.0)]
+
+
 def write_models(
     out: Path,
     name: str,
     result: SearchResult,
     path: Callable[[str], Path],
     bounds: Mapping[str, float | None],
+    as_given: Callable[[bytes], bytes] = lambda data: data,
 ) -> tuple[Written, ...]:
-    """Copy the chosen INT8 models, all of them whole or none at all; those of the last result go.
-    ``bounds``: by trial, the points that it loses at most."""
-    chosen = [t for t in result.trials if t.id in result.chosen and t.precision == "int8"]
-    chosen.sort(key=lambda trial: result.chosen.index(trial.id))
+    """Write the chosen INT8 models, all of them whole or none at all; those of the last result go.
+    ``bounds``: by trial, the points that it loses at most; ``as_given`` makes the file of a trial
+    the one that replaces the original."""
     files, asides = [], []
     try:
-        for number, trial in enumerate(chosen):
+        for number, trial in enumerate(_to_write(result)):
             # the plain name is for a file that may go anywhere
             plain = number == 0 and not trial.can_saturate
             target = out / (f"{name}.int8.onnx" if plain else f"{name}.{trial.id}.onnx")
+            if not trial.passed:
+                target = out / f"{name}.{trial.id}.unproven.onnx"
             aside = target.with_name(f"{target.name}.partial")
             asides.append(aside)
-            shutil.copyfile(path(trial.id), aside)
-            size = aside.stat().st_size
-            files.append(Written(target.name, trial.id, file_sha256(aside), size, bounds[trial.id]))
+            aside.write_bytes(as_given(path(trial.id).read_bytes()))
+            size, bound = aside.stat().st_size, bounds[trial.id]
+            digest = file_sha256(aside)
+            files.append(Written(target.name, trial.id, digest, size, bound, trial.passed))
         for file, aside in zip(files, asides, strict=True):
             aside.replace(out / file.name)
     finally:
@@ -624,7 +559,7 @@ def _identity(request: Request, foreign: ForeignModel, data: ForeignData) -> str
         validation_images=validation,
     )
     parts = {
-        "report": "2",  # its form, so that an older one is no damaged one
+        "report": "3",  # its form, so that an older one is no damaged one
         "model": hashlib.sha256(foreign.original).hexdigest(),
         "data": hashlib.sha256("".join(data.digests).encode()).hexdigest(),
         "options": repr(asked),

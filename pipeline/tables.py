@@ -213,6 +213,8 @@ def quantize_table(report: QuantizeReport) -> Iterator[Table | str]:
     for row in report.left_in_float:
         yield f"  stays float: {escape(row.what)} ({escape(row.reason)})"
     for trial in report.trials:
+        for reason in trial.impossible:
+            yield f"  stays float in {escape(trial.id)}: {escape(reason)}"
         if trial.error is not None:
             yield f"  [yellow]{escape(trial.id)} could not be made:[/yellow] {escape(trial.error)}"
         elif trial.saturation and (worst := max(t.saturated for t in trial.saturation)) > 0:

@@ -4,7 +4,7 @@ inputs that never share an image. Knows nothing of what the model answers."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -15,7 +15,7 @@ from exporters.model_inputs import InputSpec, Layout, ModelInputs, PixelForm
 from exporters.onnx_file import to_bytes
 from exporters.preprocess_graph import resize_graph
 from pipeline.datasets.decode import Target, decode_files, refuse_failures
-from pipeline.datasets.image_files import SUFFIXES, escaped
+from pipeline.datasets.image_files import SUFFIXES, escaped, visible_files
 from pipeline.errors import DataError
 
 FEWEST = 16  # images on either side: fewer give neither ranges nor a share of equal answers
@@ -61,6 +61,12 @@ class ForeignData:
     digests: tuple[str, ...]  # of what was read, in hexadecimal
     notes: tuple[str, ...]  # what was assumed, for the user to check
 
+    def taken_by(self, spec: InputSpec) -> ForeignData:
+        """The same for a model whose batch turned out to be another one."""
+        parts = (replace(part, spec=spec) for part in (self.calibration, self.validation))
+        calibration, validation = parts
+        return replace(self, calibration=calibration, validation=validation)
+
 
 def load(data: Path, wanted: Wanted, work: Path, progress: Progress) -> ForeignData:
     """Draw and read calibration and validation inputs.
@@ -91,7 +97,7 @@ def load(data: Path, wanted: Wanted, work: Path, progress: Progress) -> ForeignD
 def _from_images(folder: Path, wanted: Wanted, work: Path, progress: Progress) -> ForeignData:
     spec, options = wanted.spec, wanted.options
     form, (height, width, channels) = _pixel_form(spec, options)
-    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
+    files = sorted(f for f in visible_files(folder) if f.name.lower().endswith(SUFFIXES))
     classes = sorted({f.relative_to(folder).parts[0] for f in files if f.parent != folder})
     chosen = _split(len(files), wanted, folder)
     targets = [

@@ -158,3 +158,10 @@ def _without_images(folders: Sequence[str], images: Sequence[str]) -> list[str]:
     used = holding | {parent for folder in holding for parent in folder.parents}
     unused = (path for path in map(PurePosixPath, folders) if path not in used)
     return sorted(str(path) for path in unused if path.parent in used)
+
+
+def visible_files(root: Path) -> Iterator[Path]:
+    """The regular files below ``root``, through links too, without hidden ones and those in hidden
+    folders, whatever bytes their names have. Raises DataError when it cannot be read."""
+    for place, files, _ in _folders(root):
+        yield from (path for file in files if (path := root / place / file).is_file())

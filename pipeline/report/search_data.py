@@ -34,8 +34,9 @@ class AssessmentReport:
     accuracy_percent: float
     lost_points: float  # percentage points that FP32 has more
     loss: float  # mean cross entropy, nats
-    sqnr_db: float  # of the probabilities; 200 when equal
+    sqnr_db: float  # of what the probabilities differ by from image to image; 200 when equal
     balanced_percent: float | None = None  # mean balanced accuracy, multi-label
+    worst_part: str | None = None  # of several outputs or channels: whose sqnr_db it is
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class TrialReport:
     speed: TrialSpeed | None = None
     timed_as: str | None = None  # the trial whose speed this is: the same nodes, other constants
     error: str | None = None  # why it could not be made; then there is no assessment
+    impossible: tuple[str, ...] = ()  # "node: reason" of what had to stay float for it to be made
 
     @property
     def passed(self) -> bool:

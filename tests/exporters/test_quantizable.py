@@ -1,0 +1,65 @@
+"""quantizable.py, names.py and int8_from_fp32.py: one odd thing in a network costs at most its own
+layer, in every scheme, and nothing of the answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import foreign_networks as networks
+import numpy as np
+import odd_networks
+import onnx
+import pytest
+
+from exporters import foreign_model, onnx_file
+from exporters.activation_ranges import ActivationStatistics
+from exporters.foreign_model import ForeignModel
+from exporters.int8_from_fp32 import quantize, verify_int8
+from exporters.model_inputs import ModelInputs
+from exporters.options import Int8Options
+from exporters.qdq import Graph, quantized_weights
+from exporters.saturation import confirm, simulate
+
+SCHEMES: tuple[dict[str, Any], ...] = (
+    {"activations": "uint8", "weights": "int8", "reduce_range": True},
+    {"activations": "uint8", "weights": "uint8", "reduce_range": False, "per_channel": False},
+    {"activations": "int8", "weights": "int8", "reduce_range": False, "bias_correction": True},
+)
+
+
+def prepared(model: onnx.ModelProto, folder: Path) -> tuple[ForeignModel, ActivationStatistics]:
+    onnx.save(model, folder / "net.onnx")
+    foreign = foreign_model.prepare(folder / "net.onnx")
+    images = networks.images(foreign.input, 16)
+    foreign = foreign_model.one_at_a_time(foreign, images[:2])
+    return foreign, ActivationStatistics(foreign.model, ModelInputs(foreign.input, images).reader())
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("case", list(odd_networks.ODD))
+def test_one_odd_thing_costs_at_most_its_own_layer(case: str, tmp_path: Path) -> None:
+    make, layers = odd_networks.ODD[case]
+    foreign, statistics = prepared(make(), tmp_path)
+    images = networks.images(foreign.input, 16, seed=3)
+    assert foreign_model.difference(foreign, images) <= 1e-5
+    kept = foreign_model.kept_in_float(foreign, statistics)
+    feed = {"x": images}
+    before = onnx_file.run_by_image(onnx_file.session(foreign.original), foreign.outputs, feed)
+    for number, scheme in enumerate(SCHEMES):
+        asked = Int8Options(f"int8-{number}", exclude_nodes=tuple(kept), **scheme)
+        result = foreign.finish(quantize(foreign.model, asked, statistics), asked.id)
+        verify_int8(foreign.model, result, asked)
+        assert layers <= {weight.node for weight in quantized_weights(Graph(result))}, kept
+        after = onnx_file.run_by_image(onnx_file.session(result), foreign.outputs, feed)
+        for was, now in zip(before, after, strict=True):
+            numbers = np.isfinite(was)
+            assert (np.isfinite(now) == numbers).all()
+            error = np.abs(was[numbers] - now[numbers]).max(initial=0)
+            assert error <= 0.1 * np.abs(was[numbers]).max(initial=0), (asked.id, error)
+        confirm(result, feed, portable=False)
+        simulate(result, feed)
+    given = onnx.load_from_string(foreign.as_given(onnx_file.to_bytes(result)))
+    original = onnx.load(tmp_path / "net.onnx")
+    assert list(given.graph.input) == list(original.graph.input)
+    assert list(given.graph.output) == list(original.graph.output)
