@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from exporters.options import QuantizeOptions
 
 from .errors import DataError, RecipeError
-from .recipe import SWEEPS, DataOptions, load, shipped_names
+from .recipe import DataOptions, load, shipped_names
+from .store import SWEEPS
 
 if TYPE_CHECKING:
     from pipeline.datasets.survey import Survey
