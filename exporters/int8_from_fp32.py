@@ -210,6 +210,8 @@ def _shortened(text: str) -> str:
 
 
 def _refuse_impossible(graph: Graph, options: Int8Options) -> None:
+    if options.impossible is not None:
+        raise QuantizeError(f"{options.impossible}.")
     weighted = [n.name for n in graph.nodes if n.op_type in onnx_file.WEIGHTED]
     unknown = sorted(set(options.exclude_nodes) - {n.name for n in graph.nodes})
     if unknown:

@@ -26,15 +26,6 @@ def _expect(name: str, value: object, fits: bool, expected: str) -> None:
         raise ValueError(f"{name} = {value!r}; expected {expected}")
 
 
-def refuse_types(what: str, activations: str, weights: str) -> None:
-    """Raise ValueError for 8-bit types that no kernel multiplies."""
-    if weights == "uint8" and activations == "int8":
-        raise ValueError(
-            f"{what}: uint8 weights with int8 activations have no kernel in onnxruntime; choose "
-            "weights = 'int8' or activations = 'uint8'"
-        )
-
-
 @dataclass(frozen=True)
 class Tolerance:
     """How far probabilities may lie from their reference, and why so far. Loosening one is a
@@ -94,8 +85,17 @@ class Int8Options:
     exclude_nodes: tuple[str, ...] = ()
     bias_correction: bool = False  # shift biases by the mean error of each channel
 
+    @property
+    def impossible(self) -> str | None:
+        """Why no kernel multiplies these 8-bit types; None where one does."""
+        if self.weights == "uint8" and self.activations == "int8":
+            return (
+                f"variant {self.id!r}: uint8 weights with int8 activations have no kernel in "
+                "onnxruntime; choose weights = 'int8' or activations = 'uint8'"
+            )
+        return None
+
     def __post_init__(self) -> None:
-        refuse_types(f"variant {self.id!r}", self.activations, self.weights)
         fits = 50 < self.percentile <= 100
         _expect("percentile", self.percentile, fits, "more than 50 and at most 100")
 
@@ -172,6 +172,8 @@ class QuantizeOptions:
     def __post_init__(self) -> None:
         images = self.calibration_images
         _expect("calibration_images", images, images >= 1, "1 or more")
+        if impossible := next(filter(None, (options.impossible for options in self.int8)), None):
+            raise ValueError(impossible)
         ids = [options.id for options in self.int8]
         wrong = [
             name

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import StoreError
+from .recipe import SWEEPS as SWEEPS  # the folder that sweeps have next to those of recipes
 
 RECORD_NAME = "stage.json"  # written last: without it a folder is not finished
 _INTENT_NAME = "intent.json"  # the fingerprint that a partial folder works for

@@ -386,10 +386,11 @@ def _chain(exc: BaseException) -> list[BaseException]:
 def line_of_function(function: Any) -> str | None:
     """Where a function of the user's begins; None for others."""
     code = getattr(function, "__code__", None)
-    file = None if code is None else Path(code.co_filename)
-    if file is None or not file.is_absolute() or not is_users(file.resolve()):
+    if code is None:
         return None
-    return _line(file, code.co_firstlineno)
+    file = Path(code.co_filename)
+    users = file.is_absolute() and is_users(file.resolve())
+    return _line(file, code.co_firstlineno) if users else None
 
 
 def _line(file: Path, number: int) -> str:

@@ -48,6 +48,11 @@ def notes(result: SweepResult) -> Iterator[str]:
             f"Differences of about {error:.2f} points and less are within one standard error, and "
             "the best of many trials is a little flattered."
         )
+    if stopped := [trial.name for trial in result.trials if trial.incomplete]:
+        yield (
+            f"INCOMPLETE: train.max_minutes ended the training of {', '.join(stopped)}; longer, "
+            "these may do better."
+        )
     yield "The accuracy to report is that of the chosen one alone, on the test split."
     if result.until in ("validate", "benchmark"):
         yield (

@@ -50,6 +50,7 @@ class TrialResult:
     shared: tuple[str, ...] = ()  # stages taken over from another folder in this call
     forms: tuple[Form, ...] = ()
     command: str = ""  # brings this trial to a bundle
+    incomplete: bool = False  # its training was ended by train.max_minutes
 
 
 @dataclass(frozen=True)

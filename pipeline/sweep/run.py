@@ -16,10 +16,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline.errors import StoreError
-from pipeline.recipe import SWEEPS, Recipe
+from pipeline.recipe import Recipe
 from pipeline.runner import Runner
 from pipeline.stages import STAGES
-from pipeline.store import Store
+from pipeline.store import SWEEPS, Store
 from pipeline.teacher import teachers_of
 
 from . import measure, page
@@ -233,6 +233,7 @@ class _Sweep:
             accuracy_percent=found["val_accuracy_percent"],
             parameters=found["parameters"],
             cpu_seconds=found["cpu_seconds"],
+            incomplete=not found["complete"],
             shared=tuple(self.shared[trial.name]),
             forms=self._forms(trial, store),
         )

@@ -38,5 +38,5 @@ class OnlyTwo(nn.Module):
 
 
 def test_a_program_of_one_batch_size_is_refused(digits: Any) -> None:
-    with pytest.raises(GraphError, match="refuses OnlyTwo for any batch size"):
+    with pytest.raises(GraphError, match="refuses the network for any batch size"):
         guard_export(digits.model, OnlyTwo(), digits.spec, (1, 2))

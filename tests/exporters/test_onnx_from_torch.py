@@ -203,6 +203,63 @@ def test_load_names_the_path(tmp_path: Any, digits: Any) -> None:
     )
 
 
+class PreActivation(nn.Module):
+    """A residual block as in ResNet v2: what the first convolution gives is also added later."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.conv = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.norm, self.last = nn.BatchNorm2d(8), nn.Linear(8, 2)
+        self.norm.running_mean = torch.linspace(-0.5, 0.5, 8)
+        self.norm.running_var = torch.linspace(0.1, 2, 8)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = self.stem(images.permute(0, 3, 1, 2).float() / 255)
+        x = x + self.conv(torch.relu(self.norm(x)))
+        return torch.softmax(self.last(x.mean((2, 3))), dim=1)
+
+
+def test_a_batch_norm_that_cannot_be_folded_stays_and_int8_copes() -> None:
+    from exporters.int8_from_fp32 import int8_from_fp32
+    from exporters.options import Int8Options
+
+    torch.manual_seed(0)
+    network = PreActivation().eval()
+    model = onnx_from_torch(network, SPEC, ExportOptions(batch_sizes=(1, 5)))  # proves it
+    assert operators(model).count("BatchNormalization") == 1
+    images = np.random.default_rng(0).integers(0, 256, (64, 4, 4, 1), dtype=np.uint8)
+    int8 = int8_from_fp32(model, SPEC, Int8Options(), images, calibration_images=64)
+    found = onnx_file.run(onnx_file.session(int8), images)
+    expected = onnx_file.run(onnx_file.session(model), images)
+    assert np.abs(found - expected).max() < 0.02
+
+
+class FailsAlone(Tiny):
+    """Loses the batch dimension of a single image."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.softmax(self.linear(images.flatten(1).float() / 255).squeeze(), 1)
+
+
+def test_a_network_that_fails_at_a_batch_is_named_with_it() -> None:
+    with pytest.raises(GraphError, match=r"fails at a batch of 1: IndexError: Dimension"):
+        onnx_from_torch(FailsAlone().eval(), SPEC, ExportOptions())
+
+
+class Branching(Tiny):
+    """Chooses by the values of its input."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = images.flatten(1).float() / 255
+        return torch.softmax(self.linear(x if x.mean() > 0.5 else 1 - x), 1)
+
+
+def test_reasons_of_torch_are_one_plain_line() -> None:
+    with pytest.raises(GraphError, match=r"branch .* values of a tensor.*torch\.where") as caught:
+        onnx_from_torch(Branching().eval(), SPEC, ExportOptions())
+    assert "\n" not in str(caught.value) and "\x1b" not in str(caught.value)
+
+
 # --- pixels are 8-bit numbers already ---------------------------------------------------------
 
 

@@ -419,6 +419,10 @@ def test_the_page_says_what_a_reader_must_know() -> None:
     tested = replace(found, until="validate", synthetic=True)
     html = page.render(tested)
     assert "did read the test split" in html and "SYNTHETIC" in html
+    assert "INCOMPLETE" not in html
+    first, second = found.trials
+    stopped = replace(found, trials=(replace(first, incomplete=True), second))
+    assert "INCOMPLETE: train.max_minutes ended the training of 8;" in page.render(stopped)
 
 
 def test_long_values_are_numbered() -> None:
