@@ -17,6 +17,7 @@ from exporters.graph_difference import graph_differences
 from exporters.metrics import Floats
 from exporters.portability import portability
 from exporters.trace import Point, trace_onnx
+
 from .forms import Form
 from .sides import Sides
 
@@ -58,7 +59,6 @@ def from_files(sides: Sides, pairs: tuple[Pair, ...]) -> Iterator[str]:
             verdict = portability(form.graph)
             if not verdict.portable:
                 yield f"{side} is not portable: {verdict.reason}"
-
 
 
 @dataclass(frozen=True)
