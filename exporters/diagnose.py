@@ -93,19 +93,20 @@ def _sums_to_one(values: Floats) -> bool:
 
 
 def of_images(
-    a: Model, b: Model, images: NDArray[np.uint8], *, tones: bool = False
+    a: Model, b: Model, images: NDArray[np.uint8], *, closed: bool = False
 ) -> Iterator[str]:
     """What B would have to be given so that it answers as A does: the change that leaves least,
-    if it leaves next to nothing. ``tones`` tries tone curves too, where no layer shows them."""
+    if it leaves next to nothing. Of ``closed`` forms shifts and tone curves are tried as well,
+    since no layer shows them."""
     expected, found = a(images), b(images)
     before = relative_error(expected, found)
     best, best_words = EXPLAINED * before, ""
-    changes = [(move.words, move.apply) for move in moves(images.shape)]
+    changes = [(move.words, move.apply) for move in moves(images.shape) if closed or not move.edge]
     for words, change in (*changes, ("inverted (255 - x)", lambda x: 255 - x)):
         left = relative_error(expected, b(np.ascontiguousarray(change(images))))
         if left < best:
             best, best_words = left, words
-    if tones and not best_words:
+    if closed and not best_words:
         best_words = _gamma(expected, b, images, best)
     if best_words:
         yield f"B answers as A does when its images are {best_words}"

@@ -21,7 +21,7 @@ from onnx import numpy_helper
 from pets import ATTRIBUTES, CLASSES, EXPORT, LABELS, OPTIONS, World, settled
 from torch import nn
 
-from exporters import onnx_file
+from exporters import diagnose, onnx_file
 from exporters.int8_from_fp32 import int8_from_fp32
 from exporters.onnx_from_torch import onnx_from_torch
 from exporters.options import TOLERANCES, Int8Options
@@ -402,6 +402,34 @@ def test_a_planted_fault_is_named_and_nothing_else_is(
     assert not found.passed, told
     wrong = [cause for cause, faults in CAUSES.items() if cause in told and name not in faults]
     assert not wrong, told
+
+
+def half_as_bright(images: Any) -> Any:
+    return (255 * (images / 255.0) ** 1.5 + 0.5).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (half_as_bright, "B answers as A does when its images are given with a gamma of 0.6"),
+        (lambda x: np.roll(x, 2, axis=2), "shifted by 0 rows and -2 columns"),
+        (lambda x: x[..., [1, 2, 0]], r"colour channels in the order \[2, 0, 1\]"),
+        (lambda x: 255 - x, r"inverted \(255 - x\)"),
+    ],
+)
+def test_a_form_without_layers_is_asked_with_changed_images(
+    world: World, change: Callable[[Any], Any], said: str
+) -> None:
+    session = onnx_file.session(world.fp32)
+    told = list(
+        diagnose.of_images(
+            lambda x: onnx_file.run(session, x),
+            lambda x: onnx_file.run(session, np.ascontiguousarray(change(x))),
+            world.images[:16],
+            closed=True,
+        )
+    )
+    assert len(told) == 1 and re.search(said, told[0]), told
 
 
 @pytest.mark.parametrize(

@@ -435,5 +435,5 @@ def test_a_target_that_leaves_answers_out_fails(bundle: Path, world: World, tmp_
     answers = read_answers(launched(job))
     check_counts(job, HERE, answers, REAL)
     short = {name: values[:-1] for name, values in answers.arrays.items()}
-    with pytest.raises(TargetError, match="here gave 6 rows of fp32/probabilities to 7 images"):
+    with pytest.raises(TargetError, match="here gave 7 rows of fp32/probabilities to 8 images"):
         check_counts(job, HERE, replace(answers, arrays=short), REAL)
