@@ -26,11 +26,12 @@ from .trace import Parameters
 # Decibels that a place must give back to be blamed, by what is wrong there. Where nothing is wrong,
 # entropy calibration cuts 0.3 to 0.5 % off, whose return gives up to 1.7 dB, and a corrected bias
 # gives back 0.2 dB at most; a scale that is 5 % off costs 1.3 to 13 dB, half a range 6 to 20 dB (24
-# files of a small network). A constant factor is no rounding at all.
-WORTH_DB = {"factor": 1.0, "range": 3.0, "weights": 3.0}
+# files of a small network). Weights that differ by more than half a step are no rounding at all.
+WORTH_DB = {"scale": 1.0, "range": 3.0, "bias": 3.0}
 _CUT = 2e-3  # share of an activation at the end of its range; min-max leaves some 1e-4
 _MUCH = 1e-2  # the same, of what is told even where it costs nothing
 _SURE = 1e-4  # probabilities nearer to 0 and 1 than this are not told apart
+_SINGLE = 2  # layers; where more have other weights, the network was trained further
 _TRIED = 8  # places of each kind that are put back
 _LOOKED_AT = 8  # images whose 8-bit activations are looked at
 
@@ -84,7 +85,7 @@ def damages(
         found.append(Damage(place.layer, place.words, place.kind, place.told, before, after))
     found.sort(key=lambda damage: -damage.without_db)
     costly = [damage for damage in found if damage.worth]
-    factors = [damage for damage in found if damage.kind == "factor"]
+    factors = [damage for damage in found if damage.kind == "scale"]
     if costly:
         return tuple(dict.fromkeys((costly[0], *factors)))
     return tuple(damage for damage in found if damage.told)
@@ -123,13 +124,13 @@ def _weights(pairs: Sequence[Pair], model: onnx.ModelProto) -> Iterator[_Place]:
     ]
     for layer, a, b in wrong[:_TRIED]:
         factor = common_factor(a, b)
-        words = (
-            "its weights or its bias are not the float model's"
-            if factor is None
-            else f"all its weights are {factor:.4g} times the float model's"
-        )
-        kind = "weights" if factor is None else "factor"
-        yield _Place(layer, words, kind, factor is not None, _float_weights(model, layer, a, b))
+        apart = weights_apart(a, b)
+        words = f"its {'weights' if apart else 'bias'} differ by more than rounding"
+        if factor is not None:
+            words = f"all its weights are {factor:.4g} times the float model's"
+        kind = "scale" if apart else "bias"
+        told = factor is not None or (apart and len(wrong) <= _SINGLE)
+        yield _Place(layer, words, kind, told, _float_weights(model, layer, a, b))
 
 
 def _float_weights(
@@ -172,7 +173,7 @@ def _ranges(model: onnx.ModelProto, images: NDArray[np.uint8]) -> Iterator[_Plac
         if not words or key is None or key in tried or len(tried) == _TRIED:
             continue
         tried.add(key)  # a pool behind it has the same scale, and is the same place
-        kind, told = ("factor", True) if factor else ("range", share > _MUCH)
+        kind, told = ("scale", True) if factor else ("range", share > _MUCH)
         yield _Place(layer, f"its result {words}", kind, told, _float_activations(model, key))
 
 

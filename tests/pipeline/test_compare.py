@@ -399,7 +399,7 @@ def test_a_planted_fault_is_named_and_nothing_else_is(
     found = world.compare(world.path("checkpoint.pt"), plant(world))
     told = report(found)
     assert re.search(said, told), told
-    assert not found.passed, told
+    assert not found.passed or found.damages, told  # else what it costs is stated
     wrong = [cause for cause, faults in CAUSES.items() if cause in told and name not in faults]
     assert not wrong, told
 
@@ -412,7 +412,10 @@ def half_as_bright(images: Any) -> Any:
     ("change", "said"),
     [
         (half_as_bright, "B answers as A does when its images are given with a gamma of 0.6"),
-        (lambda x: np.roll(x, 2, axis=2), "shifted by 0 rows and -2 columns"),
+        (
+            lambda x: np.pad(x, ((0, 0), (1, 0), (0, 0), (0, 0)), "edge")[:, :-1],
+            "shifted by -1 rows and 0 columns",
+        ),
         (lambda x: x[..., [1, 2, 0]], r"colour channels in the order \[2, 0, 1\]"),
         (lambda x: 255 - x, r"inverted \(255 - x\)"),
     ],
@@ -421,11 +424,13 @@ def test_a_form_without_layers_is_asked_with_changed_images(
     world: World, change: Callable[[Any], Any], said: str
 ) -> None:
     session = onnx_file.session(world.fp32)
+    images = np.full_like(world.images[:16], 90)  # with an edge, so that a shift loses nothing
+    images[:, 3:13, 3:13] = world.images[:16, 3:13, 3:13]
     told = list(
         diagnose.of_images(
             lambda x: onnx_file.run(session, x),
             lambda x: onnx_file.run(session, np.ascontiguousarray(change(x))),
-            world.images[:16],
+            images,
             closed=True,
         )
     )
@@ -765,7 +770,7 @@ def test_a_measured_loss_stands_beside_the_verdict(world: World) -> None:
         ("Conv_0.weight_scale", 2, r"Conv_0.* all its weights are (2|1\.999) times"),
         ("relu_0_scale", 0.5, r"Conv_0.* its result is cut off at 0 to 7\.\d+ \([\d.]+ % of it"),
         ("relu_1_scale", 0.5, r"Conv_1.* its result is cut off at 0 to 18\.\d+"),
-        ("Conv_2.bias_quantized_scale", 2, r"Conv_2.* its weights or its bias are not the float"),
+        ("Conv_2.bias_quantized_scale", 2, r"Conv_2.* its bias differ"),
         ("globalaveragepool_0_scale", 0.5, r"GlobalAveragePool_0.* its result is cut off at 0 to"),
         ("mul_0_scale", 0.5, r"Mul_0.* its result is cut off at -1\.\d+ to 1\.\d+"),
     ],
