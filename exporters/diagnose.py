@@ -41,10 +41,10 @@ def of_outputs(a: Floats, b: Floats, labels: Sequence[str], task: str) -> Iterat
         return
     if task == "multi-class":
         for name, soft, other in (("B", a, b), ("A", b, a)):
-            if _sums_to_one(soft) and not _sums_to_one(other):
-                if _explains(soft, other, softmax(_log_odds(other))):
-                    yield f"{name} ends in a sigmoid and the other side in a softmax"
-                    return
+            undone = softmax(_floats(_log_odds(other)))
+            if _sums_to_one(soft) and not _sums_to_one(other) and _explains(soft, other, undone):
+                yield f"{name} ends in a sigmoid and the other side in a softmax"
+                return
     yield from _temperature(a, b, task)
 
 
@@ -57,8 +57,8 @@ def _temperature(a: Floats, b: Floats, task: str) -> Iterator[str]:
     factor = float((x[known] * y[known]).sum()) / power if power else 1.0
     if not (factor > 0 and abs(factor - 1) > 0.01):
         return
-    undone = softmax(y / factor) if task == "multi-class" else _sigmoid(y / factor)
-    if _explains(a, b, np.asarray(undone, np.float32)):
+    logits = _floats(y / factor)
+    if _explains(a, b, softmax(logits) if task == "multi-class" else _sigmoid(logits)):
         yield f"B's logits are A's times {factor:.3g}: a temperature of {1 / factor:.3g}"
 
 
@@ -80,8 +80,12 @@ def _log_odds(values: Floats) -> NDArray[np.float64]:
     return np.asarray(np.log(v / (1 - v)))
 
 
-def _sigmoid(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(1 / (1 + np.exp(-values)))
+def _sigmoid(values: Floats) -> Floats:
+    return np.asarray(1 / (1 + np.exp(-values)), np.float32)
+
+
+def _floats(values: NDArray[np.float64]) -> Floats:
+    return np.asarray(values, np.float32)
 
 
 def _sums_to_one(values: Floats) -> bool:
@@ -89,19 +93,20 @@ def _sums_to_one(values: Floats) -> bool:
 
 
 def of_images(
-    a: Model, b: Model, images: NDArray[np.uint8], *, tones: bool = False
+    a: Model, b: Model, images: NDArray[np.uint8], *, closed: bool = False
 ) -> Iterator[str]:
     """What B would have to be given so that it answers as A does: the change that leaves least,
-    if it leaves next to nothing. ``tones`` tries tone curves too, where no layer shows them."""
+    if it leaves next to nothing. Of ``closed`` forms shifts and tone curves are tried as well,
+    since no layer shows them."""
     expected, found = a(images), b(images)
     before = relative_error(expected, found)
     best, best_words = EXPLAINED * before, ""
-    changes = [(move.words, move.apply) for move in moves(images.shape)]
+    changes = [(move.words, move.apply) for move in moves(images.shape) if closed or not move.edge]
     for words, change in (*changes, ("inverted (255 - x)", lambda x: 255 - x)):
         left = relative_error(expected, b(np.ascontiguousarray(change(images))))
         if left < best:
             best, best_words = left, words
-    if tones and not best_words:
+    if closed and not best_words:
         best_words = _gamma(expected, b, images, best)
     if best_words:
         yield f"B answers as A does when its images are {best_words}"

@@ -44,14 +44,15 @@ def common_factor(a: Parameters, b: Parameters) -> float | None:
     none, or where it is 1."""
     other = b.weight.reshape(a.weight.shape)
     power = float((a.weight.astype(np.float64) ** 2).sum())
-    if not power or not _apart(a, b):
+    if not power or not weights_apart(a, b):
         return None
     factor = float((a.weight.astype(np.float64) * other).sum()) / power
     bound = 1.5 * _allowed(a, b) * max(1.0, abs(factor))
     return factor if (np.abs(other - factor * a.weight) <= bound).all() else None
 
 
-def _apart(a: Parameters, b: Parameters) -> bool:
+def weights_apart(a: Parameters, b: Parameters) -> bool:
+    """Whether weights are further apart than rounding takes them."""
     within = np.abs(a.weight - b.weight.reshape(a.weight.shape)) <= _allowed(a, b)
     return not within.all()  # true of NaN
 
@@ -68,7 +69,7 @@ def _compare(a: Parameters, b: Parameters) -> Iterator[str]:
         yield f"the weights have the shape {a.weight.shape} in A and {b.weight.shape} in B"
         return
     other = b.weight.reshape(a.weight.shape) if a.weight.shape != b.weight.shape else b.weight
-    if _apart(a, b):
+    if weights_apart(a, b):
         yield from _weights(a, b, other)
     yield from _biases(a, b, float(np.abs(a.weight).max()) or 1.0)
 
@@ -76,8 +77,9 @@ def _compare(a: Parameters, b: Parameters) -> Iterator[str]:
 def _weights(a: Parameters, b: Parameters, other: Values) -> Iterator[str]:
     allowed = _allowed(a, b)
     wrong = ~(np.abs(a.weight - other) <= allowed)  # true of NaN
-    rows = [values.reshape(len(values), -1) for values in (a.weight, other, wrong, allowed)]
-    words = _by_channel(a, b, *rows)
+    count = len(a.weight)
+    rows_a, rows_b = a.weight.reshape(count, -1), other.reshape(count, -1)
+    words = _by_channel(a, b, rows_a, rows_b, wrong.reshape(count, -1), allowed.reshape(count, -1))
     if words:
         yield from words
         return
@@ -111,12 +113,12 @@ def _by_channel(
 ) -> list[str]:
     """Output channels that are zero or scaled as a whole, if that explains every weight that
     differs; nothing otherwise. All are [out, weights of one output channel]."""
-    off = wrong.any(axis=1)
+    off: NDArray[np.bool_] = np.asarray(wrong.any(axis=1))
     if rows_a.shape[1] < _ROW or not off.any():
         return []
     said = []
     for name, has, lacks in (("B", rows_a, rows_b), ("A", rows_b, rows_a)):
-        dead = off & ~lacks.any(axis=1) & has.any(axis=1)
+        dead = np.asarray(off & ~lacks.any(axis=1) & has.any(axis=1))
         if dead.any():
             said.append(f"{_channels(dead)} zero in {name}: a dead filter")
             off = off & ~dead
@@ -132,7 +134,9 @@ def _by_channel(
     return said
 
 
-def _scaled(a: Parameters, b: Parameters, factor: NDArray[np.float64], off: Values) -> str:
+def _scaled(
+    a: Parameters, b: Parameters, factor: NDArray[np.float64], off: NDArray[np.bool_]
+) -> str:
     some = factor[off]
     if off.all() and np.ptp(some) <= _SAME_FACTOR * np.abs(some).mean():
         mean = float(np.median(some))

@@ -103,9 +103,7 @@ class Tone:
     known: bool  # a mistake with a name, and not just any other line
 
 
-def tone_between(
-    x: NDArray[Any], y: NDArray[np.floating], noise: float = _LEVEL
-) -> Tone | None:
+def tone_between(x: NDArray[Any], y: NDArray[np.floating], noise: float = _LEVEL) -> Tone | None:
     """The tone curve that makes levels ``y`` of levels ``x`` (0 to 255, of any shape), up to
     ``noise`` levels root mean square; None where nothing changes, or where y is not a function of
     x. Where two kinds of curves fit alike, both are named."""

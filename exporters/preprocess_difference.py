@@ -49,7 +49,7 @@ def preprocess_difference(
     The sizes that one of the graphs alone mentions are tried as well: a branch at 1,000 rows is
     found by pictures of 999, 1,000 and 1,001. Raises GraphError for a graph that cannot be loaded.
     """
-    run_a, run_b = _Graph(a), _Graph(b)
+    run_a, run_b = PreprocessGraph(a), PreprocessGraph(b)
     tried = differing = 0
     largest, worst, first = 0, "", ""
     pairs: list[tuple[Pixels, Pixels]] = []
@@ -70,7 +70,7 @@ def preprocess_difference(
     return PreprocessDifference(tried, differing, largest, worst, first, tuple(pairs))
 
 
-class _Graph:
+class PreprocessGraph:
     """A preprocessing graph as a function; None for a picture that it refuses."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -79,6 +79,7 @@ class _Graph:
         self._options.log_severity_level = 4  # refusals are part of the comparison
 
     def __call__(self, image: Pixels) -> NDArray[np.uint8] | None:
+        """The pixels that it makes of an image [H, W, C]."""
         try:
             (found,) = self._session.run(
                 [PREPROCESS_OUTPUT], {PREPROCESS_INPUT: image}, self._options

@@ -4,7 +4,6 @@ numbers at all; and whether the images can show anything."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,28 +86,3 @@ def told_not_numbers(name: str, form: str, wrong: NDArray[np.int64], total: int)
         yield (
             f"{name} ({form}) answers NaN or infinity to {len(wrong)} of {total} images: {shown}"
         )
-
-
-def nothing_to_see(images: Images | None) -> str:
-    """Why these images prove nothing, whatever the answers are; "" where they may."""
-    if images is None or not len(images.pixels):
-        return ""
-    pixels: NDArray[Any] = images.pixels
-    first = np.asarray(pixels[0])
-    # of pixels [n, h, w, c] each channel may have its level
-    axes = (1, 2) if pixels.dtype == np.uint8 and pixels.ndim == 4 else (*range(1, pixels.ndim),)
-    flat, same = first.size > 1, True
-    for start in range(0, len(pixels), _BATCH):
-        batch = np.asarray(pixels[start : start + _BATCH])
-        same = same and bool((batch == first).all())
-        flat = flat and bool((batch.max(axis=axes) == batch.min(axis=axes)).all())
-        if not (same or flat):
-            return ""
-    advice = "they prove nothing. Give others with --data."
-    if flat and same and not first.any():
-        return f"all {len(pixels)} images are black (0 everywhere): {advice}"
-    if flat:
-        return f"all {len(pixels)} images are of one flat color each: {advice}"
-    if same and len(pixels) > 1:
-        return f"all {len(pixels)} images are the same one: {advice}"
-    return ""

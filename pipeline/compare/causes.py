@@ -17,6 +17,7 @@ from exporters.graph_difference import graph_differences
 from exporters.metrics import Floats
 from exporters.portability import portability
 from exporters.trace import Point, trace_onnx
+
 from .forms import Form
 from .sides import Sides
 
@@ -60,7 +61,6 @@ def from_files(sides: Sides, pairs: tuple[Pair, ...]) -> Iterator[str]:
                 yield f"{side} is not portable: {verdict.reason}"
 
 
-
 @dataclass(frozen=True)
 class Evidence:
     """Two forms that differ."""
@@ -82,7 +82,7 @@ def of_answers(found: Evidence, images: NDArray[np.uint8] | None) -> Iterator[st
         # Foreign inputs need not be images: there is nothing to mirror or to exchange.
         a, b = sides.a.model, sides.b.model
         if images is not None and a is not None and b is not None and sides.takes is None:
-            yield from diagnose.of_images(a, b, images, tones=not found.pairs)
+            yield from diagnose.of_images(a, b, images, closed=not found.pairs)
             yield from diagnose.of_input(found.pairs, images, sides.precision)
     if found.parting is not None:
         yield from diagnose.of_parting(found.parting)

@@ -67,6 +67,6 @@ def _told(row: DamageRow) -> str:
     lost = row.without_db - row.snr_db
     cost = f"costs {lost:.1f} dB" if lost > 0 else "costs nothing that these images show"
     return (
-        f"{row.layer} of {row.side} in INT8: {row.words}. It {cost}: SNR {row.snr_db:.1f} dB, and "
-        f"{row.without_db:.1f} dB with that alone in float"
+        f"{row.layer} of {row.side} in INT8: {row.words}. It {cost}: the log-odds have an SNR of "
+        f"{row.snr_db:.1f} dB, and {row.without_db:.1f} dB with that alone in float"
     )

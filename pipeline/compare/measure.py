@@ -15,10 +15,10 @@ from exporters.difference import Difference, decibels, difference
 from exporters.first_difference import LIMITS, Pair, Parting, first_parting
 from exporters.metrics import Floats, correct
 from exporters.options import TOLERANCES, Tolerance
-from pipeline.verify.images import REGRESSION_NAME, Images
+from pipeline.verify.images import REGRESSION_NAME, Images, nothing_to_see
 
 from . import causes, damage, foreign, preprocessing, steadiness
-from .answers import answers, check_probabilities, not_numbers, nothing_to_see, told_not_numbers
+from .answers import answers, check_probabilities, not_numbers, told_not_numbers
 from .forms import Form, open_form
 from .generated import regression, searched
 from .result import Comparison, GeneratedRow, LayerRow
@@ -169,7 +169,7 @@ def images_of(images: Images | None, rows: NDArray[np.int64]) -> NDArray[np.uint
 
 
 def _nothing(images: Images | None) -> Iterator[str]:
-    if words := nothing_to_see(images):
+    if images is not None and (words := nothing_to_see(images)):
         yield words
 
 

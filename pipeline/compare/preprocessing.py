@@ -46,7 +46,8 @@ def compared(sides: Sides) -> PreprocessRow:
             f"{' or '.join(lacking)}. Give a bundle, or a file inside the folder of its run, "
             f"where {DATA_FOLDER}/{PREPROCESS_NAME} is."
         )
-        return PreprocessRow(a and a.words, b and b.words, unknown=unknown)
+        known_a, known_b = (None if s is None else s.words for s in (a, b))
+        return PreprocessRow(known_a, known_b, unknown=unknown)
     if onnx_file.to_bytes(a.graph) == onnx_file.to_bytes(b.graph):
         return PreprocessRow(a.words, b.words, same_file=True)
     try:

@@ -56,7 +56,7 @@ class DamageRow:
     layer: str
     words: str  # what is wrong there, as measured
     costly: bool  # more than rounding to 8 bits: a failure
-    snr_db: float  # of the answers
+    snr_db: float  # of the log-odds of the answers
     without_db: float  # the same with this one place in float
 
 

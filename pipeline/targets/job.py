@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -23,6 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters import onnx_file
+from exporters.pictures import pictures
+from exporters.preprocess_difference import PreprocessGraph
 from exporters.taps import Tap, layer_inputs, quantized_tensors, with_outputs
 from pipeline.errors import TargetError
 from runtime import Bundle, ModelSpec, Variant
@@ -142,8 +144,10 @@ def _write(
             tapped = with_outputs(model, [tensor.name for tensor in tensors])
             onnx_file.save(tapped, folder / "tapped" / f"{row.id}.onnx")
         variants.append(JobVariant(row, tensors))
-    (folder / "preprocess.onnx").write_bytes(bundle.read(PREPROCESS_NAME))
-    for number, raw in enumerate(golden.raw):
+    preprocess = bundle.read(PREPROCESS_NAME)
+    (folder / "preprocess.onnx").write_bytes(preprocess)
+    raws = (*golden.raw, *_drawn(preprocess, manifest.spec))
+    for number, raw in enumerate(raws):
         (folder / f"raw-{number}.bin").write_bytes(raw.tobytes())
     everything = np.concatenate([golden.pixels, images])
     (folder / "images.bin").write_bytes(everything.tobytes())
@@ -154,8 +158,18 @@ def _write(
         tuple(variants),
         len(everything),
         len(golden.pixels),
-        tuple(raw.shape for raw in golden.raw),
+        tuple(raw.shape for raw in raws),
     )
+
+
+def _drawn(preprocess: bytes, spec: ModelSpec) -> Iterator[NDArray[np.uint8]]:
+    """Small pictures, grey and in color, that a bundle's graph takes: golden ones are few, and a
+    stranger's bundle may have none."""
+    graph = PreprocessGraph(onnx_file.from_bytes(preprocess, PREPROCESS_NAME))
+    sizes = ((1, 1), (3, 2), (spec.height, spec.width), (37, 53), (spec.height * 2 + 1, 90))
+    for picture in pictures(sizes):
+        if picture.pixels.shape[2] != 4 and graph(picture.pixels) is not None:
+            yield picture.pixels
 
 
 def _copy_runtime(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from runtime import ModelSpec
 DATA_FOLDER = "1_data"  # of a run, beside its bundle
 REGRESSION_NAME = "regression.npz"  # what differential testing kept, likewise
 _SEED = 2_026
+_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,29 @@ def with_regression(images: Images, beside: Path, spec: ModelSpec) -> Images:
     more = find_images(kept, beside, spec)
     pixels = np.concatenate([images.pixels, more.pixels])
     return Images(pixels, f"{images.source}, and {len(more.pixels)} of {REGRESSION_NAME}")
+
+
+def nothing_to_see(images: Images) -> str:
+    """Why these images prove nothing, whatever the answers are; "" where they may."""
+    pixels: NDArray[Any] = images.pixels
+    first = np.asarray(pixels[0])
+    # of pixels [n, h, w, c] each channel may have its level
+    axes = (1, 2) if pixels.dtype == np.uint8 and pixels.ndim == 4 else (*range(1, pixels.ndim),)
+    flat, same = first.size > 1, True
+    for start in range(0, len(pixels), _BATCH):
+        batch = np.asarray(pixels[start : start + _BATCH])
+        same = same and bool((batch == first).all())
+        flat = flat and bool((batch.max(axis=axes) == batch.min(axis=axes)).all())
+        if not (same or flat):
+            return ""
+    advice = "they prove nothing. Give others with --data."
+    if flat and same and not first.any():
+        return f"all {len(pixels)} images are black (0 everywhere): {advice}"
+    if flat:
+        return f"all {len(pixels)} images are of one flat color each: {advice}"
+    if same and len(pixels) > 1:
+        return f"all {len(pixels)} images are the same one: {advice}"
+    return ""
 
 
 def generated(spec: ModelSpec, count: int = 200) -> NDArray[np.uint8]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from exporters import onnx_file
+from exporters.preprocess_difference import preprocess_difference
 from pipeline.errors import TargetError
 from pipeline.hardware import detect
 from pipeline.targets import launch
@@ -16,8 +18,9 @@ from pipeline.targets.job import Answers, Job, Limits, ask, read_answers, write_
 from pipeline.targets.table import REFERENCE, Target, missing
 from runtime import Bundle, DeviceError, Predictor, SelftestError
 from runtime.cpu import usable_threads
+from runtime.manifest import PREPROCESS_NAME
 
-from .images import find_images, spread, with_regression
+from .images import DATA_FOLDER, find_images, nothing_to_see, spread, with_regression
 from .judge import check_variant, pixels_identical
 from .layers import with_layers
 from .result import Status, TargetCheck, Verification
@@ -59,6 +62,8 @@ def verify(request: Request, progress: Progress) -> Verification:
     rows = _run_all(job, request.targets, REAL, EMULATED, progress)
     whole: tuple[TargetCheck, ...] = ()
     words = f"{job.golden} golden samples and {images.source}"
+    if empty := nothing_to_see(source):
+        words += f"; {empty}"
     if request.full:
         many = spread(source, FULL_IMAGES)
         chosen = [v.id for v in manifest.variants if v.precision in ("fp32", "int8")]
@@ -82,7 +87,25 @@ def verify(request: Request, progress: Progress) -> Verification:
         golden=_selftest(request.bundle, [variant.id for variant in manifest.variants]),
         machine=detect().caption(),
         targets=rows,
+        preprocessing=_preprocessing(job.folder / PREPROCESS_NAME, beside / DATA_FOLDER),
         whole_set=whole,
+    )
+
+
+def _preprocessing(own: Path, data: Path) -> str:
+    """The bundle's graph against the one that made the training images of its run; "" where there
+    is none."""
+    other = data / PREPROCESS_NAME
+    if not other.is_file():
+        return ""
+    if own.read_bytes() == other.read_bytes():
+        return f"the same file as {other}"
+    found = preprocess_difference(onnx_file.load(other), onnx_file.load(own))
+    if found.equal:
+        return f"the same pixels as {other} makes of {found.tried} pictures"
+    return (
+        f"failed: other pixels than {other} makes of {found.differing} of {found.tried} pictures, "
+        f"by up to {found.largest} levels. Worst: {found.worst}"
     )
 
 
@@ -142,6 +165,7 @@ def check_target(job: Job, target: Target, here: Answers, limits: Limits) -> Tar
     try:
         folder, done = _launched(job, target, limits)
         answers = read_answers(folder)
+        check_counts(job, target, answers, limits)
         variants = tuple(check_variant(variant, here, answers) for variant in job.variants)
         variants = with_layers(job, target, variants)
     except TargetError as exc:
@@ -163,6 +187,22 @@ def check_target(job: Job, target: Target, here: Answers, limits: Limits) -> Tar
         pixels_identical=pixels_identical(job, here, answers),
         variants=variants,
     )
+
+
+def check_counts(job: Job, target: Target, answers: Answers, limits: Limits) -> None:
+    """Raise TargetError for fewer or more answers than images that were asked about; what is
+    missing cannot differ."""
+    for variant in job.variants:
+        asked = {f"{variant.row.id}/probabilities": limits.plain[variant.row.precision]}
+        if variant.tensors:
+            asked |= {f"{variant.row.id}/tapped/{t.name}": limits.tapped for t in variant.tensors}
+        for name, limit in asked.items():
+            count, wanted = len(answers.arrays[name]), min(job.images, limit)
+            if count != wanted:
+                raise TargetError(
+                    f"{target.name} gave {count} rows of {name} to {wanted} images; expected one "
+                    "for each."
+                )
 
 
 def _launched(job: Job, target: Target, limits: Limits) -> tuple[Path, launch.Run]:

@@ -46,6 +46,9 @@ def tables(found: Verification) -> Iterator[Table | str]:
         yield "[bold yellow]trained on SYNTHETIC images[/bold yellow]"
     yield f"  {escape(found.images)}"
     yield f"  golden samples here: {escape(found.golden)}"
+    if found.preprocessing:
+        color = "red" if found.preprocessing.startswith("failed") else "default"
+        yield f"[{color}]  preprocessing: {escape(found.preprocessing)}[/{color}]"
     yield _table(found.targets)
     if found.whole_set:
         yield "  whole set:"

@@ -76,11 +76,15 @@ class Verification:
     golden: str  # what the selftest said here
     machine: str  # this one, and its libraries
     targets: tuple[TargetCheck, ...]
+    preprocessing: str = ""  # how the bundle's compares with that of the run it is in, in words
     whole_set: tuple[TargetCheck, ...] = ()  # --full: many images, last quantized tensors only
 
     @property
     def passed(self) -> bool:
-        """Every target that ran answered as promised, and so did the golden samples here."""
+        """Every target that ran answered as promised, and so did the golden samples here; images
+        are prepared as in the bundle's own run."""
+        if self.preprocessing.startswith("failed"):
+            return False
         rows = (*self.targets, *self.whole_set)
         return self.golden.startswith("passed") and all(row.passed for row in rows)
 

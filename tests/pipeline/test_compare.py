@@ -3,7 +3,9 @@ alarm where nothing is wrong. The models are small, with random weights, and mad
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +21,7 @@ from onnx import numpy_helper
 from pets import ATTRIBUTES, CLASSES, EXPORT, LABELS, OPTIONS, World, settled
 from torch import nn
 
-from exporters import onnx_file
+from exporters import diagnose, onnx_file
 from exporters.int8_from_fp32 import int8_from_fp32
 from exporters.onnx_from_torch import onnx_from_torch
 from exporters.options import TOLERANCES, Int8Options
@@ -397,9 +399,43 @@ def test_a_planted_fault_is_named_and_nothing_else_is(
     found = world.compare(world.path("checkpoint.pt"), plant(world))
     told = report(found)
     assert re.search(said, told), told
-    assert not found.passed, told
+    assert not found.passed or found.damages, told  # else what it costs is stated
     wrong = [cause for cause, faults in CAUSES.items() if cause in told and name not in faults]
     assert not wrong, told
+
+
+def half_as_bright(images: Any) -> Any:
+    return (255 * (images / 255.0) ** 1.5 + 0.5).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (half_as_bright, "B answers as A does when its images are given with a gamma of 0.6"),
+        (
+            lambda x: np.pad(x, ((0, 0), (1, 0), (0, 0), (0, 0)), "edge")[:, :-1],
+            "shifted by -1 rows and 0 columns",
+        ),
+        (lambda x: x[..., [1, 2, 0]], r"colour channels in the order \[2, 0, 1\]"),
+        (lambda x: 255 - x, r"inverted \(255 - x\)"),
+    ],
+)
+def test_a_form_without_layers_is_asked_with_changed_images(
+    world: World, change: Callable[[Any], Any], said: str
+) -> None:
+    session = onnx_file.session(world.fp32)
+    images = world.images[:16].copy()
+    if "shifted" in said:  # it loses nothing where the edge is empty
+        images[:, :3] = images[:, -3:] = images[:, :, :3] = images[:, :, -3:] = 90
+    told = list(
+        diagnose.of_images(
+            lambda x: onnx_file.run(session, x),
+            lambda x: onnx_file.run(session, np.ascontiguousarray(change(x))),
+            images,
+            closed=True,
+        )
+    )
+    assert len(told) == 1 and re.search(said, told[0]), told
 
 
 @pytest.mark.parametrize(
@@ -464,6 +500,316 @@ def test_other_thresholds_and_labels_are_named(world: World) -> None:
     found = compare(a, c, data)
     assert not found.passed
     assert "the labels are cat, dog, owl, bee in A and dog, cat, owl, bee in B" in found.causes
+
+
+# --- how images are prepared -------------------------------------------------------------------
+
+PREPARED = resize_graph(16, 16, "rgb")
+
+
+def behind(*nodes: tuple[str, dict[str, Any]], **constants: Any) -> onnx.ModelProto:
+    """The healthy graph with more operators behind it; each takes the result of the one before,
+    and constants of its own by the name of their parameter."""
+    model = onnx.ModelProto()
+    model.CopyFrom(PREPARED)
+    end = model.graph.node.pop()
+    value = end.input[0]
+    for name, array in constants.items():
+        model.graph.initializer.append(numpy_helper.from_array(np.asarray(array), name))
+    for number, (kind, options) in enumerate(nodes):
+        names = [value if name == "_" else name for name in options.pop("inputs", ["_"])]
+        value = f"more_{number}"
+        model.graph.node.append(onnx.helper.make_node(kind, names, [value], name=value, **options))
+    model.graph.node.append(onnx.helper.make_node("Identity", [value], ["pixels"], name="pixels"))
+    return model
+
+
+def resized(**attributes: Any) -> onnx.ModelProto:
+    """Another way to resample."""
+    model = onnx.ModelProto()
+    model.CopyFrom(PREPARED)
+    (node,) = (node for node in model.graph.node if node.op_type == "Resize")
+    kept = [entry for entry in node.attribute if entry.name not in attributes]
+    del node.attribute[:]
+    node.attribute.extend(kept)
+    node.attribute.extend(onnx.helper.make_attribute(k, v) for k, v in attributes.items())
+    return model
+
+
+def lighter() -> onnx.ModelProto:
+    to = onnx.TensorProto
+    steps = (
+        ("Cast", {"to": to.INT32}),
+        ("Add", {"inputs": ["_", "one"]}),
+        ("Min", {"inputs": ["_", "top"]}),
+        ("Cast", {"to": to.UINT8}),
+    )
+    return behind(*steps, one=np.int32(1), top=np.int32(255))
+
+
+def table(values: Any) -> onnx.ModelProto:
+    steps = (("Cast", {"to": onnx.TensorProto.INT32}), ("Gather", {"inputs": ["curve", "_"]}))
+    return behind(*steps, curve=np.asarray(values, np.uint8))
+
+
+def reversed_along(axis: int) -> onnx.ModelProto:
+    steps = ("Slice", {"inputs": ["_", "start", "end", "axis", "step"]})
+    ends = {"start": [-1], "end": [-(2**31)], "axis": [axis], "step": [-1]}
+    return behind(steps, **{name: np.array(value, np.int64) for name, value in ends.items()})
+
+
+def only_of(rows: int) -> onnx.ModelProto:
+    """Inverted, but only pictures of so many rows or more: no golden image is as large."""
+    model = behind()
+    end = model.graph.node.pop()
+    graph = [
+        ("Shape", [PREPARED.graph.input[0].name], "rows", {"start": 0, "end": 1}),
+        ("Less", ["rows", "bound"], "small", {}),
+        ("BitwiseNot", [end.input[0]], "inverted", {}),
+        ("Where", ["small", end.input[0], "inverted"], "pixels", {}),
+    ]
+    bound = numpy_helper.from_array(np.array([rows], np.int64), "bound")
+    model.graph.initializer.append(bound)
+    for kind, inputs, output, options in graph:
+        node = onnx.helper.make_node(kind, inputs, [output], name=output, **options)
+        model.graph.node.append(node)
+    return model
+
+
+def without_alpha() -> onnx.ModelProto:
+    """Takes four channels, and forgets the last, which the healthy graph refuses."""
+    model = onnx.ModelProto()
+    model.CopyFrom(PREPARED)
+    for node in model.graph.node:
+        for i, name in enumerate(node.input):
+            node.input[i] = "three" if name == "image" else name
+    for name, value in (("first", [0]), ("third", [3]), ("channels", [2])):
+        stored = numpy_helper.from_array(np.array(value, np.int64), name)
+        model.graph.initializer.append(stored)
+    inputs = ["image", "first", "third", "channels"]
+    model.graph.node.insert(0, onnx.helper.make_node("Slice", inputs, ["three"], name="three"))
+    return model
+
+
+# (what is wrong, the graph, what is said of it)
+PREPROCESSING: list[tuple[str, onnx.ModelProto, str]] = [
+    ("inverted", behind(("BitwiseNot", {})), r"B's pixels are A's inverted \(255 - x\)"),
+    ("BGR", reversed_along(2), "colour channels in the reverse order"),
+    ("mirrored", reversed_along(1), "mirrored left to right"),
+    ("upside down", reversed_along(0), "turned upside down"),
+    ("transposed", behind(("Transpose", {"perm": [1, 0, 2]})), "transposed: height and width"),
+    ("one level brighter", lighter(), "B's pixels are A's brighter by 1 level"),
+    ("gamma", table(np.rint(255 * (np.arange(256) / 255) ** 0.8)), "with a gamma of 0.8"),
+    ("one level alone", table(np.where(np.arange(256) == 201, 202, np.arange(256))), "1 levels"),
+    ("nearest", resized(mode="nearest", antialias=0), "mode is linear in A and nearest in B"),
+    ("cubic", resized(mode="cubic"), "mode is linear in A and cubic in B"),
+    ("no antialias", resized(antialias=0), "antialias is 1 in A and 0 in B"),
+    *(
+        (mode, resized(coordinate_transformation_mode=mode), f"in A and {mode} in B")
+        for mode in ("align_corners", "asymmetric")
+    ),
+    ("another crop", resize_graph(16, 16, "rgb", (15, 16), (16, 16)), r"\d+ of \d+ pictures"),
+    ("grey", behind(("Gather", {"inputs": ["_", "red"], "axis": 2}), red=np.array([0, 0, 0])), ""),
+    ("only large pictures", only_of(3_000), r"by up to 255 levels"),
+    ("alpha", without_alpha(), "color and alpha.*only A refuses it"),
+]
+
+
+def run_of(world: World, folder: Path, preprocess: onnx.ModelProto | None = PREPARED) -> Path:
+    """A run with a checkpoint and a data stage, whose images are the world's."""
+    (folder / "2_train").mkdir(parents=True)
+    (folder / "3_export").mkdir()
+    shutil.copy(world.path("checkpoint.pt"), folder / "2_train/checkpoint.pt")
+    shutil.copy(world.path("fp32.onnx"), folder / "3_export/fp32.onnx")
+    info = DatasetInfo("pets", "multi-class", LABELS, {}, "", True, True, "CC0-1.0")
+    random = np.random.default_rng(0)
+    split = Split(world.images, random.integers(0, 4, 120), np.arange(120).astype(str))
+    (folder / "1_data").mkdir()
+    for name in ("train", "val", "test"):
+        write_split(folder / "1_data", name, split)
+    counts = dict.fromkeys(("train", "val", "test"), 120)
+    write_info(folder / "1_data", replace(info, counts=counts))
+    if preprocess is not None:
+        onnx_file.save(preprocess, folder / "1_data/preprocess.onnx")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_of(world, tmp_path_factory.mktemp("runs") / "pets")
+
+
+@pytest.mark.parametrize(
+    ("graph", "said"), [row[1:] for row in PREPROCESSING], ids=[row[0] for row in PREPROCESSING]
+)
+def test_any_other_pixel_fails_against_the_checkpoint_of_the_run(
+    world: World, run: Path, graph: onnx.ModelProto, said: str
+) -> None:
+    bundle = world.bundle("prepared.zip", fp32=world.fp32, preprocess=graph)
+    found = compare(str(run / "2_train/checkpoint.pt"), bundle, None)
+    assert not found.passed and found.preprocessing.differing > 0
+    assert found.difference.max_abs < 1e-4  # the networks are equal
+    (failure,) = found.failures
+    assert re.search(r"preprocess.onnx makes other pixels of \d+ of \d+ pictures", failure)
+    assert "1_data/preprocess.onnx" in failure and "prepared.zip" in failure
+    assert re.search(said, report(found)), report(found)
+
+
+def test_a_bare_file_and_a_bundle_fail_as_well(world: World, run: Path) -> None:
+    mirrored = world.bundle("prepared.zip", fp32=world.fp32, preprocess=reversed_along(1))
+    healthy = world.bundle("healthy.zip", fp32=world.fp32, preprocess=PREPARED)
+    data = world.path("images.npz")
+    for a, b in (
+        (str(run / "3_export/fp32.onnx"), mirrored),
+        (mirrored, str(run / "3_export/fp32.onnx")),
+        (healthy, mirrored),
+    ):
+        done = CliRunner().invoke(cli, ["compare", a, b, "--data", data])
+        assert done.exit_code == 1, done.output
+        assert "mirrored left to right" in done.output and "pictures" in done.output
+
+
+def test_equal_preprocessing_passes_and_says_on_what(world: World, run: Path) -> None:
+    checkpoint = str(run / "2_train/checkpoint.pt")
+    same = compare(checkpoint, world.bundle("a.zip", fp32=world.fp32, preprocess=PREPARED), None)
+    assert same.passed and same.preprocessing.same_file and not same.remarks
+    renamed = onnx.ModelProto()
+    renamed.CopyFrom(PREPARED)
+    renamed.producer_name = "another tool"
+    other = compare(checkpoint, world.bundle("b.zip", fp32=world.fp32, preprocess=renamed), None)
+    row = other.preprocessing
+    assert other.passed and row.pictures > 150 and row.differing == 0 and not row.same_file
+    assert f"the same pixels of all {row.pictures} pictures" in report(other)
+    assert compare(checkpoint, str(run / "3_export/fp32.onnx"), None).preprocessing.same_file
+
+
+def test_preprocessing_that_nobody_can_compare_is_said_loudly(
+    world: World, run: Path, tmp_path: Path
+) -> None:
+    bundle = world.bundle("a.zip", fp32=world.fp32, preprocess=PREPARED)
+    words = ["compare", world.path("checkpoint.pt"), bundle, "--data", world.path("images.npz")]
+    done = CliRunner().invoke(cli, words)
+    assert done.exit_code == 0 and "PREPROCESSING WAS NOT COMPARED" in done.output
+    assert "checkpoint.pt" in done.output.partition("NOT COMPARED")[2]
+    bare = run_of(world, tmp_path / "bare", preprocess=None)
+    found = compare(str(bare / "2_train/checkpoint.pt"), bundle, None)
+    assert found.preprocessing.unknown and found.preprocessing.unknown in found.remarks
+    np.save(tmp_path / "recorded.npy", onnx_file.run(onnx_file.session(world.fp32), world.images))
+    recorded = compare(str(tmp_path / "recorded.npy"), bundle, Path(world.path("images.npz")))
+    assert "recorded.npy" in recorded.preprocessing.unknown
+
+
+# --- images and answers that prove nothing -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pixels", "said"),
+    [
+        (np.zeros((5, 16, 16, 3)), "all 5 images are black"),
+        (np.zeros((1, 16, 16, 3)), "all 1 images are black"),
+        (np.arange(5).reshape(5, 1, 1, 1) * np.full((5, 16, 16, 3), 40), "of one flat color each"),
+        (np.tile(np.arange(768).reshape(1, 16, 16, 3) % 256, (4, 1, 1, 1)), "are the same one"),
+    ],
+)
+def test_images_that_prove_nothing_fail(world: World, pixels: Any, said: str) -> None:
+    np.save(world.folder / "nothing.npy", pixels.astype(np.uint8))
+    data = Path(world.path("nothing.npy"))
+    found = compare(world.path("checkpoint.pt"), world.path("fp32.onnx"), data)
+    assert not found.passed and said in found.failures[0] and "prove nothing" in found.failures[0]
+    assert found.difference.max_abs < 1e-4 and len(found.failures) == 1
+
+
+def test_single_images_without_a_number_are_named(world: World) -> None:
+    """NaN where the picture's first pixel is 255, and of one side alone."""
+    images = world.images.copy()
+    images[:, 0, 0, 0] = 0
+    images[[17, 40], 0, 0, 0] = 255
+    np.savez(world.folder / "some.npz", images=images, labels=np.arange(120) % 4)
+    (world.folder / "partly.py").write_text(
+        "import numpy as np\n"
+        "from pipeline.learning.checkpoint import load_checkpoint\n"
+        "from pipeline.learning.evaluate import probabilities\n"
+        f"network = load_checkpoint(__import__('pathlib').Path({world.path('checkpoint.pt')!r}))\n"
+        "def function(images):\n"
+        "    found = probabilities(network, images)\n"
+        "    found[images[:, 0, 0, 0] == 255] = np.nan\n"
+        "    return found\n"
+    )
+    sys.path.insert(0, str(world.folder))
+    try:
+        data = Path(world.path("some.npz"))
+        found = compare("partly:function", world.path("fp32.onnx"), data)
+    finally:
+        sys.path.remove(str(world.folder))
+        sys.modules.pop("partly", None)
+    (failure,) = found.failures
+    assert "A (partly:function) answers NaN or infinity to 2 of 120 images: 17, 40" in failure
+    assert found.difference.images == 118 and found.difference.max_abs < 1e-4
+    text = json.dumps(found.to_dict(), allow_nan=False)
+    assert json.loads(text)["passed"] is False
+
+
+# --- what INT8 costs ---------------------------------------------------------------------------
+
+
+def test_a_measured_loss_stands_beside_the_verdict(world: World) -> None:
+    words = ["compare", world.path("fp32.onnx"), world.path("int8.onnx")]
+    done = CliRunner().invoke(cli, [*words, "--data", world.path("images.npz")])
+    assert done.exit_code == 0 and "within tolerance" in done.output
+    measured = done.output.partition("measured:")[2]
+    for word in ("same answers", "SNR", "accuracy", "points", "noisiest layer"):
+        assert word in measured
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize(
+    ("tensor", "factor", "said"),
+    [
+        ("Conv_1.weight_scale", 1.05, r"Conv_1.* all its weights are 1\.05\d* times"),
+        ("Conv_2.weight_scale", 1.05, r"Conv_2.* all its weights are 1\.05 times"),
+        ("Gemm_0.weight_scale", 1.05, r"Gemm_0.* all its weights are 1\.0\d+ times"),
+        ("Conv_0.weight_scale", 2, r"Conv_0.* all its weights are (2|1\.999) times"),
+        ("relu_0_scale", 0.5, r"Conv_0.* its result is cut off at 0 to 7\.\d+ \([\d.]+ % of it"),
+        ("relu_1_scale", 0.5, r"Conv_1.* its result is cut off at 0 to 18\.\d+"),
+        ("Conv_2.bias_quantized_scale", 2, r"Conv_2.* its bias differ"),
+        ("globalaveragepool_0_scale", 0.5, r"GlobalAveragePool_0.* its result is cut off at 0 to"),
+        ("mul_0_scale", 0.5, r"Mul_0.* its result is cut off at -1\.\d+ to 1\.\d+"),
+    ],
+)
+def test_a_scale_or_a_range_that_is_off_is_named_with_its_cost(
+    world: World, tensor: str, factor: float, said: str, swapped: bool
+) -> None:
+    plant = in_file(lambda g: constant(g, tensor, lambda v: v * np.float32(factor)), "int8")
+    sides = [world.path("fp32.onnx"), plant(world)]
+    found = world.compare(*(sides[::-1] if swapped else sides))
+    assert not found.passed
+    cost = next(row for row in found.damages if row.costly)
+    side = "A" if swapped else "B"
+    assert cost.side == side and cost.without_db > cost.snr_db + 1
+    assert re.search(rf"{said}.*SNR of [\d.]+ dB, and [\d.]+ dB with that", report(found))
+    assert "batch norm" not in report(found)
+
+
+def test_a_scale_that_is_read_otherwise_than_it_was_rounded_is_named(world: World) -> None:
+    def change(graph: onnx.GraphProto) -> None:
+        (scale,) = (t for t in graph.initializer if t.name == "relu_1_scale")
+        other = numpy_helper.to_array(scale) * np.float32(1.1)
+        graph.initializer.append(numpy_helper.from_array(np.asarray(other), "other"))
+        for node in graph.node:
+            if node.op_type == "DequantizeLinear" and node.input[1] == "relu_1_scale":
+                node.input[1] = "other"
+
+    found = world.compare(world.path("fp32.onnx"), in_file(change, "int8")(world))
+    assert "its result is read with 1.1 times the scale it was rounded with" in report(found)
+
+
+@pytest.mark.parametrize("method", ["percentile", "entropy", "mse"])
+@pytest.mark.parametrize("corrected", [False, True])
+def test_no_calibration_is_taken_for_a_fault(world: World, method: Any, corrected: bool) -> None:
+    options = Int8Options(calibration=method, bias_correction=corrected)
+    model = int8_from_fp32(world.fp32, CLASSES, options, world.images, calibration_images=64)
+    found = world.compare(world.path("fp32.onnx"), world.save("healthy.onnx", model))
+    assert found.passed and not found.damages, report(found)
 
 
 # --- the other forms, and the figures ----------------------------------------------------------
@@ -560,20 +906,9 @@ def test_generated_images_find_what_the_test_set_hides_and_are_kept(
     world: World, tmp_path: Path
 ) -> None:
     """An activation that is cut off just above what the test images reach."""
-    import shutil
-
     from exporters.trace import trace_onnx
 
-    run = tmp_path / "run"
-    (run / "2_train").mkdir(parents=True)
-    shutil.copy(world.path("checkpoint.pt"), run / "2_train/checkpoint.pt")
-    info = DatasetInfo("pets", "multi-class", LABELS, {}, "", True, True, "CC0-1.0")
-    random = np.random.default_rng(0)
-    split = Split(world.images, random.integers(0, 4, 120), np.arange(120).astype(str))
-    (run / "1_data").mkdir()
-    for name in ("train", "val", "test"):
-        write_split(run / "1_data", name, split)
-    write_info(run / "1_data", replace(info, counts=dict.fromkeys(("train", "val", "test"), 120)))
+    run = run_of(world, tmp_path / "run")
     highest = float(trace_onnx(world.fp32, world.images)[2].values.max()) * 1.01
 
     def cut(graph: onnx.GraphProto) -> None:

@@ -22,6 +22,7 @@ from pets import World
 
 from exporters import onnx_file
 from exporters.archive import zip_bytes
+from exporters.preprocess_graph import resize_graph
 from exporters.taps import quantized_tensors, with_outputs
 from pipeline.cli import cli
 from pipeline.errors import DataError, TargetError
@@ -30,7 +31,7 @@ from pipeline.targets import table as targets
 from pipeline.targets.job import Limits, ask, read_answers, write_job
 from pipeline.verify.images import find_images, generated, spread
 from pipeline.verify.judge import check_variant, promise
-from pipeline.verify.measure import REAL, check_target
+from pipeline.verify.measure import REAL, check_counts, check_target
 from runtime import FileEntry, Manifest
 
 HERE = targets.REFERENCE
@@ -445,3 +446,42 @@ def test_what_is_promised_follows_from_the_manifest(bundle: Path) -> None:
     risky = promise(replace(opened.manifest.variants[1], portable=False))
     assert not risky.bit_identical and "may saturate" in risky.reason
     opened.close()
+
+
+# --- what was not looked at ---------------------------------------------------------------------
+
+
+def test_preprocessing_is_tried_on_more_than_golden_pictures(
+    bundle: Path, world: World, tmp_path: Path
+) -> None:
+    job = write_job(tmp_path / "job", bundle, world.images[:2])
+    drawn = job.raw_shapes[1:]  # behind one golden picture
+    assert {shape[2] for shape in drawn} == {1, 3} and len(set(drawn)) >= 8
+    answers = read_answers(launched(job))
+    assert all(f"pixels/{n}" in answers.arrays for n in range(len(job.raw_shapes)))
+
+
+def test_a_bundle_that_prepares_images_otherwise_than_its_run_fails(
+    world: World, tmp_path: Path
+) -> None:
+    own = Path(shutil.copy(world.bundle("own.zip", fp32=world.fp32), tmp_path / "bundle.zip"))
+    (tmp_path / "1_data").mkdir()
+    for graph, exit_code, said in (
+        (resize_graph(16, 16, "rgb"), 0, "the same file as"),
+        (resize_graph(16, 16, "rgb", (15, 16), (16, 16)), 1, "failed: other pixels than"),
+    ):
+        onnx_file.save(graph, tmp_path / "1_data/preprocess.onnx")
+        words = ["verify", str(own), "--targets", "here", "--out", str(tmp_path / "out")]
+        done = CliRunner().invoke(
+            cli, [*words, "--data", world.path("images.npz"), "--images", "4"]
+        )
+        assert done.exit_code == exit_code and said in done.output, done.output
+
+
+def test_a_target_that_leaves_answers_out_fails(bundle: Path, world: World, tmp_path: Path) -> None:
+    job = write_job(tmp_path / "job", bundle, world.images[:5])
+    answers = read_answers(launched(job))
+    check_counts(job, HERE, answers, REAL)
+    short = {name: values[:-1] for name, values in answers.arrays.items()}
+    with pytest.raises(TargetError, match="here gave 7 rows of fp32/probabilities to 8 images"):
+        check_counts(job, HERE, replace(answers, arrays=short), REAL)
