@@ -646,7 +646,7 @@ def test_the_bound_is_the_one_that_a_failing_form_is_told(place: Path, labelled:
         fp32,
         ["y"],
         ModelInputs(PLANES, rows.astype("f")),
-        Bounds(GateOptions(margin_points=1e-6), 20.0),
+        Bounds(GateOptions(margin_points=5), 20.0),
         labels=rng.integers(0, 5, 64) if labelled else None,
     )
     form = changed.SerializeToString()
