@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -285,6 +286,14 @@ def test_a_file_that_is_no_model_is_refused(case: str, tmp_path: Path) -> None:
         prepare(tmp_path / "net.onnx")
     with pytest.raises(GraphError, match=r"missing.onnx cannot be read: No such file"):
         prepare(tmp_path / "missing.onnx")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="not run: needs named pipes")
+def test_what_never_ends_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "net.onnx")
+    for path in (tmp_path / "net.onnx", tmp_path):
+        with pytest.raises(GraphError, match="is not a regular file"):
+            prepare(path)
 
 
 def external(folder: Path, location: str) -> Path:

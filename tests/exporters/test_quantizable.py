@@ -14,12 +14,17 @@ import pytest
 
 from exporters import foreign_model, onnx_file
 from exporters.activation_ranges import ActivationStatistics
+from exporters.agreement import Bounds, Reference
+from exporters.errors import GraphError, QuantizeError
 from exporters.foreign_model import ForeignModel
-from exporters.int8_from_fp32 import quantize, verify_int8
-from exporters.model_inputs import ModelInputs
-from exporters.options import Int8Options
+from exporters.int8_from_fp32 import impossible, quantize, verify_int8
+from exporters.model_inputs import ModelInputs, input_of
+from exporters.options import GateOptions, Int8Options, QuantizeOptions, SearchOptions
 from exporters.qdq import Graph, quantized_weights
 from exporters.saturation import confirm, simulate
+from exporters.search import Subject, search
+from exporters.search_log import SearchLog
+from exporters.trial import Speed
 
 SCHEMES: tuple[dict[str, Any], ...] = (
     {"activations": "uint8", "weights": "int8", "reduce_range": True},
@@ -63,3 +68,55 @@ def test_one_odd_thing_costs_at_most_its_own_layer(case: str, tmp_path: Path) ->
     original = onnx.load(tmp_path / "net.onnx")
     assert list(given.graph.input) == list(original.graph.input)
     assert list(given.graph.output) == list(original.graph.output)
+
+
+def rows_of_bias() -> onnx.ModelProto:
+    """A batch of 4 whose last bias differs from row to row; not prepared, as our own exporter would
+    leave it."""
+    result = odd_networks.with_bias(np.arange(20).reshape(4, 5) / 10)
+    for value in (*result.graph.input, *result.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 4
+    return result
+
+
+def finished(model: onnx.ModelProto, variant: str) -> onnx.ModelProto:
+    try:
+        onnx_file.session(model)
+    except GraphError as exc:
+        raise QuantizeError(f"{variant}: {exc}") from exc
+    return model
+
+
+def test_a_layer_that_the_tools_cannot_do_is_found_and_stays_float(tmp_path: Path) -> None:
+    model = rows_of_bias()
+    spec = input_of(model.graph)
+    inputs = ModelInputs(spec, networks.images(spec, 32))
+    statistics = ActivationStatistics(model, inputs.reader())
+    found = impossible(model, Int8Options(), statistics, finished)
+    assert set(found) == {"fc"} and "cannot do it" in found["fc"]
+
+    reference = Reference.of_fp32(
+        onnx_file.to_bytes(model), ["y"], inputs, Bounds(GateOptions(), 1.0), task="values"
+    )
+    subject = Subject(
+        model,
+        statistics,
+        {"x": inputs[:4]},
+        {"x": inputs[:4]},
+        finished,
+        reference.assess,
+        reference.assess_quickly,
+        lambda data, name, portable: Speed(1.0, 1.0, 1.0),
+    )
+    options = SearchOptions(minutes=5, schemes=("u8s8-rr",), calibrations=(), per_tensor=False)
+    for _ in range(2):  # the second time all is in the log
+        log = SearchLog(tmp_path)
+        result = search(subject, QuantizeOptions(fp16=False, search=options), log)
+        trials = {trial.id: trial for trial in result.trials}
+        assert trials["int8-u8s8-rr"].error is not None
+        made = trials["int8-u8s8-rr-float"]
+        assert made.assessment is not None and made.impossible[0].startswith("fc: ")
+        assert "int8-u8s8-rr-float-bc" in trials  # the search goes on from it
+    assert "fc" not in {
+        weight.node for weight in quantized_weights(Graph(log.model("int8-u8s8-rr-float")))
+    }
