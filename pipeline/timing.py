@@ -101,7 +101,7 @@ class Clock:
 class TimingOptions:
     """How long to look."""
 
-    seconds: float = 3.0  # for each candidate, at batch 1 and again at ``batch``
+    seconds: float = 3.0  # for each candidate, at batch 1 and, if it is another, at ``batch``
     batch: int = 32  # images in a call when throughput is measured
     slice_seconds: float = 0.05  # a turn: long enough for warm caches, short against disturbances
     warmup: int = 20  # calls before anything is timed, then a tenth of it at each turn
@@ -179,7 +179,8 @@ def measure_all(
     ones, many = _batches(images, 1), _batches(images, options.batch)
     for run in runs.values():
         _warm(run, ones, options.warmup)
-        _warm(run, many, max(options.warmup // 10, 1))
+        if options.batch > 1:
+            _warm(run, many, max(options.warmup // 10, 1))
     samples = {name: _Samples() for name in runs}
     rounds = max(round(options.seconds / options.slice_seconds), 1)
     turns = list(_turns(list(runs), rounds))
@@ -216,6 +217,9 @@ def _turn(
     cpu = clock.cpu_ns() - cpu
     samples.wall_ns += calls
     samples.rounds.append(Round(_percentile(sorted(calls), 0.5) / 1e6, cpu / len(calls) / 1e6))
+    if options.batch == 1:  # throughput is that of the calls just made
+        samples.images_per_second.append(len(calls) * 1e9 / max(sum(calls), 1))
+        return
     enough = len(samples.images_per_second) >= _MIN_BATCH_TURNS
     if enough and samples.batch_ns > options.seconds * 1e9:
         return  # one batch of a slow candidate takes longer than a slice: its time is spent

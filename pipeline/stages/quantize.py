@@ -123,7 +123,9 @@ def _time(
         data.predictor(model, variant, portable=portable, threads=threads) as candidate,
     ):
         found = measure_all(
-            {"base": base, "candidate": candidate}, data.images, TimingOptions(seconds=_SECONDS)
+            {"base": base, "candidate": candidate},
+            data.images,
+            TimingOptions(seconds=_SECONDS, batch=1),
         )
     timed = found["candidate"]
     return Speed(

@@ -13,6 +13,7 @@ import threading
 import time
 from contextlib import ExitStack
 from dataclasses import replace
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -31,6 +32,9 @@ pytestmark = pytest.mark.skipif(
 )
 LONGEST = 5_000
 CPU = torch.device("cpu")
+# forked from a server that has imported torch once, which takes longer than all that is tested
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["pipeline.learning.shared_memory", "pytest"])
 
 
 class Folder:
@@ -79,9 +83,10 @@ def at_its_own_pace(folder: Path, rank: int, size: int, turns: int, dies_at: int
     torch.save(found, folder / f"found.{rank}")
 
 
-def run(folder: Path, size: int, turns: int, dies_at: int = -1) -> list[int | None]:
+def run(
+    folder: Path, size: int, turns: int, dies_at: int = -1, context: BaseContext = PROCESSES
+) -> list[int | None]:
     """Exit codes by rank."""
-    context = multiprocessing.get_context("spawn")
     processes = [
         context.Process(target=at_its_own_pace, args=(folder, rank, size, turns, dies_at))
         for rank in range(size)
@@ -109,9 +114,8 @@ def test_one_that_dies_is_noticed_by_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize("refused", ["memfd_create", "bind", "mmap"])
 def test_where_one_process_must_not_share_none_does(tmp_path: Path, refused: str) -> None:
     """As in a container whose sandbox refuses a system call."""
-    context = multiprocessing.get_context("spawn")
     processes = [
-        context.Process(target=meets_in_a_sandbox, args=(tmp_path, rank, refused if rank else ""))
+        PROCESSES.Process(target=meets_in_a_sandbox, args=(tmp_path, rank, refused if rank else ""))
         for rank in range(2)
     ]
     assert children.exit_codes(processes) == [0, 0]
@@ -138,7 +142,8 @@ def test_a_long_name_of_the_temporary_folder_does_not_matter(
     long = tmp_path / ("x" * 120)
     long.mkdir()
     monkeypatch.setenv("TMPDIR", str(long))
-    assert run(tmp_path, size=2, turns=3) == [0, 0]
+    own = multiprocessing.get_context("spawn")  # the server keeps the variables that it began with
+    assert run(tmp_path, size=2, turns=3, context=own) == [0, 0]
     assert list(long.iterdir()) == []
 
 

@@ -117,6 +117,15 @@ def test_all_candidates_see_the_same_images_and_batches() -> None:
     assert {batch for batch, _ in seen["a"]} == {1, 4}
 
 
+def test_at_batch_1_nothing_is_timed_twice() -> None:
+    clock = FakeClock()
+    options = TimingOptions(seconds=0.06, slice_seconds=0.03, batch=1, warmup=0, min_n=1)
+    found = measure_all({"a": clock.candidate("a", 10)}, IMAGES, options, clock=clock.read())
+    timed = found["a"]
+    assert (timed.latency.p50_ms, timed.latency.n, timed.images_per_second) == (10, 6, 100)
+    assert len(clock.log) == 6 + 2  # two turns of three calls, and one before each to warm up
+
+
 def test_few_images_fill_a_batch() -> None:
     batches = timing._batches(IMAGES, 12)
     assert [batch.shape for batch in batches] == [(12, 2, 1, 1)]
