@@ -30,8 +30,6 @@ def read(path: Path) -> onnx.ModelProto:
     Raises GraphError when the file is missing, no ONNX model, quantized already, not float32, or
     when its external data is missing or lies outside the model's own folder.
     """
-    if path.exists() and not path.is_file():  # a pipe or a device would never end
-        raise GraphError(f"model file {path} is not a regular file; expected an ONNX file.")
     try:
         data = read_regular(path, _LARGEST)
     except OSError as exc:

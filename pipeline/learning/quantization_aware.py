@@ -93,10 +93,8 @@ def fine_tune(
 def _check(dataset: Dataset, options: FineTuneOptions, weight_range: int) -> None:
     if not 1 <= weight_range <= 127:
         raise TrainError(f"weight_range is {weight_range}; expected 1 to 127, the largest int8.")
-    if options.epochs < 1 or not options.lr_factor > 0:
-        raise TrainError(f"{options} trains nothing; expected epochs >= 1 and lr_factor > 0.")
-    if not options.calibration_images >= 1:
-        raise TrainError(f"{options} shows no image for the ranges of activations; expected >= 1.")
+    if options.epochs < 1:  # 0 is what turns fine-tuning off
+        raise TrainError(f"{options} trains nothing; expected epochs >= 1.")
     if len(dataset.train) < 2 or not len(dataset.val):
         raise TrainError(
             f"there are {len(dataset.train)} images to train with and {len(dataset.val)} for "

@@ -60,7 +60,7 @@ def run(context: Context) -> dict[str, Any]:
         "headline": _headline(result),
         "variants": [_entry(by_id[name]) for name in result.chosen],
         "search": asdict(result),
-        "spec": asdict(spec),
+        "spec": spec.to_dict(),
     }
 
 

@@ -292,7 +292,7 @@ def test_a_file_that_is_no_model_is_refused(case: str, tmp_path: Path) -> None:
 def test_what_never_ends_is_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "net.onnx")
     for path in (tmp_path / "net.onnx", tmp_path):
-        with pytest.raises(GraphError, match="is not a regular file"):
+        with pytest.raises(GraphError, match=r"it is a .*; expected a file"):
             prepare(path)
 
 

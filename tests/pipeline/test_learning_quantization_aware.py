@@ -483,6 +483,12 @@ def test_only_what_passes_factors_on_is_equalized(
 # --- what cannot be done ----------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("change", [{"lr_factor": 0.0}, {"calibration_images": 0}])
+def test_options_of_fine_tuning_are_refused_when_they_are_made(change: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(change))} = .*; expected"):
+        replace(OPTIONS, **change)  # type: ignore[arg-type]
+
+
 class Moody(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.flatten(1)[:, :3] if x.mean() > 0 else x.flatten(1)[:, 3:6]
@@ -493,9 +499,7 @@ class Moody(nn.Module):
     [
         ({"weight_range": 0}, "weight_range is 0; expected 1 to 127"),
         ({"weight_range": 128}, "weight_range is 128; expected 1 to 127"),
-        ({"options": replace(OPTIONS, epochs=0)}, "expected epochs >= 1 and lr_factor > 0"),
-        ({"options": replace(OPTIONS, lr_factor=0.0)}, "expected epochs >= 1 and lr_factor > 0"),
-        ({"options": replace(OPTIONS, calibration_images=0)}, "no image for the ranges"),
+        ({"options": replace(OPTIONS, epochs=0)}, "expected epochs >= 1"),
         ({"network": PixelNetwork(Moody(), layers(), SHAPES)}, "Moody cannot be traced"),
         ({"dataset": replace(dataset(), val=shapes(0, 0, SHAPES))}, "and 0 for validation"),
         ({"options": replace(OPTIONS, lr_factor=1e30)}, "the loss is .* at step .*lr_factor"),

@@ -77,7 +77,9 @@ def test_make_has_the_target(words: list[str]) -> None:
 def test_pipeline_understands_the_command(words: list[str]) -> None:
     """Parsed by the real command line, up to the point where it would run."""
     command = cli.commands[words[0]]
-    with command.make_context(words[0], list(words[1:])) as context:
+    # with the settings of the whole: click keeps the names of --help from the first context
+    whole = click.Context(cli, info_name="pipeline", **cli.context_settings)
+    with command.make_context(words[0], list(words[1:]), parent=whole) as context:
         options = context.params
     if grids := options.get("grids"):
         assert trials(options["recipe"], parse(grids), options["changes"])
