@@ -88,7 +88,7 @@ class ActivationStatistics:
 
     def ranges(self, method: Calibration, percentile: float = 99.99) -> Ranges:
         """The range that ``method`` gives each tensor; always includes 0, as 8 bits must. Tensors
-        with a value that is no number (-inf, nan) have none, nor have empty ones.
+        with a value that is not a number (-inf, nan) have none, and neither have empty ones.
 
         Raises QuantizeError when the model cannot be run on the images.
         """

@@ -15,7 +15,7 @@ from .trace import Norm, Parameters, Values
 _EQUAL = 1e-5  # relative difference of float weights that were only folded or rounded
 _MANY = 6  # layers with other parameters of which each is named
 _FEW = 4  # output channels of which each is named
-_ROW = 4  # weights of an output channel, from which on a common factor is no chance
+_ROW = 4  # weights of an output channel, from which on a common factor is not chance
 _SAME_FACTOR = 5e-3  # relative spread of factors that count as one
 _EXPLAINED = 0.1  # part of the difference that a change of order may leave
 
@@ -92,13 +92,13 @@ def _weights(a: Parameters, b: Parameters, other: Values) -> Iterator[str]:
         )
         return
     if a.weight.ndim == 4:
-        for told, changed in (
+        for text, changed in (
             ("its input channels are in the reverse order", other[:, ::-1]),
             ("its kernels are transposed", other.swapaxes(2, 3)),
         ):
             before = relative_error(a.weight, other)
             if relative_error(a.weight, changed) < _EXPLAINED * before:
-                yield told
+                yield text
                 return
     yield f"{count:,} of {size:,} weights differ, by up to {np.abs(a.weight - other).max():.3g}"
 
@@ -146,8 +146,8 @@ def _scaled(
                 return f"all weights are scaled by {mean:.5g}: {words}"
         return f"all weights are scaled by {mean:.5g}{quantized}"
     if not off.all() and off.sum() <= _FEW:
-        told = ", ".join(f"{factor[i]:.5g}" for i in np.flatnonzero(off))
-        return f"{_channels(off)} scaled by {told} in B"
+        text = ", ".join(f"{factor[i]:.5g}" for i in np.flatnonzero(off))
+        return f"{_channels(off)} scaled by {text} in B"
     return (
         f"{'each output channel is' if off.all() else f'{_channels(off)}'} scaled, by "
         f"{some.min():.5g} to {some.max():.5g}{_norm_cause(a, b, factor)}"

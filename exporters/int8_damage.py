@@ -29,8 +29,8 @@ from .trace import Parameters
 # files of a small network). Weights that differ by more than half a step are no rounding at all.
 WORTH_DB = {"scale": 1.0, "range": 3.0, "bias": 3.0}
 _CUT = 2e-3  # share of an activation at the end of its range; min-max leaves some 1e-4
-_MUCH = 1e-2  # the same, of what is told even where it costs nothing
-_SURE = 1e-4  # probabilities nearer to 0 and 1 than this are not told apart
+_MUCH = 1e-2  # the same, of what is reported even where it costs nothing
+_SURE = 1e-4  # probabilities nearer to 0 and 1 than this are not distinguished
 _SINGLE = 2  # layers; where more have other weights, the network was trained further
 _TRIED = 8  # places of each kind that are put back
 _LOOKED_AT = 8  # images whose 8-bit activations are looked at
@@ -43,7 +43,7 @@ class Damage:
     layer: str  # of the INT8 file
     words: str  # what is wrong there, as measured
     kind: str  # a key of WORTH_DB
-    told: bool  # whether it is worth telling though it costs nothing
+    reported: bool  # whether to report it though it costs nothing
     snr_db: float  # of the log-odds of the file's answers against the float model's
     without_db: float  # the same with this one place in float
 
@@ -58,7 +58,7 @@ class _Place:
     layer: str
     words: str
     kind: str
-    told: bool
+    reported: bool
     changed: onnx.ModelProto  # the file with this place in float
 
 
@@ -82,13 +82,13 @@ def damages(
             after = _snr(place.changed, images, expected)
         except ExportError:  # weights in a form that this layer does not take
             continue
-        found.append(Damage(place.layer, place.words, place.kind, place.told, before, after))
+        found.append(Damage(place.layer, place.words, place.kind, place.reported, before, after))
     found.sort(key=lambda damage: -damage.without_db)
     costly = [damage for damage in found if damage.worth]
     factors = [damage for damage in found if damage.kind == "scale"]
     if costly:
         return tuple(dict.fromkeys((costly[0], *factors)))
-    return tuple(damage for damage in found if damage.told)
+    return tuple(damage for damage in found if damage.reported)
 
 
 def _snr(model: onnx.ModelProto, images: NDArray[np.uint8], expected: Floats) -> float:
@@ -129,8 +129,8 @@ def _weights(pairs: Sequence[Pair], model: onnx.ModelProto) -> Iterator[_Place]:
         if factor is not None:
             words = f"all its weights are {factor:.4g} times the float model's"
         kind = "scale" if apart else "bias"
-        told = factor is not None or (apart and len(wrong) <= _SINGLE)
-        yield _Place(layer, words, kind, told, _float_weights(model, layer, a, b))
+        reported = factor is not None or (apart and len(wrong) <= _SINGLE)
+        yield _Place(layer, words, kind, reported, _float_weights(model, layer, a, b))
 
 
 def _float_weights(
@@ -173,8 +173,8 @@ def _ranges(model: onnx.ModelProto, images: NDArray[np.uint8]) -> Iterator[_Plac
         if not words or key is None or key in tried or len(tried) == _TRIED:
             continue
         tried.add(key)  # a pool behind it has the same scale, and is the same place
-        kind, told = ("scale", True) if factor else ("range", share > _MUCH)
-        yield _Place(layer, f"its result {words}", kind, told, _float_activations(model, key))
+        kind, reported = ("scale", True) if factor else ("range", share > _MUCH)
+        yield _Place(layer, f"its result {words}", kind, reported, _float_activations(model, key))
 
 
 def _key(graph: Graph, node: onnx.NodeProto) -> bytes | None:

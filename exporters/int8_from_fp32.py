@@ -281,7 +281,7 @@ def _by_onnxruntime(
         for tensor, (low, high) in ranges.items()
         if tensor in names.tensors
     }
-    # per channel the quantizer takes axis 1, which in a stack of matrices is no channel
+    # per channel the quantizer takes axis 1, which in a stack of matrices is not a channel
     matrices = {
         str(node.input[1])
         for node in graph.nodes

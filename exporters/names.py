@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import onnx
 
 _TENSOR, _NODE = "t", "n"
-_OURS = re.compile(r"([tn]\d+\.)(.*)", re.DOTALL)  # the dot ends it: t1. is no beginning of t10.
+_OURS = re.compile(r"([tn]\d+\.)(.*)", re.DOTALL)  # the dot ends it: t1. does not begin t10.
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def _rename(
     *,
     change: bool = True,
 ) -> None:
-    """Every name of a graph and of the graphs inside it; an empty one is no name."""
+    """Every name of a graph and of the graphs inside it; an empty one is not a name."""
     for part in _named_tensors(graph):
         if part.name:
             new = tensor(part.name)

@@ -120,8 +120,8 @@ def tone_between(x: NDArray[Any], y: NDArray[np.floating], noise: float = _LEVEL
         if (left := _left(curve, levels, means, counts)) <= bound
     ]
     if not fits:
-        told = ", ".join(f"{levels[i]:.0f} becomes {means[i]:.1f}" for i in _spread(len(levels)))
-        return Tone(f"given through another tone curve: {told}", True, False)
+        steps = ", ".join(f"{levels[i]:.0f} becomes {means[i]:.1f}" for i in _spread(len(levels)))
+        return Tone(f"given through another tone curve: {steps}", True, False)
     best = min(left for left, _ in fits)
     near: dict[str, Curve] = {}
     for left, curve in fits:

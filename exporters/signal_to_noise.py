@@ -64,7 +64,7 @@ def sqnr_db(signal: NDArray[np.floating], noisy: NDArray[np.floating]) -> float:
 
 
 def weight_sqnr_db(signal: NDArray[np.floating], noisy: NDArray[np.floating]) -> float:
-    """The same of constants, whose first axis is no inputs: all of their power is signal."""
+    """The same of constants, whose first axis does not count inputs: all their power is signal."""
     clean, found, same = _finite(signal, noisy)
     return _decibels(float(np.square(clean).sum()), _noise(clean, found, same))
 

@@ -286,7 +286,7 @@ def _search(
     from exporters.search import Subject, search
 
     changed = foreign_model.difference(foreign, data.validation[: _few(foreign, _SAMPLES)])
-    reference, told = reference_for(
+    reference, remarks = reference_for(
         Asked(request.task, request.margin, request.min_sqnr_db, request.data), foreign, data
     )
     statistics = ActivationStatistics(foreign.model, data.calibration.reader())
@@ -312,7 +312,7 @@ def _search(
     )
     notes = (
         *_prepared(foreign, changed),
-        *told,
+        *remarks,
         f"{len(data.calibration)} images calibrate, {len(reference.inputs)} others judge",
         *data.notes,
     )
@@ -559,7 +559,7 @@ def _identity(request: Request, foreign: ForeignModel, data: ForeignData) -> str
         validation_images=validation,
     )
     parts = {
-        "report": "3",  # its form, so that an older one is no damaged one
+        "report": "3",  # its form, so that an older one does not count as damaged
         "model": hashlib.sha256(foreign.original).hexdigest(),
         "data": hashlib.sha256("".join(data.digests).encode()).hexdigest(),
         "options": repr(asked),

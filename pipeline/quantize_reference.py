@@ -67,16 +67,16 @@ def reference_for(
     found, stated = _task(asked, data, values)
     least = None if stated else found.min_sqnr_db
     unlabelled = values.judged_as(found.task, bounds(False), None, least)
-    told = _told_task(found, stated)
+    remarks = _stated_task(found, stated)
     labels, why = _usable(data, unlabelled)
     if labels is None:
-        return unlabelled, (*told, *why)
+        return unlabelled, (*remarks, *why)
     labels = labels[:count]
     labelled = values.judged_as(found.task, bounds(True), labels)  # FP32 knows them: no guess
     right, most = labelled.accuracy(), _most_frequent(labels)
     if right < most + _KNOWN * (1 - most):
         return unlabelled, (
-            *told,
+            *remarks,
             f"the labels are NOT used: FP32 has {100 * right:.1f} % of them right, and answering "
             f"the most frequent one always, {100 * most:.1f} %. Are classes in the model's order?",
         )
@@ -119,7 +119,7 @@ def _classes(data: ForeignData, values: Reference) -> int | None:
     return int(shape[1]) if fits else None
 
 
-def _told_task(found: Guess, stated: bool) -> tuple[str, ...]:
+def _stated_task(found: Guess, stated: bool) -> tuple[str, ...]:
     if stated:
         return ()
     if found.task == "values":

@@ -1,7 +1,7 @@
 """The check of what a model returned, at every call: one row of probabilities for each image.
 
 A model that lost its batch returns one row for many images, which NumPy would spread over all of
-them; logits and NaN would become answers. Knows nothing of sessions.
+them; logits and NaN would become answers. Independent of sessions.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class AnswerCheck:
             raise AnswerError(
                 f"the model returned {_described(answer)} for {images} "
                 f"image{'s' * (images != 1)}; expected float32 {shape}, a row of probabilities "
-                "for each image. No row can be told from another. Export the model again, with "
-                "its batch dimension free."
+                "for each image. Which row belongs to which image cannot be seen. Export the model "
+                "again, with its batch dimension free."
             )
         values: NDArray[np.float32] = answer
         # argmin and argmax stop at NaN and cost a third of min and max

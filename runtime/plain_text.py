@@ -1,6 +1,6 @@
 """Text that shows what it is. Control characters clear terminals and forge lines, bidirectional
 ones turn a name around, invisible ones make two names look the same: a bundle must not hold them,
-and nothing that is printed does. Knows nothing of bundles."""
+and nothing that is printed does. Independent of bundles."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class PreprocessRow:
 
 @dataclass(frozen=True)
 class DamageRow:
-    """One place of an INT8 file that is no rounding, or costs more than rounding does."""
+    """One place of an INT8 file that is not rounding, or costs more than rounding does."""
 
     side: str  # "A" or "B": the INT8 one
     layer: str
@@ -88,7 +88,7 @@ class Comparison:
         return not self.failures
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; null where there is no finite number."""
+        """Plain JSON values; null where a number is not finite."""
         values: dict[str, Any] = _finite({**asdict(self), "passed": self.passed})
         return values
 

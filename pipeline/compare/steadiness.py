@@ -15,7 +15,7 @@ from exporters.metrics import Floats
 from .forms import Form
 
 _CALLS = 3  # of the same batch
-_REPEATED = 1e-6  # change from call to call that is told
+_REPEATED = 1e-6  # change from call to call that is reported
 # Change of a probability by the rest of the batch: float sums come in another order, and a sum on
 # the border between two 8-bit levels takes the other one.
 _ALLOWED = {"fp32": 1e-4, "fp16": 1e-2, "int8": 1e-2}

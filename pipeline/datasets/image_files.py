@@ -97,7 +97,7 @@ def note_files(files: Files, known: str | None = None) -> tuple[str, ...]:
         )
     if rest := [name for name in others if _suffix(name) not in UNREAD_SUFFIXES]:
         notes.append(
-            f"{len(rest):,} files are no images by their ending ({by_suffix(rest)}): {some(rest)}."
+            f"{len(rest):,} files are not images by their ending ({by_suffix(rest)}): {some(rest)}."
         )
     if files.special:
         notes.append(

@@ -133,7 +133,9 @@ def _read(path: Path, known: ImageNames) -> _Table:
     try:
         with (
             open_regular(path) as data,
-            io.TextIOWrapper(data, encoding="utf-8-sig", newline="") as file,  # a mark is no name
+            io.TextIOWrapper(
+                data, encoding="utf-8-sig", newline=""
+            ) as file,  # the mark is not part of a name
         ):
             first = file.readline()
             file.seek(0)

@@ -1,5 +1,5 @@
 // The check of what a model returned, at every call: one row of probabilities for each image. As
-// runtime/answers.py; knows nothing of sessions.
+// runtime/answers.py; independent of sessions.
 
 import { AnswerError } from "./errors.mjs";
 
@@ -32,7 +32,7 @@ export function checkedAnswer(tensor, images, { labels, task }) {
     throw new AnswerError(
       `the model returned ${tensor?.type} (${tensor?.dims}) for ${images} ` +
         `image${images === 1 ? "" : "s"}; expected float32 (${shape.join(", ")}), a row of ` +
-        "probabilities for each image. No row can be told from another. Export the model again, " +
+        "probabilities for each image. Which row belongs to which image cannot be seen. Export the model again, " +
         "with its batch dimension free.",
     );
   }

@@ -1,5 +1,5 @@
 // Text that shows what it is, as runtime/plain_text.py: control characters forge lines, bidirectional
-// ones turn a name around, invisible ones make two names look the same. Knows nothing of bundles.
+// ones turn a name around, invisible ones make two names look the same. Independent of bundles.
 
 // The general categories Cc, Cf, Cs, Zl and Zp of Unicode 15; the same ranges as in Python.
 const HIDDEN =

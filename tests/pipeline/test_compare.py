@@ -397,11 +397,11 @@ def test_a_planted_fault_is_named_and_nothing_else_is(
     world: World, name: str, plant: Callable[[World], str], said: str
 ) -> None:
     found = world.compare(world.path("checkpoint.pt"), plant(world))
-    told = report(found)
-    assert re.search(said, told), told
-    assert not found.passed or found.damages, told  # else what it costs is stated
-    wrong = [cause for cause, faults in CAUSES.items() if cause in told and name not in faults]
-    assert not wrong, told
+    printed = report(found)
+    assert re.search(said, printed), printed
+    assert not found.passed or found.damages, printed  # else what it costs is stated
+    wrong = [cause for cause, faults in CAUSES.items() if cause in printed and name not in faults]
+    assert not wrong, printed
 
 
 def half_as_bright(images: Any) -> Any:
@@ -427,7 +427,7 @@ def test_a_form_without_layers_is_asked_with_changed_images(
     images = world.images[:16].copy()
     if "shifted" in said:  # it loses nothing where the edge is empty
         images[:, :3] = images[:, -3:] = images[:, :, :3] = images[:, :, -3:] = 90
-    told = list(
+    printed = list(
         diagnose.of_images(
             lambda x: onnx_file.run(session, x),
             lambda x: onnx_file.run(session, np.ascontiguousarray(change(x))),
@@ -435,7 +435,7 @@ def test_a_form_without_layers_is_asked_with_changed_images(
             closed=True,
         )
     )
-    assert len(told) == 1 and re.search(said, told[0]), told
+    assert len(printed) == 1 and re.search(said, printed[0]), printed
 
 
 @pytest.mark.parametrize(
@@ -1100,11 +1100,11 @@ def their_inputs(world: World, name: str = "theirs.npz", **more: Any) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("end", "told"), [("", ", softmax of the outputs"), ("Softmax", ""), ("Sigmoid", "")]
+    ("end", "printed"), [("", ", softmax of the outputs"), ("Softmax", ""), ("Sigmoid", "")]
 )
 @pytest.mark.parametrize("batch", ["n", 4])
 def test_two_foreign_files_are_compared_on_their_own_inputs(
-    world: World, end: str, told: str, batch: int | str
+    world: World, end: str, printed: str, batch: int | str
 ) -> None:
     a = foreign(world, "mine.onnx", end=end, batch=batch)
     data = their_inputs(world, labels=np.arange(40) % 4)
@@ -1112,7 +1112,7 @@ def test_two_foreign_files_are_compared_on_their_own_inputs(
     assert same.passed and same.difference.max_abs == 0 and same.difference.images == 40
     assert same.tolerance == TOLERANCES["fp32"]
     fits = "" if end != "Sigmoid" else ", labels left out: they do not fit 4 answers"
-    assert same.images == f"inputs of {data}{told}{fits}"
+    assert same.images == f"inputs of {data}{printed}{fits}"
     assert (same.accuracy_percent is None) == bool(fits)
     b = foreign(world, "mine.int8.onnx", end=end, batch=batch, int8=True)
     near = compare(a, b, data)

@@ -207,8 +207,8 @@ def test_files_of_the_system_are_no_images(pets: Path, tmp_path: Path) -> None:
     (pets / "__MACOSX" / "cat" / "1.png").touch()
     assert run(pets, tmp_path / "b") == before
     (pets / "licence.txt").touch()
-    told = note_with(run(pets, tmp_path / "c"), "no images by their ending")
-    assert told == "1 files are no images by their ending (.txt 1): licence.txt."
+    told = note_with(run(pets, tmp_path / "c"), "not images by their ending")
+    assert told == "1 files are not images by their ending (.txt 1): licence.txt."
 
 
 def test_folders_that_are_no_class_are_told(pets: Path, tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_names_that_are_not_utf_8(
 ) -> None:
     licence = Path(os.fsdecode(os.fsencode(pets) + b"/licen\xe7a.txt"))
     licence.touch()
-    assert "licen\\xe7a.txt" in note_with(run(pets, tmp_path / "out"), "no images by their ending")
+    assert "licen\\xe7a.txt" in note_with(run(pets, tmp_path / "out"), "not images by their ending")
     picture(0).save(pets / "cat" / "größe\U0001f426.png")  # UTF-8 is welcome
     run(pets, tmp_path / "out")
     options = DataOptions(kind="images", root=str(pets), bad_images="skip")

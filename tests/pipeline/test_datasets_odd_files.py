@@ -122,7 +122,7 @@ def test_pictures_that_are_not_read_are_counted_by_their_ending(tmp_path: Path) 
         (root / "cat" / name).write_bytes(b"x")
     notes = listed_notes(root)
     assert "3 files look like pictures" in notes and "(.heic 2, .avif 1)" in notes
-    assert "2 files are no images by their ending (.txt 1, none 1)" in notes
+    assert "2 files are not images by their ending (.txt 1, none 1)" in notes
 
 
 @pytest.mark.parametrize("ending", ["gif", "webp", "tif", "png"])
