@@ -95,7 +95,7 @@ def write_recipe(request: Request, progress: Progress) -> Written:
     if not survey.good:
         raise DataError(
             f"{request.data}: none of {len(survey.looks):,} images can be used; the first is "
-            f"{survey.bad[0].file}: {survey.bad[0].reason}. Give other images."
+            f"{survey.bad[0].file}: {survey.bad[0].reason.rstrip('.')}. Give other images."
         )
     survey, options, remarks = _groups_that_can_be_split(survey, options, remarks)
     proposal = propose(survey, options)
