@@ -270,7 +270,7 @@ def _margin(test: int, survey: Survey) -> tuple[float, str]:
 
 
 def _remarks(survey: Survey, options: DataOptions) -> list[str]:
-    from pipeline.datasets.oddities import note_frames
+    from pipeline.datasets.oddities import contradictions, note_frames
 
     listed, counts = survey.listed, survey.counts
     remarks = []
@@ -310,6 +310,8 @@ def _remarks(survey: Survey, options: DataOptions) -> list[str]:
             f"{survey.copies:,} images repeat another one, pixel for pixel. Drawn splits keep "
             "copies together; between given splits they are reported."
         )
+    keys = [look.pixels for look in survey.good]
+    remarks += contradictions(survey.usable.files, survey.usable.labels, keys)
     if survey.bad:
         remarks.append(
             f"{len(survey.bad):,} images can't be used and will be left out: "

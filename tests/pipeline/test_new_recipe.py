@@ -301,6 +301,13 @@ def test_a_column_of_patients_becomes_the_groups(here: Path, named: bool) -> Non
     assert read_list(recipe.data).names == ("a", "b")
 
 
+def test_copies_with_another_label_are_named(here: Path) -> None:
+    noise_in(here / "data", [f"{c}/{c}{i}.png" for c in "ab" for i in range(20)])
+    assert "another label" not in init()[1]
+    (here / "data/b/copy.png").write_bytes((here / "data/a/a3.png").read_bytes())
+    assert "1 image has copies with another label" in init()[1]
+
+
 def test_given_splits_that_part_groups_are_named(here: Path) -> None:
     rows = [f"{'ab'[i % 2]},{('train', 'val', 'test')[i % 3]},P{i // 6}" for i in range(60)]
     _, output = init("--labels", write_table("kind,split,patient_id", rows))
