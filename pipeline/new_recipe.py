@@ -95,7 +95,7 @@ def write_recipe(request: Request, progress: Progress) -> Written:
     if not survey.good:
         raise DataError(
             f"{request.data}: none of {len(survey.looks):,} images can be used; the first is "
-            f"{survey.bad[0].file}: {survey.bad[0].reason}. Give other images."
+            f"{survey.bad[0].file}: {survey.bad[0].reason.rstrip('.')}. Give other images."
         )
     survey, options, remarks = _groups_that_can_be_split(survey, options, remarks)
     proposal = propose(survey, options)
@@ -270,7 +270,7 @@ def _margin(test: int, survey: Survey) -> tuple[float, str]:
 
 
 def _remarks(survey: Survey, options: DataOptions) -> list[str]:
-    from pipeline.datasets.oddities import note_frames
+    from pipeline.datasets.oddities import contradictions, note_frames
 
     listed, counts = survey.listed, survey.counts
     remarks = []
@@ -310,6 +310,8 @@ def _remarks(survey: Survey, options: DataOptions) -> list[str]:
             f"{survey.copies:,} images repeat another one, pixel for pixel. Drawn splits keep "
             "copies together; between given splits they are reported."
         )
+    keys = [look.pixels for look in survey.good]
+    remarks += contradictions(survey.usable.files, survey.usable.labels, keys)
     if survey.bad:
         remarks.append(
             f"{len(survey.bad):,} images can't be used and will be left out: "

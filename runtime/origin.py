@@ -32,8 +32,10 @@ def is_the_apps(exc: BaseException) -> bool:
 
 
 def let_through(exc: BaseException) -> None:
-    """Raise ``exc`` again if it is the app's: the first line of a handler of built-in classes."""
-    if is_the_apps(exc):
+    """Raise ``exc`` again if it is the app's, by its class or because it comes out of a function of
+    the app: the first line of a handler of built-in classes. What a system call reported is not."""
+    reported = isinstance(exc, OSError) and exc.errno is not None
+    if is_the_apps(exc) or not (reported or _passed_only(exc, _LIBRARIES)):
         raise exc
 
 
@@ -47,7 +49,13 @@ def raised_by(exc: BaseException, library: str, plugins: Iterable[str] = ()) -> 
         return True
     if is_the_apps(exc) or isinstance(exc, _SHORTAGES):
         return False
-    allowed = {library, *plugins, "numpy"} | sys.stdlib_module_names
+    return _passed_only(exc, (library, *plugins, "numpy"))
+
+
+def _passed_only(exc: BaseException, packages: Iterable[str]) -> bool:
+    """True where all frames between the caller and the line that raised it are of ``packages``,
+    this one and the standard library."""
+    allowed = {*packages} | sys.stdlib_module_names
     step = exc.__traceback__
     while step is not None:
         name = str(step.tb_frame.f_globals.get("__name__"))

@@ -86,7 +86,7 @@ class _Pointer:
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(name for name in (self.current, self.previous) if name)
+        return tuple(name for name in (self.current, self.previous) if name is not None)
 
 
 @dataclass(frozen=True)
@@ -304,11 +304,16 @@ class Slot:
 
     def _highest(self, old: _Pointer) -> str | None:
         """The highest version that was installed here; where none is written down, as by an older
-        runtime, that of the bundles that are here, or one that cannot be compared."""
+        runtime, or none can be read, that of the bundles that are here, or one that cannot be
+        compared."""
         if old.highest is not None:
             return old.highest
+        names = old.names
+        if not names and (self.folder / _POINTER_NAME).exists():  # damaged
+            found = (path.name for path in (self.folder / "bundles").iterdir())
+            names = tuple(sorted(name for name in found if _FILE_NAME.fullmatch(name)))
         versions: list[str] = []
-        for name in old.names:
+        for name in names:
             try:
                 bundle = Bundle.open(self.folder / "bundles" / name)
             except BundleError:

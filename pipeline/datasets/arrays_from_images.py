@@ -7,7 +7,6 @@ copies of one image, in whatever encoding, stay together.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,11 +20,11 @@ from pipeline.datasets.class_folders import read_class_folders
 from pipeline.datasets.decode import Decoded, Target, decode_files
 from pipeline.datasets.duplicates import judge_duplicates
 from pipeline.datasets.groups import group_counts, judge_groups, note_shares, with_groups
-from pipeline.datasets.image_files import NAMED, escaped, some
+from pipeline.datasets.image_files import escaped, some
 from pipeline.datasets.image_list import NO_SPLIT, ImageList, LeftOut
 from pipeline.datasets.job import UNKNOWN, Job, hash_lines
 from pipeline.datasets.label_file import Columns, read_label_file
-from pipeline.datasets.oddities import depth_of, note_frames, same_pictures
+from pipeline.datasets.oddities import contradictions, depth_of, note_frames, same_pictures
 from pipeline.datasets.picture import facts_of, read_file
 from pipeline.datasets.splitting import (
     TEST,
@@ -341,21 +340,9 @@ def _note_constants(job: Job, listed: ImageList, train: NDArray[np.int64]) -> No
 
 
 def _note_contradictions(job: Job, images: _Images) -> None:
-    """One image with two labels: one of them is wrong, and which is for a person to say."""
-    labels: dict[bytes, set[bytes]] = defaultdict(set)
-    first: dict[bytes, list[str]] = defaultdict(list)
-    for file, label, key in zip(
-        images.listed.files, images.listed.labels, images.pixels, strict=True
-    ):
-        labels[key].add(np.asarray(label).tobytes())
-        first[key].append(file)
-    groups = [first[key] for key, different in labels.items() if len(different) > 1]
-    if groups:
-        told = "; ".join(" = ".join(files[:NAMED]) for files in groups[:NAMED])
-        job.note(
-            f"{len(groups):,} image{'s have' if len(groups) > 1 else ' has'} copies with another "
-            f"label, of which one is wrong: {told}{'; ...' * (len(groups) > NAMED)}."
-        )
+    listed = images.listed
+    for sentence in contradictions(listed.files, listed.labels, images.pixels):
+        job.note(sentence)
 
 
 # --- arrays ---------------------------------------------------------------------------------

@@ -362,6 +362,8 @@ def _tags(
             f"{table.path}: {table.header[column]} has {len(names)} tags between "
             f"{separator!r}; expected two or more. Correct data.tags_separator."
         )
+    for name in names:
+        check_shown(f"{table.path}: the tag", name)
     return np.array([[name in row for name in names] for row in tags], np.uint8), tuple(names)
 
 

@@ -6,8 +6,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from pipeline.datasets.image_files import some
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.datasets.image_files import NAMED, some
 from pipeline.datasets.picture import Facts
 
 FULL = 65535  # the largest value of 16 bits
@@ -150,3 +154,23 @@ def _even(level: int | None, transparent: bool) -> str:
             "Lay them over another colour yourself, or draw the shape from their alpha channel."
         )
     return f": one even {name}, in which there is nothing to see. Look at the files."
+
+
+def contradictions(
+    files: Sequence[str], labels: NDArray[Any], keys: Sequence[bytes]
+) -> tuple[str, ...]:
+    """A sentence on pictures that occur with two labels: one of them is wrong, and which is for a
+    person to say. ``labels`` are [N] or [N, attributes], ``keys`` hashes of the pixels."""
+    seen: dict[bytes, set[bytes]] = defaultdict(set)
+    named: dict[bytes, list[str]] = defaultdict(list)
+    for file, label, key in zip(files, labels, keys, strict=True):
+        seen[key].add(np.asarray(label).tobytes())
+        named[key].append(file)
+    groups = [named[key] for key, different in seen.items() if len(different) > 1]
+    if not groups:
+        return ()
+    examples = "; ".join(" = ".join(group[:NAMED]) for group in groups[:NAMED])
+    return (
+        f"{len(groups):,} image{'s have' if len(groups) > 1 else ' has'} copies with another "
+        f"label, of which one is wrong: {examples}{'; ...' * (len(groups) > NAMED)}.",
+    )

@@ -96,9 +96,10 @@ def facts_of(data: bytes) -> tuple[Facts, NDArray[Any] | None]:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         image = Image.open(io.BytesIO(data))
     with image:
+        deep_color = has_deep_color(image)  # first: getexif may load the pixels
         transparent = "A" in image.getbands() or "transparency" in image.info
         turned = image.getexif().get(_ORIENTATION, _UPRIGHT) != _UPRIGHT
-        kind, deep_color = f"{image.format}, {image.mode}", has_deep_color(image)
+        kind = f"{image.format}, {image.mode}"
         values: NDArray[Any] | None = None
         peak: int | None = None
         if deep_color:

@@ -7,10 +7,13 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
+
 from pipeline.datasets.arrays_from_images import read_list
 from pipeline.datasets.groups import Suggestion, suggest_pattern, with_groups
 from pipeline.datasets.image_files import some
-from pipeline.datasets.image_list import ImageList
+from pipeline.datasets.image_list import NO_SPLIT, ImageList
+from pipeline.datasets.splitting import in_several_splits
 from pipeline.errors import DataError
 from pipeline.recipe import DataOptions
 
@@ -54,10 +57,17 @@ def suggested(options: DataOptions) -> tuple[ImageList, DataOptions, tuple[str, 
 
 
 def _groups_remark(where: str, listed: ImageList) -> str:
-    groups = sorted(set(listed.groups or ()))
+    rows = np.flatnonzero(listed.splits != NO_SPLIT)
+    groups = listed.groups or ()
+    parted = in_several_splits([groups[row] for row in rows], listed.splits[rows])
+    crossing = (
+        f" But {len(parted):,} have images in more than one of the splits that are given, as they "
+        "are: val and test flatter the model (data.groups_across_splits)."
+    )
     return (
-        f"{where}: {len(groups):,} groups ({some(groups)}), whose images may resemble "
-        "each other: none is parted between splits (data.group_column, data.group_pattern)."
+        f"{where}: {len(set(groups)):,} groups ({some(sorted(set(groups)))}), whose images may "
+        "resemble each other: none is parted by drawing splits (data.group_column, "
+        "data.group_pattern)." + crossing * bool(parted)
     )
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import sys
 import unicodedata
 from pathlib import Path
 from typing import Any
+from zlib import compress, crc32
 
 import numpy as np
 import pytest
@@ -205,6 +207,33 @@ def test_values_above_the_level_are_bad_images(tmp_path: Path) -> None:
         DataError, match=r"2 of 26 .*\n.*over0\.png: .* to 5000; expected 0 to 4095"
     ):
         run(root, tmp_path / "out", white_level=4095)
+
+
+def deep_color_png(path: Path, values: np.ndarray[Any, Any]) -> None:
+    """A PNG of 16 bits in each of three channels, uint16 [H, W, 3], which Pillow does not write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, 2, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    parts = chunk(b"IHDR", head) + chunk(b"IDAT", compress(rows)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + parts)
+
+
+@pytest.mark.parametrize("top", [4095, 65535])
+def test_colors_of_16_bits_are_noticed(tmp_path: Path, top: int) -> None:
+    for number, name in enumerate(("bars", "discs")):
+        (tmp_path / "deep" / name).mkdir(parents=True)
+        for i in range(10):
+            values = np.random.default_rng(100 * number + i).integers(0, top + 1, (12, 12, 3))
+            deep_color_png(tmp_path / "deep" / name / f"{i}.png", values)
+    if top == 4095:  # 16 of 256 levels would be left
+        with pytest.raises(DataError, match=r"20 images have 16 bits .*16 of 256 levels.*upper 8"):
+            run(tmp_path / "deep", tmp_path / "out")
+    else:
+        notes = run(tmp_path / "deep", tmp_path / "out").notes
+        assert any(note.startswith("20 images have colours of 16 bits") for note in notes)
 
 
 def test_pictures_of_two_cameras_are_named(tmp_path: Path) -> None:

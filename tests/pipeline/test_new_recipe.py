@@ -301,6 +301,22 @@ def test_a_column_of_patients_becomes_the_groups(here: Path, named: bool) -> Non
     assert read_list(recipe.data).names == ("a", "b")
 
 
+def test_copies_with_another_label_are_named(here: Path) -> None:
+    noise_in(here / "data", [f"{c}/{c}{i}.png" for c in "ab" for i in range(20)])
+    assert "another label" not in init()[1]
+    (here / "data/b/copy.png").write_bytes((here / "data/a/a3.png").read_bytes())
+    assert "1 image has copies with another label" in init()[1]
+
+
+def test_given_splits_that_part_groups_are_named(here: Path) -> None:
+    rows = [f"{'ab'[i % 2]},{('train', 'val', 'test')[i % 3]},P{i // 6}" for i in range(60)]
+    _, output = init("--labels", write_table("kind,split,patient_id", rows))
+    assert "10 groups" in output and "10 have images in more than one of the splits" in output
+    rows = [f"{'ab'[i % 2]},{('train', 'val', 'test')[i // 20]},P{i // 5}" for i in range(60)]
+    _, output = init("--labels", write_table("kind,split,patient_id", rows))
+    assert "12 groups" in output and "more than one of the splits" not in output
+
+
 def test_patients_in_the_names_of_files_become_the_groups(here: Path) -> None:
     names = [f"{c}/P{p:02}_{i}.png" for c in "ab" for p in range(8) for i in range(3)]
     noise_in(here / "data", names)
@@ -347,6 +363,16 @@ def test_tags_in_one_cell_are_named_and_can_be_read(here: Path) -> None:
     retrievers = ("golden retriever", "labrador retriever", "poodle")
     labels = write_table("breed", [retrievers[i % 3] for i in range(60)])
     assert "several tags" not in init("--labels", labels)[1]
+
+
+def test_a_tag_that_does_not_show_is_refused_before_a_recipe_is_written(here: Path) -> None:
+    tags = ("bar;cl\x1b[1mear", "disc;haze")
+    labels = write_table("tags", [tags[i % 2] for i in range(60)])
+    done = CliRunner().invoke(
+        cli, ["init", "new", "--data", "data", "--labels", labels, "--tags", ";"]
+    )
+    assert done.exit_code == 1 and "U+001B" in done.output
+    assert not Path("new.toml").exists()
 
 
 def test_the_splits_that_are_given_are_counted_in_the_output(here: Path) -> None:

@@ -211,8 +211,14 @@ def test_rollback_is_for_good(slot: Slot, versions: list[bytes]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"\xff", b"[]", b"{}", b'{"format": 2}', b'{"format": 1, "current": "../x.zip"}']
-)
+    "text",
+    [
+        b"", b"\xff", b"[]", b"{}", b'{"format": 2}', b'{"format": 1, "current": "../x.zip"}',
+        b'{"format": 1, "current": {}, "previous": null}',
+        b'{"format": 1, "current": "", "previous": null}',
+        b'{"format": 1, "current": 0, "previous": null}',
+    ],
+)  # fmt: skip
 def test_a_damaged_pointer_is_told_and_replaced(
     slot: Slot, versions: list[bytes], text: bytes
 ) -> None:
@@ -222,6 +228,19 @@ def test_a_damaged_pointer_is_told_and_replaced(
         slot.open("cpu")
     slot.install(versions[0], device="cpu")
     slot.open("cpu").close()
+
+
+def test_a_damaged_pointer_does_not_let_an_older_version_in(
+    slot: Slot, versions: list[bytes]
+) -> None:
+    slot.install(versions[1], device="cpu")
+    for text in (b"{", b"x" * 5000):
+        (slot.folder / "current").write_bytes(text)
+        with pytest.raises(SlotError, match=r"lower than"):
+            slot.install(versions[0], device="cpu")
+    slot.install(versions[2], device="cpu")
+    (slot.folder / "current").write_bytes(b"{")
+    Slot(slot.folder, allow_downgrade=True).install(versions[0], device="cpu")
 
 
 def test_a_pointer_leads_nowhere_else(slot: Slot, versions: list[bytes]) -> None:
