@@ -21,7 +21,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 from click.testing import CliRunner, Result
-from onnx import helper
+from onnx import helper, numpy_helper
 from PIL import Image
 
 from exporters.agreement import Bounds, Reference
@@ -568,6 +568,24 @@ def test_outputs_that_are_no_answers_are_not_taken_for_them(tmp_path: Path) -> N
     found = invoke(tmp_path / "net.onnx", "--data", tmp_path / "images", *words)
     assert found.exit_code == 1 and not (tmp_path / "out").exists()
     assert "--task multi-class does not fit output 'y' [24, 2, 14, 14] of 24 inputs" in found.output
+
+
+def test_a_first_output_without_values_holds_no_answers(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Slice", ["x", "none", "none", "one"], ["q"]),
+        helper.make_node("Conv", ["x", "w"], ["y"]),
+    ]
+    constants = [networks.tensor("w", np.ones((2, 3, 3, 3)))]
+    constants += [numpy_helper.from_array(np.array([i]), n) for n, i in (("none", 0), ("one", 1))]
+    nodes.insert(1, helper.make_node("Flatten", ["q"], ["flat"]))
+    outputs: dict[str, list[int | str]] = {"flat": ["N", 0], "y": ["N", 2, 14, 14]}
+    model = networks.model(nodes, constants, shape=["N", 3, 16, 16], outputs=outputs)
+    onnx.save(model, tmp_path / "net.onnx")
+    draw(tmp_path / "images", 40)
+    words = ("--task", "multi-class", "--out", tmp_path / "out")
+    found = invoke(tmp_path / "net.onnx", "--data", tmp_path / "images", *words)
+    assert found.exit_code == 1 and not (tmp_path / "out").exists()
+    assert "--task multi-class does not fit output 'flat' [24, 0] of 24 inputs" in found.output
 
 
 def test_copies_that_are_left_out_are_no_unmet_number(place: Path, tmp_path: Path) -> None:
