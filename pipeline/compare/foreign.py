@@ -177,8 +177,10 @@ def as_probabilities(
         )
     told = images.source
     if not kind_a:
-        a, b = softmax(a), softmax(b)
         told += ", softmax of the outputs"
+        if apart := float(np.abs(a - b).max(initial=0)):  # a softmax may hide it
+            told += f", which themselves differ by up to {apart:.3g}"
+        a, b = softmax(a), softmax(b)
     labels = images.labels
     if labels is not None and not _usable(labels, outputs_a.shape, task):
         labels, told = None, f"{told}, labels left out: they do not fit {a.shape[1]} answers"
