@@ -18,6 +18,7 @@ from exporters.errors import GraphError
 from exporters.metrics import Floats, softmax
 from exporters.model_inputs import InputSpec, input_of
 from exporters.parity import Model
+from pipeline.datasets.arrays import UNREADABLE
 from pipeline.errors import DataError
 from pipeline.verify.images import Images
 from runtime import ModelSpec
@@ -106,7 +107,7 @@ def read_inputs(data: Path, files: Sequence[InputSpec]) -> Images:
                     raise DataError(f"{data} has the arrays {', '.join(archive.files)}. {expected}")
                 inputs = archive[names[0]]
                 labels = archive[_LABELS] if _LABELS in archive.files else None
-    except (OSError, ValueError, EOFError) as exc:
+    except UNREADABLE as exc:
         raise DataError(f"{data} cannot be read as arrays: {exc}. {expected}") from exc
     for file in files:
         _check(data, inputs, file)
