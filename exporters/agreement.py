@@ -171,6 +171,11 @@ class Reference:
         failures = screen(parity, self.bounds.gate, tolerances_for(variant)).failures
         if text := _not_comparable(self.outputs[0], self.values[0], found[0]):
             failures = (text, *failures)
+        # Only the first output holds the answers; those after it are judged as values
+        for name, was, now in list(zip(self.outputs, self.values, found, strict=True))[1:]:
+            part = fidelity(name, was, now)
+            if part.sqnr_db < self.bounds.min_sqnr_db:
+                failures = (*failures, self._too_noisy(part))
         least = self.guessed_db
         if least is not None and worst.sqnr_db < least:
             failures = (
@@ -196,8 +201,7 @@ class Reference:
         if worst.sqnr_db < self.bounds.min_sqnr_db:
             texts = map(_not_comparable, self.outputs, self.values, found)
             failures = (
-                f"{worst.part} has a signal-to-noise ratio of {worst.own_db:.1f} dB against "
-                f"FP32; at least {_asked(worst, self.bounds.min_sqnr_db):g} dB are asked for",
+                self._too_noisy(worst),
                 *filter(None, texts),
             )
         return Assessment(
@@ -208,6 +212,12 @@ class Reference:
             loss=noise,
             sqnr_db=worst.sqnr_db,
             worst_part=worst.part,
+        )
+
+    def _too_noisy(self, part: Fidelity) -> str:
+        return (
+            f"{part.part} has a signal-to-noise ratio of {part.own_db:.1f} dB against "
+            f"FP32; at least {_asked(part, self.bounds.min_sqnr_db):g} dB are asked for"
         )
 
     def _lost(self, failure: str) -> Assessment:

@@ -189,7 +189,12 @@ def _length(tensor: onnx.TensorProto, entries: Mapping[str, str], place: Path, p
                 "expected a number of bytes. Save the model again with external data beside it."
             )
         numbers[key] = int(text)
-    offset, length = numbers["offset"], numbers["length"] or max(size - numbers["offset"], 0)
+    offset, length = numbers["offset"], numbers["length"]
+    if not length:  # it may be left out: the sizes say it
+        known = _size(tensor)
+        length = max(size - offset, 0) if known is None else known
+        if length:
+            tensor.external_data.add(key="length", value=str(length))
     if offset + length > size:
         raise GraphError(
             f"{path}: the values of tensor {tensor.name!r} cannot be read: {place.name!r} has "
@@ -198,11 +203,20 @@ def _length(tensor: onnx.TensorProto, entries: Mapping[str, str], place: Path, p
     return length
 
 
+def _size(tensor: onnx.TensorProto) -> int | None:
+    """Bytes of a tensor of numpy's own types by its sizes; None for others."""
+    if tensor.data_type not in onnx.helper.get_all_tensor_dtypes():
+        return None
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    return math.prod(tensor.dims) * dtype.itemsize if dtype.kind in "biufc" else None
+
+
 def _refuse(model: onnx.ModelProto, path: Path) -> None:
     """Raise GraphError for a model that is quantized already, or whose tensors have impossible
     sizes."""
     constants = {t.name for t in model.graph.initializer}
-    constants |= {n.output[0] for n in all_nodes(model.graph) if n.op_type == "Constant"}
+    made = [n.output[:1] for n in all_nodes(model.graph) if n.op_type == "Constant"]
+    constants |= {name for names in made for name in names}
     quantized = sorted(
         {node.op_type for node in all_nodes(model.graph) if _is_quantized(node, constants)}
     )
@@ -225,25 +239,28 @@ def _refuse_other_floats(model: onnx.ModelProto, path: Path) -> None:
     table of another precision stays as it is."""
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            constants[node.output[0]] = node.attribute[0].t
+        for entry in node.attribute if node.op_type == "Constant" else ():
+            constants |= {name: entry.t for name in node.output if entry.name == "value"}
     kinds: dict[int, list[str]] = {}
     for node in model.graph.node:
-        if node.op_type in onnx_file.WEIGHTED and node.input[1] in constants:
-            kinds.setdefault(constants[node.input[1]].data_type, []).append(node.input[1])
+        for name in node.input[1:2] if node.op_type in onnx_file.WEIGHTED else ():
+            if name in constants:
+                kinds.setdefault(constants[name].data_type, []).append(name)
     other = [kind for kind in kinds if kind in _OTHER_FLOATS]
     if other and TensorProto.FLOAT not in kinds:
         kind, names = TensorProto.DataType.Name(other[0]).lower(), kinds[other[0]]
+        lost = ""
+        if other[0] != TensorProto.DOUBLE:
+            lost = ": what half precision cut off is lost to INT8 as well"
         raise GraphError(
             f"{path} has {kind} weights ({names[0]!r} and {len(names) - 1} more); expected "
-            "float32. Export the network again in float32: what half precision cut off is lost "
-            "to INT8 as well."
+            f"float32. Export the network again in float32{lost}."
         )
 
 
 def _is_quantized(node: onnx.NodeProto, constants: Set[str]) -> bool:
     if node.op_type == "DequantizeLinear":  # of pixels, it is how a float model scales them
-        return node.input[0] in constants
+        return not constants.isdisjoint(node.input[:1])
     return node.op_type in (
         *("QuantizeLinear", "DynamicQuantizeLinear"),
         *("ConvInteger", "MatMulInteger", "MatMulNBits", "QGemm"),

@@ -72,6 +72,11 @@ def input_of(graph: onnx.GraphProto) -> InputSpec:
             f"the model's input {values[0].name!r} has no shape; expected one such as "
             "[N, 3, 224, 224]. Declare it with onnx.tools.update_model_dims."
         )
+    if any(dim.HasField("dim_value") and dim.dim_value == 0 for dim in tensor.shape.dim):
+        raise GraphError(
+            f"the model's input {values[0].name!r} has a size of 0, into which nothing fits. If "
+            "that size is meant to be free, give it a name with onnx.tools.update_model_dims."
+        )
     sizes = tuple(dim.dim_value if dim.dim_value > 0 else None for dim in tensor.shape.dim)
     return InputSpec(values[0].name, DTYPES[tensor.elem_type], sizes)
 

@@ -92,6 +92,7 @@ def _task(asked: Asked, data: ForeignData, values: Reference) -> tuple[Guess, bo
     if asked.task is None and asked.margin is None:
         return guess(values.values, rows, _classes(data, values)), False
     fits = len(shape) > 1 and shape[0] == rows and all(size == 1 for size in shape[2:])
+    fits = fits and shape[1] > 0
     said = asked.task or (task_of(values.values) if fits else "values")
     if said == "values" and asked.margin is not None:
         raise DataError(

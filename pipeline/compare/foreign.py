@@ -18,6 +18,7 @@ from exporters.errors import GraphError
 from exporters.metrics import Floats, softmax
 from exporters.model_inputs import InputSpec, input_of
 from exporters.parity import Model
+from pipeline.datasets.arrays import UNREADABLE
 from pipeline.errors import DataError
 from pipeline.verify.images import Images
 from runtime import ModelSpec
@@ -106,7 +107,7 @@ def read_inputs(data: Path, files: Sequence[InputSpec]) -> Images:
                     raise DataError(f"{data} has the arrays {', '.join(archive.files)}. {expected}")
                 inputs = archive[names[0]]
                 labels = archive[_LABELS] if _LABELS in archive.files else None
-    except (OSError, ValueError, EOFError) as exc:
+    except UNREADABLE as exc:
         raise DataError(f"{data} cannot be read as arrays: {exc}. {expected}") from exc
     for file in files:
         _check(data, inputs, file)
@@ -177,8 +178,10 @@ def as_probabilities(
         )
     told = images.source
     if not kind_a:
-        a, b = softmax(a), softmax(b)
         told += ", softmax of the outputs"
+        if apart := float(np.abs(a - b).max(initial=0)):  # a softmax may hide it
+            told += f", which themselves differ by up to {apart:.3g}"
+        a, b = softmax(a), softmax(b)
     labels = images.labels
     if labels is not None and not _usable(labels, outputs_a.shape, task):
         labels, told = None, f"{told}, labels left out: they do not fit {a.shape[1]} answers"

@@ -16,6 +16,7 @@ from exporters.errors import GraphError
 from exporters.model_inputs import InputSpec
 from exporters.parity import Model
 from pipeline import user_code
+from pipeline.datasets.arrays import UNREADABLE
 from pipeline.errors import DataError, PipelineError
 from runtime import Bundle, ModelSpec, Predictor
 from runtime.manifest import PREPROCESS_NAME
@@ -173,7 +174,7 @@ def _recorded(name: str, path: Path, part: str) -> Form:
             return Form(name, outputs=found.astype(np.float32))
         with found as archive:
             arrays = {key: archive[key] for key in archive.files}
-    except (OSError, ValueError) as exc:
+    except UNREADABLE as exc:
         raise DataError(f"{path} holds no recorded outputs: {exc}.") from exc
     key = part or ("probabilities" if "probabilities" in arrays else "")
     if not key and len(arrays) == 1:

@@ -47,7 +47,8 @@ def steadiness(form: Form, images: NDArray[Any]) -> Steadiness:
     images = images[: len(images) // fixed * fixed] if fixed else images
     try:
         first = ask(images)
-        scale = 1.0 if form.takes is None else float(np.nanmax(np.abs(first), initial=0)) or 1.0
+        numbers = np.abs(first[np.isfinite(first)])
+        scale = 1.0 if form.takes is None else float(numbers.max(initial=0)) or 1.0
         again = [_change(first, ask(images), scale, "again") for _ in range(_CALLS - 1)]
     except Exception as exc:  # of onnxruntime, of PyTorch, or of the user's own function
         return Steadiness(None, None, _refusal(f"in a batch of {len(images)}", exc))
@@ -154,10 +155,11 @@ def _in_pieces(ask: Ask, images: NDArray[Any], size: int) -> Floats:
 
 
 def _change(expected: Floats, found: Floats, scale: float, how: str) -> Change:
-    """NaN on one side alone is a change of 1."""
+    """NaN or infinity on one side alone is a change of 1; the same on both is none."""
     if found.shape != expected.shape:
         raise ValueError(f"answers of shape {list(found.shape)}, not {list(expected.shape)}")
-    same = np.isnan(expected) & np.isnan(found)
-    gap = np.where(same, 0, np.abs(expected.astype(np.float64) - found) / scale)
+    same = (expected == found) | (np.isnan(expected) & np.isnan(found))
+    gap = np.zeros(expected.shape)
+    gap[~same] = np.abs(expected[~same].astype(np.float64) - found[~same]) / scale
     per_image = np.nan_to_num(gap, nan=1.0, posinf=1.0).max(axis=1)
     return Change(float(per_image.max()), int(per_image.argmax()), how)

@@ -4,9 +4,12 @@ data set larger than memory trains like a small one. Knows nothing of torch or o
 from __future__ import annotations
 
 import json
+import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +18,11 @@ from pipeline.errors import DataError
 
 SPLITS = ("train", "val", "test")
 _BYTES_AT_ONCE = 16 << 20
+# What numpy raises for an .npy or .npz that is damaged, cut short or another kind of file
+UNREADABLE = (
+    *(OSError, ValueError, EOFError, MemoryError),
+    *(BadZipFile, zlib.error, TokenError, SyntaxError),
+)
 INFO_NAME = "dataset.json"  # written last: without it the arrays are not finished
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from exporters.model_inputs import InputSpec, Layout, ModelInputs, PixelForm
 from exporters.onnx_file import to_bytes
 from exporters.preprocess_graph import resize_graph
+from pipeline.datasets.arrays import UNREADABLE
 from pipeline.datasets.decode import Target, decode_files, refuse_failures
 from pipeline.datasets.image_files import SUFFIXES, escaped, visible_files
 from pipeline.errors import DataError
@@ -252,7 +253,7 @@ def _read_arrays(
         found = np.load(file, mmap_mode=None if file.suffix == ".npz" else "r", allow_pickle=False)
         if labels_file is not None:
             return found, np.load(labels_file, allow_pickle=False)
-        if file.suffix != ".npz":
+        if isinstance(found, np.ndarray):
             return found, None
         with cast("np.lib.npyio.NpzFile", found) as archive:
             key = next((name for name in (_INPUTS, spec.name) if name in archive), None)
@@ -262,7 +263,7 @@ def _read_arrays(
                     f"name, {spec.name!r}), and perhaps {_LABELS!r}."
                 )
             return archive[key], archive.get(_LABELS)
-    except (OSError, ValueError, EOFError) as exc:
+    except UNREADABLE as exc:
         raise DataError(f"{file} cannot be read as numpy arrays: {exc}.") from exc
 
 

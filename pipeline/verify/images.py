@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.datasets.arrays import INFO_NAME, open_dataset
+from pipeline.datasets.arrays import INFO_NAME, UNREADABLE, open_dataset
 from pipeline.errors import DataError
 from runtime import ModelSpec
 
@@ -67,7 +67,7 @@ def read(data: Path, split: str) -> Images:
         with loaded as archive:
             labels = archive["labels"] if "labels" in archive.files else None
             return Images(archive["images"], str(data), labels)
-    except (OSError, ValueError, KeyError) as exc:
+    except (*UNREADABLE, KeyError) as exc:
         raise DataError(
             f"{data} holds no images: {exc}. Expected the folder of a data stage (1_data), a .npy "
             'of uint8 [n, h, w, c], or a .npz with an array "images".'

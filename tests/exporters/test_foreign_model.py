@@ -250,9 +250,21 @@ def broken() -> onnx.ModelProto:
     return result
 
 
+def without_inputs() -> onnx.ModelProto:
+    result = networks.network()
+    for node in result.graph.node:
+        if node.op_type in onnx_file.WEIGHTED:
+            del node.input[1:]
+    result.graph.node.add(op_type="Constant")
+    result.graph.node.add(op_type="DequantizeLinear")
+    return result
+
+
 REFUSED: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "fp16": (lambda: converted(np.float16), r"float16 weights \('w1' and \d more\); .* float32"),
-    "fp64": (lambda: converted(np.float64), r"double weights"),
+    "fp64": (lambda: converted(np.float64), r"double weights .* again in float32\.$"),
+    "no room": (lambda: networks.network(batch=0), r"input 'x' has a size of 0.* a name"),
+    "inputs left out": (without_inputs, r"does not run as it is"),
     "quantized": (quantized, r"quantized already \(it has QuantizeLinear\); .* made from"),
     "no weights": (without_weights, r"no Conv, .*\(its operators: 1 Relu\); .* nothing to quant"),
     "two inputs": (two_inputs, r"has 2 inputs \(x, z\); expected one. Make constants"),
@@ -318,7 +330,7 @@ NUMBERS = {
     ("length", "999999999"): r"'data' has \d+ bytes, and they would end at 999999999",
     ("offset", "0x10"): "offset of tensor 'w1' in 'data' is '0x10'",
     ("offset", "-1"): "offset of tensor 'w1' in 'data' is '-1'",
-    ("offset", "888888888"): r"'data' has \d+ bytes, and they would end at 888888888",
+    ("offset", "888888888"): r"'data' has \d+ bytes, and they would end at 888889752",
 }
 
 
@@ -339,6 +351,22 @@ def test_external_data_that_is_not_where_it_is_said_to_be(
     path.write_bytes(found.SerializeToString())
     with pytest.raises(GraphError, match=NUMBERS[key, value]):
         prepare(path)
+
+
+@pytest.mark.parametrize("left_out", [None, "0"])
+def test_external_data_may_leave_its_length_out(left_out: str | None, tmp_path: Path) -> None:
+    path = external(tmp_path / "model", "data")
+    found = onnx.load(path, load_external_data=False)
+    for tensor in found.graph.initializer:
+        for entry in [e for e in tensor.external_data if e.key == "length"]:
+            tensor.external_data.remove(entry)
+        if left_out is not None:
+            tensor.external_data.add(key="length", value=left_out)
+    path.write_bytes(found.SerializeToString())
+    given = {t.name: t for t in networks.network().graph.initializer}
+    for tensor in onnx.load_from_string(prepare(path).original).graph.initializer:
+        wanted = numpy_helper.to_array(given[tensor.name])
+        np.testing.assert_array_equal(numpy_helper.to_array(tensor), wanted)
 
 
 def test_sizes_below_zero_are_refused(tmp_path: Path) -> None:
@@ -483,6 +511,23 @@ def test_the_same_model_passes_and_a_damaged_one_does_not(task: Any) -> None:
     damaged = reference.assess(onnx_file.to_bytes(noisy(2.0)), "int8-x", False)
     assert not damaged.passed and damaged.failures and damaged.lost_points > 1
     assert reference.first(8).assess_quickly(onnx_file.to_bytes(noisy(2.0)))[1] < 20
+
+
+def test_outputs_beside_the_answers_are_judged_too() -> None:
+    def model(share: float) -> bytes:
+        made = networks.network()
+        made.graph.initializer.append(networks.tensor("share", share))
+        made.graph.node.append(helper.make_node("Mul", ["f", "share"], ["features"]))
+        made.graph.output.append(
+            helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", None])
+        )
+        return onnx_file.to_bytes(made)
+
+    reference = judged(onnx_file.from_bytes(model(1.0)), "multi-class")
+    assert reference.assess(model(1.001), "int8-x", False).passed
+    found = reference.assess(model(3.0), "int8-x", False)
+    assert not found.passed and found.lost_points == 0
+    assert "output 'features'" in found.failures[0] and "at least" in found.failures[0]
 
 
 def test_labels_judge_where_there_are_any() -> None:

@@ -1125,6 +1125,29 @@ def test_two_foreign_files_are_compared_on_their_own_inputs(
         assert "first: 216 of 216 weights differ" in report(other)
 
 
+def test_what_a_softmax_hides_is_told(world: World) -> None:
+    """Outputs that all lie higher by the same are the same logits, but other points."""
+    a = foreign(world, "mine.onnx")
+    model = onnx.load(a)
+    model.graph.node[-1].output[0] = "z"
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(2.5), "up"))
+    model.graph.node.append(onnx.helper.make_node("Add", ["z", "up"], ["y"], name="up"))
+    found = compare(a, world.save("higher.onnx", model), their_inputs(world))
+    assert found.passed and "which themselves differ by up to 2.5" in found.images
+
+
+def test_infinity_at_every_call_is_one_answer(world: World) -> None:
+    a = foreign(world, "mine.onnx")
+    model = onnx.load(a)
+    bias = np.array([np.inf] + [0] * 3, np.float32)
+    model.graph.node[-1].output[0] = "z"
+    model.graph.initializer.append(numpy_helper.from_array(bias, "high"))
+    model.graph.node.append(onnx.helper.make_node("Add", ["z", "high"], ["y"], name="high"))
+    found = compare(a, world.save("infinite.onnx", model), their_inputs(world))
+    assert not found.passed and "NaN or infinity" in report(found)
+    assert "from run to run" not in report(found)
+
+
 def test_probabilities_of_a_foreign_file_are_what_onnxruntime_puts_out(world: World) -> None:
     a, b = foreign(world, "mine.onnx"), foreign(world, "other.onnx", seed=1)
     data = their_inputs(world)

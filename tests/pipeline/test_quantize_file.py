@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 from click.testing import CliRunner, Result
-from onnx import helper
+from onnx import helper, numpy_helper
 from PIL import Image
 
 from exporters.agreement import Bounds, Reference
@@ -499,9 +500,33 @@ def test_arrays_beside_each_other_and_pixels_in_an_array(tmp_path: Path) -> None
     found = read(tmp_path, PLANES, tmp_path, std=(0.5,))
     assert found.calibration[:1].max() > 1 and found.calibration[:1].shape == (1, 3, 16, 16)
     assert found.labels is not None and len(found.labels) == len(found.validation)
-    (tmp_path / "broken.npz").write_bytes(b"PK")
-    with pytest.raises(DataError, match="cannot be read as numpy arrays"):
-        read(tmp_path / "broken.npz", PLANES, tmp_path)
+
+
+def damaged(folder: Path) -> Iterator[Path]:
+    """Archives and arrays that numpy cannot read, each in its own way."""
+    np.savez_compressed(folder / "whole.npz", inputs=np.arange(9999.0))
+    whole = bytearray((folder / "whole.npz").read_bytes())
+    cut = bytes(whole[: len(whole) // 2])
+    whole[200:400] = bytes(200)
+    for name, data in (("pk", b"PK"), ("cut", cut), ("zeros", bytes(whole)), ("empty", b"")):
+        (folder / f"{name}.npz").write_bytes(data)
+        yield folder / f"{name}.npz"
+
+
+def test_damaged_arrays_are_refused_in_words(tmp_path: Path) -> None:
+    for file in damaged(tmp_path):
+        with pytest.raises(DataError, match="cannot be read as numpy arrays"):
+            read(file, PLANES, tmp_path)
+        for words in (("--data", file), ("--data", tmp_path / "whole.npz")):
+            found = CliRunner().invoke(cli, ["compare", str(file), str(file), *map(str, words)])
+            assert found.exit_code == 1 and isinstance(found.exception, SystemExit), file
+
+
+def test_an_array_under_the_name_of_an_archive_is_read(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
+    np.save(tmp_path / "inputs.npy", pixels)
+    (tmp_path / "inputs.npy").rename(tmp_path / "inputs.npz")
+    assert len(read(tmp_path / "inputs.npz", PLANES, tmp_path).calibration)
 
 
 @pytest.mark.parametrize(
@@ -568,6 +593,24 @@ def test_outputs_that_are_no_answers_are_not_taken_for_them(tmp_path: Path) -> N
     found = invoke(tmp_path / "net.onnx", "--data", tmp_path / "images", *words)
     assert found.exit_code == 1 and not (tmp_path / "out").exists()
     assert "--task multi-class does not fit output 'y' [24, 2, 14, 14] of 24 inputs" in found.output
+
+
+def test_a_first_output_without_values_holds_no_answers(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Slice", ["x", "none", "none", "one"], ["q"]),
+        helper.make_node("Conv", ["x", "w"], ["y"]),
+    ]
+    constants = [networks.tensor("w", np.ones((2, 3, 3, 3)))]
+    constants += [numpy_helper.from_array(np.array([i]), n) for n, i in (("none", 0), ("one", 1))]
+    nodes.insert(1, helper.make_node("Flatten", ["q"], ["flat"]))
+    outputs: dict[str, list[int | str]] = {"flat": ["N", 0], "y": ["N", 2, 14, 14]}
+    model = networks.model(nodes, constants, shape=["N", 3, 16, 16], outputs=outputs)
+    onnx.save(model, tmp_path / "net.onnx")
+    draw(tmp_path / "images", 40)
+    words = ("--task", "multi-class", "--out", tmp_path / "out")
+    found = invoke(tmp_path / "net.onnx", "--data", tmp_path / "images", *words)
+    assert found.exit_code == 1 and not (tmp_path / "out").exists()
+    assert "--task multi-class does not fit output 'flat' [24, 0] of 24 inputs" in found.output
 
 
 def test_copies_that_are_left_out_are_no_unmet_number(place: Path, tmp_path: Path) -> None:
