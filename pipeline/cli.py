@@ -609,9 +609,10 @@ def quantize(model: Path, data: Path, out: Path | None, **options: Any) -> None:
 
     Ctrl-C ends the search with the best form so far; the same command goes on.
 
-    The exit code is 0 when a file was written that is shown to be equal to FP32. It is 3 when the
-    nearest form was written as NAME.FORM.unproven.onnx and is not shown to be equal, 1 when no
-    file could be written, and 2 when an option is wrong.
+    The exit code is 0 when a file was written that passes on the images given; the verdict says
+    so where they are too few to bound its loss below the margin. It is 3 when no form passes and
+    the nearest was written as NAME.FORM.unproven.onnx, 1 when no file could be written, and 2
+    when an option is wrong.
     """
     from exporters.errors import ExportError
 

@@ -469,7 +469,7 @@ def test_a_damaged_bundle_is_refused_in_words(bundle: Path, browser: Any) -> Non
     with opened(browser, bundle, files=files) as shown:
         shown.page.locator("#failure").wait_for()
         text = shown.page.inner_text("#failure")
-        assert "variants/fp32.onnx has the sha256" in text and "Copy it again" in text
+        assert "variants/fp32.onnx has the checksum" in text and "Copy it again" in text
         assert shown.page.get_attribute("#parity", "data-state") == "failed"
         assert not shown.page.locator("#input").is_visible()  # nothing that would not work
 
