@@ -6,6 +6,7 @@ torchrun ... two_processes.py FOLDER
 # ruff: noqa: E402  # the paths come first
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -68,3 +69,6 @@ def one_way(mine: Path, world: World) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    # All that is looked at is on the disk. An interpreter that takes down gloo's threads at its end
+    # aborts now and then (torch 2.14); what training does about that is tested elsewhere.
+    os._exit(0)
