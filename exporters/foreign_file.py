@@ -18,7 +18,6 @@ from runtime.regular_file import read_regular
 from . import onnx_file
 from .errors import GraphError
 
-_LARGEST = 2**31 - 1  # bytes of a single ONNX file: protobuf's own limit
 _OTHER_FLOATS = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 _LFS_POINTER = b"version https://git-lfs"
 _ORT_FORMAT = b"ORTM"
@@ -31,7 +30,7 @@ def read(path: Path) -> onnx.ModelProto:
     when its external data is missing or lies outside the model's own folder.
     """
     try:
-        data = read_regular(path, _LARGEST)
+        data = read_regular(path, onnx_file.MAX_FILE_BYTES)
     except OSError as exc:
         raise GraphError(f"model file {path} cannot be read: {exc.strerror or exc}.") from exc
     if data.startswith(_LFS_POINTER):
@@ -142,7 +141,7 @@ def _embed(model: onnx.ModelProto, path: Path) -> None:
                 "model; both belong together."
             )
         total += _length(tensor, entries, place, path)
-    if total > _LARGEST:
+    if total > onnx_file.MAX_FILE_BYTES:
         raise GraphError(
             f"{path} has {total / 1e9:.1f} GB with its external data; a single ONNX file can hold "
             "2.1 GB, and networks for the edge are far smaller. This one is not supported."
@@ -161,7 +160,7 @@ def _densify(graph: onnx.GraphProto, path: Path) -> None:
     """Write sparse constants out, in place: tools pass over them."""
     for sparse in graph.sparse_initializer:
         dims = list(sparse.dims)
-        if math.prod(dims) > _LARGEST:
+        if math.prod(dims) > onnx_file.MAX_FILE_BYTES:
             raise GraphError(
                 f"{path}: the sparse tensor {sparse.values.name!r} has {dims} values; a single "
                 "ONNX file can hold 2.1 GB of them. This one is not supported."

@@ -28,7 +28,7 @@ from runtime.spec import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ModelSpec
 from .errors import GraphError
 from .options import IR_VERSION, OPSET
 
-_MAX_FILE_BYTES = 2**31 - 1  # of a single ONNX file: protobuf's own limit
+MAX_FILE_BYTES = 2**31 - 1  # of a single ONNX file: protobuf's own limit
 TensorTypes = dict[str, tuple[str, list[int | str | None]]]  # tensor -> (type, sizes)
 BATCH_NAME = "N"  # the one dynamic dimension
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")  # operators that multiply by weights
@@ -71,7 +71,7 @@ def from_bytes(data: bytes, what: str = "the model") -> onnx.ModelProto:
 def load(path: Path) -> onnx.ModelProto:
     """Read a single-file model; raises GraphError naming the path."""
     try:
-        data = read_regular(path, _MAX_FILE_BYTES)
+        data = read_regular(path, MAX_FILE_BYTES)
     except OSError as exc:
         raise GraphError(f"model file {path} cannot be read: {exc}.") from exc
     return from_bytes(data, f"model file {path}")

@@ -44,7 +44,7 @@ def moves(shape: Sequence[int]) -> Iterator[Move]:
             yield Move("given with colour channels in the reverse order", lambda x: x[..., ::-1])
         elif order != usual:
             words = f"given with colour channels in the order {list(order)}"
-            yield Move(words, lambda x, order=order: x[..., list(order)])  # type: ignore[misc]
+            yield Move(words, lambda x, order=order: x[..., list(order)])  # type: ignore[misc]  # a default
     if height == width:
         yield Move("transposed: height and width are exchanged", lambda x: x.swapaxes(1, 2))
         yield Move("turned by 90 degrees to the left", lambda x: np.rot90(x, 1, (1, 2)))

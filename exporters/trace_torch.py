@@ -84,7 +84,7 @@ class _Recorder(Interpreter):
         gamma, beta = self._value(norm, 1, "weight"), self._value(norm, 2, "bias")
         mean, variance = self._value(norm, 3, "mean"), self._value(norm, 4, "var")
         assert mean is not None and variance is not None
-        epsilon = float(norm.args[7])  # type: ignore[arg-type]
+        epsilon = float(norm.args[7])  # type: ignore[arg-type]  # a constant of the graph
         factor = torch.rsqrt(variance + epsilon)
         factor = factor if gamma is None else factor * gamma
         shift = ((0 if bias is None else bias) - mean) * factor

@@ -334,7 +334,7 @@ def _imports(spec: ModuleSpec) -> Iterator[str]:
             name = getattr(function, "attr", getattr(function, "id", ""))
             named = isinstance(first, ast.Constant) and isinstance(first.value, str)
             if named and name in ("import_module", "__import__"):
-                yield _absolute(first.value, package)  # type: ignore[attr-defined]
+                yield _absolute(first.value, package)  # type: ignore[attr-defined]  # a constant
 
 
 def _source(spec: ModuleSpec) -> str:

@@ -16,7 +16,7 @@ Every file is written aside, flushed to the disk and renamed, so that a death at
 the old state or the new one; what is left aside is deleted at the end, or by the next install.
 Running predictors are not touched: on POSIX systems they read on from the file that they opened,
 even when it is deleted. Windows does not delete a file that is open; there it stays until a later
-install finds it closed. Knows nothing of where bundles come from.
+install finds it closed. Independent of where bundles come from.
 """
 
 from __future__ import annotations

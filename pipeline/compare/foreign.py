@@ -176,15 +176,15 @@ def as_probabilities(
             f"A puts out {list(a.shape)}, from {a.min():.3g} to {a.max():.3g}; expected "
             "probabilities, or logits of at least two labels. `pipeline quantize` judges others."
         )
-    told = images.source
+    source = images.source
     if not kind_a:
-        told += ", softmax of the outputs"
+        source += ", softmax of the outputs"
         if apart := float(np.abs(a - b).max(initial=0)):  # a softmax may hide it
-            told += f", which themselves differ by up to {apart:.3g}"
+            source += f", which themselves differ by up to {apart:.3g}"
         a, b = softmax(a), softmax(b)
     labels = images.labels
     if labels is not None and not _usable(labels, outputs_a.shape, task):
-        labels, told = None, f"{told}, labels left out: they do not fit {a.shape[1]} answers"
+        labels, source = None, f"{source}, labels left out: they do not fit {a.shape[1]} answers"
     names = tuple(map(str, range(a.shape[1])))
     # Its size is nothing but a form: the images are of another kind.
     spec = ModelSpec("unknown", task, 1, 1, 1, names)
@@ -192,7 +192,7 @@ def as_probabilities(
         _among(a, known, len(outputs_a)),
         _among(b, known, len(outputs_b)),
         spec,
-        replace(images, source=told, labels=labels),
+        replace(images, source=source, labels=labels),
     )
 
 

@@ -108,7 +108,7 @@ def create_server(
         def handle_error(self, request: object, client_address: object) -> None:
             """Say nothing of a browser that went away or took too long."""
             if not isinstance(sys.exc_info()[1], OSError):
-                super().handle_error(request, client_address)  # type: ignore[arg-type]
+                super().handle_error(request, client_address)  # type: ignore[arg-type]  # as it came
 
     try:
         return Server((HOST, port), Handler)
