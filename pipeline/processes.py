@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .errors import RecipeError
+from pipeline.errors import RecipeError
 
 
 @dataclass(frozen=True)

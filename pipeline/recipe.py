@@ -22,15 +22,14 @@ from pydantic import (
 
 from exporters.errors import ExportError
 from exporters.options import ExportOptions, GateOptions, PackageOptions, QuantizeOptions
-from exporters.wheel_fields import check_fields
+from exporters.package.wheel_fields import check_fields
+from pipeline import user_code
+from pipeline.errors import RecipeError
 from runtime.errors import PredictorError
 from runtime.manifest import PREPROCESS_NAME, Default, FileEntry, Manifest, Variant
 from runtime.plain_text import hidden_character
 from runtime.regular_file import read_regular
 from runtime.spec import ModelSpec
-
-from . import user_code
-from .errors import RecipeError
 
 _MAX_FILE_BYTES = 1 << 20  # a recipe has some kilobytes
 _MAX_DEPTH = 32  # of sections and lists in each other; a recipe has four
@@ -225,7 +224,7 @@ Layer = Annotated[Conv | Pool | Linear | Dropout, Field(discriminator="op")]
 
 
 class EdgeOptions(Section):
-    """A family of plain 3x3 convolutions, made for latency; see pipeline/learning/edge.py."""
+    """A family of plain 3x3 convolutions, made for latency; see learning/networks/edge.py."""
 
     # channels of the first stage: 2 has 8 thousand weights, 16 420 thousand, 35 2 million
     width: int = Field(16, ge=2, le=512)

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .errors import RecipeError
-from .recipe import Recipe, load
+from pipeline.errors import RecipeError
+from pipeline.recipe import Recipe, load
 
 
 def teacher_of(recipe: Recipe) -> Recipe | None:

@@ -1,4 +1,4 @@
-"""Ed25519 signatures of manifests, checked. Signing is ``exporters/signing.py``'s, so that a device
+"""Ed25519 signatures of manifests, checked. Signing is ``exporters/package``'s, so that a device
 holds no code that needs a private key.
 
 A key is written as the word ``ed25519:`` and the base64 of its 32 bytes: short enough to stand in

@@ -45,7 +45,7 @@ _ZIP64 = struct.Struct("<2H2Q")
 _IN_ZIP64 = 0xFFFFFFFF
 _VERSIONS_NEEDED = (10, 20)  # 1.0 and 2.0, as writers of stored and deflated members say
 _ZIP64_NEEDED = 45  # 4.5, next to a zip64 field
-# What exporters/archive.py writes: version 2.0 of unix made it and is needed, stored, 1980-01-01,
+# What exporters/package writes: version 2.0 of unix made it and is needed, stored, 1980-01-01,
 # a plain file that its owner may write. With them no bit of a header is anybody's choice.
 _FIXED = {
     "version made by": 0x0314,

@@ -27,9 +27,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.cli import STAGE_NAMES
+from pipeline.cli.main import STAGE_NAMES
+from pipeline.engine.store import Store
 from pipeline.hardware import detect
-from pipeline.store import Store
 
 RESULTS_NAME = "results.json"
 SHORT = "mnist, short"

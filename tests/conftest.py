@@ -162,13 +162,18 @@ def _bundle(artifacts: Path, factory: pytest.TempPathFactory, name: str) -> Path
 def _write_untrained(path: Path, name: str) -> None:
     import torch
 
-    from exporters import onnx_file
-    from exporters.bundle_writer import Golden, PackedVariant, golden_tolerance, write_bundle
-    from exporters.int8_from_fp32 import int8_from_fp32
-    from exporters.onnx_from_torch import onnx_from_torch
+    from exporters.export.onnx_from_torch import onnx_from_torch
+    from exporters.graph import onnx_file
     from exporters.options import Int8Options
-    from pipeline.datasets.drawn_digits import draw_digit
-    from pipeline.learning.networks import build_network
+    from exporters.package.bundle_writer import (
+        Golden,
+        PackedVariant,
+        golden_tolerance,
+        write_bundle,
+    )
+    from exporters.quantize.int8_from_fp32 import int8_from_fp32
+    from pipeline.datasets.drawn.drawn_digits import draw_digit
+    from pipeline.learning.networks.networks import build_network
     from pipeline.recipe import load
     from pipeline.stages.data import preprocess_graph
     from runtime import Default, ModelSpec

@@ -9,13 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.errors import ExportError
-from exporters.metrics import Floats
+from exporters.evaluate.metrics import Floats
+from pipeline.compare import foreign
+from pipeline.compare.forms import Form
 from pipeline.errors import DataError, PipelineError
 from pipeline.verify.images import Images
 from runtime import PredictorError
-
-from . import foreign
-from .forms import Form
 
 _BATCH = 256
 _SLACK = 1e-4  # by which rounding may carry a probability past 0 or 1

@@ -9,17 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters import diagnose
-from exporters.diagnose_weights import of_parameters
 from exporters.errors import ExportError
-from exporters.first_difference import Pair, Parting, pair_up
-from exporters.graph_difference import graph_differences
-from exporters.metrics import Floats
-from exporters.portability import portability
-from exporters.trace import Point, trace_onnx
-
-from .forms import Form
-from .sides import Sides
+from exporters.evaluate.metrics import Floats
+from exporters.explain import causes as diagnose
+from exporters.explain.first_divergence import Pair, Parting, pair_up
+from exporters.explain.graph_diff import graph_differences
+from exporters.explain.trace import Point, trace_onnx
+from exporters.explain.weight_causes import of_parameters
+from exporters.quantize.portability import portability
+from pipeline.compare.forms import Form
+from pipeline.compare.sides import Sides
 
 
 def traced(sides: Sides, images: NDArray[np.uint8] | None) -> tuple[tuple[Pair, ...], str]:
@@ -35,7 +34,7 @@ def traced(sides: Sides, images: NDArray[np.uint8] | None) -> tuple[tuple[Pair, 
 
 def _trace(form: Form, images: NDArray[np.uint8]) -> tuple[Point, ...]:
     if form.network is not None:
-        from exporters.trace_torch import trace_torch
+        from exporters.explain.trace_torch import trace_torch
 
         return trace_torch(form.network, images)
     assert form.graph is not None

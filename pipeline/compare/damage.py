@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.errors import ExportError
-from exporters.first_difference import Pair
-from exporters.int8_damage import damages
-from exporters.metrics import Floats
+from exporters.evaluate.metrics import Floats
+from exporters.explain.first_divergence import Pair
+from exporters.explain.int8_damage import damages
+from pipeline.compare.result import DamageRow
+from pipeline.compare.sides import Sides
 from pipeline.verify.images import Images
-
-from .result import DamageRow
-from .sides import Sides
 
 _IMAGES = 64  # evenly over the data
 

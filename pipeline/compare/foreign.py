@@ -13,11 +13,11 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from exporters.agreement import task_of
 from exporters.errors import GraphError
-from exporters.metrics import Floats, softmax
-from exporters.model_inputs import InputSpec, input_of
-from exporters.parity import Model
+from exporters.evaluate.metrics import Floats, softmax
+from exporters.evaluate.parity import Model
+from exporters.foreign.agreement import task_of
+from exporters.foreign.model_inputs import InputSpec, input_of
 from pipeline.datasets.arrays import UNREADABLE
 from pipeline.errors import DataError
 from pipeline.verify.images import Images

@@ -11,18 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters import onnx_file
 from exporters.errors import GraphError
-from exporters.model_inputs import InputSpec
-from exporters.parity import Model
+from exporters.evaluate.parity import Model
+from exporters.foreign.model_inputs import InputSpec
+from exporters.graph import onnx_file
 from pipeline import user_code
+from pipeline.compare.foreign import adapted, is_foreign
+from pipeline.compare.precision import precision_of, precision_of_network
 from pipeline.datasets.arrays import UNREADABLE
 from pipeline.errors import DataError, PipelineError
 from runtime import Bundle, ModelSpec, Predictor
 from runtime.manifest import PREPROCESS_NAME
-
-from .foreign import adapted, is_foreign
-from .precision import precision_of, precision_of_network
 
 if TYPE_CHECKING:
     import onnx
@@ -79,7 +78,7 @@ def open_form(name: str) -> Form:
 
 
 def _checkpoint(name: str) -> Form:
-    from pipeline.learning.checkpoint import load_checkpoint
+    from pipeline.learning.training.checkpoint import load_checkpoint
 
     network = load_checkpoint(Path(name))
     return _network(name, network, network.spec)
@@ -96,7 +95,7 @@ def _network(name: str, network: nn.Module, spec: ModelSpec | None) -> Form:
 
 
 def _of_network(network: nn.Module) -> Model:
-    from pipeline.learning.evaluate import probabilities
+    from pipeline.learning.training.evaluate import probabilities
 
     return lambda images: probabilities(network, images)
 

@@ -10,15 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.difference import Difference, difference
-from exporters.differential import Found, search
-from exporters.first_difference import LIMITS
-from exporters.parity import stream
+from exporters.evaluate.error_metrics import Difference, difference
+from exporters.evaluate.parity import stream
+from exporters.explain.first_divergence import LIMITS
+from exporters.explain.fuzz import Found, search
+from pipeline.compare.result import GeneratedRow
+from pipeline.compare.sides import Sides
 from pipeline.errors import DataError, StoreError
 from pipeline.verify.images import REGRESSION_NAME, Images, find_images, spread
-
-from .result import GeneratedRow
-from .sides import Sides
 
 SEEDS = 256  # real images that generated ones are made from
 KEPT = 32  # regression inputs of one recipe, for each precision

@@ -11,18 +11,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.difference import Difference, decibels, difference
-from exporters.first_difference import LIMITS, Pair, Parting, first_parting
-from exporters.metrics import Floats, correct
+from exporters.evaluate.error_metrics import Difference, decibels, difference
+from exporters.evaluate.metrics import Floats, correct
+from exporters.explain.first_divergence import LIMITS, Pair, Parting, first_parting
 from exporters.options import TOLERANCES, Tolerance
+from pipeline.compare import causes, damage, foreign, preprocessing, steadiness
+from pipeline.compare.answers import answers, check_probabilities, not_numbers, told_not_numbers
+from pipeline.compare.forms import Form, open_form
+from pipeline.compare.generated import regression, searched
+from pipeline.compare.result import Comparison, GeneratedRow, LayerRow
+from pipeline.compare.sides import Sides
 from pipeline.verify.images import REGRESSION_NAME, Images, nothing_to_see
-
-from . import causes, damage, foreign, preprocessing, steadiness
-from .answers import answers, check_probabilities, not_numbers, told_not_numbers
-from .forms import Form, open_form
-from .generated import regression, searched
-from .result import Comparison, GeneratedRow, LayerRow
-from .sides import Sides
 
 Step = Callable[[str, int, int], None]
 TRACED = 16  # images whose layers are compared: those that differ most, and the first ones

@@ -8,7 +8,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from .result import Comparison
+from pipeline.compare.result import Comparison
 
 
 def tables(found: Comparison, *, all_layers: bool = False) -> Iterator[Table | str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import onnx
 from onnx import TensorProto
 
-from exporters.foreign_file import all_nodes, subgraphs
+from exporters.graph.foreign_file import all_nodes, subgraphs
 
 if TYPE_CHECKING:
     from torch import nn

@@ -9,18 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from exporters import onnx_file
 from exporters.errors import GraphError
-from exporters.graph_difference import graph_differences
-from exporters.pixel_changes import move_between, tone_between
-from exporters.preprocess_difference import PreprocessDifference, preprocess_difference
+from exporters.explain.graph_diff import graph_differences
+from exporters.explain.pixel_changes import move_between, tone_between
+from exporters.explain.preprocess_difference import PreprocessDifference, preprocess_difference
+from exporters.graph import onnx_file
+from pipeline.compare.forms import Form
+from pipeline.compare.result import PreprocessRow
+from pipeline.compare.sides import Sides, run_of
 from pipeline.errors import DataError
 from pipeline.verify.images import DATA_FOLDER
 from runtime.manifest import PREPROCESS_NAME
-
-from .forms import Form
-from .result import PreprocessRow
-from .sides import Sides, run_of
 
 _NOTHING = PreprocessRow(None, None)
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from exporters.difference import Difference
+from exporters.evaluate.error_metrics import Difference
 from exporters.options import Tolerance
 
 

@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.first_difference import LIMITS
-from exporters.model_inputs import InputSpec
+from exporters.explain.first_divergence import LIMITS
+from exporters.foreign.model_inputs import InputSpec
+from pipeline.compare.foreign import read_inputs, same_inputs
+from pipeline.compare.forms import Form
 from pipeline.errors import DataError
 from pipeline.verify.images import DATA_FOLDER, Images, find_images, read
 from runtime import ModelSpec
-
-from .foreign import read_inputs, same_inputs
-from .forms import Form
 
 _PRECISIONS = tuple(LIMITS)  # from fine to coarse
 

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.metrics import Floats
-
-from .forms import Form
+from exporters.evaluate.metrics import Floats
+from pipeline.compare.forms import Form
 
 _CALLS = 3  # of the same batch
 _REPEATED = 1e-6  # change from call to call that is reported

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.datasets import celeba, locate
 from pipeline.datasets.arrays import SPLITS, DatasetInfo, Split, take_rows, write_split
-from pipeline.datasets.decode import Decoded, Target, decode_files
+from pipeline.datasets.decoding.decode import Decoded, Target, decode_files
 from pipeline.datasets.duplicates import judge_duplicates
 from pipeline.datasets.groups import group_counts, judge_groups
-from pipeline.datasets.image_list import LeftOut
-from pipeline.datasets.job import Job, hash_lines
+from pipeline.datasets.preparation import Job, hash_lines
+from pipeline.datasets.sources import celeba, locate
+from pipeline.datasets.sources.image_list import LeftOut
 from pipeline.errors import DataError
 
 _SYNTHETIC_LICENCE = "Apache-2.0 (faces drawn by edgeproof, nobody's photograph)"
@@ -89,15 +89,15 @@ def _downloaded(folder: Path) -> locate.CelebaFiles:
     try:
         return locate.find_celeba(folder)
     except DataError:
-        from pipeline.datasets.download import download_celeba
+        from pipeline.datasets.sources.download import download_celeba
 
         download_celeba(folder)
         return locate.find_celeba(folder)
 
 
 def _generate(job: Job) -> Path:
-    from pipeline.datasets.face_attributes import ATTRIBUTES, DRAWN
-    from pipeline.datasets.synthetic_faces import generate
+    from pipeline.datasets.drawn.face_attributes import ATTRIBUTES, DRAWN
+    from pipeline.datasets.drawn.synthetic_faces import generate
 
     celeba.choose_attributes(job.options.attributes, ATTRIBUTES, DRAWN)  # refuse before the work
     for left in (job.folder / _GENERATED, *job.folder.glob(f".{_GENERATED}.*.partial")):
@@ -264,7 +264,7 @@ def _faces_hash(files: locate.CelebaFiles, written: _Written) -> str:
 def _generator_hash(job: Job) -> str:
     """Over what decides the drawn images; not over their bytes, which differ a little between
     versions of Pillow."""
-    from pipeline.datasets.synthetic_faces import GENERATOR_VERSION
+    from pipeline.datasets.drawn.synthetic_faces import GENERATOR_VERSION
 
     options = job.options
     return hash_lines(

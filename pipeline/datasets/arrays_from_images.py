@@ -14,18 +14,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.datasets import locate
 from pipeline.datasets.arrays import SPLITS, DatasetInfo, Split, take_rows, write_split
-from pipeline.datasets.class_folders import read_class_folders
-from pipeline.datasets.decode import Decoded, Target, decode_files
+from pipeline.datasets.decoding.decode import Decoded, Target, decode_files
+from pipeline.datasets.decoding.picture import facts_of, read_file
 from pipeline.datasets.duplicates import judge_duplicates
 from pipeline.datasets.groups import group_counts, judge_groups, note_shares, with_groups
-from pipeline.datasets.image_files import escaped, some
-from pipeline.datasets.image_list import NO_SPLIT, ImageList, LeftOut
-from pipeline.datasets.job import UNKNOWN, Job, hash_lines
-from pipeline.datasets.label_file import Columns, read_label_file
 from pipeline.datasets.oddities import contradictions, depth_of, note_frames, same_pictures
-from pipeline.datasets.picture import facts_of, read_file
+from pipeline.datasets.preparation import UNKNOWN, Job, hash_lines
+from pipeline.datasets.sources import locate
+from pipeline.datasets.sources.class_folders import read_class_folders
+from pipeline.datasets.sources.image_files import escaped, some
+from pipeline.datasets.sources.image_list import NO_SPLIT, ImageList, LeftOut
+from pipeline.datasets.sources.label_file import Columns, read_label_file
 from pipeline.datasets.splitting import (
     TEST,
     TRAIN,

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.datasets.arrays import SPLITS
-from pipeline.datasets.image_list import LeftOut
-from pipeline.datasets.job import Job
+from pipeline.datasets.preparation import Job
+from pipeline.datasets.sources.image_list import LeftOut
 from pipeline.datasets.splitting import in_several_splits, less_protected
 
 DUPLICATES_NAME = "duplicates.csv"  # beside the arrays, when there are any

@@ -11,12 +11,12 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.model_inputs import InputSpec, Layout, ModelInputs, PixelForm
-from exporters.onnx_file import to_bytes
-from exporters.preprocess_graph import resize_graph
+from exporters.export.preprocess_graph import resize_graph
+from exporters.foreign.model_inputs import InputSpec, Layout, ModelInputs, PixelForm
+from exporters.graph.onnx_file import to_bytes
 from pipeline.datasets.arrays import UNREADABLE
-from pipeline.datasets.decode import Target, decode_files, refuse_failures
-from pipeline.datasets.image_files import SUFFIXES, escaped, visible_files
+from pipeline.datasets.decoding.decode import Target, decode_files, refuse_failures
+from pipeline.datasets.sources.image_files import SUFFIXES, escaped, visible_files
 from pipeline.errors import DataError
 
 FEWEST = 16  # images on either side: fewer give neither ranges nor a share of equal answers

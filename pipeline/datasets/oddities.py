@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.datasets.image_files import NAMED, some
-from pipeline.datasets.picture import Facts
+from pipeline.datasets.decoding.picture import Facts
+from pipeline.datasets.sources.image_files import NAMED, some
 
 FULL = 65535  # the largest value of 16 bits
 _LITTLE = 1 << 14  # a set of 16-bit pictures whose values are all below: at most 64 of 256 levels

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.datasets.image_list import NO_SPLIT
+from pipeline.datasets.sources.image_list import NO_SPLIT
 
 TRAIN, VAL, TEST = range(3)  # as in arrays.SPLITS
 _ROUNDING = 1e-6  # pictures; ten times 0.1 is a little less than 1

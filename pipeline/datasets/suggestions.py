@@ -11,8 +11,8 @@ import numpy as np
 
 from pipeline.datasets.arrays_from_images import read_list
 from pipeline.datasets.groups import Suggestion, suggest_pattern, with_groups
-from pipeline.datasets.image_files import some
-from pipeline.datasets.image_list import NO_SPLIT, ImageList
+from pipeline.datasets.sources.image_files import some
+from pipeline.datasets.sources.image_list import NO_SPLIT, ImageList
 from pipeline.datasets.splitting import in_several_splits
 from pipeline.errors import DataError
 from pipeline.recipe import DataOptions

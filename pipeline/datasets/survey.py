@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.datasets import picture
-from pipeline.datasets.decode import CHUNK, POOL_PAYS_FROM, reason_of
-from pipeline.datasets.image_list import ImageList, LeftOut
+from pipeline.datasets.decoding import picture
+from pipeline.datasets.decoding.decode import CHUNK, POOL_PAYS_FROM, reason_of
+from pipeline.datasets.decoding.picture import Facts
+from pipeline.datasets.decoding.workers import run_in_processes
 from pipeline.datasets.oddities import Depth, depth_of
-from pipeline.datasets.picture import Facts
-from pipeline.datasets.workers import run_in_processes
+from pipeline.datasets.sources.image_list import ImageList, LeftOut
 from runtime.cpu import usable_threads
 
 Progress = Callable[[int, int], None]  # (images done, images in all)

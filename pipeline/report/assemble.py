@@ -13,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from exporters.score import Scores
+from exporters.evaluate.score_values import Scores
 from pipeline.datasets.arrays import SPLITS, Dataset, open_dataset
 from pipeline.hardware import Hardware
 from pipeline.recipe import Recipe
-from runtime.spec import ModelSpec
-
-from .data import (
+from pipeline.report.images import Answers, flips, worst_images
+from pipeline.report.model import (
     BundleReport,
     DataReport,
     DefaultReport,
@@ -35,9 +34,9 @@ from .data import (
     TrainingReport,
     VariantReport,
 )
-from .images import Answers, flips, worst_images
-from .places import without_places
-from .search_data import SearchReport
+from pipeline.report.places import without_places
+from pipeline.report.search_data import SearchReport
+from runtime.spec import ModelSpec
 
 Reports = Mapping[str, Mapping[str, Any]]
 

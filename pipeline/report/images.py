@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.metrics import correct, decide
+from exporters.evaluate.metrics import correct, decide
 from pipeline.datasets.arrays import Dataset
+from pipeline.report.model import Flips, WorstImage
 from runtime.spec import ModelSpec
-
-from .data import Flips, WorstImage
 
 WORST_IMAGES = 12
 FLIPPED_IMAGES = 24  # shown of those that changed; two rows of pictures on a wide screen

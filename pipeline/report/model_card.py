@@ -3,10 +3,10 @@ what it must not be used for, in Markdown."""
 
 from __future__ import annotations
 
-from exporters.markdown import as_text
-
-from . import score_words, words
-from .data import Report, VariantReport
+from exporters.package.markdown import as_text
+from pipeline.report.model import Report, VariantReport
+from pipeline.report.text import scores as score_words
+from pipeline.report.text import summary as words
 
 
 def model_card(report: Report) -> str:

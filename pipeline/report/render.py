@@ -12,11 +12,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from . import score_words, search_words, words
-from .charts import LABELS_SHOWN, draw_all
-from .data import LabelRow, Report, VariantReport
-from .drawing import Chart
-from .search_data import DamageRow, NoiseRow, SearchReport, TrialReport
+from pipeline.report.charts.charts import LABELS_SHOWN, draw_all
+from pipeline.report.charts.drawing import Chart
+from pipeline.report.model import LabelRow, Report, VariantReport
+from pipeline.report.search_data import DamageRow, NoiseRow, SearchReport, TrialReport
+from pipeline.report.text import scores as score_words
+from pipeline.report.text import search as search_words
+from pipeline.report.text import summary as words
 
 # (anchor, title) in reading order; a section of the template shows itself when it is listed
 SECTIONS = (
@@ -78,7 +80,7 @@ def render_html(report: Report) -> str:
 
 def _environment() -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(Path(__file__).with_name("templates")),
         autoescape=True,
         undefined=StrictUndefined,  # a misspelt field is an error, not an empty cell
         trim_blocks=True,

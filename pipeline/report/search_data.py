@@ -1,5 +1,5 @@
 """What the search of INT8 variants tried and found, as values of ``report.json``. The field names
-are those of ``exporters.search.SearchResult`` and what it holds, whose modules load onnx and
+are those of ``exporters.search.search.SearchResult`` and what it holds, whose modules load onnx and
 onnxruntime, which ``pipeline show`` must not wait for. Knows nothing of drawing; judges nothing."""
 
 from __future__ import annotations

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pipeline.stage import check_order
-
-from . import before_training, benchmark, data, export, package, quantize, train, validate
+from pipeline.engine.stage import check_order
+from pipeline.stages import (
+    before_training,
+    benchmark,
+    data,
+    export,
+    package,
+    quantize,
+    train,
+    validate,
+)
 
 STAGES = (
     data.STAGE,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from exporters.scoring import Answers
+    from exporters.evaluate.scoring import Answers
     from pipeline.datasets.arrays import Dataset
     from runtime.spec import ModelSpec
 
@@ -117,7 +117,7 @@ def _answers(name: str, finished: Finished, labels: tuple[str, ...], spec: Model
     """Its network's answers with a column for each of this model's labels."""
     import numpy as np
 
-    from exporters.scoring import Answers
+    from exporters.evaluate.scoring import Answers
 
     with np.load(finished.folder / PROBABILITIES_NAME) as arrays:
         found = arrays["reference"]

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pipeline.engine.stage import Context
 from pipeline.errors import GateError, RecipeError
 from pipeline.recipe import Recipe, check_what_ships
-from pipeline.stage import Context
 
 if TYPE_CHECKING:
     from pipeline.datasets.arrays import Dataset
@@ -19,9 +19,8 @@ def check(context: Context) -> None:
     """Try the network, and hold recipe and data against what the stages ahead will demand; raises
     RecipeError or GateError."""
     from pipeline.datasets.arrays import open_dataset
-    from pipeline.learning.network_check import check_network
-
-    from .model_spec import spec_of
+    from pipeline.learning.networks.network_check import check_network
+    from pipeline.stages.model_spec import spec_of
 
     recipe = context.recipe
     dataset = open_dataset(context.inputs["data"])
@@ -38,8 +37,8 @@ def check(context: Context) -> None:
 
 
 def _enough_to_calibrate(recipe: Recipe, dataset: Dataset) -> None:
-    from exporters.calibration import choose
     from exporters.errors import QuantizeError
+    from exporters.quantize.calibration import choose
 
     try:
         choose(len(dataset.train), recipe.quantize.calibration_images, recipe.seed)
@@ -48,7 +47,7 @@ def _enough_to_calibrate(recipe: Recipe, dataset: Dataset) -> None:
 
 
 def _enough_to_judge(recipe: Recipe, dataset: Dataset, spec: ModelSpec) -> None:
-    from exporters.gates import too_few_images
+    from exporters.evaluate.gates import too_few_images
 
     too_few = too_few_images(recipe.gate, len(dataset.test), len(spec.labels), spec.task)
     if too_few is not None:
@@ -60,7 +59,7 @@ def _enough_to_judge(recipe: Recipe, dataset: Dataset, spec: ModelSpec) -> None:
 
 
 def _some_to_test_devices(recipe: Recipe, dataset: Dataset) -> None:
-    from pipeline.datasets.golden import model_pixels, raw_images
+    from pipeline.datasets.drawn.golden import model_pixels, raw_images
 
     package = recipe.package
     raw = raw_images(recipe.preprocess, dataset, package.golden_raw)

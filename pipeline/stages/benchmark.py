@@ -9,12 +9,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.engine.stage import Context, Stage
 from pipeline.errors import GateError
 from pipeline.recipe import Recipe
-from pipeline.stage import Context, Stage
 
 if TYPE_CHECKING:
-    from exporters.gates import Check
+    from exporters.evaluate.gates import Check
     from pipeline.timing import Run, Timing
     from runtime.spec import ModelSpec
 
@@ -24,7 +24,7 @@ EAGER = "PyTorch eager"
 def run(context: Context) -> dict[str, Any]:
     """Time everything in turns at the recipe's number of threads, hold it against the recipe's
     bounds, and choose defaults among what may ship; the report holds the rows."""
-    from exporters.defaults import choose_defaults
+    from exporters.package.defaults import choose_defaults
     from pipeline.hardware import detect
     from pipeline.timing import to_dict
     from runtime.cpu import cpu_target
@@ -63,7 +63,7 @@ def run(context: Context) -> dict[str, Any]:
 
 def _bounds(context: Context, rows: dict[str, dict[str, Any]]) -> dict[str, tuple[Check, ...]]:
     """Each variant against the recipe's bounds of size, latency and memory."""
-    from exporters.gates import within_bounds
+    from exporters.evaluate.gates import within_bounds
 
     return {
         name: within_bounds(
@@ -180,7 +180,7 @@ def open_eager(checkpoint: str, threads: int) -> Callable[[Any], Any]:
     a fresh process, to measure cold start and memory."""
     import torch
 
-    from pipeline.learning.checkpoint import load_checkpoint
+    from pipeline.learning.training.checkpoint import load_checkpoint
 
     torch.set_num_threads(threads)
     network = load_checkpoint(Path(checkpoint)).to(memory_format=torch.channels_last)
@@ -212,7 +212,7 @@ def _processes(context: Context, variants: list[str]) -> dict[str, Any]:
 
 
 def _measured(passed: list[dict[str, Any]], timings: dict[str, Timing]) -> list[Any]:
-    from exporters.defaults import Measured
+    from exporters.package.defaults import Measured
 
     return [
         Measured(

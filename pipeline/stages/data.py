@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from pipeline.engine.stage import Context, Stage
 from pipeline.recipe import PreprocessOptions, Recipe
-from pipeline.stage import Context, Stage
 
 
 def preprocess_graph(options: PreprocessOptions) -> bytes:
     """The serialized preprocess graph that a recipe asks for."""
-    from exporters.preprocess_graph import digit_graph, resize_graph
+    from exporters.export.preprocess_graph import digit_graph, resize_graph
 
     if options.kind == "digit":
         graph = digit_graph(options.height)
@@ -63,7 +63,7 @@ STAGE = Stage(
     sources=(
         "pipeline/stages/data.py",
         "pipeline/datasets",
-        "exporters/preprocess_graph.py",
+        "exporters/export/preprocess_graph.py",
         "exporters/errors.py",
         "exporters/options.py",
         "runtime",

@@ -5,20 +5,19 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from pipeline.stage import Context, Stage
+from pipeline.engine.stage import Context, Stage
 
 
 def run(context: Context) -> dict[str, Any]:
     """Write ``fp32.onnx``, proved against the checkpoint and its exported program at several batch
     sizes."""
-    from exporters import onnx_file
-    from exporters.export_guards import guard_export
-    from exporters.multiply_adds import multiply_adds
-    from exporters.onnx_from_torch import onnx_from_torch
+    from exporters.export.export_guards import guard_export
+    from exporters.export.onnx_from_torch import onnx_from_torch
+    from exporters.graph import onnx_file
+    from exporters.graph.multiply_adds import multiply_adds
     from pipeline.datasets.arrays import open_dataset
-    from pipeline.learning.checkpoint import load_checkpoint
-
-    from .model_spec import spec_of
+    from pipeline.learning.training.checkpoint import load_checkpoint
+    from pipeline.stages.model_spec import spec_of
 
     info = open_dataset(context.inputs["data"]).info
     network = load_checkpoint(context.inputs["train"] / "checkpoint.pt")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from pipeline.stage import Context, Stage
+from pipeline.engine.stage import Context, Stage
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipeline.report.data import Report
+    from pipeline.report.model import Report
     from runtime.manifest import Default
 
 BUNDLE_NAME = "bundle.zip"
@@ -22,8 +22,8 @@ REPORT_HTML_NAME = "report.html"
 
 def run(context: Context) -> dict[str, Any]:
     """Write everything that leaves this machine; the bundle is opened and run before it counts."""
-    from exporters.wheel import write_wheel
-    from pipeline.report import data as report_data
+    from exporters.package.wheel import write_wheel
+    from pipeline.report import model as report_data
     from pipeline.report.assemble import assemble, with_bundle
     from pipeline.report.render import render_html
     from runtime.manifest import Default
@@ -79,15 +79,15 @@ def _alone(row: Default) -> list[Default]:
 def _write_bundle(context: Context, report: Report, bundle: Path, defaults: list[Default]) -> str:
     """A bundle of the variants that may ship: all of them, or those that ``defaults`` name when
     the recipe wants one bundle for each kind of device."""
-    from exporters.bundle_writer import (
+    from exporters.package.bundle_writer import (
         Golden,
         PackedVariant,
         device_tolerance,
         golden_tolerance,
         write_bundle,
     )
-    from pipeline.datasets import golden
     from pipeline.datasets.arrays import open_dataset
+    from pipeline.datasets.drawn import golden
     from pipeline.report.model_card import model_card
     from runtime.spec import ModelSpec
 
@@ -147,14 +147,14 @@ def _measurements(report: Report) -> dict[str, Any]:
 
 def _warnings(report: Report) -> list[str]:
     """What a reader of the figures has to know first."""
-    from pipeline.report.words import doubts
+    from pipeline.report.text.summary import doubts
 
     return [f"{doubt.name}: {doubt.text}" for doubt in doubts(report)]
 
 
 def _provenance(context: Context, report: Report) -> dict[str, Any]:
     """Where the model comes from: recipe, data, seed, code and library versions, licence."""
-    from pipeline.store import file_sha256
+    from pipeline.engine.store import file_sha256
 
     return {
         "recipe": report.recipe,
@@ -178,7 +178,7 @@ STAGE = Stage(
         "pipeline/report",
         "pipeline/datasets",
         "pipeline/hardware.py",
-        "pipeline/store.py",
+        "pipeline/engine/store.py",
         "exporters",
         "runtime",
     ),

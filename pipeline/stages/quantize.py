@@ -7,17 +7,17 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from pipeline.engine.stage import Context, Stage
 from pipeline.recipe import Recipe
-from pipeline.stage import Context, Stage
 
 if TYPE_CHECKING:
     import onnx
 
-    from exporters.activation_ranges import ActivationStatistics
-    from exporters.assess import ValidationData
     from exporters.options import Int8Options
-    from exporters.search import SearchResult, Subject
-    from exporters.trial import Speed, Trial
+    from exporters.quantize.activation_ranges import ActivationStatistics
+    from exporters.search.search import SearchResult, Subject
+    from exporters.search.trial import Speed, Trial
+    from exporters.search.trial_evaluation import ValidationData
     from pipeline.datasets.arrays import Dataset
     from runtime.spec import ModelSpec
 
@@ -27,10 +27,10 @@ _SECONDS = 0.4  # each of two candidates is timed in a trial: enough to tell 2 %
 
 def run(context: Context) -> dict[str, Any]:
     """Search, then keep one ``<id>.onnx`` for each chosen variant, fp32 among them."""
-    from exporters import onnx_file
-    from exporters.fp16_from_fp32 import fp16_from_fp32
-    from exporters.search import search
-    from exporters.search_log import SearchLog
+    from exporters.graph import onnx_file
+    from exporters.quantize.fp16_from_fp32 import fp16_from_fp32
+    from exporters.search.search import search
+    from exporters.search.search_log import SearchLog
     from pipeline.datasets.arrays import open_dataset
 
     recipe = context.recipe
@@ -67,13 +67,13 @@ def run(context: Context) -> dict[str, Any]:
 def _subject(context: Context, dataset: Dataset, fp32: onnx.ModelProto, spec: ModelSpec) -> Subject:
     import numpy as np
 
-    from exporters import onnx_file
-    from exporters.assess import ValidationData
-    from exporters.calibration import spread
-    from exporters.int8_from_fp32 import shipped
-    from exporters.saturation import extreme_images
-    from exporters.search import Subject
-    from exporters.sensitivity import IMAGES
+    from exporters.graph import onnx_file
+    from exporters.quantize.calibration import spread
+    from exporters.quantize.int8_from_fp32 import shipped
+    from exporters.quantize.saturation import extreme_images
+    from exporters.search.search import Subject
+    from exporters.search.sensitivity import IMAGES
+    from exporters.search.trial_evaluation import ValidationData
     from runtime.spec import INPUT_NAME
 
     options = context.recipe.quantize.search
@@ -102,8 +102,8 @@ def _subject(context: Context, dataset: Dataset, fp32: onnx.ModelProto, spec: Mo
 
 def _statistics(context: Context, dataset: Dataset, model: onnx.ModelProto) -> ActivationStatistics:
     """Of calibration images from the train split, drawn by the recipe's seed."""
-    from exporters.activation_ranges import ActivationStatistics
-    from exporters.calibration import ImageReader, choose
+    from exporters.quantize.activation_ranges import ActivationStatistics
+    from exporters.quantize.calibration import ImageReader, choose
 
     images = dataset.train.images
     count = context.recipe.quantize.calibration_images
@@ -115,7 +115,7 @@ def _time(
     fp32: bytes, data: ValidationData, threads: int, model: bytes, variant: str, portable: bool
 ) -> Speed:
     """Beside FP32 in turns, each by the predictor that ships."""
-    from exporters.trial import Speed
+    from exporters.search.trial import Speed
     from pipeline.timing import TimingOptions, decisive_speedup, measure_all, speed_ratio
 
     with (
@@ -140,10 +140,10 @@ def _fine_tune(
 ) -> tuple[onnx.ModelProto, ActivationStatistics]:
     """The network after quantization-aware fine-tuning, as FP32 file, with its statistics."""
     from exporters.errors import QuantizeError
-    from exporters.onnx_from_torch import onnx_from_torch
+    from exporters.export.onnx_from_torch import onnx_from_torch
     from pipeline.errors import TrainError
-    from pipeline.learning.checkpoint import load_checkpoint
-    from pipeline.learning.quantization_aware import fine_tune
+    from pipeline.learning.quantization_aware.fine_tuning import fine_tune
+    from pipeline.learning.training.checkpoint import load_checkpoint
 
     recipe = context.recipe
     try:

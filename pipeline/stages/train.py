@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import user_code
+from pipeline.engine.stage import Context, Elsewhere, Stage
 from pipeline.recipe import HOW_FAST, Recipe
-from pipeline.stage import Context, Elsewhere, Stage
 from pipeline.teacher import teacher_of
 
 if TYPE_CHECKING:
@@ -21,11 +21,10 @@ if TYPE_CHECKING:
 def run(context: Context) -> dict[str, Any]:
     """Train in ``context.out``; the report holds the figures of training and of every epoch."""
     from pipeline.datasets.arrays import open_dataset
-    from pipeline.learning.checkpoint import METRICS_NAME
-    from pipeline.learning.fit import StepProgress
-    from pipeline.learning.launch import Job, run_job
-
-    from .model_spec import spec_of
+    from pipeline.learning.distributed.launch import Job, run_job
+    from pipeline.learning.training.checkpoint import METRICS_NAME
+    from pipeline.learning.training.fit import StepProgress
+    from pipeline.stages.model_spec import spec_of
 
     recipe = context.recipe
     dataset = open_dataset(context.inputs["data"])
@@ -70,9 +69,9 @@ def _write_teacher_answers(context: Context, spec: ModelSpec) -> None:
     from functools import partial
 
     from pipeline.datasets.arrays import open_dataset
-    from pipeline.learning.checkpoint import CHECKPOINT_NAME, load_checkpoint
-    from pipeline.learning.device import resolve_device
-    from pipeline.learning.distillation import check_same_images, teacher_scores
+    from pipeline.learning.training.checkpoint import CHECKPOINT_NAME, load_checkpoint
+    from pipeline.learning.training.device import resolve_device
+    from pipeline.learning.training.distillation import check_same_images, teacher_scores
 
     shown = open_dataset(context.inputs["teacher's data"])
     check_same_images(shown, open_dataset(context.inputs["data"]))
@@ -159,7 +158,7 @@ STAGE = Stage(
         "pipeline/learning",
         "pipeline/processes.py",
         "pipeline/datasets/arrays.py",
-        "exporters/metrics.py",
+        "exporters/evaluate/metrics.py",
         "runtime/cpu.py",
         "runtime/errors.py",
         "runtime/origin.py",

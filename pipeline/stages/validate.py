@@ -7,10 +7,9 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from pipeline.engine.stage import Context, Elsewhere, Stage
 from pipeline.errors import GateError
-from pipeline.stage import Context, Elsewhere, Stage
-
-from .baseline import (
+from pipeline.stages.baseline import (
     NETWORK,
     PROBABILITIES_NAME,
     TRUTH_NAME,
@@ -25,17 +24,16 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from exporters.gates import Verdict
-    from exporters.metrics import Floats, Objective
+    from exporters.evaluate.gates import Verdict
+    from exporters.evaluate.metrics import Floats, Objective
+    from exporters.evaluate.parity import Parity
+    from exporters.evaluate.score_values import Scores
+    from exporters.evaluate.scoring import Answers
     from exporters.options import GateOptions
-    from exporters.parity import Parity
-    from exporters.score import Scores
-    from exporters.scoring import Answers
     from pipeline.datasets.arrays import Dataset, Split
     from pipeline.recipe import Recipe
+    from pipeline.stages.baseline import Compared
     from runtime.spec import ModelSpec
-
-    from .baseline import Compared
 
     Chosen = Mapping[Objective, NDArray[np.float64]]  # thresholds [labels] by what they are best at
 
@@ -49,13 +47,13 @@ def run(context: Context) -> dict[str, Any]:
     """
     import numpy as np
 
-    from exporters.gates import judge, tolerances_for
-    from exporters.metrics import correct
-    from exporters.parity import compare, stream
-    from exporters.scoring import Answers
+    from exporters.evaluate.gates import judge, tolerances_for
+    from exporters.evaluate.metrics import correct
+    from exporters.evaluate.parity import compare, stream
+    from exporters.evaluate.scoring import Answers
     from pipeline.datasets.arrays import open_dataset
-    from pipeline.learning.checkpoint import load_checkpoint
-    from pipeline.learning.evaluate import probabilities
+    from pipeline.learning.training.checkpoint import load_checkpoint
+    from pipeline.learning.training.evaluate import probabilities
     from runtime import Predictor
 
     recipe, step = context.recipe, context.observer.step
@@ -159,8 +157,8 @@ def _thresholds(
 ) -> dict[Objective, NDArray[np.float64]]:
     """Thresholds for these probabilities of the validation split by what they are best at, moved
     away from ``reference`` only where that pays; none for multi-class."""
-    from exporters.metrics import adjusted_thresholds, best_thresholds
-    from exporters.scoring import OBJECTIVES
+    from exporters.evaluate.metrics import adjusted_thresholds, best_thresholds
+    from exporters.evaluate.scoring import OBJECTIVES
 
     if seen is None:
         return {}
@@ -174,8 +172,8 @@ def _thresholds(
 
 def _scores(context: Context, dataset: Dataset, spec: ModelSpec, forms: list[Answers]) -> Scores:
     """Every form on the test split, against the majority answer and the recipe's baseline."""
-    from exporters.score import Baseline, Scores, doubt
-    from exporters.scoring import SAMPLES, majority_answer, score
+    from exporters.evaluate.score_values import Baseline, Scores, doubt
+    from exporters.evaluate.scoring import SAMPLES, majority_answer, score
 
     name = context.recipe.baseline
     other: Compared | str | None = None
@@ -216,7 +214,7 @@ def _balanced(
     found: Floats, split: Split, thresholds: NDArray[np.float64] | None
 ) -> list[float] | None:
     """Balanced accuracy of each label in percent; None for multi-class."""
-    from exporters.metrics import balanced_accuracy, decide
+    from exporters.evaluate.metrics import balanced_accuracy, decide
 
     if thresholds is None:
         return None

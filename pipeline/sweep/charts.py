@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.report.drawing import (
+from pipeline.report.charts.drawing import (
     INK,
     PAPER,
     Chart,
@@ -18,9 +18,8 @@ from pipeline.report.drawing import (
     styled,
     to_chart,
 )
-from pipeline.report.words import percent
-
-from .result import Form, SweepResult
+from pipeline.report.text.summary import percent
+from pipeline.sweep.result import Form, SweepResult
 
 _AREA = 60.0  # square points of a mark on the front
 _SMALLER = 34.0  # of others

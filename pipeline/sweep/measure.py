@@ -9,9 +9,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pipeline.store import Store
-
-from .result import Form
+from pipeline.engine.store import Store
+from pipeline.sweep.result import Form
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,8 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline.errors import StoreError
-
-from .result import LONG, Form, SweepResult, TrialResult
+from pipeline.sweep.result import LONG, Form, SweepResult, TrialResult
 
 JSON_NAME, PAGE_NAME = "sweep.json", "sweep.html"
 
@@ -142,12 +141,13 @@ def render(result: SweepResult) -> str:
     from markupsafe import Markup
 
     import pipeline.report
-    from pipeline.report import words
-
-    from . import charts
+    from pipeline.report.text import summary as words
+    from pipeline.sweep import charts
 
     environment = Environment(
-        loader=FileSystemLoader([Path(__file__).parent, Path(pipeline.report.__file__).parent]),
+        loader=FileSystemLoader(
+            [Path(__file__).parent, Path(pipeline.report.__file__).with_name("templates")]
+        ),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

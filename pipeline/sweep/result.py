@@ -119,7 +119,7 @@ class SweepResult:
 def mark_front(result: SweepResult) -> SweepResult:
     """Say of each timed form whether any other one is at least as accurate, as fast and as small,
     and better in one of these by more than chance."""
-    from exporters.trial import Merit, undominated
+    from exporters.search.trial import Merit, undominated
 
     timed = [(form, form.latency_ms) for form in result.forms if form.latency_ms]
     best = max((form.accuracy_percent for form, _ in timed), default=0.0)

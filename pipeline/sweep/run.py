@@ -15,18 +15,17 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pipeline.engine.runner import Runner
+from pipeline.engine.store import SWEEPS, Store
 from pipeline.errors import StoreError
 from pipeline.recipe import Recipe
-from pipeline.runner import Runner
 from pipeline.stages import STAGES
-from pipeline.store import SWEEPS, Store
+from pipeline.sweep import measure, page
+from pipeline.sweep.executor import Executor, Finished, Job
+from pipeline.sweep.grid import Axis, Trial
+from pipeline.sweep.result import Form, SweepResult, TrialResult, mark_front
+from pipeline.sweep.schedule import Step, steps
 from pipeline.teacher import teachers_of
-
-from . import measure, page
-from .executor import Executor, Finished, Job
-from .grid import Axis, Trial
-from .result import Form, SweepResult, TrialResult, mark_front
-from .schedule import Step, steps
 
 GOALS = ("train", "quantize", "validate", "benchmark")
 _STAGE_NAMES = tuple(stage.name for stage in STAGES)

@@ -11,10 +11,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pipeline.stage import Stage
+from pipeline.engine.stage import Stage
+from pipeline.sweep.grid import Trial
 from pipeline.teacher import teachers_of
-
-from .grid import Trial
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .launch import ADDRESS_SPACE_BYTES
+from pipeline.targets.launch import ADDRESS_SPACE_BYTES
 
 _PERIOD_US = 100_000  # of the quota: the kernel's default
 _CGROUPS = Path("/sys/fs/cgroup")

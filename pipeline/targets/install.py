@@ -13,10 +13,9 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from exporters.device_wheels import PIP, for_device
+from exporters.package.device_wheels import PIP, for_device
 from pipeline.errors import TargetError
-
-from .table import (
+from pipeline.targets.table import (
     ENVIRONMENT_RECORD,
     OLDEST,
     OLDEST_PYTHON,

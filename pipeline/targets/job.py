@@ -22,17 +22,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters import onnx_file
-from exporters.pictures import pictures
-from exporters.preprocess_difference import PreprocessGraph
-from exporters.taps import Tap, layer_inputs, quantized_tensors, with_outputs
+from exporters.explain.pictures import pictures
+from exporters.explain.preprocess_difference import PreprocessGraph
+from exporters.graph import onnx_file
+from exporters.graph.intermediate_outputs import Tap, layer_inputs, quantized_tensors, with_outputs
 from pipeline.errors import TargetError
+from pipeline.targets.table import Target
 from runtime import Bundle, ModelSpec, Variant
 from runtime.manifest import PREPROCESS_NAME
 from runtime.opening import read_golden
 from runtime.spec import OUTPUT_NAME
-
-from .table import Target
 
 ANSWERS_NAME = "answers.json"
 _RUNNERS = ("onnx_job.py", "onnx_job.mjs", "node_job.mjs", "browser_job.html")

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import TargetError
-
-from .table import Target, environment
+from pipeline.targets.table import Target, environment
 
 _TAIL = 500  # characters of what a failed target said
 # Emulators and browsers answer in seconds; a target that hangs must not hang the whole report.

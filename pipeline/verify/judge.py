@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.metrics import decide
+from exporters.evaluate.metrics import decide
 from pipeline.errors import TargetError
 from pipeline.targets.job import Answers, Job, JobVariant
+from pipeline.verify.result import Promise, VariantCheck
 from runtime import Variant
 from runtime.spec import OUTPUT_NAME
-
-from .result import Promise, VariantCheck
 
 
 def promise(variant: Variant) -> Promise:

@@ -7,13 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from exporters.difference import relative_error
-from exporters.first_difference import LIMITS
+from exporters.evaluate.error_metrics import relative_error
+from exporters.explain.first_divergence import LIMITS
 from pipeline.targets import launch
 from pipeline.targets.job import Answers, Job, JobVariant, Limits, ask, read_answers, write_job
 from pipeline.targets.table import REFERENCE, Target
-
-from .result import VariantCheck
+from pipeline.verify.result import VariantCheck
 
 _IMAGES = 8  # the one that differs most among them
 _ALL = Limits({"fp32": 1, "fp16": 1, "int8": 1}, 1 << 31)

@@ -9,21 +9,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from exporters import onnx_file
-from exporters.preprocess_difference import preprocess_difference
+from exporters.explain.preprocess_difference import preprocess_difference
+from exporters.graph import onnx_file
 from pipeline.errors import TargetError
 from pipeline.hardware import detect
 from pipeline.targets import launch
 from pipeline.targets.job import Answers, Job, Limits, ask, read_answers, write_job
 from pipeline.targets.table import REFERENCE, Target, missing
+from pipeline.verify.images import DATA_FOLDER, find_images, nothing_to_see, spread, with_regression
+from pipeline.verify.judge import check_variant, pixels_identical
+from pipeline.verify.layers import with_layers
+from pipeline.verify.result import Status, TargetCheck, Verification
 from runtime import Bundle, DeviceError, Predictor, SelftestError
 from runtime.cpu import usable_threads
 from runtime.manifest import PREPROCESS_NAME
-
-from .images import DATA_FOLDER, find_images, nothing_to_see, spread, with_regression
-from .judge import check_variant, pixels_identical
-from .layers import with_layers
-from .result import Status, TargetCheck, Verification
 
 Progress = Callable[[int, int, str], None]  # targets done, targets in all, the last one's name
 ALL = 1 << 31

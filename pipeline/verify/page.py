@@ -14,8 +14,7 @@ from rich.table import Table
 
 import pipeline.report
 from pipeline.errors import StoreError
-
-from .result import TargetCheck, VariantCheck, Verification
+from pipeline.verify.result import TargetCheck, VariantCheck, Verification
 
 JSON_NAME, PAGE_NAME = "verify.json", "verify.html"
 
@@ -107,7 +106,7 @@ def write(found: Verification, folder: Path) -> str:
 
 
 def _environment() -> Environment:
-    folders = [Path(__file__).parent, Path(pipeline.report.__file__).parent]
+    folders = [Path(__file__).parent, Path(pipeline.report.__file__).with_name("templates")]
     environment = Environment(
         loader=FileSystemLoader(folders),
         autoescape=True,

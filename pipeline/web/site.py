@@ -10,10 +10,9 @@ from importlib import resources
 from pathlib import Path
 
 from pipeline.errors import WebError
+from pipeline.web import onnxruntime_web
 from runtime import Bundle, PredictorError
 from runtime.bundle import read_file
-
-from . import onnxruntime_web
 
 MARK = "edgeproof-site.txt"  # what a folder must hold to be replaced
 _MARK_TEXT = b"Written by pipeline package --web, which may replace this folder.\n"

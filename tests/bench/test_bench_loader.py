@@ -19,14 +19,14 @@ from torch.utils.data import Dataset as TorchDataset
 from torchvision import transforms
 
 from pipeline.datasets.arrays import Dataset, DatasetInfo, Split
-from pipeline.datasets.decode import open_preprocess
-from pipeline.learning import fit as fit_module
-from pipeline.learning.augment import augment
-from pipeline.learning.batches import batch_of
-from pipeline.learning.fit import fit
-from pipeline.learning.memory import freed_memory_is_kept
-from pipeline.learning.networks import build_network
-from pipeline.learning.order import EpochOrder
+from pipeline.datasets.decoding.decode import open_preprocess
+from pipeline.learning.networks.networks import build_network
+from pipeline.learning.training import fit as fit_module
+from pipeline.learning.training.augment import augment
+from pipeline.learning.training.batches import batch_of
+from pipeline.learning.training.fit import fit
+from pipeline.learning.training.memory import freed_memory_is_kept
+from pipeline.learning.training.order import EpochOrder
 from pipeline.recipe import Recipe, load
 from pipeline.stages.data import preprocess_graph
 from runtime.spec import ModelSpec

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.datasets.drawn_digits import draw_digit
+from pipeline.datasets.drawn.drawn_digits import draw_digit
 from pipeline.timing import measure_latency
 from runtime import Bundle, Predictor
 from runtime.onnx_session import create_on_cpu

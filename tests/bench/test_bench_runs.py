@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from pipeline.cli import DEFAULT_RECIPES, STAGE_NAMES
+from pipeline.cli.main import DEFAULT_RECIPES, STAGE_NAMES
+from pipeline.engine.runner import Runner
+from pipeline.engine.store import Store
 from pipeline.recipe import load
-from pipeline.report.data import Report, read
-from pipeline.runner import Runner
+from pipeline.report.model import Report, read
 from pipeline.stages import STAGES
-from pipeline.store import Store
 
 pytestmark = pytest.mark.bench
 

@@ -3,7 +3,6 @@ coloured faces with a residual sum and two fully connected layers."""
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,14 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from exporters import onnx_file
-from exporters.bundle_writer import Golden, PackedVariant, write_bundle
-from exporters.onnx_from_torch import onnx_from_torch
+from exporters.export.onnx_from_torch import onnx_from_torch
+from exporters.export.preprocess_graph import resize_graph
+from exporters.graph import onnx_file
 from exporters.options import ExportOptions
-from exporters.preprocess_graph import resize_graph
+from exporters.package.bundle_writer import Golden, PackedVariant, write_bundle
 from runtime import Default, ModelSpec
-
-sys.path.append(str(Path(__file__).parent))  # foreign_networks.py
 
 DIGITS = ModelSpec("digits", "multi-class", 12, 12, 1, ("zero", "one", "two", "three"))
 FACES = ModelSpec("faces", "multi-label", 16, 16, 3, ("Smiling", "Eyeglasses", "Bald"))

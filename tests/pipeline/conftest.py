@@ -3,15 +3,7 @@ the exporters' tests."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
-
-# for pets.py and foreign_networks.py, which are no tests
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.append(str(Path(__file__).parents[1] / "exporters"))
-
 from pets import World
 
 

@@ -9,12 +9,12 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from pipeline.cli import cli
+from pipeline.cli.main import cli
+from pipeline.engine.runner import Runner
+from pipeline.engine.stage import Context, Elsewhere, Stage
+from pipeline.engine.store import Store
 from pipeline.errors import RecipeError, StageError
 from pipeline.recipe import Recipe, load
-from pipeline.runner import Runner
-from pipeline.stage import Context, Elsewhere, Stage
-from pipeline.store import Store
 from pipeline.teacher import teacher_of, teachers_of
 
 

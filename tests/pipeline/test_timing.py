@@ -10,7 +10,7 @@ import pytest
 
 from pipeline import timing
 from pipeline.errors import PipelineError
-from pipeline.report.data import Speed
+from pipeline.report.model import Speed
 from pipeline.timing import (
     Clock,
     Latency,

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from pipeline import user_code
+from pipeline.engine.runner import Runner
+from pipeline.engine.stage import Context, Stage
+from pipeline.engine.store import Store
 from pipeline.errors import RecipeError
 from pipeline.recipe import Recipe, load
-from pipeline.runner import Runner
-from pipeline.stage import Context, Stage
 from pipeline.stages.train import _modules
-from pipeline.store import Store
 from pipeline.user_code import ImportFailed, imported, line_of, loaded_files, source_files
 
 RECIPE = """

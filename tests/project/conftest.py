@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from exporters import onnx_file
-from exporters.bundle_writer import Golden, PackedVariant, write_bundle
-from exporters.preprocess_graph import digit_graph
-from exporters.wheel import write_wheel
-from pipeline.datasets.drawn_digits import draw_digit
+from exporters.export.preprocess_graph import digit_graph
+from exporters.graph import onnx_file
+from exporters.package.bundle_writer import Golden, PackedVariant, write_bundle
+from exporters.package.wheel import write_wheel
+from pipeline.datasets.drawn.drawn_digits import draw_digit
 from runtime import Default, ModelSpec
 
 SPEC = ModelSpec("mnist", "multi-class", 28, 28, 1, tuple("0123456789"))

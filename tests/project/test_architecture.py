@@ -15,7 +15,13 @@ from pipeline.stages import STAGES
 ROOT = Path(__file__).resolve().parents[2]
 # The engine decides when a stage runs, not what comes out of it; the recipe's values are in the
 # fingerprint themselves.
-ENGINE = {"pipeline", "pipeline.stages", "pipeline.stage", "pipeline.recipe", "pipeline.errors"}
+ENGINE = {
+    "pipeline",
+    "pipeline.stages",
+    "pipeline.engine.stage",
+    "pipeline.recipe",
+    "pipeline.errors",
+}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +56,7 @@ def test_the_fingerprint_covers_every_module_that_a_stage_imports(
 
 def test_help_loads_neither_torch_nor_onnx_nor_numpy() -> None:
     code = (
-        "import sys; from click.testing import CliRunner; from pipeline.cli import cli\n"
+        "import sys; from click.testing import CliRunner; from pipeline.cli.main import cli\n"
         "for words in ([], ['run'], ['plan'], ['show'], ['predict'], ['recipes'], ['quantize'],\n"
         "              ['compare'], ['verify'], ['targets', 'list'], ['package'], ['init'],\n"
         "              ['sweep']):\n"
@@ -66,7 +72,7 @@ def test_help_loads_neither_torch_nor_onnx_nor_numpy() -> None:
 def test_every_verb_has_a_summary_in_help() -> None:
     from click.testing import CliRunner
 
-    from pipeline.cli import cli
+    from pipeline.cli.main import cli
 
     for name, command in cli.commands.items():
         assert command.get_short_help_str(), name

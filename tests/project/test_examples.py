@@ -17,11 +17,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from exporters import onnx_file
-from exporters.bundle_writer import Golden, PackedVariant, write_bundle
-from exporters.preprocess_graph import resize_graph
-from exporters.wheel import write_wheel
-from pipeline.datasets.drawn_digits import draw_digit
+from exporters.export.preprocess_graph import resize_graph
+from exporters.graph import onnx_file
+from exporters.package.bundle_writer import Golden, PackedVariant, write_bundle
+from exporters.package.wheel import write_wheel
+from pipeline.datasets.drawn.drawn_digits import draw_digit
 from runtime import Default, ModelSpec, Predictor
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -21,11 +21,10 @@ from runtime.cpu import cpu_target
 
 pytestmark = pytest.mark.full
 ROOT = Path(__file__).resolve().parents[2]
-QUANTIZATION = (
-    *("activation_ranges", "bias_correction", "differential", "first_difference"),
-    *("foreign_model", "portability", "quantize", "saturation", "search", "search_steps", "trial"),
+TESTS = (
+    "tests/runtime",
+    *(f"tests/exporters/{room}" for room in ("quantize", "search", "explain", "foreign")),
 )
-TESTS = ("tests/runtime", *(f"tests/exporters/test_{name}.py" for name in QUANTIZATION))
 # what shows nothing of the CPU and cannot be shown by an emulator: test -> why
 BEYOND_EMULATION = {
     "tests/runtime/test_life.py::test_threads_that_cannot_start_are_refused": (

@@ -3,17 +3,14 @@ and the bundle of the last run reads them."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
+import paper_digits
 import pytest
+from paper_digits import GLYPHS, Page, accuracy, contact_sheet, pages, read, table
 
 from runtime import Predictor
-
-sys.path.insert(0, str(Path(__file__).parent))  # for paper_digits.py, which is no test
-import paper_digits
-from paper_digits import GLYPHS, Page, accuracy, contact_sheet, pages, read, table
 
 BOUND = 95.0  # percent
 

@@ -18,8 +18,8 @@ import click
 import numpy as np
 import pytest
 
-from pipeline.cli import Selection, cli
-from pipeline.datasets.drawn_digits import draw_digit
+from pipeline.cli.main import Selection, cli
+from pipeline.datasets.drawn.drawn_digits import draw_digit
 from pipeline.recipe import shipped_names
 from pipeline.sweep.grid import parse, trials
 from runtime.__main__ import _parser as runtime_parser

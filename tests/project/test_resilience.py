@@ -25,7 +25,7 @@ import torch
 from children import wait_until
 from PIL import Image
 
-from pipeline.store import RECORD_NAME, Store, file_sha256
+from pipeline.engine.store import RECORD_NAME, Store, file_sha256
 from runtime import Predictor
 
 pytestmark = pytest.mark.full

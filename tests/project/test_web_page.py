@@ -15,7 +15,6 @@ import json
 import os
 import re
 import shutil
-import sys
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
@@ -29,19 +28,17 @@ from typing import Any
 import children
 import numpy as np
 import pytest
+import strokes
 from numpy.typing import NDArray
 
-from exporters.archive import zip_bytes
-from pipeline.datasets.drawn_digits import draw_digit
-from pipeline.datasets.face_attributes import sample_attributes
-from pipeline.datasets.face_drawing import draw_face
+from exporters.package.archive import zip_bytes
+from pipeline.datasets.drawn.drawn_digits import draw_digit
+from pipeline.datasets.drawn.face_attributes import sample_attributes
+from pipeline.datasets.drawn.face_drawing import draw_face
 from pipeline.errors import WebError
 from pipeline.web.server import create_server, packed_size
 from pipeline.web.site import site_files, write_site
 from runtime import Bundle, Predictor
-
-sys.path.insert(0, str(Path(__file__).parent))  # for strokes.py, which is no test
-import strokes
 
 ROOT = Path(__file__).resolve().parents[2]
 ARTIFACTS = ROOT / os.environ.get("ARTIFACTS", "artifacts")

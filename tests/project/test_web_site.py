@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pipeline.cli import cli
+from pipeline.cli.main import cli
 from pipeline.errors import WebError
 from pipeline.web import onnxruntime_web
 from pipeline.web.server import create_server, packed_size

@@ -15,9 +15,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from exporters.bundle_writer import Golden, PackedVariant, write_bundle
 from exporters.errors import ExportError, PackageError
-from exporters.parity import stream
+from exporters.evaluate.parity import stream
+from exporters.package.bundle_writer import Golden, PackedVariant, write_bundle
 from runtime import (
     AnswerError,
     BundleFormatError,

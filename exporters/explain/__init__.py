@@ -1,0 +1,1 @@
+"""Where two forms of a model part, and why."""

@@ -1,0 +1,254 @@
+"""What does one scale or one range cost an INT8 file? Weights that are not the float model's, and
+ranges that cut values off, are put back into float one at a time, and the signal-to-noise ratio of
+the answers is measured with and without it. A place is blamed only for what undoing it gives back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from exporters.errors import ExportError
+from exporters.evaluate.error_metrics import decibels, relative_error
+from exporters.evaluate.metrics import Floats
+from exporters.explain.first_divergence import Pair
+from exporters.explain.trace import Parameters
+from exporters.explain.weight_causes import common_factor, differs, weights_apart
+from exporters.graph import onnx_file
+from exporters.graph.intermediate_outputs import quantized_tensors, with_outputs
+from exporters.graph.qdq import Graph, channel_axis
+
+# Decibels that a place must give back to be blamed, by what is wrong there. Where nothing is wrong,
+# entropy calibration cuts 0.3 to 0.5 % off, whose return gives up to 1.7 dB, and a corrected bias
+# gives back 0.2 dB at most; a scale that is 5 % off costs 1.3 to 13 dB, half a range 6 to 20 dB (24
+# files of a small network). Weights that differ by more than half a step are no rounding at all.
+WORTH_DB = {"scale": 1.0, "range": 3.0, "bias": 3.0}
+_CUT = 2e-3  # share of an activation at the end of its range; min-max leaves some 1e-4
+_MUCH = 1e-2  # the same, of what is reported even where it costs nothing
+_SURE = 1e-4  # probabilities nearer to 0 and 1 than this are not distinguished
+_SINGLE = 2  # layers; where more have other weights, the network was trained further
+_TRIED = 8  # places of each kind that are put back
+_LOOKED_AT = 8  # images whose 8-bit activations are looked at
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One place of an INT8 file, and what float there gives back."""
+
+    layer: str  # of the INT8 file
+    words: str  # what is wrong there, as measured
+    kind: str  # a key of WORTH_DB
+    reported: bool  # whether to report it though it costs nothing
+    snr_db: float  # of the log-odds of the file's answers against the float model's
+    without_db: float  # the same with this one place in float
+
+    @property
+    def worth(self) -> bool:
+        """This place costs more than rounding to 8 bits does."""
+        return self.without_db - self.snr_db >= WORTH_DB[self.kind]
+
+
+@dataclass(frozen=True)
+class _Place:
+    layer: str
+    words: str
+    kind: str
+    reported: bool
+    changed: onnx.ModelProto  # the file with this place in float
+
+
+def damages(
+    pairs: Sequence[Pair], model: onnx.ModelProto, images: NDArray[np.uint8], expected: Floats
+) -> tuple[Damage, ...]:
+    """The places of an INT8 ``model`` (side B of ``pairs``) that look wrong, each with what it
+    costs on ``images``, whose answers in float are ``expected``; dearest first. Of several that
+    cost something the dearest is the cause, and ranges behind a wrong scale follow from it.
+
+    Everything is run without graph optimization, so that a kernel's saturation is not taken for a
+    scale. Raises GraphError when onnxruntime refuses the file.
+    """
+    places = [*_weights(pairs, model), *_ranges(model, images[:_LOOKED_AT])]
+    if not places:
+        return ()
+    before = _snr(model, images, expected)
+    found = []
+    for place in places:
+        try:
+            after = _snr(place.changed, images, expected)
+        except ExportError:  # weights in a form that this layer does not take
+            continue
+        found.append(Damage(place.layer, place.words, place.kind, place.reported, before, after))
+    found.sort(key=lambda damage: -damage.without_db)
+    costly = [damage for damage in found if damage.worth]
+    factors = [damage for damage in found if damage.kind == "scale"]
+    if costly:
+        return tuple(dict.fromkeys((costly[0], *factors)))
+    return tuple(damage for damage in found if damage.reported)
+
+
+def _snr(model: onnx.ModelProto, images: NDArray[np.uint8], expected: Floats) -> float:
+    """Of log-odds less their mean, which do not saturate as probabilities do."""
+    found = onnx_file.run(onnx_file.session(model, optimised=False), images)
+    signal = _log_odds(expected)
+    middle = signal.mean(axis=0)
+    return decibels(relative_error(signal - middle, _log_odds(found) - middle))
+
+
+def _log_odds(values: Floats) -> NDArray[np.float64]:
+    v = np.clip(values.astype(np.float64), _SURE, 1 - _SURE)
+    return np.asarray(np.log(v / (1 - v)))
+
+
+def _copied(model: onnx.ModelProto) -> onnx.ModelProto:
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    return result
+
+
+# --- weights -------------------------------------------------------------------------------------
+
+
+def _weights(pairs: Sequence[Pair], model: onnx.ModelProto) -> Iterator[_Place]:
+    wrong = [
+        (pair.b.layer, pair.a.parameters, pair.b.parameters)
+        for pair in pairs
+        if pair.a.parameters is not None
+        and pair.b.parameters is not None
+        and pair.a.parameters.weight.size == pair.b.parameters.weight.size
+        and differs(pair.a.parameters, pair.b.parameters)
+    ]
+    for layer, a, b in wrong[:_TRIED]:
+        factor = common_factor(a, b)
+        apart = weights_apart(a, b)
+        words = f"its {'weights' if apart else 'bias'} differ by more than rounding"
+        if factor is not None:
+            words = f"all its weights are {factor:.4g} times the float model's"
+        kind = "scale" if apart else "bias"
+        reported = factor is not None or (apart and len(wrong) <= _SINGLE)
+        yield _Place(layer, words, kind, reported, _float_weights(model, layer, a, b))
+
+
+def _float_weights(
+    model: onnx.ModelProto, layer: str, a: Parameters, b: Parameters
+) -> onnx.ModelProto:
+    """A copy in which a layer has the float model's bias, and its weights where they differ by
+    more than rounding."""
+    result = _copied(model)
+    node = next(node for node in result.graph.node if node.name == layer)
+    weight = np.moveaxis(a.weight, 0, channel_axis(node, a.weight.ndim))
+    values = [weight if weights_apart(a, b) else None, a.bias]
+    for position, array in enumerate(values, start=1):
+        if array is not None and len(node.input) > position and node.input[position]:
+            name = f"{node.name}.float.{position}"
+            stored = np.ascontiguousarray(array, np.float32)
+            result.graph.initializer.append(numpy_helper.from_array(stored, name))
+            node.input[position] = name
+    return result
+
+
+# --- ranges --------------------------------------------------------------------------------------
+
+
+def _ranges(model: onnx.ModelProto, images: NDArray[np.uint8]) -> Iterator[_Place]:
+    """Activations of which too much is at the end of its range, or whose scale is one where they
+    are rounded and another one where they are read."""
+    graph = Graph(model)
+    taps = {tap.name: tap.layer for tap in quantized_tensors(model)}
+    session = onnx_file.session(with_outputs(model, list(taps)))
+    found = dict(
+        zip(taps, onnx_file.run_feed(session, list(taps), {"images": images}), strict=True)
+    )
+    tried: set[bytes] = set()
+    for name, layer in taps.items():
+        node = graph.producer(name)
+        assert node is not None
+        key = _key(graph, node)
+        factor, (share, words) = _other_scale(graph, node), _cut_off(graph, node, found[name])
+        words = factor or words
+        if not words or key is None or key in tried or len(tried) == _TRIED:
+            continue
+        tried.add(key)  # a pool behind it has the same scale, and is the same place
+        kind, reported = ("scale", True) if factor else ("range", share > _MUCH)
+        yield _Place(layer, f"its result {words}", kind, reported, _float_activations(model, key))
+
+
+def _key(graph: Graph, node: onnx.NodeProto) -> bytes | None:
+    """Scale and zero point of a QuantizeLinear or DequantizeLinear, as bytes; None where they are
+    computed."""
+    arrays = [graph.array(name) for name in node.input[1:3]]
+    if any(array is None for array in arrays):
+        return None
+    return b"|".join(np.asarray(array).tobytes() for array in arrays)
+
+
+def _readers(graph: Graph, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    return [n for n in graph.consumers(node.output[0]) if n.op_type == "DequantizeLinear"]
+
+
+def _other_scale(graph: Graph, node: onnx.NodeProto) -> str:
+    scale = graph.array(node.input[1])
+    for reader in _readers(graph, node):
+        other = graph.array(reader.input[1])
+        if scale is None or other is None or scale.size != 1 or other.size != 1:
+            continue
+        if not np.array_equal(scale, other):
+            factor = float(other.reshape(-1)[0] / scale.reshape(-1)[0])
+            return f"is read with {factor:.4g} times the scale it was rounded with"
+    return ""
+
+
+def _cut_off(graph: Graph, node: onnx.NodeProto, stored: NDArray[np.integer]) -> tuple[float, str]:
+    """Which share is at the end of its range, and words where that is too much."""
+    scale = graph.array(node.input[1])
+    zero = graph.array(node.input[2]) if len(node.input) > 2 and node.input[2] else np.uint8(0)
+    if stored.dtype.itemsize > 1 or scale is None or zero is None or scale.size != 1:
+        return 0.0, ""
+    info = np.iinfo(stored.dtype)
+    top, bottom = float((stored == info.max).mean()), float((stored == info.min).mean())
+    if int(zero) == info.min:
+        bottom = 0.0  # zero itself: a ReLU has become the range
+    share = max(top, bottom)
+    low, high = ((end - float(zero)) * float(scale) for end in (info.min, info.max))
+    words = f"is cut off at {low:.4g} to {high:.4g} ({100 * share:.2g} % of it)"
+    return share, words if share > _CUT else ""
+
+
+def _float_activations(model: onnx.ModelProto, key: bytes) -> onnx.ModelProto:
+    """A copy in which activations of one scale are not rounded, and are cut off only where a ReLU
+    has become the range."""
+    result = _copied(model)
+    graph = Graph(result)
+    nodes = []
+    for node in result.graph.node:
+        if node.op_type == "QuantizeLinear" and _key(graph, node) == key:
+            zero = graph.array(node.input[2]) if len(node.input) > 2 else None
+            lowest = 0 if zero is None else np.iinfo(zero.dtype).min
+            kind = "Relu" if zero is not None and int(zero) == lowest else "Identity"
+            for reader in _readers(graph, node):
+                nodes.append(helper.make_node(kind, [node.input[0]], [reader.output[0]]))
+                reader.output[0] = f"{reader.output[0]}.unused"
+    order = _sorted([*result.graph.node, *nodes], graph)
+    del result.graph.node[:]
+    result.graph.node.extend(order)
+    return result
+
+
+def _sorted(nodes: list[onnx.NodeProto], graph: Graph) -> list[onnx.NodeProto]:
+    """In an order in which every input is made before it is used."""
+    made = {name for node in nodes for name in node.output}
+    done: set[str] = set()
+    order: list[onnx.NodeProto] = []
+    waiting = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    while waiting:
+        ready = [n for n in waiting if all(i in done or i not in made for i in n.input)]
+        if not ready:
+            return nodes
+        order += ready
+        done.update(name for node in ready for name in node.output)
+        waiting = [node for node in waiting if node not in ready]
+    return order

@@ -1,0 +1,1 @@
+"""From a trained network to ONNX: the network, its preprocessing, and what guards the export."""

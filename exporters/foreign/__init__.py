@@ -1,0 +1,1 @@
+"""Models that somebody else exported: their inputs, their repair and their agreement."""

@@ -1,0 +1,87 @@
+"""Making the inside of a model file visible: its quantized tensors, and copies of the file that
+return further tensors beside the probabilities. Runs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import onnx
+from onnx import TensorProto
+
+from exporters.errors import GraphError
+from exporters.graph import onnx_file
+from exporters.graph.qdq import Graph
+
+
+@dataclass(frozen=True)
+class Tap:
+    """An activation that a copy of the model returns."""
+
+    name: str
+    layer: str  # the operator whose result it is; "images" where it is the input's own
+    last: bool  # no other tap comes behind it: what the rest is computed from
+
+
+def quantized_tensors(model: onnx.ModelProto) -> tuple[Tap, ...]:
+    """Every quantized activation in graph order; none in a float file.
+
+    Weights are constants, so a QuantizeLinear always stands behind an activation.
+    """
+    graph = Graph(model)
+    found = []
+    for node in graph.nodes:
+        if node.op_type == "QuantizeLinear" and node.input[0] not in graph.constants:
+            behind = graph.reached(node.output[0])
+            last = all(later.op_type != "QuantizeLinear" for later in behind)
+            found.append(Tap(node.output[0], _layer(graph, node.input[0]), last))
+    return tuple(found)
+
+
+def layer_inputs(model: onnx.ModelProto) -> tuple[Tap, ...]:
+    """What goes into each operator with weights, in graph order. Returning these lets onnxruntime
+    fuse a convolution with the activation behind it, as in the file itself."""
+    graph = Graph(model)
+    layers = [node for node in graph.nodes if node.op_type in onnx_file.WEIGHTED]
+    names = dict.fromkeys(str(node.input[0]) for node in layers)
+    made = [name for name in names if graph.producer(name) is not None]
+    return tuple(Tap(name, _layer(graph, name), name == made[-1]) for name in made)
+
+
+def _layer(graph: Graph, tensor: str) -> str:
+    """The operator whose result ``tensor`` is; a Relu or Clip counts with the operator that it is
+    fused into."""
+    node = graph.producer(tensor)
+    while node is not None and node.op_type in ("Relu", "Clip"):
+        before = graph.producer(node.input[0])
+        if before is None:
+            break
+        node = before
+    return tensor if node is None else str(node.name)
+
+
+def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    """A copy that returns the named tensors as well, behind the outputs that it has.
+
+    An 8-bit tensor behind a QuantizeLinear may be returned without disturbing the integer kernels:
+    they are the ones that make it. Returning a float tensor between a convolution and its
+    activation keeps onnxruntime from fusing the two.
+
+    Raises GraphError for a name that no node makes.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    known = {value.name: value for value in inferred.graph.value_info}
+    graph = Graph(model)
+    for name in names:
+        if name in graph.outputs:
+            continue
+        if graph.producer(name) is None:
+            raise GraphError(f"no node makes a tensor {name!r}; expected the output of a node.")
+        if name in known:
+            result.graph.output.add().CopyFrom(known[name])
+        else:  # onnxruntime infers what ONNX does not
+            kind = TensorProto.UNDEFINED
+            result.graph.output.add().CopyFrom(onnx.helper.make_tensor_value_info(name, kind, None))
+    return result

@@ -1,0 +1,1 @@
+"""From proven variants to what ships: bundle, signature, wheel and offline kit."""

@@ -1,0 +1,273 @@
+"""What do 16-bit pair sums do to a file on a CPU that has nothing better? ``portability.py`` judges
+from the weights whether they can saturate at all; here it is simulated how often they do on real
+and on extreme images, and confirmed on this CPU where this CPU can show it.
+
+x86 kernels for uint8 activations and int8 weights without VNNI multiply two neighbours along the
+reduction and add them in a signed 16-bit number that stops at 32767 (``vpmaddubsw``). On CPUs with
+VNNI, on ARM and in WebAssembly the sums are exact, so there only the simulation shows anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from exporters.errors import QuantizeError
+from exporters.graph import onnx_file
+from exporters.graph.qdq import Graph, QuantizedWeight, attribute, quantized_weights
+from exporters.quantize.portability import PAIR_LIMIT
+from exporters.quantize.quantizable import with_own_weights
+from runtime.cpu import cpu_target
+
+EXACT_KERNELS = {"session.x64quantprecision": "1"}  # U8U8 products, which cannot saturate
+_POSITIONS = 64  # output positions that are simulated of each image and layer
+_WORK = 40_000_000  # pair sums in memory at a time
+
+
+@dataclass(frozen=True)
+class LayerSaturation:
+    """What the 16-bit sums of one operator did, simulated."""
+
+    node: str
+    saturated: float  # share of the looked-at outputs with at least one sum that stopped
+    worst_steps: float  # largest error of an output, in steps of its quantized tensor
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """The same images through three kinds of kernels on this CPU; differences of probabilities."""
+
+    target: str  # runtime.cpu.cpu_target()
+    visible: bool  # False: this CPU sums exactly, so nothing can be seen here
+    exact_difference: float  # default kernels against session.x64quantprecision=1
+    unfused_difference: float  # default kernels against no graph optimisation at all
+
+
+def extreme_images(shape: Sequence[int], count: int = 8) -> NDArray[np.uint8]:
+    """Black, white, halves of both, a chessboard, and noise of two values; uint8 [count, *shape].
+
+    Real images are kind: bright flat areas are what drives sums to their ends.
+    """
+    height, width = shape[0], shape[1]
+    rows, columns = np.mgrid[0:height, 0:width]
+    patterns = [
+        np.zeros((height, width), bool),
+        np.ones((height, width), bool),
+        columns < width // 2,
+        rows < height // 2,
+        (rows + columns) % 2 == 0,
+        (rows // 4 + columns // 4) % 2 == 0,
+    ]
+    random = np.random.default_rng(0)
+    while len(patterns) < count:
+        patterns.append(random.random((height, width)) < 0.5)
+    flat = np.stack(patterns[:count]).astype(np.uint8) * 255
+    return np.ascontiguousarray(np.broadcast_to(flat[..., None], (count, *shape)))
+
+
+def simulate(model: onnx.ModelProto, feed: dict[str, NDArray[Any]]) -> tuple[LayerSaturation, ...]:
+    """Saturating arithmetic of every operator with int8 weights, on inputs by name.
+
+    Each operator gets the quantized tensor that it gets in exact arithmetic, so that the damage
+    is its own. Of each image some output positions are looked at, evenly spread. Operators with
+    uint8 weights and with float inputs are left out: they have no 16-bit sums.
+    """
+    graph = Graph(model)
+    layers = [(w, _Inputs.of(graph, w)) for w in quantized_weights(graph)]
+    layers = [(w, inputs) for w, inputs in layers if inputs and w.values.dtype == np.int8]
+    if not layers:
+        return ()
+    tensors = [inputs.tensor for _, inputs in layers if inputs]
+    values = onnx_file.inner_values(model, tensors, feed)
+    return tuple(
+        _layer(weight, inputs, values[inputs.tensor]) for weight, inputs in layers if inputs
+    )
+
+
+def confirm(
+    model: onnx.ModelProto, feed: dict[str, NDArray[Any]], *, portable: bool
+) -> Confirmation:
+    """Run the file by the default kernels, by exact ones, and without graph optimisation.
+
+    Raises QuantizeError when a portable file differs between the first two on a CPU where that
+    could be seen: then the verdict from its weights would be wrong.
+    """
+    output = _first_float(model)
+    default, exact, unfused = (
+        onnx_file.run_feed(run, [output], feed)[0]
+        for run in (
+            onnx_file.session(model),
+            # these kernels replace weights and zero points, and refuse to do so twice
+            onnx_file.session(with_own_weights(model), config=EXACT_KERNELS),
+            onnx_file.session(model, optimised=False),
+        )
+    )
+    target = cpu_target()
+    found = Confirmation(
+        target,
+        visible=target == "x86_64-avx2",
+        exact_difference=_largest(default, exact),
+        unfused_difference=_largest(default, unfused),
+    )
+    if portable and found.visible and not found.exact_difference <= 1e-6:
+        raise QuantizeError(
+            f"a file that counts as portable differs by {found.exact_difference:.3g} between the "
+            "kernels of this CPU and exact ones; expected at most 1e-6. Please report the file."
+        )
+    return found
+
+
+def _first_float(model: onnx.ModelProto) -> str:
+    floats = [
+        value.name
+        for value in model.graph.output
+        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    ]
+    return str((floats or [model.graph.output[0].name])[0])
+
+
+def _largest(a: NDArray[Any], b: NDArray[Any]) -> float:
+    """The largest difference, at most float32's largest number: that stands for results of other
+    shapes (fewer boxes, say), and for numbers against none."""
+    limit = float(np.finfo(np.float32).max)
+    if a.shape != b.shape:
+        return limit
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    gaps = np.abs(np.where(same, 0, a).astype(np.float64) - np.where(same, 0, b))
+    return float(np.nan_to_num(gaps, nan=limit, posinf=limit).max(initial=0.0))
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """The quantized input of an operator and how it becomes steps of its output."""
+
+    node: onnx.NodeProto
+    tensor: str  # of 8 bits
+    zero_point: int  # as the x86 kernel sees it: int8 is moved to uint8
+    steps: float  # of the output's quantized tensor for one unit of the 32-bit sum
+
+    @classmethod
+    def of(cls, graph: Graph, weight: QuantizedWeight) -> _Inputs | None:
+        node = graph.node(weight.node)
+        dequantize = None if node is None else graph.producer(node.input[0])
+        if node is None or dequantize is None or dequantize.op_type != "DequantizeLinear":
+            return None
+        scale = graph.array(dequantize.input[1])
+        zero: NDArray[Any] | None = np.zeros((), np.uint8)
+        if len(dequantize.input) > 2:  # of the file's own, it may have none
+            zero = graph.array(dequantize.input[2])
+        if scale is None or zero is None or scale.size != 1:
+            return None
+        moved = 128 if zero.dtype == np.int8 else 0
+        unit = float(scale.reshape(())) * float(weight.scale.max())
+        return cls(
+            node,
+            dequantize.input[0],
+            int(zero.reshape(())) + moved,
+            unit / _output_step(graph, node),
+        )
+
+
+def _output_step(graph: Graph, node: onnx.NodeProto) -> float:
+    """The scale of the tensor that the output is quantized to; 1 for float outputs."""
+    for user in graph.consumers(node.output[0]):
+        if user.op_type == "QuantizeLinear":
+            scale = graph.array(user.input[1])
+            if scale is not None and scale.size == 1:
+                return float(scale.reshape(()))
+    return 1.0
+
+
+def _layer(weight: QuantizedWeight, inputs: _Inputs, values: NDArray[Any]) -> LayerSaturation:
+    unsigned = values.astype(np.int32) + (128 if values.dtype == np.int8 else 0)
+    outputs, stopped, worst = 0, 0, 0
+    for rows, matrix in _products(weight, inputs, unsigned):
+        # (rows, K) x (K, out), summed pair by pair as the kernel does
+        if rows.shape[1] % 2:
+            rows = np.pad(rows, ((0, 0), (0, 1)))
+            matrix = np.pad(matrix, ((0, 1), (0, 0)))
+        step = max(_WORK // (rows.shape[1] // 2 * matrix.shape[1]), 1)
+        for start in range(0, len(rows), step):
+            part = rows[start : start + step]  # (R, K)
+            pairs = (
+                part[:, 0::2, None] * matrix[None, 0::2] + part[:, 1::2, None] * matrix[None, 1::2]
+            )  # (R, K / 2, out)
+            excess = pairs - np.clip(pairs, -PAIR_LIMIT - 1, PAIR_LIMIT)
+            outputs += part.shape[0] * matrix.shape[1]
+            stopped += int((excess != 0).any(axis=1).sum())
+            worst = max(worst, int(np.abs(excess.sum(axis=1)).max(initial=0)))
+    return LayerSaturation(weight.node, stopped / max(outputs, 1), worst * inputs.steps)
+
+
+def _products(
+    weight: QuantizedWeight, inputs: _Inputs, values: NDArray[np.int32]
+) -> list[tuple[NDArray[np.int32], NDArray[np.int32]]]:
+    """The matrix products that an operator is made of: rows (R, K) and a matrix (K, out)."""
+    centered = weight.centered
+    if weight.operator == "Conv":
+        return _convolution(inputs, centered, values)
+    if weight.operator in ("Gemm", "MatMul") and centered.ndim == 2:
+        if attribute(inputs.node, "transA", 0):
+            values = values.T
+        matrix = np.moveaxis(centered, weight.channel_axis, 1)  # (K, out)
+        return [(values.reshape(-1, values.shape[-1])[:4096], matrix)]
+    return []  # ConvTranspose and batched products run on other kernels
+
+
+def _pads(
+    node: onnx.NodeProto,
+    kernel: Sequence[int],
+    size: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+) -> list[int]:
+    """[top, left, bottom, right], also where the file says SAME and leaves the numbers to us."""
+    automatic = attribute(node, "auto_pad", b"NOTSET")
+    if automatic not in (b"SAME_UPPER", b"SAME_LOWER"):
+        return [0] * 4 if automatic == b"VALID" else list(attribute(node, "pads", [0] * 4))
+    pads = [0] * 4
+    for axis in (0, 1):
+        reach = (kernel[axis] - 1) * dilations[axis] + 1
+        steps = -(-size[axis] // strides[axis])
+        total = max((steps - 1) * strides[axis] + reach - size[axis], 0)
+        small, large = total // 2, total - total // 2
+        pads[axis], pads[axis + 2] = (
+            (small, large) if automatic == b"SAME_UPPER" else (large, small)
+        )
+    return pads
+
+
+def _convolution(
+    inputs: _Inputs, kernel: NDArray[np.int32], values: NDArray[np.int32]
+) -> list[tuple[NDArray[np.int32], NDArray[np.int32]]]:
+    """One product for each group of a 2-d convolution, at evenly spread output positions."""
+    node = inputs.node
+    if values.ndim != 4:
+        return []
+    groups = int(attribute(node, "group", 1))
+    strides = attribute(node, "strides", [1, 1])
+    dilations = attribute(node, "dilations", [1, 1])
+    top, left, bottom, right = _pads(node, kernel.shape[2:], values.shape[2:], strides, dilations)
+    padded = np.pad(
+        values, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=inputs.zero_point
+    )
+    _, per_group, kh, kw = kernel.shape
+    height = (padded.shape[2] - (kh - 1) * dilations[0] - 1) // strides[0] + 1
+    width = (padded.shape[3] - (kw - 1) * dilations[1] - 1) // strides[1] + 1
+    chosen = np.unique(np.linspace(0, height * width - 1, _POSITIONS).astype(int))
+    ys = (chosen // width * strides[0])[:, None, None] + np.arange(kh)[:, None] * dilations[0]
+    xs = (chosen % width * strides[1])[:, None, None] + np.arange(kw) * dilations[1]
+    patches = padded[:, :, ys, xs]  # (N, C, P, kh, kw)
+    patches = np.moveaxis(patches, 1, -1)  # (N, P, kh, kw, C): the kernels' order
+    products = []
+    out = len(kernel) // groups
+    for group in range(groups):
+        channels = slice(group * per_group, (group + 1) * per_group)
+        rows = patches[..., channels].reshape(-1, kh * kw * per_group)
+        part = kernel[group * out : (group + 1) * out]  # (out, C, kh, kw)
+        products.append((rows, np.moveaxis(part, 1, -1).reshape(out, -1).T))
+    return products

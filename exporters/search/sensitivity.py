@@ -1,0 +1,173 @@
+"""Which layers cost the accuracy, and why? Looks at one INT8 variant from the inside and at what
+each layer gives back when it alone stays float. Explains; decides nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from exporters.evaluate.signal_to_noise import sqnr_db, weight_sqnr_db
+from exporters.graph import onnx_file
+from exporters.graph.qdq import Graph, QuantizedWeight, quantized_weights
+from exporters.quantize.activation_ranges import ActivationStatistics, Histogram
+from exporters.quantize.float_layers import is_barrier
+
+IMAGES = 32  # for signal-to-noise ratios; every inner tensor of them is in memory
+_SHOWN_BINS = 64  # of a histogram in a report
+
+
+@dataclass(frozen=True)
+class LayerNoise:
+    """One operator with weights, in the order of the graph."""
+
+    node: str
+    operator: str
+    # signal to quantization noise of its output in decibels, everything before it quantized too;
+    # the signal is what differs over the inputs
+    sqnr_db: float
+    weight_sqnr_db: float  # of its weights alone; infinite for float weights
+
+
+@dataclass(frozen=True)
+class LayerDamage:
+    """What comes back when one layer alone stays float."""
+
+    node: str
+    loss_regained: float  # nats of cross entropy; negative: float made it worse by chance
+    sqnr_gained_db: float  # of the probabilities
+
+
+@dataclass(frozen=True)
+class Clipping:
+    """How an activation tensor was fitted into 8 bits."""
+
+    tensor: str
+    low: float  # the range that 8 bits reach
+    high: float
+    lowest: float  # the values that occurred
+    highest: float
+    clipped: float  # share of the values outside the range
+    used_levels: float  # share of the 255 steps that holds 99.9 % of the values
+    counts: tuple[int, ...]  # histogram from lowest to highest, in equal bins
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a variant answers otherwise than FP32, as far as can be seen from the inside."""
+
+    variant: str
+    noise: tuple[LayerNoise, ...]  # in the order of the graph
+    damage: tuple[LayerDamage, ...]  # worst first; only the noisiest layers were tried
+    clippings: tuple[Clipping, ...]  # the activation that uses its levels worst first
+
+
+def layer_noise(
+    original: onnx.ModelProto, quantized: onnx.ModelProto, feed: dict[str, NDArray[np.generic]]
+) -> tuple[LayerNoise, ...]:
+    """Signal to noise of every operator with weights, on the inputs of ``feed``.
+
+    onnxruntime's quantizer keeps the names of float tensors, also that of an activation which it
+    folds into the operator before it, so outputs are compared under the quantized model's names.
+    Without graph optimisation, so that inner tensors exist.
+    """
+    before, after = Graph(original), Graph(quantized)
+    tensors = before.tensors
+    nodes = [
+        node
+        for node in after.nodes
+        if node.op_type in onnx_file.WEIGHTED and node.output[0] in tensors
+    ]
+    names = [node.output[0] for node in nodes]
+    clean, noisy = (onnx_file.inner_values(model, names, feed) for model in (original, quantized))
+    weights = {weight.node: weight for weight in quantized_weights(after)}
+    found = []
+    for node, name in zip(nodes, names, strict=True):
+        seen = noisy[name]
+        folded = _first_user(after, name)
+        if folded is not None and folded.op_type == "QuantizeLinear":
+            seen = _quantized_values(after, folded, seen)
+        found.append(
+            LayerNoise(
+                node.name,
+                node.op_type,
+                sqnr_db(clean[name], seen),
+                _weight_sqnr(before, weights.get(node.name)),
+            )
+        )
+    return tuple(found)
+
+
+def _first_user(graph: Graph, tensor: str) -> onnx.NodeProto | None:
+    """The first node that reads ``tensor``, behind what keeps a float layer float."""
+    users = graph.consumers(tensor)
+    if users and is_barrier(users[0]):
+        return _first_user(graph, users[0].output[0])
+    return users[0] if users else None
+
+
+def clippings(quantized: onnx.ModelProto, statistics: ActivationStatistics) -> tuple[Clipping, ...]:
+    """Every quantized activation, the one that uses its levels worst first."""
+    graph = Graph(quantized)
+    rows = []
+    for node in graph.nodes:
+        histogram = statistics.histograms.get(node.input[0])
+        if node.op_type != "QuantizeLinear" or histogram is None:
+            continue
+        rows.append(_clipping(node.input[0], *_reach(graph, node), histogram))
+    return tuple(sorted(rows, key=lambda row: (row.used_levels - row.clipped, row.tensor)))
+
+
+def _reach(graph: Graph, node: onnx.NodeProto) -> tuple[float, float]:
+    """The real numbers that a QuantizeLinear's smallest and largest integer stand for."""
+    scale, zero = graph.array(node.input[1]), graph.array(node.input[2])
+    assert scale is not None and zero is not None  # verify_int8 saw constants
+    ends = np.iinfo(zero.dtype)
+    step, offset = float(scale.reshape(-1)[0]), int(zero.reshape(-1)[0])
+    return (ends.min - offset) * step, (ends.max - offset) * step
+
+
+def _quantized_values(
+    graph: Graph, node: onnx.NodeProto, values: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """What QuantizeLinear and DequantizeLinear make of ``values``."""
+    low, high = _reach(graph, node)
+    step = (high - low) / 255
+    return np.asarray(np.clip(np.rint(values / step) * step, low, high), np.float32)
+
+
+def _weight_sqnr(before: Graph, weight: QuantizedWeight | None) -> float:
+    if weight is None:
+        return 200.0
+    node = before.node(weight.node)
+    original = None if node is None else before.array(node.input[1])
+    if original is None or original.shape != weight.values.shape:
+        return 200.0
+    return weight_sqnr_db(original, weight.dequantized)
+
+
+def _clipping(tensor: str, low: float, high: float, histogram: Histogram) -> Clipping:
+    step = (high - low) / 255
+    inside = histogram.counts.cumsum() / max(histogram.counts.sum(), 1)
+    first = histogram.edges[int(np.searchsorted(inside, 0.0005))]
+    last = histogram.edges[min(int(np.searchsorted(inside, 0.9995)) + 1, len(histogram.counts))]
+    spread = min(last, high) - max(first, low)
+    bins = np.linspace(
+        histogram.lowest, max(histogram.highest, histogram.lowest + 1e-12), _SHOWN_BINS + 1
+    )
+    counts, _ = np.histogram(
+        np.clip(histogram.centers, bins[0], bins[-1]), bins, weights=histogram.counts
+    )
+    return Clipping(
+        tensor,
+        low,
+        high,
+        histogram.lowest,
+        histogram.highest,
+        # what rounding alone takes to the ends is not cut off
+        histogram.clipped(low - step / 2, high + step / 2),
+        float(np.clip(spread / (high - low), 0, 1)) if high > low else 0.0,
+        tuple(int(count) for count in counts),
+    )

@@ -1,0 +1,126 @@
+"""One form of a model that was tried: what it is, how good, how fast, how large. Values only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from exporters.quantize.saturation import Confirmation, LayerSaturation
+
+# Speeds closer than this are one speed: two runs of the same file differ by so much.
+SAME_SPEED = 1.02
+SAME_POINTS = 0.05  # of accuracy: less is luck on a validation split of some thousand images
+SAME_SIZE = 1.05  # nobody chooses between two files by less
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """How good a model is on validation data, against its FP32 form."""
+
+    passed: bool  # the gate, as far as so many images can tell
+    failures: tuple[str, ...]  # in words
+    accuracy_percent: float  # of right answers; without labels, of answers equal to FP32's
+    lost_points: float  # percentage points of it that FP32 has more
+    loss: float  # mean cross entropy in nats, finer than accuracy
+    sqnr_db: float  # of what outputs differ by from input to input; 200 when equal
+    balanced_percent: float | None = None  # mean balanced accuracy of multi-label models
+    worst_part: str | None = None  # of several channels or outputs: whose sqnr_db it is, in words
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast a model is at batch 1, beside FP32 in the same rounds."""
+
+    p50_ms: float
+    speedup: float  # times as fast as FP32; what decides: wall time, or CPU time of one thread
+    cpu_speedup: float  # in CPU time
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One candidate of a search, finished."""
+
+    id: str
+    precision: str  # "fp32", "fp16", "int8"
+    step: str  # which step of the search made it, in words
+    options: dict[str, Any]  # what was asked for; JSON values
+    seconds: float  # that it took, wall time
+    portable: bool = False
+    portability: str = ""  # the reason
+    can_saturate: bool = False  # its weights allow 16-bit sums to stop, on CPUs that have these
+    saturation: tuple[LayerSaturation, ...] = ()  # simulated; of files that are not portable
+    confirmation: Confirmation | None = None  # INT8: what running it on this CPU showed
+    size_bytes: int = 0
+    assessment: Assessment | None = None
+    speed: Speed | None = None
+    timed_as: str | None = None  # the trial whose speed this is: the same nodes, other constants
+    error: str | None = None  # why it could not be made; then everything above is empty
+    impossible: tuple[str, ...] = ()  # "node: reason" of what had to stay float for it to be made
+
+    @property
+    def passed(self) -> bool:
+        """True when it could be made and passed the gate."""
+        return self.assessment is not None and self.assessment.passed
+
+    @property
+    def speedup(self) -> float:
+        """Times as fast as FP32; 0 when it was not timed."""
+        return self.speed.speedup if self.speed else 0.0
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Trial:
+        """Read what ``dataclasses.asdict`` wrote; raises TypeError or KeyError."""
+        values = dict(data)
+        values["impossible"] = tuple(values.get("impossible", ()))
+        values["saturation"] = tuple(LayerSaturation(**row) for row in data["saturation"])
+        if data["assessment"] is not None:
+            failures = tuple(data["assessment"]["failures"])
+            values["assessment"] = Assessment(**{**data["assessment"], "failures": failures})
+        if data["confirmation"] is not None:
+            values["confirmation"] = Confirmation(**data["confirmation"])
+        if data["speed"] is not None:
+            values["speed"] = Speed(**data["speed"])
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Merit:
+    """What people choose a model by."""
+
+    lost_points: float  # of accuracy, against whatever all are held against
+    speedup: float  # likewise
+    size_bytes: int
+
+
+def undominated(merits: Sequence[Merit]) -> tuple[int, ...]:
+    """Places of those that nothing beats, fastest first: no other one is at least as accurate, as
+    fast and as small, and better in one of these."""
+    front = [i for i, m in enumerate(merits) if not any(_dominates(o, m) for o in merits)]
+    return tuple(sorted(front, key=lambda i: -merits[i].speedup))
+
+
+def pareto_front(trials: Sequence[Trial]) -> tuple[str, ...]:
+    """Ids of the trials that passed and that no other one that passed beats, fastest first."""
+    timed = [trial for trial in trials if trial.passed and trial.speed is not None]
+    return tuple(timed[i].id for i in undominated([_merit(trial) for trial in timed]))
+
+
+def _merit(trial: Trial) -> Merit:
+    lost = trial.assessment.lost_points if trial.assessment else 0.0
+    return Merit(lost, trial.speedup, trial.size_bytes)
+
+
+def _dominates(a: Merit, b: Merit) -> bool:
+    """At least as good in everything and better in something, by more than the constants above."""
+    if (
+        a.lost_points > b.lost_points + SAME_POINTS
+        or b.speedup > SAME_SPEED * a.speedup
+        or a.size_bytes > SAME_SIZE * b.size_bytes
+    ):
+        return False
+    return (
+        a.lost_points < b.lost_points - SAME_POINTS
+        or a.speedup > SAME_SPEED * b.speedup
+        or b.size_bytes > SAME_SIZE * a.size_bytes
+    )

@@ -1,0 +1,1 @@
+"""Generated data: digits and faces that are drawn."""

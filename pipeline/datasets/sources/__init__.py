@@ -1,0 +1,1 @@
+"""Readers of what is on disk: IDX, CelebA, class folders, label files."""

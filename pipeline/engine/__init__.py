@@ -1,0 +1,1 @@
+"""Plan, skip what is fresh, run, record."""

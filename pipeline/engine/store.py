@@ -1,0 +1,360 @@
+"""Where artifacts lie and whether they are what they were: the only module that knows paths and
+hashes. Every folder appears whole or not at all, whenever the process is killed.
+
+    artifacts/<recipe>/1_data/ ... 7_package/   one finished folder for each stage
+    artifacts/<recipe>/<n>_<stage>.partial/     a stage at work, or killed
+    artifacts/<recipe>/bundle.zip ...           copies of what the last stage publishes
+    artifacts/sweeps/<recipe>/                  see sweep/run.py
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import StoreError
+from pipeline.recipe import SWEEPS as SWEEPS  # the folder that sweeps have next to those of recipes
+
+RECORD_NAME = "stage.json"  # written last: without it a folder is not finished
+_INTENT_NAME = "intent.json"  # the fingerprint that a partial folder works for
+_PLUMBING = {RECORD_NAME, f"{RECORD_NAME}.tmp", _INTENT_NAME}  # not made by the stage
+_RECORD_VERSION = 2
+_OWNER_BYTES = 32  # the number of a process
+
+
+@dataclass(frozen=True)
+class Output:
+    """One file of a finished stage."""
+
+    sha256: str
+    size_bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a finished stage says of itself.
+
+    ``fingerprint`` has a flat "kind: name" key for everything that decided the result, so that a
+    difference can be named: "recipe: train.epochs", "source: exporters/evaluate/parity.py",
+    "library: torch", "input: data", "outside: cpu".
+    """
+
+    fingerprint: dict[str, str]
+    outputs: dict[str, Output]
+    report: dict[str, Any]
+    seconds: float
+    finished: str  # ISO 8601, UTC
+
+    def digest(self) -> str:
+        """Hash over the content of all outputs and over the report: what later stages are given,
+        and so what they depend on."""
+        lines = [f"{name} {output.sha256}" for name, output in sorted(self.outputs.items())]
+        return _json_sha256([lines, self.report])
+
+
+def file_sha256(path: Path) -> str:
+    """Hex SHA-256 of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def source_files(names: tuple[str, ...]) -> dict[str, str]:
+    """Hash of every Python, TOML and template file below the named folders (or of single files),
+    which are looked up beside this package: {"exporters/evaluate/parity.py": "ab12..."}."""
+    root = Path(__file__).resolve().parents[2]
+    result = {}
+    for name in names:
+        place = root / name
+        files = [place] if place.is_file() else sorted(place.rglob("*"))
+        for file in files:
+            if file.suffix in (".py", ".j2") and file.is_file():
+                result[file.relative_to(root).as_posix()] = file_sha256(file)
+    return result
+
+
+class Store:
+    """The artifact folder of one recipe, or any other that only one run may work in: ``option``
+    is then what chooses it, for messages."""
+
+    def __init__(
+        self,
+        artifacts: Path,
+        recipe: str,
+        stage_names: tuple[str, ...],
+        option: str = "--artifacts DIR",
+        kept: str = "stages",
+    ) -> None:
+        self.root = artifacts / recipe
+        self._option, self._kept = option, kept
+        self._folders = {name: f"{i}_{name}" for i, name in enumerate(stage_names, start=1)}
+
+    def beside(self, recipe: str) -> Store:
+        """The artifact folder of another recipe, beside this one."""
+        return Store(self.root.parent, recipe, tuple(self._folders))
+
+    def folder(self, stage: str) -> Path:
+        """The finished folder of a stage, whether it exists or not."""
+        return self.root / self._folders[stage]
+
+    def record(self, stage: str) -> Record | None:
+        """The record of a finished stage; None when there is none or it cannot be read."""
+        try:
+            data = json.loads((self.folder(stage) / RECORD_NAME).read_text(encoding="utf-8"))
+            if data.pop("sha256") != _json_sha256(data) or data.pop("version") != _RECORD_VERSION:
+                return None  # altered, or of another version
+            outputs = {name: Output(**output) for name, output in data.pop("outputs").items()}
+            return Record(outputs=outputs, **data)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return None
+
+    def absence(self, stage: str) -> str:
+        """Why there is no record."""
+        if (self.folder(stage) / RECORD_NAME).exists():
+            return f"its {RECORD_NAME} was altered or is of another version"
+        return "it has not run yet"
+
+    def damage(self, stage: str, record: Record) -> str | None:
+        """What is wrong with a finished folder, or None.
+
+        A file whose size and time stamp are those of the record is taken as unchanged, as git
+        does; with another time stamp it is hashed.
+        """
+        folder = self.folder(stage)
+        for name, output in record.outputs.items():
+            try:
+                stat = (folder / name).stat()
+                touched = stat.st_mtime_ns != output.mtime_ns
+                if stat.st_size != output.size_bytes or (
+                    touched and file_sha256(folder / name) != output.sha256
+                ):
+                    return f"output {name} was altered"
+            except FileNotFoundError:
+                return f"output {name} is missing"
+            except OSError as exc:
+                return f"output {name} cannot be read: {exc.strerror}"
+        return None
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other runs out of this recipe's folder; a killed run leaves no lock behind."""
+        with plain_errors(self.root, self._option, self._kept):
+            self.root.mkdir(parents=True, exist_ok=True)
+            file = (self.root / ".lock").open("a+b", buffering=0)  # nothing is written at its end
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as exc:
+                file.seek(0)
+                owner = file.read(_OWNER_BYTES).decode("ascii", "replace").strip() or "unknown"
+                raise StoreError(
+                    f"{self.root} is in use by another run (process {owner}). Wait for it, or "
+                    f"give this run a folder of its own with {self._option}."
+                ) from exc
+            except OSError as exc:
+                raise StoreError(
+                    f"{self.root} cannot be locked: {exc.strerror}. Some network folders know no "
+                    f"locks: give a local one with {self._option}."
+                ) from exc
+            with suppress(OSError):  # on a full disk the lock holds without its owner's name
+                file.truncate(0)
+                file.write(str(os.getpid()).encode())
+            yield
+
+    def begun(self, stage: str) -> dict[str, str] | None:
+        """The fingerprint that a killed run of a stage worked for; None where it left nothing."""
+        partial = self._partial(stage)
+        try:
+            intent = json.loads((partial / _INTENT_NAME).read_text(encoding="utf-8"))
+            made = any(file.name not in _PLUMBING for file in partial.iterdir())
+        except (OSError, ValueError):
+            return None
+        return intent if made and isinstance(intent, dict) else None
+
+    def begin(self, stage: str, fingerprint: Mapping[str, str], resume: bool) -> Path:
+        """The folder for a stage to work in: empty, or to ``resume`` what a killed run left there;
+        see :meth:`begun`."""
+        partial = self._partial(stage)
+        with plain_errors(partial):
+            if not resume:
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir(parents=True)
+                intent = json.dumps(dict(fingerprint), sort_keys=True)
+                (partial / _INTENT_NAME).write_text(intent, encoding="utf-8")
+        return partial
+
+    def commit(
+        self,
+        stage: str,
+        fingerprint: dict[str, str],
+        report: dict[str, Any],
+        seconds: float,
+        finished: str,
+        scratch: tuple[str, ...] = (),
+    ) -> Record:
+        """Turn the partial folder into the finished one, replacing an older one, without the files
+        in ``scratch``."""
+        partial = self._partial(stage)
+        # what is read back from the disk later: without tuples, and with numbers that JSON knows
+        report = json.loads(json.dumps(report))
+        with plain_errors(partial):
+            outputs = _outputs(partial, _PLUMBING | set(scratch))
+            record = Record(fingerprint, outputs, report, seconds, finished)
+            data = {"version": _RECORD_VERSION, **asdict(record)}
+            _write_whole(partial / RECORD_NAME, {**data, "sha256": _json_sha256(data)})
+            for name in scratch:  # not before the stage counts as finished
+                (partial / name).unlink(missing_ok=True)
+            self._swap(stage)
+        return record
+
+    def adopt(self, stage: str, other: Store) -> None:
+        """Take over a finished stage from another folder, in place of one that is here. The files
+        are hard links where the file system allows it, since finished ones never change; raises
+        StoreError when neither that nor a copy is possible."""
+        partial, source = self._partial(stage), other.folder(stage)
+        with plain_errors(partial):
+            shutil.rmtree(partial, ignore_errors=True)
+            # the record last: without it a kill leaves an unfinished folder, not a damaged one
+            ignore = shutil.ignore_patterns(RECORD_NAME)
+            shutil.copytree(source, partial, ignore=ignore, copy_function=_link)
+            _link(source / RECORD_NAME, partial / RECORD_NAME)
+            self._swap(stage)
+
+    def recover(self, stages: tuple[str, ...]) -> None:
+        """Finish what a kill between two renames interrupted: a partial folder with a record is
+        finished, and an old folder without its successor comes back."""
+        with plain_errors(self.root):
+            for stage in stages:
+                folder, partial, old = self.folder(stage), self._partial(stage), self._old(stage)
+                if (partial / RECORD_NAME).exists():
+                    self._swap(stage)
+                elif old.exists() and not folder.exists():
+                    old.rename(folder)
+                shutil.rmtree(old, ignore_errors=True)
+
+    def sweep(self, stage: str, scratch: tuple[str, ...]) -> None:
+        """Delete what a kill between a stage's record and its end left of its ``scratch``."""
+        record = self.record(stage)
+        if record is None:
+            return  # not finished: a resumed run may need it
+        with plain_errors(self.root):
+            for name in (*scratch, f"{RECORD_NAME}.tmp", _INTENT_NAME):
+                if name not in record.outputs:
+                    (self.folder(stage) / name).unlink(missing_ok=True)
+
+    def publish(self, stage: str, names: tuple[str, ...]) -> None:
+        """Copy outputs of a finished stage beside the stage folders, each one atomically; what is
+        there already with the same content stays, and what is no longer made goes."""
+        record = self.record(stage)
+        if record is None:
+            return
+        with plain_errors(self.root):
+            for name in names:
+                (self.root / f"{name}.partial").unlink(missing_ok=True)  # of a kill in a copy
+                source = self.folder(stage) / name
+                if source.is_dir():
+                    _mirror(source, self.root / name)
+                elif source.exists():
+                    _copy(source, self.root / name)
+                else:
+                    _remove(self.root / name)
+
+    def _swap(self, stage: str) -> None:
+        folder, partial, old = self.folder(stage), self._partial(stage), self._old(stage)
+        (partial / _INTENT_NAME).unlink(missing_ok=True)
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            folder.rename(old)
+        partial.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def _partial(self, stage: str) -> Path:
+        return self.root / f"{self._folders[stage]}.partial"
+
+    def _old(self, stage: str) -> Path:
+        return self.root / f"{self._folders[stage]}.old"
+
+
+@contextmanager
+def plain_errors(
+    place: Path, option: str = "--artifacts DIR", kept: str = "stages"
+) -> Iterator[None]:
+    """What the system refuses in this block is told as a StoreError: which place, the ``option``
+    that chooses another, and what of it is ``kept``."""
+    try:
+        yield
+    except OSError as exc:
+        raise StoreError(
+            f"{place} cannot be written: {exc.strerror or exc}. Free some space or give another "
+            f"folder with {option}; finished {kept} are kept."
+        ) from exc
+
+
+def _outputs(folder: Path, without: set[str]) -> dict[str, Output]:
+    result = {}
+    for file in sorted(folder.rglob("*")):
+        name = file.relative_to(folder).as_posix()
+        if file.is_file() and name not in without:
+            stat = file.stat()
+            result[name] = Output(file_sha256(file), stat.st_size, stat.st_mtime_ns)
+    return result
+
+
+def _json_sha256(data: Any) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+def _write_whole(file: Path, data: dict[str, Any]) -> None:
+    """Write JSON so that ``file`` is there with all of it on the disk, or not at all."""
+    aside = file.with_name(file.name + ".tmp")
+    with aside.open("w", encoding="utf-8") as stream:
+        json.dump(data, stream, indent=1)
+        stream.flush()
+        os.fsync(stream.fileno())
+    aside.replace(file)
+
+
+def _link(source: str | Path, target: str | Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copy2(source, target)  # with its time stamp, which the record knows
+
+
+def _mirror(source: Path, target: Path) -> None:
+    target.mkdir(exist_ok=True)
+    names = {file.name for file in source.iterdir()}
+    for name in sorted(names):
+        _copy(source / name, target / name)
+    for file in target.iterdir():
+        if file.name not in names:
+            file.unlink()
+
+
+def _remove(target: Path) -> None:
+    """A file or folder of an earlier run that would be taken for one of this run."""
+    if target.is_dir():
+        shutil.rmtree(target)
+    else:
+        target.unlink(missing_ok=True)
+
+
+def _copy(source: Path, target: Path) -> None:
+    same_size = target.exists() and target.stat().st_size == source.stat().st_size
+    if same_size and file_sha256(target) == file_sha256(source):
+        return
+    aside = target.with_name(target.name + ".partial")
+    try:
+        shutil.copyfile(source, aside)
+        aside.replace(target)
+    except OSError:
+        aside.unlink(missing_ok=True)  # half a copy would only fill a full disk further
+        raise

@@ -1,0 +1,1 @@
+"""Quantize an ONNX file that this pipeline did not export."""

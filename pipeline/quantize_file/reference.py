@@ -1,0 +1,187 @@
+"""What the forms of a model that someone else made are judged by: what its outputs are, as was said
+or as a guess, whether labels bear that out, and what has to be said of all this."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from exporters.options import GateOptions
+from pipeline.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from exporters.foreign.agreement import Guess, Reference
+    from exporters.foreign.foreign_model import ForeignModel
+    from pipeline.datasets.foreign_data import ForeignData
+
+_OUTPUT_BYTES = 256_000_000  # of FP32 outputs that are kept to compare with
+# Labels that FP32 itself does not know judge nothing, since a broken INT8 would be no worse: it has
+# to be right in so many of the cases in which always giving the most frequent label is wrong.
+_KNOWN = 0.2
+# Without labels every changed answer counts as lost, right or wrong, so more may change.
+MARGIN_LABELLED, MARGIN_UNLABELLED = 0.5, 1.0  # percentage points
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the user said of the outputs."""
+
+    task: Literal["multi-class", "multi-label", "values"] | None  # None: nothing
+    margin: float | None  # percentage points; None: one of the two above
+    min_sqnr_db: float
+    data: Path  # for messages
+
+
+def reference_for(
+    asked: Asked, foreign: ForeignModel, data: ForeignData
+) -> tuple[Reference, tuple[str, ...]]:
+    """What other forms are judged by, and what has to be said about it."""
+    from exporters.foreign.agreement import Bounds, Reference
+
+    def bounds(labelled: bool) -> Bounds:
+        margin = asked.margin
+        if margin is None:
+            margin = MARGIN_LABELLED if labelled else MARGIN_UNLABELLED
+        return Bounds(GateOptions(margin_points=margin), asked.min_sqnr_db)
+
+    def make(count: int) -> Reference:
+        inputs = data.validation.first(count)
+        outputs = foreign.outputs
+        return Reference.of_fp32(foreign.original, outputs, inputs, bounds(False), task="values")
+
+    batch = foreign.input.batch or 1
+    probe = make(min(-(-16 // batch) * batch, len(data.validation)))
+    size = sum(value.nbytes for value in probe.values) // len(probe.inputs)
+    if not size:
+        raise DataError(
+            f"the outputs {', '.join(probe.outputs)} are empty for the inputs in {asked.data}; "
+            "expected values to judge by. Is it the right data?"
+        )
+    count = min(len(data.validation), max(_OUTPUT_BYTES // max(size, 1), len(probe.inputs)))
+    count = count // batch * batch
+    values = make(count)
+    found, stated = _task(asked, data, values)
+    least = None if stated else found.min_sqnr_db
+    unlabelled = values.judged_as(found.task, bounds(False), None, least)
+    remarks = _stated_task(found, stated)
+    labels, why = _usable(data, unlabelled)
+    if labels is None:
+        return unlabelled, (*remarks, *why)
+    labels = labels[:count]
+    labelled = values.judged_as(found.task, bounds(True), labels)  # FP32 knows them: no guess
+    right, most = labelled.accuracy(), _most_frequent(labels)
+    if right < most + _KNOWN * (1 - most):
+        return unlabelled, (
+            *remarks,
+            f"the labels are NOT used: FP32 has {100 * right:.1f} % of them right, and answering "
+            f"the most frequent one always, {100 * most:.1f} %. Are classes in the model's order?",
+        )
+    return labelled, (*why, f"FP32 has {100 * right:.2f} % of the labels right")
+
+
+def _task(asked: Asked, data: ForeignData, values: Reference) -> tuple[Guess, bool]:
+    """What the outputs are, and whether the user said so: with --task, or with a --margin, which is
+    for answers alone. Raises DataError where what was said does not fit them."""
+    from exporters.foreign.agreement import Guess, guess, task_of
+
+    rows, shape = len(values.inputs), values.values[0].shape
+    if asked.task is None and asked.margin is None:
+        return guess(values.values, rows, _classes(data, values)), False
+    fits = len(shape) > 1 and shape[0] == rows and all(size == 1 for size in shape[2:])
+    fits = fits and shape[1] > 0
+    said = asked.task or (task_of(values.values) if fits else "values")
+    if said == "values" and asked.margin is not None:
+        raise DataError(
+            "--margin is for answers, and these outputs are judged as values, by signal-to-noise. "
+            "Leave it out and say --min-sqnr, or say what they are with --task."
+        )
+    if said != "values" and not fits:
+        raise DataError(
+            f"--task {said} does not fit output {values.outputs[0]!r} {list(shape)} of {rows} "
+            "inputs; expected one row of answers for each input, [n, k]. Leave --task out, or say "
+            "--task values."
+        )
+    return Guess(said, "as was said"), True
+
+
+def _classes(data: ForeignData, values: Reference) -> int | None:
+    """The number of the data's own classes; of labels in an array, whose number may be smaller than
+    that of the model's, the model's."""
+    if data.labels is None:
+        return None
+    if data.folders:
+        return len(data.folders)
+    shape = values.values[0].shape
+    fits = len(shape) > 1 and 0 <= int(data.labels.min()) <= int(data.labels.max()) < shape[1]
+    return int(shape[1]) if fits else None
+
+
+def _stated_task(found: Guess, stated: bool) -> tuple[str, ...]:
+    if stated:
+        return ()
+    if found.task == "values":
+        return (
+            f"the outputs are judged as values: {found.reason}. If they are classes, say "
+            "--task multi-class",
+        )
+    return (
+        f"that the outputs are {found.task} IS A GUESS: {found.reason}. If they are points, "
+        "embeddings or other numbers, THE VERDICT IS WRONG: say --task values; if it is right, "
+        f"--task {found.task}",
+    )
+
+
+def _most_frequent(labels: NDArray[np.int64]) -> float:
+    """The share of the most frequent label."""
+    import numpy as np
+
+    return float(np.bincount(labels).max() / len(labels))
+
+
+def _usable(
+    data: ForeignData, probe: Reference
+) -> tuple[NDArray[np.int64] | None, tuple[str, ...]]:
+    """The labels where they can be the model's classes, and what to say of them."""
+    labels, classes = data.labels, probe.values[0].shape[1] if probe.values[0].ndim > 1 else 0
+    if labels is None:
+        return None, ()
+    if data.folders and len(data.folders) != classes:
+        return None, (
+            f"labels are not used: {len(data.folders)} sub-folders, and the model has {classes} "
+            "classes",
+        )
+    if probe.task != "multi-class":
+        return None, (f"labels are not used: the outputs are {probe.task}",)
+    if not data.folders and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise DataError(
+            f"labels go from {labels.min()} to {labels.max()}; expected 0 to {classes - 1} for "
+            f"the model's {classes} classes."
+        )
+    if data.folders:
+        shown = ", ".join(f"{i} = {name}" for i, name in enumerate(data.folders[:10]))
+        more = ", ..." if len(data.folders) > 10 else ""
+        return labels, (f"sub-folders are the classes in sorted order: {shown}{more}",)
+    return labels, ()
+
+
+def judged_by(reference: Reference) -> str:
+    """By what forms are judged, in words."""
+    bounds = reference.bounds
+    if reference.task == "values":
+        return f"signal-to-noise against FP32, at least {bounds.min_sqnr_db:g} dB"
+    margin = f"margin {bounds.gate.margin_points:g} points"
+    if reference.labels is not None:
+        return f"accuracy by the labels, {margin}"
+    task = reference.task if reference.guessed_db is None else f"{reference.task} is a GUESS"
+    return f"answers equal to FP32's ({task}; no labels), {margin}"
+
+
+def figure(reference: Reference) -> str:
+    """Heading of the column with ``accuracy_percent``."""
+    if reference.task == "values":
+        return "signal %"
+    return "as fp32 %" if reference.labels is None else "right %"

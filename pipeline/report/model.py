@@ -1,0 +1,363 @@
+"""What a run has found out, as one value: ``report.json`` is exactly this. Standard library,
+pydantic and plain values only, so that ``pipeline show`` reads it quickly. Knows nothing of
+drawing; judges nothing. None always means "not measured".
+
+Within schema version 1 new fields may be added with a default, so that older files stay readable.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from exporters.evaluate.score_values import FormScore, Scores
+from pipeline.errors import StoreError
+from pipeline.hardware import Hardware
+from pipeline.report.search_data import STRICT as _STRICT
+from pipeline.report.search_data import SearchReport
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ModelReport:
+    """The network that was trained."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    name: str
+    version: str
+    task: str  # "multi-class" or "multi-label", as in ModelSpec
+    labels: tuple[str, ...]
+    input_shape: tuple[int, int, int]  # (height, width, channels) of one image, uint8
+    parameters: int
+    multiply_adds: int | None = None  # of one image
+    licence: str | None = None  # of the weights
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """The images; the fields of ``DatasetInfo`` that a reader needs."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    name: str
+    counts: dict[str, int]  # images in each split
+    sha256: str
+    synthetic: bool
+    redistributable: bool
+    licence: str
+    notes: tuple[str, ...] = ()
+    majority_percent: float | None = None  # accuracy of always giving the commonest answer
+    grouped_by: str | None = None  # what names the groups that are never parted; None: nothing
+    groups: dict[str, int] = field(default_factory=dict)  # in each split
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch of training."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    epoch: int  # from 1
+    train_loss: float
+    val_loss: float | None = None
+    val_accuracy_percent: float | None = None
+    lr: float | None = None  # at the end of the epoch
+    cpu_seconds: float | None = None
+    seconds: float | None = None  # wall time
+
+
+@dataclass(frozen=True)
+class TrainingReport:
+    """How the checkpoint came about."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    epochs: tuple[Epoch, ...] = ()
+    best_epoch: int | None = None  # chosen by validation
+    cpu_seconds: float | None = None
+    device: str | None = None
+    incomplete: bool = False  # stopped by a time limit
+    notes: tuple[str, ...] = ()  # what a reader must know: how much was left out, a resumption
+    result: dict[str, Any] = field(default_factory=dict)  # whatever else training tells; JSON
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What ``timing.to_dict`` returns, and how many threads were used. Latency is at batch 1."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    p50_ms: float
+    p90_ms: float | None  # None: fewer than 100 calls
+    p99_ms: float | None  # None: fewer than 1000 calls
+    mean_ms: float
+    n: int  # calls that were timed
+    cpu_ms: float | None = None  # CPU time of an image, all threads added up
+    images_per_second: float | None = None  # at ``batch``
+    batch: int | None = None
+    cold_start_ms: float | None = None  # fresh process, from the first import to the first answer
+    rss_mb: float | None = None  # resident after the first answers
+    peak_rss_mb: float | None = None
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Speedup:
+    """How many times as fast as FP32 in the same rounds; the interval is at 95 %."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    value: float
+    low: float | None = None
+    high: float | None = None
+    cpu_value: float | None = None  # the same in CPU time
+
+
+@dataclass(frozen=True)
+class ReferenceReport:
+    """The trained network in PyTorch, eager: what every variant is compared with."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    accuracy_percent: float  # on the test split; mean over labels when multi-label
+    balanced_accuracy_percent: float | None = None
+    speed: Speed | None = None
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """One class (accuracy over its own images) or one attribute (over all images)."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    label: str
+    reference_percent: float
+    variant_percent: float
+    balanced_percent: float | None = None  # of the variant
+    # of the variant with the reference's thresholds instead of its own
+    balanced_before_percent: float | None = None
+    threshold: float | None = None  # of the variant; multi-label
+    reference_threshold: float | None = None
+    majority_percent: float | None = None  # always giving the commoner answer
+    images: int | None = None  # test images with this label
+    lost: int | None = None  # answers that were right with the reference and are wrong now
+    won: int | None = None  # the other way round
+
+
+@dataclass(frozen=True)
+class Difference:
+    """|variant - reference| over all probabilities of the test split."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    max: float
+    mean: float
+    p99: float
+    p50: float | None = None
+    p90: float | None = None
+
+
+@dataclass(frozen=True)
+class VariantReport:
+    """One form of the model, on the whole test split."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    id: str
+    precision: str  # "fp32", "fp16", "int8"
+    size_bytes: int
+    portable: bool  # bit-identical quantized tensors on every target
+    portable_reason: str
+    passed: bool  # the gate
+    verdict_reasons: tuple[str, ...]  # each test of the gate in words, or why it failed
+    accuracy_percent: float
+    top1_agreement_percent: float  # with the reference; multi-label: of all yes/no answers
+    difference: Difference
+    balanced_accuracy_percent: float | None = None
+    per_label: tuple[LabelRow, ...] = ()
+    speed: Speed | None = None  # None: not benchmarked, as when the gate failed
+    speedup: Speedup | None = None
+
+
+@dataclass(frozen=True)
+class DefaultReport:
+    """The variant for one kind of device."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    target: str  # "x86_64-avx2", "arm64", ..., "cpu" for any other
+    variant: str
+    reason: str  # the number that decided it, or "not measured here"
+
+
+@dataclass(frozen=True)
+class WorstImage:
+    """A test image on which a variant and the reference differ most."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    id: str
+    truth: str
+    variant: str
+    reference_answer: str
+    reference_probability: float
+    candidate_answer: str
+    candidate_probability: float
+    difference: float  # the largest |probability difference| of this image
+    picture: str | None = None  # base64 of a PNG; None where images may not be passed on
+
+
+@dataclass(frozen=True)
+class Flips:
+    """Answers on the test split that one variant gives otherwise than the reference."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    variant: str
+    lost: int  # right before, wrong now
+    won: int  # wrong before, right now
+    still_wrong: int  # another wrong answer
+    answers: int  # in all: images, multi-label: times labels
+    images: tuple[WorstImage, ...] = ()  # lost ones first; those that moved most, if many
+
+    @property
+    def changed(self) -> int:
+        """All of them."""
+        return self.lost + self.won + self.still_wrong
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """One stage of the run."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    name: str
+    seconds: float
+    finished: str  # ISO 8601
+
+
+@dataclass(frozen=True)
+class BundleReport:
+    """The file that goes to the device."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    id: str  # sha256 of its manifest
+    size_bytes: int
+    file: str = "bundle.zip"
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that a run found out.
+
+    Raises ValueError when pictures of a data set that may not be passed on are in it, unless
+    ``private`` says that the report stays at home.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    recipe: dict[str, Any]  # the resolved recipe, JSON values
+    model: ModelReport
+    data: DataReport
+    hardware: Hardware
+    training: TrainingReport
+    reference: ReferenceReport
+    variants: tuple[VariantReport, ...]
+    defaults: tuple[DefaultReport, ...] = ()
+    target: str = "cpu"  # the kind of device that was timed, one of those in ``defaults``
+    confusion: tuple[tuple[int, ...], ...] | None = None  # multi-class: rows truth, default variant
+    worst: tuple[WorstImage, ...] = ()
+    scores: Scores | None = None  # against the majority answer and a baseline, with intervals
+    search: SearchReport | None = None
+    flips: Flips | None = None  # of ``int8``
+    stages: tuple[StageRow, ...] = ()
+    bundle: BundleReport | None = None  # None: nothing was packaged
+    notes: tuple[str, ...] = ()
+    private: bool = False  # True: may hold pictures that must not be passed on
+    created: str = ""  # ISO 8601
+    schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        shown = (*self.worst, *(self.flips.images if self.flips else ()))
+        pictures = any(image.picture is not None for image in shown)
+        if pictures and not self.data.redistributable and not self.private:
+            raise ValueError(
+                f"report holds pictures of {self.data.name!r}, which is not redistributable; "
+                "leave picture=None, or set private=True for a report that stays at home."
+            )
+
+    @property
+    def default(self) -> VariantReport | None:
+        """The variant of the target that was measured; None when none may ship."""
+        by_id = {variant.id: variant for variant in self.variants}
+        rows = sorted(self.defaults, key=lambda row: row.target != self.target)
+        return by_id.get(rows[0].variant) if rows else None
+
+    @property
+    def shown_score(self) -> FormScore | None:
+        """The score of the default variant, or of the PyTorch network where none may ship."""
+        if self.scores is None:
+            return None
+        wanted = self.default.id if self.default else None
+        forms = self.scores.forms
+        return next((form for form in forms if form.id == wanted), forms[0])
+
+    @property
+    def fp32(self) -> VariantReport | None:
+        """The first FP32 variant, which sizes and speeds are compared with."""
+        return next((variant for variant in self.variants if variant.precision == "fp32"), None)
+
+    @property
+    def int8(self) -> VariantReport | None:
+        """The INT8 variant to explain: the one that was looked into, else the default, else the
+        first; None when none came to the test split."""
+        explained = self.search.explanation if self.search else None
+        order = (explained.variant if explained else "", self.default.id if self.default else "")
+        rows = [variant for variant in self.variants if variant.precision == "int8"]
+        ranks = {name: rank for rank, name in reversed(list(enumerate(order)))}
+        return min(rows, key=lambda row: ranks.get(row.id, len(order)), default=None)
+
+    def to_json(self) -> str:
+        """The exact text of ``report.json``: two blanks of indentation."""
+        data = _adapter().dump_python(self, mode="json")
+        data["hardware"]["caption"] = self.hardware.caption()
+        return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Report:
+        """Read what :meth:`to_json` wrote; raises StoreError for anything else."""
+        try:
+            data = json.loads(text)
+            version = data["schema_version"]
+            data["hardware"].pop("caption", None)
+        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+            raise StoreError(
+                f"this is no report.json ({type(exc).__name__}: {exc}). "
+                "Run the package stage again."
+            ) from exc
+        if version != SCHEMA_VERSION:
+            raise StoreError(
+                f"report.json has schema_version {version!r}; expected {SCHEMA_VERSION}. "
+                "Read it with the edgeproof that wrote it, or run the package stage again."
+            )
+        try:
+            return _adapter().validate_python(data)
+        except ValidationError as exc:
+            first = exc.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise StoreError(
+                f"report.json does not follow schema {version}: {where}: {first['msg']} "
+                f"({exc.error_count()} in all). Run the package stage again."
+            ) from exc
+
+
+@cache  # building it costs some 30 ms
+def _adapter() -> TypeAdapter[Report]:
+    return TypeAdapter(Report)
+
+
+def write(report: Report, path: Path) -> None:
+    """Write ``report.json``."""
+    path.write_text(report.to_json(), encoding="utf-8")
+
+
+def read(path: Path) -> Report:
+    """Read ``report.json``; raises StoreError when it is missing or not one."""
+    try:
+        text = path.read_bytes()
+    except OSError as exc:
+        raise StoreError(f"{path} cannot be read: {exc}. Run the package stage first.") from exc
+    return Report.from_json(text)

@@ -1,0 +1,170 @@
+"""scoring.py: figures by hand, intervals against plain loops, differences that are paired."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from exporters.evaluate.average_precision import average_precision
+from exporters.evaluate.bootstrap import percentile_interval, resampled, wilson_interval
+from exporters.evaluate.metrics import balanced_accuracy, best_thresholds, decide
+from exporters.evaluate.score_values import Estimate
+from exporters.evaluate.scoring import OBJECTIVES, Answers, majority_answer, score
+from runtime.spec import ModelSpec
+
+ATTRIBUTES = ModelSpec("faces", "multi-label", 8, 8, 3, ("common", "rare", "never"))
+CLASSES = ModelSpec("digits", "multi-class", 8, 8, 1, ("a", "b", "c"))
+
+
+def faces(
+    images: int = 400, noise: float = 1.0, seed: int = 0
+) -> tuple[Answers, NDArray[np.uint8]]:
+    truth = (np.random.default_rng(7).random((images, 3)) < (0.5, 0.05, 0.0)).astype(np.uint8)
+    logits = 2.0 * truth - 1 + noise * np.random.default_rng(seed).normal(size=truth.shape)
+    found = (1 / (1 + np.exp(-logits))).astype(np.float32)
+    thresholds = {name: best_thresholds(found, truth, name) for name in OBJECTIVES}
+    return Answers(f"noise {noise}", found, thresholds), truth
+
+
+def value(estimate: Estimate | None) -> float:
+    assert estimate is not None
+    return estimate.value
+
+
+def ends(estimate: Estimate | None) -> tuple[float, float]:
+    assert estimate is not None and estimate.low is not None and estimate.high is not None
+    return estimate.low, estimate.high
+
+
+def test_attributes_have_the_plain_figures() -> None:
+    answers, truth = faces()
+    (form,) = score(
+        [answers], truth, ATTRIBUTES, majority_answer(truth, ATTRIBUTES), samples=50
+    ).forms
+    right = decide(answers.probabilities, answers.thresholds["accuracy"]) == truth
+    balanced = balanced_accuracy(
+        decide(answers.probabilities, answers.thresholds["balanced"]), truth
+    )
+    precision = average_precision(answers.probabilities, truth)
+    for place, row in enumerate(form.labels[:2]):
+        assert value(row.own.accuracy) == pytest.approx(100 * right[:, place].mean())
+        assert value(row.own.balanced_accuracy) == pytest.approx(100 * balanced[place])
+        assert value(row.own.average_precision) == pytest.approx(100 * precision[place])
+        of_one = wilson_interval(int(right[:, place].sum()), len(truth))
+        assert ends(row.own.accuracy) == pytest.approx(tuple(100 * end for end in of_one))
+        commoner = truth[:, place].mean() >= 0.5
+        assert row.majority == pytest.approx(100 * (truth[:, place] == commoner).mean())
+        assert value(row.over_majority) == pytest.approx(
+            value(row.own.accuracy) - (row.majority or 0)
+        )
+    assert value(form.own.accuracy) == pytest.approx(100 * right.mean())
+    assert value(form.own.average_precision) == pytest.approx(100 * np.nanmean(precision))
+
+
+def test_what_is_undefined_is_no_zero() -> None:
+    answers, truth = faces()
+    (form,) = score([answers], truth, ATTRIBUTES, np.zeros(3, np.int64), samples=20).forms
+    never = form.labels[2]
+    assert never.own.average_precision is None and never.own.balanced_accuracy is None
+    assert value(never.own.accuracy) > 50
+    # the mean is over the two labels that define it
+    assert value(form.own.balanced_accuracy) == pytest.approx(
+        np.mean([value(row.own.balanced_accuracy) for row in form.labels[:2]])
+    )
+
+
+def test_intervals_are_those_of_a_plain_loop() -> None:
+    """Each sample written out as images, judged by the plain functions."""
+    (one, truth), (two, _) = faces(150), faces(150, noise=1.5, seed=1)
+    found = score([one], truth, ATTRIBUTES, np.zeros(3, np.int64), two, samples=40, seed=5)
+    means, differences = [], []
+    for counts in np.concatenate(list(resampled(150, 40, 5)), axis=1).T:
+        drawn = np.repeat(np.arange(150), counts)
+        right = [
+            decide(a.probabilities[drawn], a.thresholds["accuracy"]) == truth[drawn]
+            for a in (one, two)
+        ]
+        means.append(right[0].mean())
+        differences.append(
+            np.nanmean(average_precision(one.probabilities[drawn], truth[drawn]))
+            - np.nanmean(average_precision(two.probabilities[drawn], truth[drawn]))
+        )
+    form = found.forms[0]
+    of_mean = percentile_interval(np.array(means))
+    assert of_mean is not None
+    assert ends(form.own.accuracy) == pytest.approx(tuple(100 * end for end in of_mean))
+    paired = percentile_interval(np.array(differences))
+    assert paired is not None and form.over_baseline is not None
+    assert ends(form.over_baseline.average_precision) == pytest.approx(
+        tuple(100 * end for end in paired)
+    )
+
+
+def test_a_model_gains_nothing_over_itself() -> None:
+    answers, truth = faces()
+    found = score([answers], truth, ATTRIBUTES, np.zeros(3, np.int64), answers, samples=20)
+    over = found.forms[0].over_baseline
+    assert over is not None
+    for estimate in (over.accuracy, over.balanced_accuracy, over.average_precision):
+        assert estimate == Estimate(0.0)  # paired: the same in every sample
+    assert found.baseline is not None and found.baseline.over_baseline is None
+
+
+def test_a_baseline_may_know_only_some_labels() -> None:
+    (answers, truth), (other, _) = faces(), faces(noise=2.0, seed=1)
+    only = Answers("one", other.probabilities, other.thresholds, np.array([True, False, False]))
+    found = score([answers], truth, ATTRIBUTES, np.zeros(3, np.int64), only, samples=20)
+    assert found.baseline is not None
+    assert [row.label for row in found.baseline.labels] == ["common"]
+    common, rare, _ = found.forms[0].labels
+    assert rare.over_baseline is None and common.over_baseline is not None
+    over = found.forms[0].over_baseline
+    assert over is not None and over.accuracy == common.over_baseline.accuracy
+    assert value(over.accuracy) > 0
+
+
+def test_one_attribute_alone_is_a_proportion() -> None:
+    answers, truth = faces()
+    spec = ModelSpec("smile", "multi-label", 8, 8, 3, ("common",))
+    one = Answers(
+        "one",
+        answers.probabilities[:, :1],
+        {name: values[:1] for name, values in answers.thresholds.items()},
+    )
+    found = score([one], truth[:, :1], spec, np.ones(1, np.int64), samples=20)
+    assert found.forms[0].own.accuracy == found.forms[0].labels[0].own.accuracy
+
+
+def test_classes() -> None:
+    truth = np.array([0, 0, 0, 0, 1, 1, 2, 2])
+    said = np.array([0, 0, 0, 1, 1, 1, 2, 0])
+    answers = Answers("net", np.eye(3, dtype=np.float32)[said])
+    majority = majority_answer(np.array([0, 0, 1]), CLASSES)
+    other = Answers("other", np.eye(3, dtype=np.float32)[np.zeros(8, np.int64)])
+    found = score([answers], truth, CLASSES, majority, other, samples=50)
+    (form,) = found.forms
+    assert value(form.own.accuracy) == 75
+    assert ends(form.own.accuracy) == pytest.approx(
+        tuple(100 * end for end in wilson_interval(6, 8))
+    )
+    assert value(form.own.balanced_accuracy) == pytest.approx(100 * (3 / 4 + 1 + 1 / 2) / 3)
+    assert form.own.average_precision is None
+    assert [value(row.own.accuracy) for row in form.labels] == [75, 100, 50]
+    assert found.majority.value == 50
+    assert value(form.over_majority) == 25
+    assert form.over_baseline is not None and value(form.over_baseline.accuracy) == 25
+
+
+def test_progress_reaches_the_end() -> None:
+    answers, truth = faces()
+    told: list[tuple[int, int]] = []
+    score(
+        [answers],
+        truth,
+        ATTRIBUTES,
+        np.zeros(3, np.int64),
+        samples=100,
+        progress=lambda done, total: told.append((done, total)),
+    )
+    assert told[-1] == (100, 100)
