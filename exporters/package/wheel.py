@@ -232,7 +232,7 @@ def write_wheel(
             f"{package}/__pyinstaller/hook-{package}.py": _HOOK.format(package=package).encode(),
             f"{package}/bundle.zip": _bytes_of(bundle),
             f"{package}/py.typed": b"",
-            **{f"{package}/runtime/{n}": data for n, data in _runtime_files().items()},
+            **{f"{package}/runtime/{n}": data for n, data in runtime_files().items()},
             f"{info}/METADATA": _metadata(distribution, package, version, summary, licence),
             f"{info}/WHEEL": _WHEEL.encode(),
             f"{info}/entry_points.txt": _ENTRY_POINTS.format(package=package).encode(),
@@ -290,11 +290,14 @@ def _bytes_of(bundle: Path | bytes) -> bytes:
     return bundle if isinstance(bundle, bytes) else bundle.read_bytes()
 
 
-def _runtime_files() -> dict[str, bytes]:
-    """The runtime's own files by name: modules, type marker, format specification and schema."""
+def runtime_files() -> dict[str, bytes]:
+    """The runtime's own files by their path in it: modules, type marker, format specification and
+    schema."""
+    root = resources.files("runtime")
     files = {
-        entry.name: entry.read_bytes()
-        for entry in resources.files("runtime").iterdir()
+        f"{folder}{entry.name}": entry.read_bytes()
+        for folder in ("", "tasks/")
+        for entry in root.joinpath(folder).iterdir()
         if entry.is_file() and entry.name.endswith((".py", ".md", ".json", "py.typed"))
     }
     return dict(sorted(files.items()))

@@ -26,6 +26,7 @@ from exporters.explain.pictures import pictures
 from exporters.explain.preprocess_difference import PreprocessGraph
 from exporters.graph import onnx_file
 from exporters.graph.intermediate_outputs import Tap, layer_inputs, quantized_tensors, with_outputs
+from exporters.package.wheel import runtime_files
 from pipeline.errors import TargetError
 from pipeline.targets.table import Target
 from runtime import Bundle, ModelSpec, Variant
@@ -172,10 +173,9 @@ def _drawn(preprocess: bytes, spec: ModelSpec) -> Iterator[NDArray[np.uint8]]:
 
 
 def _copy_runtime(folder: Path) -> None:
-    folder.mkdir()
-    for entry in resources.files("runtime").iterdir():
-        if entry.is_file():
-            (folder / entry.name).write_bytes(entry.read_bytes())
+    for name, data in runtime_files().items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
 
 
 @dataclass(frozen=True)
