@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from exporters.evaluate.gates import Verdict
     from exporters.evaluate.metrics import Floats, Objective
-    from exporters.evaluate.parity import Parity
+    from exporters.evaluate.parity_values import Parity
     from exporters.evaluate.score_values import Scores
     from exporters.evaluate.scoring import Answers
+    from exporters.evaluate.verdict import Verdict
     from exporters.options import GateOptions
     from pipeline.datasets.arrays import Dataset, Split
     from pipeline.recipe import Recipe
@@ -292,6 +292,7 @@ STAGE = Stage(
         "pipeline/learning",
         "pipeline/user_code.py",
         "pipeline/datasets/arrays.py",
+        "pipeline/datasets/info.py",
         "exporters",
         "runtime",
     ),
