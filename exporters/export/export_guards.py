@@ -6,7 +6,6 @@ eager network."""
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -15,20 +14,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from exporters.errors import GraphError
+from exporters.export.guard_values import ExportGuard
 from exporters.export.onnx_from_torch import PROOF, answers_of, plain_reason, proof_images
 from exporters.graph import onnx_file
 from exporters.graph.silenced import quiet
 from runtime.spec import ModelSpec
-
-
-@dataclass(frozen=True)
-class ExportGuard:
-    """Largest differences of probabilities at one batch size."""
-
-    batch_size: int
-    file_to_eager: float
-    file_to_program: float
-    program_to_eager: float
 
 
 def guard_export(

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from exporters.foreign.agreement import Reference
     from exporters.foreign.foreign_model import ForeignModel, LeftInFloat
-    from exporters.search.search import SearchResult
+    from exporters.search.result import SearchResult
     from exporters.search.trial import Speed, Trial
     from pipeline.quantize_file.calibration_data import ForeignData, PixelOptions
 

@@ -36,7 +36,8 @@ from pipeline.datasets.arrays import open_dataset
 from pipeline.errors import LostError, PipelineError, TrainError
 from pipeline.learning.distributed.parallel import ALONE, World, joined, lost_ones_are_named
 from pipeline.learning.training.distillation import open_answers
-from pipeline.learning.training.fit import StepProgress, TrainResult, fit
+from pipeline.learning.training.fit import StepProgress, fit
+from pipeline.learning.training.result import TrainResult
 from pipeline.processes import Place, launched_place
 from pipeline.recipe import DistillOptions, NetworkOptions, TrainOptions
 from runtime.spec import ModelSpec

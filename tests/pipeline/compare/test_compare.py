@@ -32,7 +32,8 @@ from pipeline.compare.forms import open_form
 from pipeline.compare.measure import compare
 from pipeline.compare.precision import precision_of
 from pipeline.compare.result import Comparison
-from pipeline.datasets.arrays import DatasetInfo, Split, write_info, write_split
+from pipeline.datasets.arrays import Split, write_info, write_split
+from pipeline.datasets.info import DatasetInfo
 from pipeline.errors import DataError, PipelineError
 from pipeline.learning.networks.networks import PixelNetwork, build_network
 from pipeline.learning.training.checkpoint import load_checkpoint, save_checkpoint
