@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from exporters.export.onnx_from_torch import onnx_from_torch
-from exporters.export.preprocess_graph import resize_graph
+from exporters.export.resize_graph import resize_graph
 from exporters.graph import onnx_file
 from exporters.options import ExportOptions, Int8Options
 from exporters.package.bundle_writer import Golden, PackedVariant, golden_tolerance, write_bundle

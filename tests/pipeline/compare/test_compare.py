@@ -23,7 +23,7 @@ from torch import nn
 
 from exporters.explain import causes as diagnose
 from exporters.export.onnx_from_torch import onnx_from_torch
-from exporters.export.preprocess_graph import resize_graph
+from exporters.export.resize_graph import resize_graph
 from exporters.graph import onnx_file
 from exporters.options import TOLERANCES, Int8Options
 from exporters.quantize.int8_from_fp32 import int8_from_fp32
