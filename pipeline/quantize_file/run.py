@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from exporters.foreign.foreign_model import ForeignModel, LeftInFloat
     from exporters.search.search import SearchResult
     from exporters.search.trial import Speed, Trial
-    from pipeline.datasets.foreign_data import ForeignData, PixelOptions
+    from pipeline.quantize_file.calibration_data import ForeignData, PixelOptions
 
 REPORT_NAME = "quantize.json"
 _TRIALS = "trials"  # folder of the search's log
@@ -75,7 +75,7 @@ class Request:
     @classmethod
     def of(cls, model: Path, data: Path, out: Path, **words: Any) -> Request:
         """From the command line's words."""
-        from pipeline.datasets.foreign_data import PixelOptions
+        from pipeline.quantize_file.calibration_data import PixelOptions
 
         pixels = PixelOptions(**{key: words.pop(key) for key in _PIXEL_WORDS})
         return cls(model, data, out, min_sqnr_db=words.pop("min_sqnr"), pixels=pixels, **words)
@@ -209,12 +209,12 @@ def _run(
     request: Request, foreign: ForeignModel, observer: Observer, stopped: Callable[[], bool]
 ) -> Report:
     from exporters.foreign import foreign_model
-    from pipeline.datasets import foreign_data
+    from pipeline.quantize_file import calibration_data
 
     with tempfile.TemporaryDirectory(prefix="edgeproof-inputs-") as work:
-        data = foreign_data.load(
+        data = calibration_data.load(
             request.data,
-            foreign_data.Wanted(
+            calibration_data.Wanted(
                 foreign.input,
                 request.pixels,
                 request.counts,
