@@ -18,7 +18,7 @@ import pytest
 from full_disk import full_disk
 
 from exporters.errors import PackageError
-from exporters.export.preprocess_graph import resize_graph
+from exporters.export.resize_graph import resize_graph
 from exporters.graph import onnx_file
 from exporters.options import Int8Options
 from exporters.package import bundle_writer

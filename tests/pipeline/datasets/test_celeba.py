@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from exporters.export.preprocess_graph import resize_graph
+from exporters.export.resize_graph import resize_graph
 from pipeline.datasets.arrays import INFO_NAME, open_dataset
 from pipeline.datasets.decoding.decode import open_preprocess
 from pipeline.datasets.drawn.face_attributes import DRAWN

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
-from exporters.export.preprocess_graph import resize_graph
+from exporters.export.resize_graph import resize_graph
 from pipeline.datasets.arrays import open_dataset
 from pipeline.datasets.info import DatasetInfo
 from pipeline.datasets.preparation.groups import is_group_column, suggest_pattern

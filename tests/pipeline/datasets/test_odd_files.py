@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from exporters.export.preprocess_graph import resize_graph
+from exporters.export.resize_graph import resize_graph
 from pipeline.datasets.arrays import open_dataset
 from pipeline.datasets.decoding import picture as picture_file
 from pipeline.datasets.decoding.depth import Depth
