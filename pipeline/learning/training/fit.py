@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from pipeline import user_code
 from pipeline.datasets.arrays import Dataset, Split
 from pipeline.errors import TrainError
-from pipeline.learning.distributed.parallel import ALONE, World, statistics_of
+from pipeline.learning.distributed.world import ALONE, World, statistics_of
 from pipeline.learning.networks.networks import PixelNetwork, build_network
 from pipeline.learning.training import checkpoint
 from pipeline.learning.training.augment import augment, blend
@@ -36,7 +36,7 @@ from pipeline.learning.training.device import (
     resolve_device,
     torch_settings,
 )
-from pipeline.learning.training.distillation import TeacherAnswers
+from pipeline.learning.training.distillation import TeacherScores
 from pipeline.learning.training.evaluate import judge
 from pipeline.learning.training.memory import freed_memory_is_kept
 from pipeline.learning.training.optimize import (
@@ -84,7 +84,7 @@ def fit(
     seed: int,
     folder: Path,
     on_step: Callable[[StepProgress], None] | None = None,
-    teacher: TeacherAnswers | None = None,
+    teacher: TeacherScores | None = None,
     world: World = ALONE,
 ) -> TrainResult:
     """Train a network, leave ``checkpoint.pt`` and ``metrics.jsonl`` in ``folder``.
@@ -99,7 +99,7 @@ def fit(
     """
     _check(dataset, spec)
     device = resolve_device(train.device)
-    threads = train.threads or max(1, usable_threads() // world.place.local_size)
+    threads = train.threads or max(1, usable_threads() // world.process.local_size)
     check_batch(train.batch_size, world.size)
     if len(dataset.train) < 2 * world.size:
         raise TrainError(
@@ -155,7 +155,7 @@ def _identity(
     network: PixelNetwork,
     train: TrainOptions,
     seed: int,
-    teacher: TeacherAnswers | None,
+    teacher: TeacherScores | None,
 ) -> dict[str, str]:
     """All that decides the result, by the names that a message can use."""
     values: dict[str, Any] = {
@@ -188,7 +188,7 @@ class _Run:
         folder: Path,
         device: torch.device,
         threads: int,
-        teacher: TeacherAnswers | None,
+        teacher: TeacherScores | None,
         world: World,
     ) -> None:
         self.dataset, self.options, self.folder = dataset, train, folder
@@ -196,7 +196,7 @@ class _Run:
         self.world, self.seed = world, seed
         self.identity = _identity(dataset, network, train, seed, teacher)
         # channels_last: what pixels are in memory anyway, and 0.6 to 0.8 of the time on a CPU
-        self.network: PixelNetwork = world.normalising_together(network, device).to(device)
+        self.network: PixelNetwork = world.normalizing_together(network, device).to(device)
         self.network.to(memory_format=torch.channels_last)
         self.logits = world.logits_of(self.network)
         self.averaged = averaged_copy(self.network, train.ema) if train.ema else None
@@ -204,7 +204,7 @@ class _Run:
         self._compute_in(world.agree(mixed_precision(device, train.precision)))
         self.answer_weights = _answer_weights(dataset, network.spec, train.rare, device)
         # Each process draws for its own share: augmentation from this, dropout from torch's own.
-        own_seed = seed + SEED_STEP * world.place.rank
+        own_seed = seed + SEED_STEP * world.process.rank
         self.generator = torch.Generator().manual_seed(own_seed)
         if not world.first:
             torch.manual_seed(own_seed)
@@ -452,7 +452,7 @@ class _Run:
         if len(states) != self.world.size:  # a note says so; random states stay as seeded
             self.loss_sum.fill_(sum(float(own["loss_sum"]) for own in states) / len(states))
             return
-        own = states[self.world.place.rank]
+        own = states[self.world.process.rank]
         self.loss_sum = own["loss_sum"].to(self.device)
         torch.set_rng_state(own["random"])
         if self.device.type == "cuda" and own["random_cuda"] is not None:
