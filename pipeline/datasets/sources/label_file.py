@@ -21,16 +21,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.datasets.preparation.groups import is_group_column
+from pipeline.datasets.arrays import NO_SPLIT
+from pipeline.datasets.examples import some
 from pipeline.datasets.sources.class_folders import check_names, check_shown
-from pipeline.datasets.sources.image_files import SUFFIXES, Files, note_files, some, walk
-from pipeline.datasets.sources.image_list import (
-    LEFT_OUT_NAME,
-    NO_SPLIT,
-    SPLIT_WORDS,
-    ImageList,
-    LeftOut,
-)
+from pipeline.datasets.sources.group_names import is_group_column
+from pipeline.datasets.sources.image_files import SUFFIXES, Files, note_files, walk
+from pipeline.datasets.sources.image_list import LEFT_OUT_NAME, SPLIT_WORDS, ImageList, LeftOut
 from pipeline.datasets.sources.names import ImageNames, composed, note_alike, note_spellings
 from pipeline.errors import DataError
 from runtime.regular_file import open_regular

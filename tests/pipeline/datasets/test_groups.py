@@ -14,10 +14,10 @@ from PIL import Image
 from pydantic import ValidationError
 
 from exporters.export.preprocess_graph import resize_graph
-from pipeline.datasets.arrays import DatasetInfo, open_dataset
-from pipeline.datasets.preparation.groups import is_group_column, suggest_pattern
+from pipeline.datasets.arrays import NO_SPLIT, DatasetInfo, open_dataset
 from pipeline.datasets.prepare import prepare
-from pipeline.datasets.sources.image_list import NO_SPLIT, ImageList
+from pipeline.datasets.sources.group_names import is_group_column, suggest_pattern
+from pipeline.datasets.sources.image_list import ImageList
 from pipeline.datasets.splitting import draw_splits, joined, order_by_content
 from pipeline.errors import DataError
 from pipeline.recipe import DataOptions, PreprocessOptions
