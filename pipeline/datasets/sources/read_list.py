@@ -6,7 +6,7 @@ from pipeline.datasets.sources import locate
 from pipeline.datasets.sources.class_folders import read_class_folders
 from pipeline.datasets.sources.group_names import with_groups
 from pipeline.datasets.sources.image_list import ImageList
-from pipeline.datasets.sources.label_file import Columns, read_label_file
+from pipeline.datasets.sources.label_file import read_label_file
 from pipeline.errors import DataError
 from pipeline.recipe import DataOptions
 
@@ -29,13 +29,5 @@ def read_list(options: DataOptions) -> ImageList:
                     f"take data.{key} out: sub-folders are classes."
                 )
         return with_groups(read_class_folders(root, options.labels), options)
-    columns = Columns(
-        options.labels,
-        options.attributes,
-        options.label_column,
-        options.one_hot,
-        options.tags_separator,
-        options.group_column,
-    )
     file = locate.find_label_file(root, options.label_file)
-    return with_groups(read_label_file(root, file, columns), options)
+    return with_groups(read_label_file(root, file, options), options)
