@@ -28,6 +28,7 @@ import onnx
 from numpy.typing import NDArray
 
 from exporters.errors import ExportError, QuantizeError
+from exporters.evaluate.parity_values import Assessment
 from exporters.graph import onnx_file
 from exporters.graph.qdq import Graph, attribute
 from exporters.options import DynamicOptions, Int8Options, QuantizeOptions, Scheme
@@ -38,7 +39,7 @@ from exporters.quantize.portability import portability
 from exporters.quantize.saturation import Confirmation, LayerSaturation, confirm, simulate
 from exporters.search.search_log import SearchLog
 from exporters.search.sensitivity import Explanation, LayerDamage, clippings, layer_noise
-from exporters.search.trial import SAME_SPEED, Assessment, Speed, Trial, pareto_front
+from exporters.search.trial import SAME_SPEED, Speed, Trial, pareto_front
 
 _HEADS = 0.5  # dynamic INT8 is tried where fully connected layers hold so much of the weights
 _MOST_LAYERS = 16  # that are put back into float one at a time; the noisiest ones

@@ -6,26 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from exporters.evaluate.parity_values import Assessment
 from exporters.quantize.saturation import Confirmation, LayerSaturation
 
 # Speeds closer than this are one speed: two runs of the same file differ by so much.
 SAME_SPEED = 1.02
 SAME_POINTS = 0.05  # of accuracy: less is luck on a validation split of some thousand images
 SAME_SIZE = 1.05  # nobody chooses between two files by less
-
-
-@dataclass(frozen=True)
-class Assessment:
-    """How good a model is on validation data, against its FP32 form."""
-
-    passed: bool  # the gate, as far as so many images can tell
-    failures: tuple[str, ...]  # in words
-    accuracy_percent: float  # of right answers; without labels, of answers equal to FP32's
-    lost_points: float  # percentage points of it that FP32 has more
-    loss: float  # mean cross entropy in nats, finer than accuracy
-    sqnr_db: float  # of what outputs differ by from input to input; 200 when equal
-    balanced_percent: float | None = None  # mean balanced accuracy of multi-label models
-    worst_part: str | None = None  # of several channels or outputs: whose sqnr_db it is, in words
 
 
 @dataclass(frozen=True)
