@@ -27,6 +27,11 @@ def color_bundle() -> bytes:
     return bundle_builders.bundle(bundle_builders.COLOR)
 
 
+@pytest.fixture(scope="session")
+def heads_bundle() -> bytes:
+    return bundle_builders.bundle(bundle_builders.HEADS)
+
+
 @pytest.fixture
 def grey(grey_bundle: bytes) -> Any:
     with Predictor(grey_bundle, device="cpu") as predictor:

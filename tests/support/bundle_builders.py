@@ -17,11 +17,15 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from runtime import Default, FileEntry, Manifest, ModelSpec, Predictor, Variant
+from runtime import Default, FileEntry, Manifest, ModelSpec, OutputSpec, Predictor, Variant
 from runtime.spec import METADATA_KEY
+from runtime.tasks import task_named
 
 GREY = ModelSpec("digits", "multi-class", 8, 8, 1, ("zero", "one", "two"))
 COLOR = ModelSpec("faces", "multi-label", 6, 5, 3, ("Smiling", "Eyeglasses"))
+HEADS = ModelSpec(
+    "heads", "values", 8, 8, 1, outputs=(OutputSpec("boxes", (2, 4)), OutputSpec("scores", (3,)))
+)
 TOLERANCE = 1e-5
 
 
@@ -36,29 +40,54 @@ def model(
     input_type: int = TensorProto.UINT8,
     labels: int | None = None,
 ) -> bytes:
-    """Cast, scale, one fully connected layer, softmax or sigmoid; ``stamp=None``: no metadata."""
-    count = labels or len(spec.labels)
+    """Cast, scale, one fully connected layer, and what the task ends in; ``stamp=None``: no
+    metadata. ``labels``: another number of them than the spec's."""
+    shapes = {output.name: output.shape for output in spec.outputs}
+    if labels is not None:
+        shapes = {"probabilities": (labels,)}
+    counts = [int(np.prod(shape)) for shape in shapes.values()]
     size = int(np.prod(spec.shape))
-    weights = np.random.default_rng(0).normal(size=(size, count)).astype(np.float32)
-    last = "Softmax" if spec.task == "multi-class" else "Sigmoid"
+    weights = np.random.default_rng(0).normal(size=(size, sum(counts))).astype(np.float32)
     graph = helper.make_graph(
         [
             helper.make_node("Cast", [input_name], ["f"], to=TensorProto.FLOAT),
             helper.make_node("Mul", ["f", "scale"], ["scaled"]),
             helper.make_node("Reshape", ["scaled", "flat"], ["rows"]),
             helper.make_node("MatMul", ["rows", "weights"], ["logits"]),
-            helper.make_node(last, ["logits"], ["probabilities"]),
+            *_ends(spec, list(shapes)),
         ],
         "model",
         [helper.make_tensor_value_info(input_name, input_type, [batch, *spec.shape])],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [batch, count])],
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, *shape])
+            for name, shape in shapes.items()
+        ],
         [
             numpy_helper.from_array(np.float32(1 / 255), "scale"),
             numpy_helper.from_array(np.array([0, size]), "flat"),
             numpy_helper.from_array(weights, "weights"),
+            numpy_helper.from_array(np.array(counts), "counts"),
+            *(
+                numpy_helper.from_array(
+                    np.array([0, *(size or -1 for size in shape)]), f"to_{name}"
+                )
+                for name, shape in shapes.items()
+            ),
         ],
     )
     return _file(graph, ir, opset, spec.to_json() if stamp == "" else stamp)
+
+
+def _ends(spec: ModelSpec, names: list[str]) -> list[onnx.NodeProto]:
+    """Softmax, sigmoid, or a part of the logits for each output."""
+    if task_named(spec.task).has_labels:
+        last = "Sigmoid" if task_named(spec.task).has_thresholds else "Softmax"
+        return [helper.make_node(last, ["logits"], names)]
+    parts = [f"part_of_{name}" for name in names]
+    return [
+        helper.make_node("Split", ["logits", "counts"], parts, axis=1),
+        *(helper.make_node("Reshape", [f"part_of_{n}", f"to_{n}"], [n]) for n in names),
+    ]
 
 
 def preprocess(spec: ModelSpec, *, shape: tuple[int, ...] | None = None) -> bytes:
@@ -94,8 +123,8 @@ def _file(graph: onnx.GraphProto, ir: int, opset: int, stamp: str | None) -> byt
     return file.SerializeToString()
 
 
-def golden(spec: ModelSpec, probabilities_of: dict[str, float]) -> bytes:
-    """Two raw images and one more sample; ``probabilities_of``: id -> its record's error."""
+def golden(spec: ModelSpec, errors: dict[str, float]) -> bytes:
+    """Two raw images and one more sample; ``errors``: variant id -> its record's error."""
     with Predictor.from_parts(spec, preprocess(spec), model(spec)) as p:
         rng = np.random.default_rng(1)
         raw = [rng.integers(0, 256, (9 + i, 11, spec.channels), np.uint8) for i in range(2)]
@@ -104,8 +133,10 @@ def golden(spec: ModelSpec, probabilities_of: dict[str, float]) -> bytes:
         )
         arrays: dict[str, Any] = {f"raw/{i}": image for i, image in enumerate(raw)}
         arrays["pixels"] = pixels
-        for variant, error in probabilities_of.items():
-            arrays[f"probabilities/{variant}"] = shifted(p(pixels), error)
+        shift = shifted if spec.labels else moved
+        for variant, error in errors.items():
+            for name, values in p.outputs(pixels).items():
+                arrays[f"{name}/{variant}"] = shift(values, error)
     file = io.BytesIO()
     np.savez(file, **arrays)
     return file.getvalue()
@@ -116,6 +147,11 @@ def shifted(probabilities: Any, error: float) -> Any:
     least = probabilities.argmin(axis=1)[:, None]
     share = np.float32(error) / (1 - np.take_along_axis(probabilities, least, 1))
     return probabilities * (1 - share) + share * (np.arange(probabilities.shape[1]) == least)
+
+
+def moved(values: Any, error: float) -> Any:
+    """Values that differ from others by ``error`` as a share of their largest magnitude."""
+    return values + np.float32(error * abs(values).max())
 
 
 def bundle(
@@ -140,7 +176,7 @@ def bundle(
         **{f"variants/{id}.onnx": model(spec) for id in ids},
         **(members or {}),
     }
-    thresholds = (0.5, 0.25) if spec.task == "multi-label" else None
+    thresholds = (0.5, 0.25) if task_named(spec.task).has_thresholds else None
     manifest = Manifest(
         model_version="1.2.3",
         spec=spec,
