@@ -34,7 +34,8 @@ from pipeline.compare.precision import precision_of
 from pipeline.compare.result import Comparison
 from pipeline.datasets.arrays import DatasetInfo, Split, write_info, write_split
 from pipeline.errors import DataError, PipelineError
-from pipeline.learning.networks.networks import PixelNetwork, build_network
+from pipeline.learning.networks.build import build_network
+from pipeline.learning.networks.pixel_network import PixelNetwork
 from pipeline.learning.training.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.recipe import Conv, Linear, NetworkOptions
 from runtime import ModelSpec
