@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from exporters.evaluate.gates import loss_bound, screen, tolerances_for
 from exporters.evaluate.metrics import Floats, decide, softmax
-from exporters.evaluate.parity import Parity, compare
+from exporters.evaluate.parity import compare
+from exporters.evaluate.parity_values import Assessment, Parity
 from exporters.evaluate.signal_to_noise import LOST, Fidelity, fidelity
 from exporters.foreign.model_inputs import ModelInputs
 from exporters.graph import onnx_file
 from exporters.options import GateOptions
-from exporters.search.trial import Assessment
 from exporters.search.trial_evaluation import cross_entropy
 from runtime.spec import ModelSpec
 

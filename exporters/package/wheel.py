@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from email import message_from_string
 from email.message import EmailMessage
 from email.policy import EmailPolicy, compat32
@@ -19,134 +20,26 @@ import runtime
 from exporters.errors import PackageError
 from exporters.package.archive import replace_file, zip_bytes
 from exporters.package.markdown import as_text
+from exporters.package.resource_files import files_under
 from exporters.package.wheel_fields import check_fields
 from runtime.plain_text import hidden_character
 
 _LAZY = "Predictor"  # imports onnxruntime, so only at its first mention
-
-# the text of the first line is the user's, so it is written as Python writes strings
-_INIT = """{docstring}
-
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from exporters.runtime import (
-    {imports},
+# Files of ``wheel_files`` by their names in the wheel. They are Python as they stand, so that
+# linters and type checkers read them; here they get the model's names and the wheel's own runtime.
+_SOURCES = {
+    "__init__.py": "__init__.py",
+    "__main__.py": "__main__.py",
+    "_predictor.py": "_predictor.py",
+    "__pyinstaller/__init__.py": "__pyinstaller/__init__.py",
+    "__pyinstaller/hook-{package}.py": "__pyinstaller/hook.py",
+}
+_PLACES = re.compile(
+    r'SUMMARY|PACKAGE|DISTRIBUTION|"VERSION"|PredictorError as PublicNames|"PublicNames"'
+    r"|(?<=from )(?=runtime\b)"
 )
+_RUNTIME_FILES = (".py", ".md", ".json", "py.typed")
 
-if TYPE_CHECKING:
-    from exporters._predictor import Predictor
-
-__version__ = {version!r}
-
-__all__ = [
-    "__version__",
-    {names},
-]
-
-
-def __getattr__(name: str) -> object:
-    if name == "Predictor":
-        from exporters._predictor import Predictor
-
-        return Predictor
-    raise AttributeError(f"module {{__name__!r}} has no attribute {{name!r}}")
-"""
-
-_DOCSTRING = """{summary}
-
-    from {package} import Predictor
-
-    with Predictor() as p:
-        print(p.predict("image.png"))
-
-The model lies in this package; ``Predictor`` opens it, or any other bundle. It is imported at its
-first mention, since it needs onnxruntime: install {distribution}[cpu] or {distribution}[gpu].
-"""
-
-_PREDICTOR = '''"""The predictor of the model in this package."""
-
-from __future__ import annotations
-
-import os
-import pkgutil
-from collections.abc import Iterable
-
-from exporters.runtime import PredictorError
-from exporters.runtime.bundle import Source
-from exporters.runtime.predictor import Predictor as _Predictor
-
-BUNDLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "bundle.zip")
-
-
-def packaged_bundle() -> Source:
-    """The path of the bundle in this package, or its bytes when the package lies in a zip."""
-    if os.path.isfile(BUNDLE):
-        return BUNDLE
-    try:
-        data = pkgutil.get_data(__package__, "bundle.zip")
-    except OSError:  # a frozen app that was made without the package's data
-        data = None
-    if data is None:
-        raise PredictorError(
-            f"bundle.zip, the model itself, is missing in the package {__package__}; expected "
-            f"{BUNDLE}. Install the wheel again. If this app was frozen, pass the package's data: "
-            f"PyInstaller finds it by the package's own hook, or by --collect-all {__package__}; "
-            f"Nuitka by --include-package-data={__package__}; cx_Freeze by packages."
-        )
-    return data
-
-
-class Predictor(_Predictor):
-    """The runtime's Predictor, which opens this package's model unless it is given another."""
-
-    def __init__(
-        self,
-        bundle: Source | None = None,
-        device: str = "auto",
-        variant: str = "auto",
-        threads: int | None = None,
-        *,
-        trusted_keys: Iterable[str] | None = None,
-    ) -> None:
-        super().__init__(
-            packaged_bundle() if bundle is None else bundle,
-            device,
-            variant,
-            threads,
-            trusted_keys=trusted_keys,
-        )
-'''
-
-_MAIN = '''"""``python -m {package} predict IMAGE... | selftest | info | autotune``: at a prompt."""
-
-import sys
-
-from exporters._predictor import BUNDLE
-from exporters.runtime.__main__ import main
-
-sys.exit(main(package="{package}", bundle=BUNDLE))
-'''
-
-# PyInstaller asks an installed package for its hooks (entry point "pyinstaller40"): data files and
-# modules that are imported at their first mention are not found by reading the code.
-_HOOKS = '''"""Where PyInstaller finds this package's hook."""
-
-import os
-
-
-def get_hook_dirs() -> list[str]:
-    """This folder."""
-    return [os.path.dirname(__file__)]
-'''
-_HOOK = '''"""What PyInstaller packs for this package: the model and every module of the runtime."""
-
-from PyInstaller.utils.hooks import collect_data_files, collect_submodules
-
-datas = collect_data_files("{package}")
-hiddenimports = collect_submodules("{package}.runtime")
-'''
 _ENTRY_POINTS = """[pyinstaller40]
 hook-dirs = {package}.__pyinstaller:get_hook_dirs
 """
@@ -212,27 +105,14 @@ def write_wheel(
     summary, licence = summary.strip(), licence.strip()
     check_fields(name, version, summary, licence)
     distribution, package = f"edgeproof-{name}", f"edgeproof_{name.replace('-', '_')}"
-    names = sorted(set(runtime.__all__) - {"__version__"})
-    fields = {
-        "distribution": distribution,
-        "package": package,
-        "version": version,
-        "summary": summary,
-        "imports": ",\n    ".join(n for n in names if n != _LAZY),
-        "names": ",\n    ".join(f'"{n}"' for n in names),
-    }
     info = f"{package}-{version}.dist-info"
     target = folder / f"{package}-{version}-py3-none-any.whl"
     try:
         members = {
-            f"{package}/__init__.py": _init(fields).encode(),
-            f"{package}/__main__.py": _MAIN.format(**fields).encode(),
-            f"{package}/_predictor.py": _PREDICTOR.encode(),
-            f"{package}/__pyinstaller/__init__.py": _HOOKS.encode(),
-            f"{package}/__pyinstaller/hook-{package}.py": _HOOK.format(package=package).encode(),
+            **_sources(distribution, package, version, summary),
             f"{package}/bundle.zip": _bytes_of(bundle),
             f"{package}/py.typed": b"",
-            **{f"{package}/runtime/{n}": data for n, data in _runtime_files().items()},
+            **{f"{package}/runtime/{name}": data for name, data in _runtime_files().items()},
             f"{info}/METADATA": _metadata(distribution, package, version, summary, licence),
             f"{info}/WHEEL": _WHEEL.encode(),
             f"{info}/entry_points.txt": _ENTRY_POINTS.format(package=package).encode(),
@@ -245,11 +125,26 @@ def write_wheel(
     return target
 
 
-def _init(fields: dict[str, str]) -> str:
-    """The package's ``__init__.py``: whatever characters the summary has, they are text."""
-    text = _DOCSTRING.format(**fields)
-    literal = text.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
-    return _INIT.format(docstring=f'"""{literal}"""', **fields)
+def _sources(distribution: str, package: str, version: str, summary: str) -> dict[str, bytes]:
+    """The Python of ``wheel_files`` with this model's names, by its path in the wheel."""
+    names = sorted(set(runtime.__all__) - {"__version__"})
+    texts = {
+        # it becomes part of a docstring, whatever characters it has
+        "SUMMARY": summary.replace("\\", "\\\\").replace('"""', '\\"\\"\\"'),
+        "PACKAGE": package,
+        "DISTRIBUTION": distribution,
+        '"VERSION"': repr(version),
+        "PredictorError as PublicNames": ",\n    ".join(n for n in names if n != _LAZY),
+        '"PublicNames"': ",\n    ".join(f'"{n}"' for n in names),
+        "": ".",  # the wheel's own runtime
+    }
+    folder = resources.files("exporters.package").joinpath("wheel_files")
+    return {
+        f"{package}/{name.format(package=package)}": _PLACES.sub(
+            lambda place: texts[place[0]], folder.joinpath(source).read_text(encoding="utf-8")
+        ).encode()
+        for name, source in _SOURCES.items()
+    }
 
 
 def _compiled(members: dict[str, bytes]) -> dict[str, bytes]:
@@ -291,13 +186,9 @@ def _bytes_of(bundle: Path | bytes) -> bytes:
 
 
 def _runtime_files() -> dict[str, bytes]:
-    """The runtime's own files by name: modules, type marker, format specification and schema."""
-    files = {
-        entry.name: entry.read_bytes()
-        for entry in resources.files("runtime").iterdir()
-        if entry.is_file() and entry.name.endswith((".py", ".md", ".json", "py.typed"))
-    }
-    return dict(sorted(files.items()))
+    """The runtime's own files by path: modules, type marker, format specification and schema."""
+    files = files_under(resources.files("runtime"), _RUNTIME_FILES)
+    return {path: data for path, data in files.items() if not path.startswith("web/")}
 
 
 def _record(members: dict[str, bytes], own_name: str) -> bytes:

@@ -18,10 +18,10 @@ from exporters.evaluate.metrics import (
     decide,
 )
 from exporters.evaluate.parity import Thresholds, compare, stream
+from exporters.evaluate.parity_values import Assessment
 from exporters.evaluate.signal_to_noise import sqnr_db
 from exporters.options import GateOptions
 from exporters.quantize.calibration import spread
-from exporters.search.trial import Assessment
 from runtime import Predictor
 from runtime.spec import ModelSpec
 

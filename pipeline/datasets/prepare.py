@@ -7,11 +7,12 @@ import errno
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.datasets.arrays import INFO_NAME, DatasetInfo, write_info
-from pipeline.datasets.arrays_from_celeba import arrays_from_celeba
-from pipeline.datasets.arrays_from_idx import arrays_from_idx
-from pipeline.datasets.arrays_from_images import arrays_from_images
-from pipeline.datasets.preparation import Job
+from pipeline.datasets.arrays import INFO_NAME, write_info
+from pipeline.datasets.info import DatasetInfo
+from pipeline.datasets.preparation.arrays_from_celeba import arrays_from_celeba
+from pipeline.datasets.preparation.arrays_from_idx import arrays_from_idx
+from pipeline.datasets.preparation.arrays_from_images import arrays_from_images
+from pipeline.datasets.preparation.preparation import Job
 from pipeline.datasets.sources.class_folders import check_shown
 from pipeline.datasets.sources.locate import source_state
 from pipeline.errors import StoreError

@@ -13,7 +13,7 @@ from exporters.options import QuantizeOptions
 from pipeline.recipe import DataOptions
 
 if TYPE_CHECKING:
-    from pipeline.datasets.survey import Survey
+    from pipeline.new_recipe.survey import Survey
 
 _LISTED = 30  # classes whose counts are listed
 

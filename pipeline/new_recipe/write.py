@@ -16,7 +16,7 @@ from pipeline.new_recipe.recipe_text import Proposal, recipe_text
 from pipeline.recipe import SWEEPS, DataOptions, load, shipped_names
 
 if TYPE_CHECKING:
-    from pipeline.datasets.survey import Survey
+    from pipeline.new_recipe.survey import Survey
 
 Progress = Callable[[int, int], None]  # (images done, images in all)
 
@@ -86,8 +86,8 @@ def write_recipe(request: Request, progress: Progress) -> Written:
     Raises RecipeError for a name that is none and for a file that is there, DataError when the
     images or labels can't be learned from.
     """
-    from pipeline.datasets.suggestions import suggested
-    from pipeline.datasets.survey import look_at_all
+    from pipeline.new_recipe.suggestions import suggested
+    from pipeline.new_recipe.survey import look_at_all
 
     _check(request)
     listed, options, remarks = suggested(request.options)
@@ -227,7 +227,7 @@ def _split_sizes(survey: Survey, options: DataOptions) -> tuple[int, int]:
 
     Exact, unless images that differ here are the same to the model, which sees them smaller.
     """
-    from pipeline.datasets.arrays_from_images import check_splits
+    from pipeline.datasets.preparation.arrays_from_images import check_splits
     from pipeline.datasets.splitting import TEST, TRAIN, fill_splits
 
     usable = survey.usable
@@ -245,7 +245,7 @@ def _split_sizes(survey: Survey, options: DataOptions) -> tuple[int, int]:
 
 def _same(survey: Survey) -> tuple[str, ...]:
     """A sentence for each picture that many of the images are."""
-    from pipeline.datasets.oddities import same_pictures
+    from pipeline.datasets.decoding.depth import same_pictures
 
     good = survey.good
     return same_pictures(
@@ -270,7 +270,7 @@ def _margin(test: int, survey: Survey) -> tuple[float, str]:
 
 
 def _remarks(survey: Survey, options: DataOptions) -> list[str]:
-    from pipeline.datasets.oddities import contradictions, note_frames
+    from pipeline.datasets.decoding.depth import contradictions, note_frames
 
     listed, counts = survey.listed, survey.counts
     remarks = []

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from exporters.foreign.agreement import Guess, Reference
     from exporters.foreign.foreign_model import ForeignModel
-    from pipeline.datasets.foreign_data import ForeignData
+    from pipeline.quantize_file.calibration_data import ForeignData
 
 _OUTPUT_BYTES = 256_000_000  # of FP32 outputs that are kept to compare with
 # Labels that FP32 itself does not know judge nothing, since a broken INT8 would be no worse: it has

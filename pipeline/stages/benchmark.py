@@ -14,7 +14,7 @@ from pipeline.errors import GateError
 from pipeline.recipe import Recipe
 
 if TYPE_CHECKING:
-    from exporters.evaluate.gates import Check
+    from exporters.evaluate.parity_values import Check
     from pipeline.timing import Run, Timing
     from runtime.spec import ModelSpec
 
@@ -256,6 +256,7 @@ STAGE = Stage(
         "pipeline/learning",
         "pipeline/user_code.py",
         "pipeline/datasets/arrays.py",
+        "pipeline/datasets/info.py",
         "exporters",
         "runtime",
     ),

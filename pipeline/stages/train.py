@@ -158,6 +158,7 @@ STAGE = Stage(
         "pipeline/learning",
         "pipeline/processes.py",
         "pipeline/datasets/arrays.py",
+        "pipeline/datasets/info.py",
         "exporters/evaluate/metrics.py",
         "runtime/cpu.py",
         "runtime/errors.py",

@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from exporters.evaluate.gates import Verdict
     from exporters.evaluate.metrics import Floats, Objective
-    from exporters.evaluate.parity import Parity
+    from exporters.evaluate.parity_values import Parity, Verdict
     from exporters.evaluate.score_values import Scores
     from exporters.evaluate.scoring import Answers
     from exporters.options import GateOptions
@@ -292,6 +291,7 @@ STAGE = Stage(
         "pipeline/learning",
         "pipeline/user_code.py",
         "pipeline/datasets/arrays.py",
+        "pipeline/datasets/info.py",
         "exporters",
         "runtime",
     ),

@@ -26,6 +26,7 @@ from exporters.explain.pictures import pictures
 from exporters.explain.preprocess_difference import PreprocessGraph
 from exporters.graph import onnx_file
 from exporters.graph.intermediate_outputs import Tap, layer_inputs, quantized_tensors, with_outputs
+from exporters.package.resource_files import files_under
 from pipeline.errors import TargetError
 from pipeline.targets.table import Target
 from runtime import Bundle, ModelSpec, Variant
@@ -103,7 +104,9 @@ def write_job(
         for name in _RUNNERS:
             source = resources.files("pipeline.targets.runners") / name
             (folder / name).write_bytes(source.read_bytes())
-        _copy_runtime(folder / "runtime")
+        for path, data in files_under(resources.files("runtime"), (".py",)).items():
+            (folder / "runtime" / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / "runtime" / path).write_bytes(data)
         shutil.copyfile(bundle_path, folder / "bundle.zip")
         bundle = Bundle.open(folder / "bundle.zip")
         try:
@@ -169,13 +172,6 @@ def _drawn(preprocess: bytes, spec: ModelSpec) -> Iterator[NDArray[np.uint8]]:
     for picture in pictures(sizes):
         if picture.pixels.shape[2] != 4 and graph(picture.pixels) is not None:
             yield picture.pixels
-
-
-def _copy_runtime(folder: Path) -> None:
-    folder.mkdir()
-    for entry in resources.files("runtime").iterdir():
-        if entry.is_file():
-            (folder / entry.name).write_bytes(entry.read_bytes())
 
 
 @dataclass(frozen=True)

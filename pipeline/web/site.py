@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 
+from exporters.package.resource_files import files_under
 from pipeline.errors import WebError
 from pipeline.web import onnxruntime_web
 from runtime import Bundle, PredictorError
@@ -27,8 +28,8 @@ def site_files(bundle: Path, trusted_keys: Iterable[str] | None = None) -> dict[
     fetched.
     """
     data = _verified(bundle, trusted_keys)
-    page = _files(resources.files("pipeline.web").joinpath("page"), _PAGE)
-    runtime = _files(resources.files("runtime").joinpath("web"), (".mjs",))
+    page = files_under(resources.files("pipeline.web").joinpath("page"), _PAGE)
+    runtime = files_under(resources.files("runtime").joinpath("web"), (".mjs",))
     return {
         **page,
         **{f"runtime/{name}": data for name, data in runtime.items()},
@@ -77,10 +78,3 @@ def _verified(bundle: Path, trusted_keys: Iterable[str] | None) -> bytes:
     except PredictorError as exc:
         raise WebError(str(exc)) from exc
     return data
-
-
-def _files(folder: resources.abc.Traversable, endings: tuple[str, ...]) -> dict[str, bytes]:
-    files = {
-        entry.name: entry.read_bytes() for entry in folder.iterdir() if entry.name.endswith(endings)
-    }
-    return dict(sorted(files.items()))

@@ -29,16 +29,16 @@ DRAWN: tuple[str, ...] = (
     "Wearing_Hat", "Wearing_Lipstick", "Wearing_Necktie",
 )  # fmt: skip
 
-HAIR_COLOURS: dict[str, RGB] = {
+HAIR_COLORS: dict[str, RGB] = {
     "Black_Hair": (30, 26, 28),
     "Blond_Hair": (228, 190, 104),
     "Brown_Hair": (108, 64, 34),
     "Gray_Hair": (172, 173, 178),
 }
 HAIR_SHAPES = ("Straight_Hair", "Wavy_Hair")
-# Hair of no official colour, so that "not black, blond or brown" doesn't mean grey.
+# Hair of no official color, so that "not black, blond or brown" doesn't mean gray.
 DYED: tuple[RGB, ...] = ((205, 62, 138), (44, 150, 158), (118, 66, 182), (206, 52, 36))
-_HAIR_WEIGHTS = (0.29, 0.20, 0.24, 0.16, 0.11)  # in the order of HAIR_COLOURS, then dyed
+_HAIR_WEIGHTS = (0.29, 0.20, 0.24, 0.16, 0.11)  # in the order of HAIR_COLORS, then dyed
 
 # P(attribute) in two loose clusters of habits, drawn with equal chance per person. They make
 # attributes co-occur as they do in life (lipstick with earrings, necktie with mustache), yet
@@ -70,7 +70,7 @@ class Traits:
 
     cluster: int
     bald: bool
-    hair_colour: str | None  # None: dyed
+    hair_color: str | None  # None: dyed
     hair_shape: str | None  # None: short
     kept: frozenset[str]  # of those of _HABITS that don't change with the day
 
@@ -78,14 +78,14 @@ class Traits:
 def sample_traits(rng: np.random.Generator) -> Traits:
     """The labels of one new person that stay from picture to picture."""
     cluster = int(rng.integers(2))
-    colour = int(rng.choice(len(_HAIR_WEIGHTS), p=_HAIR_WEIGHTS))
+    color = int(rng.choice(len(_HAIR_WEIGHTS), p=_HAIR_WEIGHTS))
     short, wavy, bald = rng.random(3)
     kept = ("Bushy_Eyebrows", "Narrow_Eyes", "Pale_Skin")
     chances = rng.random(len(kept))
     return Traits(
         cluster=cluster,
         bald=bool(bald < _HABITS["Bald"][cluster]),
-        hair_colour=(*HAIR_COLOURS, None)[colour],
+        hair_color=(*HAIR_COLORS, None)[color],
         hair_shape=None if short < _SHORT_HAIR[cluster] else HAIR_SHAPES[int(wavy < 0.5)],
         kept=frozenset(
             name
@@ -113,7 +113,7 @@ def dress(traits: Traits, rng: np.random.Generator) -> dict[str, bool]:
     if traits.bald and not hat:
         true.add("Bald")
     if hair:
-        true |= {name for name in (traits.hair_colour, traits.hair_shape) if name}
+        true |= {name for name in (traits.hair_color, traits.hair_shape) if name}
     return {name: name in true for name in DRAWN}
 
 
@@ -140,11 +140,11 @@ def check(attributes: Mapping[str, bool]) -> frozenset[str]:
 
 def _exclusive(true: frozenset[str]) -> Iterator[tuple[str, ...]]:
     """Groups of attributes of which a face has at most one."""
-    yield tuple(HAIR_COLOURS)
+    yield tuple(HAIR_COLORS)
     yield HAIR_SHAPES
-    for hair in (*HAIR_COLOURS, *HAIR_SHAPES, "Bangs", "Wearing_Hat"):
+    for hair in (*HAIR_COLORS, *HAIR_SHAPES, "Bangs", "Wearing_Hat"):
         yield "Bald", hair
     yield "Wearing_Hat", "Bangs"
-    if not true & set(HAIR_SHAPES):  # short hair is hidden by a hat, and its colour with it
-        for colour in HAIR_COLOURS:
-            yield "Wearing_Hat", colour
+    if not true & set(HAIR_SHAPES):  # short hair is hidden by a hat, and its color with it
+        for color in HAIR_COLORS:
+            yield "Wearing_Hat", color

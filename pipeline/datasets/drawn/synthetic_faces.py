@@ -33,8 +33,10 @@ from PIL import Image
 from PIL import __version__ as pillow_version
 
 from pipeline.datasets.decoding.workers import run_in_processes
+from pipeline.datasets.drawn.canvas import HEIGHT, WIDTH
 from pipeline.datasets.drawn.face_attributes import ATTRIBUTES, DRAWN, check, dress, sample_traits
-from pipeline.datasets.drawn.face_drawing import HEIGHT, WIDTH, draw_person, sample_person
+from pipeline.datasets.drawn.face_drawing import draw_person
+from pipeline.datasets.drawn.person import sample_person
 from runtime.cpu import usable_threads
 
 # Part of SYNTHETIC.json: raise it whenever the same seed would give other pictures or labels.

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.datasets.groups import is_group_column
+from pipeline.datasets.preparation.groups import is_group_column
 from pipeline.datasets.sources.class_folders import check_names, check_shown
 from pipeline.datasets.sources.image_files import SUFFIXES, Files, note_files, some, walk
 from pipeline.datasets.sources.image_list import (

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from exporters.errors import ExportError
 from exporters.evaluate import gates
-from exporters.evaluate.parity import Parity, compare, stream
+from exporters.evaluate.parity import compare, stream
+from exporters.evaluate.parity_values import Parity
 from exporters.options import TOLERANCES, GateOptions, Tolerance
 from runtime import ModelSpec
 

@@ -6,6 +6,7 @@ import ast
 import base64
 import csv
 import hashlib
+import inspect
 import io
 import os
 import subprocess
@@ -18,7 +19,9 @@ import pytest
 
 import runtime
 from exporters.errors import PackageError
+from exporters.package.resource_files import files_under
 from exporters.package.wheel import write_wheel
+from exporters.package.wheel_files._predictor import Predictor as WheelPredictor
 
 
 def make(folder: Path, bundle: Path, **changes: str) -> Path:
@@ -254,13 +257,42 @@ def test_a_summary_is_text_whatever_it_holds(
     assert f"\nSummary: {summary}\n" in metadata
 
 
-def test_generated_python_that_does_not_compile_is_no_wheel(
+def test_python_that_does_not_compile_is_never_packed(
     digits_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("exporters.package.wheel._MAIN", "import {package}(")
-    with pytest.raises(PackageError, match=r"__main__\.py of the wheel is not valid Python"):
+    broken = {"tasks/broken.py": b"import ("}
+    monkeypatch.setattr("exporters.package.wheel._runtime_files", lambda: broken)
+    with pytest.raises(PackageError, match=r"runtime/tasks/broken\.py"):
         make(tmp_path, digits_bundle)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_predictor_of_a_wheel_takes_what_the_runtimes_takes() -> None:
+    """Its signature is written by hand in ``wheel_files``; only the bundle may be left out."""
+    own = inspect.signature(WheelPredictor.__init__).parameters
+    original = inspect.signature(runtime.Predictor.__init__).parameters
+    assert list(own) == list(original)
+    assert own["bundle"].default is None
+    for name in set(original) - {"bundle"}:
+        assert own[name] == original[name]
+
+
+def test_files_are_found_in_sub_folders_as_well(tmp_path: Path) -> None:
+    for path in ("a.py", "tasks/b.py", "tasks/deep/c.py", "tasks/note.txt"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(path, encoding="utf-8")
+    found = files_under(tmp_path, (".py",))
+    assert found == {name: name.encode() for name in ("a.py", "tasks/b.py", "tasks/deep/c.py")}
+    assert list(found) == sorted(found)
+
+
+def test_the_wheel_holds_every_module_of_the_runtime(digits_bundle: Path, tmp_path: Path) -> None:
+    folder = Path(runtime.__file__).parent
+    with zipfile.ZipFile(make(tmp_path, digits_bundle)) as archive:
+        names = set(archive.namelist())
+    for module in folder.rglob("*.py"):
+        assert f"edgeproof_digits_small/runtime/{module.relative_to(folder).as_posix()}" in names
+    assert not [name for name in names if "/runtime/web/" in name]
 
 
 def test_a_missing_bundle_is_named(tmp_path: Path) -> None:

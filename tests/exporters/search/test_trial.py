@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from exporters.quantize.saturation import LayerSaturation
+from exporters.evaluate.parity_values import Assessment
+from exporters.quantize.saturation_values import LayerSaturation
 from exporters.search.search_log import TRIALS_NAME, SearchLog
-from exporters.search.trial import Assessment, Speed, Trial, pareto_front
+from exporters.search.trial import Speed, Trial, pareto_front
 
 
 def trial(

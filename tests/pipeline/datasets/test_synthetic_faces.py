@@ -12,11 +12,11 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from pipeline.datasets.drawn import face_attributes, face_drawing, synthetic_faces
+from pipeline.datasets.drawn import face_attributes, face_drawing, person, synthetic_faces
 from pipeline.datasets.drawn.face_attributes import (
     ATTRIBUTES,
     DRAWN,
-    HAIR_COLOURS,
+    HAIR_COLORS,
     HAIR_SHAPES,
     sample_attributes,
 )
@@ -101,11 +101,11 @@ def test_labels_are_those_the_picture_was_drawn_with(folder: Path) -> None:
     """Redraw image 1 from its two seeds; a label in the list must match the drawing."""
     identity = pairs(folder / "identity_CelebA.txt")["000001.jpg"]
     rng = np.random.default_rng([3, identity, 1])
-    traits, person = face_attributes.sample_traits(rng), face_drawing.sample_person(rng)
+    traits, sampled = face_attributes.sample_traits(rng), person.sample_person(rng)
     rng = np.random.default_rng([3, 1])
     attributes = face_attributes.dress(traits, rng)
     true = frozenset(name for name, value in attributes.items() if value)
-    pixels = face_drawing.draw_person(rng, person, true, 218, 178)
+    pixels = face_drawing.draw_person(rng, sampled, true, 218, 178)
     encoded = io.BytesIO()
     Image.fromarray(pixels).save(encoded, "JPEG", quality=synthetic_faces.JPEG_QUALITY)
 
@@ -236,12 +236,12 @@ def test_each_attribute_is_neither_rare_nor_the_rule(sampled: list[dict[str, boo
 def test_sampled_faces_are_consistent(sampled: list[dict[str, bool]]) -> None:
     for attributes in sampled:
         face_attributes.check(attributes)  # raises on a contradiction
-        assert sum(attributes[name] for name in HAIR_COLOURS) <= 1
+        assert sum(attributes[name] for name in HAIR_COLORS) <= 1
         assert sum(attributes[name] for name in HAIR_SHAPES) <= 1
         if attributes["Bald"]:
-            assert not any(attributes[n] for n in (*HAIR_COLOURS, *HAIR_SHAPES, "Bangs"))
+            assert not any(attributes[n] for n in (*HAIR_COLORS, *HAIR_SHAPES, "Bangs"))
         if attributes["Wearing_Hat"] and not any(attributes[n] for n in HAIR_SHAPES):
-            assert not any(attributes[n] for n in HAIR_COLOURS)
+            assert not any(attributes[n] for n in HAIR_COLORS)
 
 
 def test_beyond_the_exclusions_no_attribute_follows_from_another(
@@ -250,7 +250,7 @@ def test_beyond_the_exclusions_no_attribute_follows_from_another(
     values = np.array([list(a.values()) for a in sampled], dtype=float)
     correlation = np.corrcoef(values.T) - np.eye(len(DRAWN))
     assert np.abs(correlation).max() < 0.55
-    hairless = {*HAIR_COLOURS, *HAIR_SHAPES, "Bald", "Bangs", "Wearing_Hat"}
+    hairless = {*HAIR_COLORS, *HAIR_SHAPES, "Bald", "Bangs", "Wearing_Hat"}
     free = [i for i, name in enumerate(DRAWN) if name not in hairless]
     for one in (values, 1 - values):
         for other in (values, 1 - values):
@@ -332,7 +332,7 @@ def small(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
 
 
 def change(name: str, seed: int) -> npt.NDArray[np.float64]:
-    """By how many grey levels each of the 64x64 pixels moves if one attribute is flipped."""
+    """By how many gray levels each of the 64x64 pixels moves if one attribute is flipped."""
     faces = [
         small(draw_face(np.random.default_rng(seed), {**NEEDS.get(name, {}), name: value}))
         for value in (False, True)
@@ -350,16 +350,16 @@ def test_flipping_one_attribute_changes_the_picture_where_it_should(name: str) -
         assert (elsewhere <= 2).all(), f"seed {seed}: changes rows outside {top}..{bottom}"
 
 
-def brightness_of_hair(colour: str) -> float:
+def brightness_of_hair(color: str) -> float:
     """Mean over faces of the top of the hair, which every pose shows about there."""
     faces = [
-        draw_face(np.random.default_rng(seed), {colour: True, "Straight_Hair": True})
+        draw_face(np.random.default_rng(seed), {color: True, "Straight_Hair": True})
         for seed in range(8)
     ]
     return float(np.mean([small(face)[11:15, 27:37].mean() for face in faces]))
 
 
-def test_hair_colours_are_apart() -> None:
+def test_hair_colors_are_apart() -> None:
     black, brown, gray = (
         brightness_of_hair(name) for name in ("Black_Hair", "Brown_Hair", "Gray_Hair")
     )

@@ -18,12 +18,12 @@ from PIL import Image, ImageDraw
 
 from pipeline.cli.main import cli
 from pipeline.datasets.arrays import open_dataset
-from pipeline.datasets.arrays_from_images import read_list
 from pipeline.datasets.decoding.picture import Facts
+from pipeline.datasets.preparation.arrays_from_images import read_list
 from pipeline.datasets.sources.image_list import NO_SPLIT, ImageList
 from pipeline.datasets.sources.locate import ATTRIBUTES_NAME, IDX_NAMES, IMAGES_NAME, PARTITION_NAME
-from pipeline.datasets.survey import Look, Survey
 from pipeline.errors import DataError, RecipeError
+from pipeline.new_recipe.survey import Look, Survey
 from pipeline.new_recipe.write import Request, propose, write_recipe
 from pipeline.recipe import DataOptions, Recipe, load
 

@@ -1,4 +1,4 @@
-"""quantize_file.py and datasets/foreign_data.py: from a folder and a stranger's file to one INT8
+"""quantize_file.py and calibration_data.py: from a folder and a stranger's file to one INT8
 file, a report, and plain words."""
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from exporters.errors import ExportError
 from exporters.foreign.agreement import Bounds, Reference
 from exporters.foreign.model_inputs import InputSpec, ModelInputs
 from exporters.options import GateOptions
-from exporters.search.search import SearchResult
+from exporters.search.result import SearchResult
 from exporters.search.search_log import SearchLog
 from exporters.search.trial import Trial
 from pipeline.cli.main import cli
-from pipeline.datasets.foreign_data import PixelOptions, Wanted, load
 from pipeline.engine.store import Store
 from pipeline.errors import DataError
+from pipeline.quantize_file.calibration_data import PixelOptions, Wanted, load
 from pipeline.quantize_file.run import Request, quantize_file, write_models
 
 PLANES = InputSpec("x", "float32", (None, 3, 16, 16))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.datasets.arrays import SPLITS
-from pipeline.datasets.preparation import Job
+from pipeline.datasets.preparation.preparation import Job
 from pipeline.datasets.sources.image_files import some
 from pipeline.datasets.sources.image_list import ImageList, LeftOut
 from pipeline.datasets.splitting import TEST, TRAIN, in_several_splits, less_protected

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.datasets.arrays import SPLITS, DatasetInfo, Split, take_rows, write_split
+from pipeline.datasets.arrays import SPLITS, Split, take_rows, write_split
 from pipeline.datasets.decoding.decode import Decoded, Target, decode_files
-from pipeline.datasets.duplicates import judge_duplicates
-from pipeline.datasets.groups import group_counts, judge_groups
-from pipeline.datasets.preparation import Job, hash_lines
+from pipeline.datasets.info import DatasetInfo
+from pipeline.datasets.preparation.duplicates import judge_duplicates
+from pipeline.datasets.preparation.groups import group_counts, judge_groups
+from pipeline.datasets.preparation.preparation import Job, hash_lines
 from pipeline.datasets.sources import celeba, locate
 from pipeline.datasets.sources.image_list import LeftOut
 from pipeline.errors import DataError

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.datasets.arrays_from_images import read_list
-from pipeline.datasets.groups import Suggestion, suggest_pattern, with_groups
+from pipeline.datasets.preparation.arrays_from_images import read_list
+from pipeline.datasets.preparation.groups import Suggestion, suggest_pattern, with_groups
 from pipeline.datasets.sources.image_files import some
 from pipeline.datasets.sources.image_list import NO_SPLIT, ImageList
 from pipeline.datasets.splitting import in_several_splits

@@ -15,9 +15,9 @@ import numpy as np
 
 from pipeline.datasets.decoding import picture
 from pipeline.datasets.decoding.decode import CHUNK, POOL_PAYS_FROM, reason_of
+from pipeline.datasets.decoding.depth import Depth, depth_of
 from pipeline.datasets.decoding.picture import Facts
 from pipeline.datasets.decoding.workers import run_in_processes
-from pipeline.datasets.oddities import Depth, depth_of
 from pipeline.datasets.sources.image_list import ImageList, LeftOut
 from runtime.cpu import usable_threads
 

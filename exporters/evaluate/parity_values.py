@@ -1,0 +1,114 @@
+"""What a comparison of two forms of a model found, and how it was judged, as values. Standard
+library only; ``parity.py`` measures and ``gates.py`` judges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Answers of two models to the same questions, counted four ways."""
+
+    both_right: int
+    only_reference: int  # right before, wrong now
+    only_candidate: int  # wrong before, right now
+    both_wrong: int
+
+    @property
+    def total(self) -> int:
+        """All answers."""
+        return self.both_right + self.only_reference + self.only_candidate + self.both_wrong
+
+    @property
+    def reference_accuracy(self) -> float:
+        """Share of right answers of the reference; nan without answers."""
+        return _share(self.both_right + self.only_reference, self.total)
+
+    @property
+    def candidate_accuracy(self) -> float:
+        """Share of right answers of the candidate; nan without answers."""
+        return _share(self.both_right + self.only_candidate, self.total)
+
+
+@dataclass(frozen=True)
+class LabelParity:
+    """One class (the images that truly are of it) or one attribute (all images)."""
+
+    label: str
+    pairs: Pairs
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What changed from a reference to a candidate. All differences are of probabilities."""
+
+    task: str  # as in ModelSpec
+    images: int
+    max_abs: float
+    mean_abs: float
+    p99_abs: float
+    agreement: float  # share of equal answers (multi-label: over images and labels)
+    pairs: Pairs  # over all images (multi-label: over all images and labels)
+    labels: tuple[LabelParity, ...]
+    # (right answers that the candidate has fewer in one image, how many such images), ascending:
+    # for multi-class -1, 0, 1; for multi-label -labels..labels. What the gate's bound is made of.
+    losses: tuple[tuple[int, int], ...]
+    worst: tuple[tuple[int, float], ...]  # (image, its largest difference), worst first
+
+    @property
+    def reference_accuracy(self) -> float:
+        """Share of right answers; multi-label: the mean over labels."""
+        return self.pairs.reference_accuracy
+
+    @property
+    def candidate_accuracy(self) -> float:
+        """Share of right answers; multi-label: the mean over labels."""
+        return self.pairs.candidate_accuracy
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question to a comparison, answered."""
+
+    name: str  # "accuracy", "labels", or a metric of the tolerance table
+    passed: bool
+    value: float  # what was found: upper bound in points, smallest adjusted p, a difference
+    limit: float  # what it was held against
+    text: str  # in plain words, with the numbers
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a variant may ship, and why."""
+
+    passed: bool
+    checks: tuple[Check, ...]
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """The texts of all checks, the failed ones first."""
+        return tuple(c.text for c in sorted(self.checks, key=lambda check: check.passed))
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """The texts of the failed checks."""
+        return tuple(check.text for check in self.checks if not check.passed)
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """How good a model is on validation data, against its FP32 form."""
+
+    passed: bool  # the gate, as far as so many images can tell
+    failures: tuple[str, ...]  # in words
+    accuracy_percent: float  # of right answers; without labels, of answers equal to FP32's
+    lost_points: float  # percentage points of it that FP32 has more
+    loss: float  # mean cross entropy in nats, finer than accuracy
+    sqnr_db: float  # of what outputs differ by from input to input; 200 when equal
+    balanced_percent: float | None = None  # mean balanced accuracy of multi-label models
+    worst_part: str | None = None  # of several channels or outputs: whose sqnr_db it is, in words
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else float("nan")

@@ -1,0 +1,9 @@
+"""``python -m PACKAGE predict IMAGE... | selftest | info | autotune``: at a prompt."""
+
+import sys
+
+from runtime.__main__ import main
+
+from ._predictor import BUNDLE
+
+sys.exit(main(package="PACKAGE", bundle=str(BUNDLE)))

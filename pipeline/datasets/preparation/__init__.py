@@ -1,0 +1,1 @@
+"""From a source to arrays: split, judge what crosses splits, write."""
