@@ -33,8 +33,8 @@ from pipeline.learning.quantization_aware.fake_quantization import (
 )
 from pipeline.learning.quantization_aware.fine_tuning import FineTuned, fine_tune
 from pipeline.learning.training.evaluate import probabilities
-from pipeline.learning.training.fit import StepProgress
 from pipeline.learning.training.optimize import build_optimizer, targets_of, training_loss
+from pipeline.learning.training.results import StepProgress
 from pipeline.recipe import AugmentOptions, NetworkOptions, TrainOptions
 from runtime.spec import ModelSpec
 
