@@ -39,7 +39,7 @@ class DatasetInfo:
     sha256: str  # over the source files (or over what generates them)
     synthetic: bool
     redistributable: bool
-    licence: str
+    license: str
     notes: tuple[str, ...] = ()  # what a reader must know, such as rows without an image
     # what must not be parted between splits: where its names come from, and how many each split has
     grouped_by: str | None = None
@@ -110,6 +110,8 @@ def open_dataset(folder: Path) -> Dataset:
     """Memory-map a finished data set; raises DataError when it is not finished or damaged."""
     try:
         raw = json.loads((folder / INFO_NAME).read_text(encoding="utf-8"))
+        if "licence" in raw:  # the former spelling
+            raw["license"] = raw.pop("licence")
         raw["labels"], raw["notes"] = tuple(raw["labels"]), tuple(raw["notes"])
         info = DatasetInfo(**raw)
         splits = {name: _open_split(folder, name) for name in SPLITS}

@@ -1,1 +1,1 @@
-"""From image files to arrays of pixels, on several processes."""
+"""Image files to arrays of pixels, in several processes. Labels and splits are of no concern here."""

@@ -1,1 +1,1 @@
-"""Generated data: digits and faces that are drawn."""
+"""Generated data: digits, faces and golden images. Every folder but ``preparation`` may be used here."""
