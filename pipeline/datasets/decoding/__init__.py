@@ -1,1 +1,1 @@
-"""Image files to arrays of pixels, in several processes. Labels and splits are of no concern here."""
+"""Image files to arrays of pixels, in several processes. Independent of labels and splits."""

@@ -1,1 +1,1 @@
-"""Generated data: digits, faces and golden images. Every folder but ``preparation`` may be used here."""
+"""Generated data: digits, faces, and the golden images of a bundle."""

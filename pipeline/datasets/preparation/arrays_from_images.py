@@ -14,20 +14,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.datasets.arrays import (
-    NO_SPLIT,
-    SPLITS,
-    TEST,
-    VAL,
-    DatasetInfo,
-    Split,
-    take_rows,
-    write_split,
-)
+from pipeline.datasets.arrays import NO_SPLIT, SPLITS, TEST, VAL, Split, take_rows, write_split
 from pipeline.datasets.decoding.decode import Decoded, Target, decode_files
 from pipeline.datasets.decoding.depth import depth_of, note_frames
 from pipeline.datasets.decoding.picture import facts_of, read_file
 from pipeline.datasets.examples import some
+from pipeline.datasets.info import DatasetInfo
 from pipeline.datasets.preparation.duplicates import contradictions, judge_duplicates, same_pictures
 from pipeline.datasets.preparation.groups import group_counts, judge_groups, note_shares
 from pipeline.datasets.preparation.preparation import UNKNOWN, Preparation, hash_lines

@@ -12,7 +12,7 @@ that changes a format adds a folder of its own.
 | ``multi_class.zip`` | gray 12x12, three labels; fp32, fp16, int8 |
 | ``multi_class_signed.zip`` | the same bundle, signed by a throwaway key |
 | ``multi_label.zip`` | RGB 10x8, three attributes with thresholds, white level 4095; fp32, int8 |
-| ``edgeproof_golden_class-...whl`` | the wheel of the first, with the runtime of its day; deflated |
+| ``edgeproof_golden_class-...whl`` | its wheel, with the runtime of its day; deflated |
 | ``answers.json`` | public key, versions, and each variant's probabilities for one image |
 """
 
@@ -38,7 +38,7 @@ from torch import nn
 
 import runtime
 from exporters.export.onnx_from_torch import onnx_from_torch
-from exporters.export.preprocess_graph import resize_graph
+from exporters.export.resize_graph import resize_graph
 from exporters.graph import onnx_file
 from exporters.options import ExportOptions, Int8Options
 from exporters.package.bundle_writer import (
