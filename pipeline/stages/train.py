@@ -160,6 +160,7 @@ STAGE = Stage(
         "pipeline/datasets/arrays.py",
         "pipeline/datasets/info.py",
         "exporters/evaluate/metrics.py",
+        "exporters/files.py",
         "runtime/cpu.py",
         "runtime/errors.py",
         "runtime/origin.py",
