@@ -18,6 +18,8 @@ from pipeline.datasets.info import DatasetInfo
 from pipeline.errors import DataError
 
 SPLITS = ("train", "val", "test")
+TRAIN, VAL, TEST = range(3)  # indices in SPLITS
+NO_SPLIT = -1  # the source does not say
 _BYTES_AT_ONCE = 16 << 20
 # What numpy raises for an .npy or .npz that is damaged, cut short or another kind of file
 UNREADABLE = (

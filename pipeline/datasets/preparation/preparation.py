@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pipeline.datasets.sources.image_files import some
+from pipeline.datasets.examples import some
 from pipeline.datasets.sources.image_list import LEFT_OUT_NAME, LeftOut
 from pipeline.errors import DataError
 from pipeline.recipe import DataOptions, PreprocessOptions
@@ -20,7 +20,7 @@ _ABRIDGED = 10  # lines of an error message
 
 
 @dataclass(frozen=True)
-class Job:
+class Preparation:
     """The arguments of ``prepare``, and the notes so far."""
 
     options: DataOptions

@@ -25,7 +25,8 @@ from pipeline.datasets.arrays import INFO_NAME, open_dataset
 from pipeline.datasets.decoding.decode import open_preprocess
 from pipeline.datasets.drawn.face_attributes import DRAWN
 from pipeline.datasets.info import DatasetInfo
-from pipeline.datasets.prepare import prepare, source_state
+from pipeline.datasets.prepare import prepare
+from pipeline.datasets.source_state import source_state
 from pipeline.datasets.sources import celeba, locate
 from pipeline.errors import DataError, StoreError
 from pipeline.recipe import DataOptions, PreprocessOptions

@@ -14,11 +14,11 @@ from PIL import Image
 from pydantic import ValidationError
 
 from exporters.export.resize_graph import resize_graph
-from pipeline.datasets.arrays import open_dataset
+from pipeline.datasets.arrays import NO_SPLIT, open_dataset
 from pipeline.datasets.info import DatasetInfo
-from pipeline.datasets.preparation.groups import is_group_column, suggest_pattern
 from pipeline.datasets.prepare import prepare
-from pipeline.datasets.sources.image_list import NO_SPLIT, ImageList
+from pipeline.datasets.sources.group_names import is_group_column, suggest_pattern
+from pipeline.datasets.sources.image_list import ImageList
 from pipeline.datasets.splitting import draw_splits, joined, order_by_content
 from pipeline.errors import DataError
 from pipeline.recipe import DataOptions, PreprocessOptions

@@ -17,7 +17,8 @@ from pydantic import ValidationError
 
 from exporters.export.resize_graph import resize_graph
 from pipeline.datasets.arrays import INFO_NAME, open_dataset
-from pipeline.datasets.prepare import prepare, source_state
+from pipeline.datasets.prepare import prepare
+from pipeline.datasets.source_state import source_state
 from pipeline.datasets.sources import locate, mnist
 from pipeline.datasets.sources.idx import read_idx, read_set
 from pipeline.errors import DataError, RecipeError, StoreError
