@@ -35,18 +35,10 @@ if TYPE_CHECKING:
     from .bundle import Bundle
     from .manifest import Default, FileEntry, Manifest, Variant
     from .predictor import Predictor
-    from .results import (
-        Attribute,
-        AttributePrediction,
-        AutotuneReport,
-        AutotuneRow,
-        Candidate,
-        Prediction,
-        PredictorInfo,
-        SelftestReport,
-    )
+    from .reports import AutotuneReport, AutotuneRow, PredictorInfo, SelftestReport
     from .slot import Slot, SlotState
-    from .spec import ModelSpec
+    from .spec import ModelSpec, OutputSpec
+    from .tasks import Attribute, AttributePrediction, Candidate, Prediction, Values
 
 __version__ = "0.1.0"
 
@@ -73,6 +65,7 @@ __all__ = [
     "InputError",
     "Manifest",
     "ModelSpec",
+    "OutputSpec",
     "Prediction",
     "Predictor",
     "PredictorError",
@@ -84,6 +77,7 @@ __all__ = [
     "Slot",
     "SlotError",
     "SlotState",
+    "Values",
     "Variant",
     "VariantError",
     "__version__",
@@ -94,18 +88,10 @@ _HOMES = {  # a frozen dataclass takes about half a millisecond to make
     "bundle": ("Bundle",),
     "manifest": ("Default", "FileEntry", "Manifest", "Variant"),
     "predictor": ("Predictor",),
-    "results": (
-        "Attribute",
-        "AttributePrediction",
-        "AutotuneReport",
-        "AutotuneRow",
-        "Candidate",
-        "Prediction",
-        "PredictorInfo",
-        "SelftestReport",
-    ),
+    "reports": ("AutotuneReport", "AutotuneRow", "PredictorInfo", "SelftestReport"),
     "slot": ("Slot", "SlotState"),
-    "spec": ("ModelSpec",),
+    "spec": ("ModelSpec", "OutputSpec"),
+    "tasks": ("Attribute", "AttributePrediction", "Candidate", "Prediction", "Values"),
 }
 
 

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 from .errors import InputError, PredictorError
 from .plain_text import escaped
 from .regular_file import read_regular
-from .results import AttributePrediction, Prediction
 
 if TYPE_CHECKING:
     from .predictor import Predictor
@@ -187,28 +186,12 @@ def _predict(predictor: Predictor, arguments: argparse.Namespace) -> None:
     found = predictor.predict(arguments.images, min_probability=arguments.min_probability)
     answers = zip(arguments.images, found, strict=True)
     if arguments.json:
-        _print_json([{"image": image, **_as_dict(answer, arguments)} for image, answer in answers])
+        _print_json(
+            [{"image": image, **answer.to_dict(arguments.top)} for image, answer in answers]
+        )
         return
     for image, answer in answers:
-        _print(f"{escaped(image)}: {_as_text(answer, arguments.top)}")
-
-
-def _as_dict(
-    answer: Prediction | AttributePrediction, arguments: argparse.Namespace
-) -> dict[str, object]:
-    if isinstance(answer, Prediction):
-        return answer.to_dict(arguments.top)
-    return answer.to_dict()
-
-
-def _as_text(answer: Prediction | AttributePrediction, top: int) -> str:
-    if isinstance(answer, Prediction):
-        text = ", ".join(f"{row.label} {row.probability:.1%}" for row in answer.top(top))
-        return text if answer.accepted else f"unsure: {text}"
-    present = [f"{row.name} {row.probability:.1%}" for row in answer.attributes if row.present]
-    text = ", ".join(present) or "no attribute"
-    unsure = [row.name for row in answer.attributes if not row.accepted]
-    return f"{text}; unsure: {', '.join(unsure)}" if unsure else text
+        _print(f"{escaped(image)}: {answer.to_text(arguments.top)}")
 
 
 def _autotune(predictor: Predictor, arguments: argparse.Namespace) -> None:

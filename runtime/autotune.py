@@ -15,15 +15,16 @@ from .errors import InputError, PredictorError, SelftestError
 from .manifest import WORTH
 from .opening import infer, open_variant, read_golden, usual_variant
 from .providers import DEVICES
-from .results import AutotuneReport, AutotuneRow
+from .reports import AutotuneReport, AutotuneRow
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from .bundle import ModelParts
+    from .tasks import Arrays
 
-    _Call = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # pixels -> checked probabilities
+    _Call = Callable[[NDArray[np.uint8]], Arrays]  # pixels -> checked outputs
 
 _TURN_SECONDS = 0.005  # of calls to one variant before it is the next one's turn
 _MIN_ROUNDS = 5

@@ -30,6 +30,7 @@ from .manifest import (
 from .origin import let_through
 from .regular_file import open_regular
 from .spec import ModelSpec
+from .tasks import task_named
 from .zip_reader import ZipReader
 
 _UNLISTED = (MANIFEST_NAME, MANIFEST_HASH_NAME, MANIFEST_SIGNATURE_NAME)
@@ -237,10 +238,12 @@ class Parts:
         variant: str,
         portable: bool = True,
     ) -> None:
-        """Only the named variant exists; ``thresholds`` default to 0.5 for each label."""
-        if spec.task == "multi-class" and thresholds is not None:
-            raise InputError("thresholds were given to a multi-class model, which has none.")
-        if spec.task == "multi-label":
+        """Only the named variant exists; where its task has thresholds, they default to 0.5 for
+        each label."""
+        if not task_named(spec.task).has_thresholds:
+            if thresholds is not None:
+                raise InputError(f"thresholds were given to a {spec.task} model, which has none.")
+        else:
             thresholds = (0.5,) * len(spec.labels) if thresholds is None else thresholds
             if len(thresholds) != len(spec.labels):
                 raise InputError(

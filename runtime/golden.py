@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .answers import faults
 from .errors import AnswerError, BundleError, BundleFormatError, SelftestError
 from .manifest import GOLDEN_NAME, Variant
 from .spec import ModelSpec
+from .tasks import Task, task_named
 from .zip_reader import ZipReader
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from .tasks import Arrays
 
 MAX_GOLDEN_BYTES = 1 << 28  # of golden.npz, and of its arrays together
 _ADVICE = "The device or its onnxruntime computes otherwise than where the bundle was made."
@@ -28,11 +30,11 @@ _MIXES = (
     "again, each image on its own."
 )
 # The head of a .npy as NumPy writes it. NumPy itself reads it with Python's parser, and takes
-# every dtype; here are two dtypes, up to four dimensions and no parser.
+# every dtype; here are two dtypes, up to eight dimensions and no parser.
 _NPY = re.compile(
     rb"\x93NUMPY(?:\x01\x00..|\x02\x00....)"
     rb"\{'descr': '(\|u1|<f4)', 'fortran_order': (False|True), "
-    rb"'shape': \(((?:\d{1,9}, ?){0,3}\d{0,9}),?\),? ?\} *\n",
+    rb"'shape': \(((?:\d{1,9}, ?){0,7}\d{0,9}),?\),? ?\} *\n",
     re.DOTALL,
 )
 _MAX_HEAD_BYTES = 512
@@ -45,7 +47,8 @@ class Golden:
 
     raw: tuple[NDArray[np.uint8], ...]  # R images [H, W, C] of any size
     pixels: NDArray[np.uint8]  # [n, h, w, c]; the first R are the preprocessed raw images
-    probabilities: dict[str, NDArray[np.float32]]  # variant id -> [n, labels]
+    records: dict[str, tuple[NDArray[np.float32], ...]]  # variant id -> [n, ...] of each output
+    task: Task
 
     @classmethod
     def from_npz(cls, data: bytes, spec: ModelSpec) -> Golden:
@@ -58,19 +61,23 @@ class Golden:
         while (image := found.pop(f"raw/{len(raw)}", None)) is not None:
             raw.append(image)
         pixels = found.pop("pixels", np.empty(0))
-        probabilities = {
-            name.removeprefix("probabilities/"): found.pop(name)
-            for name in sorted(found)
-            if name.startswith("probabilities/")
-        }
-        golden = cls(tuple(raw), pixels, probabilities)
+        outputs = [output.name for output in spec.outputs]
+        variants = dict.fromkeys(
+            variant
+            for output, _, variant in (name.partition("/") for name in sorted(found))
+            if variant and output in outputs
+        )
+        missing = [f"{o}/{v}" for v in variants for o in outputs if f"{o}/{v}" not in found]
+        if missing:
+            raise BundleFormatError(f"{GOLDEN_NAME} lacks the arrays {missing}.")
+        records = {v: tuple(found.pop(f"{o}/{v}") for o in outputs) for v in variants}
+        golden = cls(tuple(raw), pixels, records, task_named(spec.task))
         golden._check(spec, unknown=sorted(found))
         return golden
 
     def _check(self, spec: ModelSpec, unknown: list[str]) -> None:
         problems = [f"unknown array {name!r}" for name in unknown]
         samples = self.pixels.shape[0] if self.pixels.ndim else 0
-        expected = (samples, len(spec.labels))
         if self.pixels.shape != (samples, *spec.shape) or self.pixels.dtype != np.uint8:
             problems.append(f"pixels are {self.pixels.dtype} {self.pixels.shape}")
         if not 0 < max(1, len(self.raw)) <= samples:
@@ -81,9 +88,12 @@ class Golden:
             if image.dtype != np.uint8 or image.ndim != 3
         ]
         problems += [
-            f"probabilities/{name} are {array.dtype} {array.shape}"
-            for name, array in self.probabilities.items()
-            if array.dtype != np.float32 or array.shape != expected
+            f"{output.name}/{variant} are {array.dtype} {array.shape}"
+            for variant, arrays in self.records.items()
+            for output, array in zip(spec.outputs, arrays, strict=True)
+            if array.dtype != np.float32
+            or array.shape[:1] != (samples,)
+            or not output.fits(array.shape[1:])
         ]
         if problems:
             raise BundleFormatError(f"{GOLDEN_NAME}: " + "; ".join(problems) + ".")
@@ -101,13 +111,13 @@ class Golden:
     def replay(
         self,
         variant: Variant,
-        answer: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
+        answer: Callable[[NDArray[np.uint8]], Arrays],
         tolerance: float,
     ) -> float:
         """Ask for the samples one by one, in pairs and all together; returns the largest
         difference to the record.
 
-        ``answer`` gives checked probabilities [N, labels] of pixels [N, h, w, c]. The first and
+        ``answer`` gives the checked outputs of pixels [N, h, w, c]. The first and
         the last sample have a stranger beside them, so that no sample is always at an end of its
         batch. Raises SelftestError beyond the tolerance and for an answer that is refused.
         """
@@ -120,38 +130,36 @@ class Golden:
                 if first >= end:
                     continue
                 try:
-                    found = answer(padded[start : start + size])[first - start : end - start]
+                    found = answer(padded[start : start + size])
                 except AnswerError as exc:
                     raise SelftestError(f"variant {variant.id!r}, samples {how}: {exc}") from exc
-                difference = self._difference(variant, found, first - 1)
+                kept = [array[first - start : end - start] for array in found]
+                difference = self._difference(variant, kept, first - 1)
                 self._judge(variant, difference, tolerance, how, _ADVICE if size == 1 else _MIXES)
                 largest = max(largest, difference)
         self._check_record(variant)
         return largest
 
-    def check_together(
-        self, variant: Variant, found: NDArray[np.float32], tolerance: float
-    ) -> float:
-        """The largest difference of all samples' answers [n, labels] to the record; raises
-        SelftestError beyond the tolerance."""
+    def check_together(self, variant: Variant, found: Arrays, tolerance: float) -> float:
+        """The largest difference of all samples' outputs to the record; raises SelftestError beyond
+        the tolerance."""
         difference = self._difference(variant, found, 0)
         self._judge(variant, difference, tolerance, "all together", _ADVICE)
         self._check_record(variant)
         return difference
 
-    def _difference(self, variant: Variant, found: NDArray[np.float32], first: int) -> float:
+    def _difference(self, variant: Variant, found: Arrays, first: int) -> float:
         """The largest difference of the samples from ``first`` on to their record."""
-        if variant.id not in self.probabilities:
-            raise SelftestError(f"{GOLDEN_NAME} has no probabilities for variant {variant.id!r}.")
-        recorded = self.probabilities[variant.id][first : first + len(found)]
-        return float(np.abs(found - recorded).max())
+        if variant.id not in self.records:
+            raise SelftestError(f"{GOLDEN_NAME} has no outputs for variant {variant.id!r}.")
+        return self.task.compare_golden(found, self.records[variant.id], first)
 
     def _check_record(self, variant: Variant) -> None:
-        """A tolerance may be as wide as 1: what was recorded must be probabilities by itself."""
-        record = self.probabilities[variant.id]
-        for row, reason in faults(record, sums_to_one=variant.thresholds is None):
+        """A tolerance may be as wide as 1: what was recorded must be an answer by itself."""
+        if fault := self.task.fault(self.records[variant.id]):
+            sample, reason = fault
             raise SelftestError(
-                f"{GOLDEN_NAME}: what was recorded of variant {variant.id!r} for sample {row} "
+                f"{GOLDEN_NAME}: what was recorded of variant {variant.id!r} for sample {sample} "
                 f"{reason}. Build the bundle again."
             )
 
@@ -160,7 +168,7 @@ class Golden:
     ) -> None:
         if not difference <= tolerance:  # true of NaN too
             raise SelftestError(
-                f"variant {variant.id!r} differs from its golden probabilities by "
+                f"variant {variant.id!r} differs from its golden outputs by "
                 f"{difference:.3g}; expected at most {tolerance:.3g} (samples {how}). {advice}"
             )
 

@@ -15,6 +15,7 @@ from .errors import BundleFormatError, VariantError
 from .origin import let_through
 from .plain_text import hidden_character
 from .spec import ModelSpec
+from .tasks import task_named
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -166,6 +167,8 @@ class Manifest:
         """Raise BundleFormatError unless the parts of the manifest agree with each other."""
         problems = []
         ids = [variant.id for variant in self.variants]
+        has_thresholds = task_named(self.spec.task).has_thresholds
+        thresholds = len(self.spec.labels) if has_thresholds else None
         if not ids or len(set(ids)) != len(ids):
             problems.append(f"variants {ids} are none or not distinct")
         for variant in self.variants:
@@ -173,10 +176,11 @@ class Manifest:
                 problems.append(f"variant {variant.id!r} has precision {variant.precision!r}")
             if variant.file not in self.files:
                 problems.append(f"variant {variant.id!r} has no file {variant.file!r}")
-            wanted = len(self.spec.labels) if self.spec.task == "multi-label" else None
-            found = None if variant.thresholds is None else len(variant.thresholds)
-            if found != wanted:
-                problems.append(f"variant {variant.id!r} has {found} thresholds, needs {wanted}")
+            count = None if variant.thresholds is None else len(variant.thresholds)
+            if count != thresholds:
+                problems.append(
+                    f"variant {variant.id!r} has {count} thresholds, needs {thresholds}"
+                )
         problems += [
             f"the default of {row.target!r} is the unknown variant {row.variant!r}"
             for row in self.defaults

@@ -16,7 +16,6 @@ from .origin import raised_by
 from .spec import (
     INPUT_NAME,
     METADATA_KEY,
-    OUTPUT_NAME,
     PREPROCESS_INPUT,
     PREPROCESS_OUTPUT,
     ModelSpec,
@@ -142,7 +141,7 @@ def check_model(session: Session, spec: ModelSpec) -> None:
     _check_ends(
         session,
         (INPUT_NAME, "tensor(uint8)", (None, *spec.shape)),
-        (OUTPUT_NAME, "tensor(float)", (None, len(spec.labels))),
+        *((output.name, "tensor(float)", (None, *output.shape)) for output in spec.outputs),
     )
     with _text_is_utf8():
         stamp = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
@@ -181,16 +180,16 @@ def _text_is_utf8() -> Iterator[None]:
 _End = tuple[str, str, tuple["int | None", ...]]  # name, type, shape; None: must not be fixed
 
 
-def _check_ends(session: Session, expected_input: _End, expected_output: _End) -> None:
+def _check_ends(session: Session, expected_input: _End, *expected_outputs: _End) -> None:
     for what, nodes, expected in (
-        ("input", session.get_inputs(), expected_input),
-        ("output", session.get_outputs(), expected_output),
+        ("inputs", session.get_inputs(), (expected_input,)),
+        ("outputs", session.get_outputs(), expected_outputs),
     ):
         with _text_is_utf8():
-            found = [(node.name, node.type, tuple(node.shape)) for node in nodes]
-        if len(found) != 1 or not _fits(found[0], expected):
+            ends = [(node.name, node.type, tuple(node.shape)) for node in nodes]
+        if len(ends) != len(expected) or not all(map(_fits, ends, expected)):
             raise BundleFormatError(
-                f"the graph has the {what}s {found}; expected one, {expected} (None: any size). "
+                f"the graph has the {what} {ends}; expected {[*expected]} (None: any size). "
                 "Export it again."
             )
 

@@ -25,12 +25,14 @@ from .manifest import GOLDEN_NAME, PREPROCESS_NAME, Manifest, Variant
 from .onnx_session import Session
 from .origin import raised_by
 from .providers import Device, choose, failed_run, open_session
-from .results import PredictorInfo
-from .spec import INPUT_NAME, OUTPUT_NAME
+from .reports import PredictorInfo
+from .spec import INPUT_NAME
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from .tasks import Arrays
 
 _log = logging.getLogger(__name__)
 _MAX_THREADS = 1024  # onnxruntime makes each, however many; a million take the machine down
@@ -121,10 +123,10 @@ def read_golden(parts: ModelParts) -> Golden:
     return Golden.from_npz(parts.read(GOLDEN_NAME), parts.manifest.spec)
 
 
-def infer(session: Session, pixels: NDArray[np.uint8], check: AnswerCheck) -> NDArray[np.float32]:
-    """Probabilities [N, labels] of pixels [N, h, w, c]; raises DeviceError and AnswerError."""
+def infer(session: Session, pixels: NDArray[np.uint8], check: AnswerCheck) -> Arrays:
+    """The outputs for pixels [N, h, w, c]; raises DeviceError and AnswerError."""
     try:
-        (found,) = session.run([OUTPUT_NAME], {INPUT_NAME: pixels})
+        found = session.run(check.names, {INPUT_NAME: pixels})
     except Exception as exc:  # onnxruntime's exceptions have no common base but this
         if not raised_by(exc, "onnxruntime"):
             raise

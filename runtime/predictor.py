@@ -1,4 +1,4 @@
-"""The predictor: pixels in, probabilities out; or any image in, an answer out.
+"""The predictor: pixels in, the model's outputs out; or any image in, an answer out.
 
 Everything that only opening needs is imported when a predictor is opened. A predictor may be
 used from many threads at once and, on the CPU, in a forked child; one that was opened from a path
@@ -19,27 +19,22 @@ from .answers import AnswerCheck
 from .errors import BundleFormatError, DeviceError, InputError, PredictorError
 from .images import as_batch, as_image
 from .origin import raised_by
-from .spec import INPUT_NAME, OUTPUT_NAME, PREPROCESS_INPUT, PREPROCESS_OUTPUT
+from .spec import INPUT_NAME, PREPROCESS_INPUT, PREPROCESS_OUTPUT
+from .tasks import task_named
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from .bundle import ModelParts, Source
     from .errors import AnswerError
     from .onnx_session import Session
-    from .results import (
-        AttributePrediction,
-        AutotuneReport,
-        Prediction,
-        PredictorInfo,
-        SelftestReport,
-    )
+    from .reports import AutotuneReport, PredictorInfo, SelftestReport
     from .spec import ModelSpec
+    from .tasks import Answer, Arrays
 
 _UINT8 = np.dtype(np.uint8)
-_OUTPUTS = [OUTPUT_NAME]
 _SINGLE = (str, bytes, bytearray, memoryview, os.PathLike)  # what is one image, not many
 _BATCH = 64  # images of a list that are in the model at once: bounds memory, and no faster beyond
 
@@ -133,7 +128,9 @@ class Predictor:
         self._threads = threads
         self._spec = parts.manifest.spec
         self._shape = self._spec.shape
+        self._task = task_named(self._spec.task)
         self._checked = AnswerCheck(self._spec)
+        self._names = self._checked.names
         self._run = opened.session.run  # close() replaces it, so a call needs no check
         self._preprocess_session: Session = None
         self._is_closed = False
@@ -153,14 +150,34 @@ class Predictor:
     def __call__(
         self, images: NDArray[np.uint8], out: NDArray[np.float32] | None = None
     ) -> NDArray[np.float32]:
-        """Probabilities, float32 [N, labels], of the model's pixels, uint8 [N, h, w, c].
+        """The one output, float32 [N, ...], of the model's pixels, uint8 [N, h, w, c]: for a model
+        with labels its probabilities [N, labels].
 
-        Takes one image [h, w, c] as well; for grey models [h, w] and [N, h, w]; for colour
+        Takes one image [h, w, c] as well; for gray models [h, w] and [N, h, w]; for color
         models one image with alpha, [h, w, 4]. ``out``, if given, is filled and returned. Raises
-        InputError for any other shape or dtype and for an empty batch, DeviceError when the
-        device fails, AnswerError when what the model returned is not a row of probabilities for
-        each image; ``out`` is then as it was.
+        InputError for any other shape or dtype, for an empty batch and for a model of several
+        outputs, which ``outputs`` gives; DeviceError when the device fails; AnswerError when what
+        the model returned is not an answer for each image; ``out`` is then as it was.
         """
+        if len(self._names) > 1:
+            raise InputError(
+                f"the model has the outputs {', '.join(self._names)}; expected one. Call "
+                "outputs(images), which gives all of them by name."
+            )
+        if out is None:
+            return self._run_checked(images)[0]
+        images = as_batch(images, self._shape)
+        self._check_out(out, len(images))
+        np.copyto(out, self._run_checked(images)[0])  # 1 us; a buffer bound to the session takes 20
+        return out
+
+    def outputs(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """Every output by its name, float32 [N, ...], in the order of ``spec.outputs``. Takes and
+        raises what a call does."""
+        return dict(zip(self._names, self._run_checked(images), strict=True))
+
+    def _run_checked(self, images: NDArray[np.uint8]) -> Arrays:
+        """The outputs for the model's pixels, in the spec's order."""
         if not (
             type(images) is np.ndarray
             and images.dtype is _UINT8
@@ -168,10 +185,8 @@ class Predictor:
             and images.shape[0]
         ):
             images = as_batch(images, self._shape)
-        if out is not None:
-            self._check_out(out, len(images))
         try:
-            answer = self._run(_OUTPUTS, {INPUT_NAME: images})[0]
+            arrays = self._run(self._names, {INPUT_NAME: images})
         except PredictorError:
             raise
         except Exception as exc:  # onnxruntime's exceptions have no common base but this
@@ -180,11 +195,7 @@ class Predictor:
             from .providers import failed_run
 
             raise failed_run(self._info.provider, images.shape, exc) from exc
-        probabilities = self._checked(answer, len(images))
-        if out is None:
-            return probabilities
-        np.copyto(out, probabilities)  # 1 us; binding a buffer to the session (IOBinding) takes 20
-        return out
+        return self._checked(arrays, len(images))
 
     @overload
     def predict(
@@ -193,26 +204,26 @@ class Predictor:
         color: str = "rgb",
         *,
         min_probability: float = 0.0,
-    ) -> list[Prediction | AttributePrediction]: ...
+    ) -> list[Answer]: ...
 
     @overload
     def predict(
         self, image: Any, color: str = "rgb", *, min_probability: float = 0.0
-    ) -> Prediction | AttributePrediction: ...
+    ) -> Answer: ...
 
     def predict(
         self, image: Any, color: str = "rgb", *, min_probability: float = 0.0
-    ) -> Prediction | AttributePrediction | list[Prediction | AttributePrediction]:
+    ) -> Answer | list[Answer]:
         """The answer for one image, or the list of answers for a list or tuple of images.
 
         An image is an array of any size, [H, W] or [H, W, C] with C in {1, 3, 4}, uint8, its
         colours in the order of ``color`` ("rgb" or "bgr"), or, with Pillow installed, a path,
-        the bytes of an image file or a Pillow image. Returns a Prediction, or an
-        AttributePrediction where the model is multi-label; its ``accepted`` is False where the
-        answer is less probable than ``min_probability``. Raises InputError, and AnswerError for an
-        image that the model returned no probabilities for.
+        the bytes of an image file or a Pillow image. Returns the answer of the model's task: a
+        Prediction, an AttributePrediction or Values. Those with probabilities are not ``accepted``
+        where they are less probable than ``min_probability``. Raises InputError, and AnswerError
+        for an image that the model has no answer for.
         """
-        _check_probability(min_probability)
+        self._check_probability(min_probability)
         if not isinstance(image, (list, tuple)):
             return self._answers(self.preprocess(image, color)[np.newaxis], min_probability)[0]
         return list(
@@ -228,7 +239,7 @@ class Predictor:
         *,
         min_probability: float = 0.0,
         return_errors: Literal[False] = False,
-    ) -> Iterator[Prediction | AttributePrediction]: ...
+    ) -> Iterator[Answer]: ...
 
     @overload
     def stream(
@@ -239,7 +250,7 @@ class Predictor:
         *,
         min_probability: float = 0.0,
         return_errors: Literal[True],
-    ) -> Iterator[Prediction | AttributePrediction | InputError | AnswerError]: ...
+    ) -> Iterator[Answer | InputError | AnswerError]: ...
 
     def stream(
         self,
@@ -259,7 +270,7 @@ class Predictor:
         the answers of those before it; with ``return_errors`` that error is returned in its place
         and the stream continues. The rest is as in ``predict``.
         """
-        _check_probability(min_probability)
+        self._check_probability(min_probability)
         if type(batch_size) is not int or batch_size < 1:
             raise InputError(f"batch_size={batch_size!r}; expected a whole number of at least 1.")
         try:
@@ -323,7 +334,7 @@ class Predictor:
         BundleError for a bundle that was damaged since it was opened.
         """
         from .opening import read_golden
-        from .results import SelftestReport
+        from .reports import SelftestReport
 
         parts = self._own_parts()
         parts.verify()
@@ -336,7 +347,7 @@ class Predictor:
             provider=self._info.provider,
             images=len(golden.raw),
             samples=len(golden.pixels),
-            max_difference=golden.replay(self._variant, self, tolerance),
+            max_difference=golden.replay(self._variant, self._run_checked, tolerance),
             tolerance=tolerance,
         )
 
@@ -359,7 +370,7 @@ class Predictor:
         if type(n) is not int or n < 0:
             raise InputError(f"warmup({n!r}); expected a whole number of at least 0.")
         for _ in range(n):
-            self(np.zeros((1, *self._shape), np.uint8))
+            self._run_checked(np.zeros((1, *self._shape), np.uint8))
 
     def close(self) -> None:
         """Free the sessions and the file; every later call raises PredictorError."""
@@ -392,31 +403,33 @@ class Predictor:
         state = (self._path, info.bundle_id, info.device, info.variant, self._threads, self._keys)
         return (processes.reopened, (type(self), *state))
 
-    def _answers(
-        self, pixels: NDArray[np.uint8], min_probability: float
-    ) -> list[Prediction | AttributePrediction]:
+    def _answers(self, pixels: NDArray[np.uint8], min_probability: float) -> Sequence[Answer]:
         """The answers for the model's pixels [N, h, w, c]."""
-        from .results import AttributePrediction, Prediction
+        arrays = self._run_checked(pixels)
+        return self._task.answers(arrays, self._spec, self._variant.thresholds, min_probability)
 
-        rows = [tuple(row) for row in self(pixels).tolist()]
-        labels, thresholds = self._spec.labels, self._variant.thresholds
-        if thresholds is None:
-            return [Prediction.from_probabilities(row, labels, min_probability) for row in rows]
-        return [
-            AttributePrediction.from_probabilities(row, labels, thresholds, min_probability)
-            for row in rows
-        ]
+    def _check_probability(self, value: object) -> None:
+        if type(value) not in (int, float) or not 0 <= value <= 1:  # type: ignore[operator]
+            raise InputError(f"min_probability={value!r}; expected a number from 0 to 1.")
+        if value and not self._task.has_labels:
+            raise InputError(
+                f"min_probability={value!r}; expected 0, since a model of the task "
+                f"{self._task.name} gives no probabilities."
+            )
 
     def _check_out(self, out: object, count: int) -> None:
-        shape = (count, len(self._spec.labels))
+        shape = self._spec.outputs[0].shape
         if not (
             isinstance(out, np.ndarray)
             and out.dtype == np.float32
-            and out.shape == shape
+            and out.shape[:1] == (count,)
+            and self._spec.outputs[0].fits(out.shape[1:])
             and out.flags.writeable
         ):
-            found = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out)
-            raise InputError(f"out is {found}; expected a writable float32 array of {shape}.")
+            given = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out)
+            raise InputError(
+                f"out is {given}; expected a writable float32 array of {(count, *shape)}."
+            )
 
     def _preprocessor(self) -> Session:
         """The session of preprocess.onnx, opened at its first use."""
@@ -487,8 +500,3 @@ class Predictor:
     def _refuse(self, *_: object) -> NoReturn:
         """Stands where the session's ``run`` stood."""
         raise PredictorError("this predictor is closed. Open another one.")
-
-
-def _check_probability(value: object) -> None:
-    if type(value) not in (int, float) or not 0 <= value <= 1:  # type: ignore[operator]
-        raise InputError(f"min_probability={value!r}; expected a number from 0 to 1.")

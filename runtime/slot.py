@@ -50,7 +50,7 @@ from .versions import order
 
 if TYPE_CHECKING:
     from .predictor import Predictor
-    from .results import PredictorInfo
+    from .reports import PredictorInfo
 
 _log = logging.getLogger(__name__)
 _POINTER_NAME = "current"

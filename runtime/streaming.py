@@ -3,7 +3,7 @@ be taken is named. Knows of a predictor only its two steps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,7 +24,7 @@ def answers_of(
     batch_size: int,
     where: str,
     prepare: Callable[[Any], NDArray[np.uint8]],
-    answer: Callable[[NDArray[np.uint8]], list[_Answer]],
+    answer: Callable[[NDArray[np.uint8]], Sequence[_Answer]],
     return_errors: bool,
 ) -> Iterator[_Answer | InputError | AnswerError]:
     """The answers in the items' order; ``where`` names an item by its number and name.
@@ -55,7 +55,7 @@ def _prepared(item: object, name: str, prepare: Callable[[Any], NDArray[np.uint8
 
 def _delivered(
     batch: list[_Entry],
-    answer: Callable[[NDArray[np.uint8]], list[_Answer]],
+    answer: Callable[[NDArray[np.uint8]], Sequence[_Answer]],
     return_errors: bool,
 ) -> Iterator[_Answer | InputError | AnswerError]:
     """The answer or error of each entry; without ``return_errors`` the first error is raised."""
@@ -69,7 +69,7 @@ def _delivered(
 
 
 def _answered(
-    entries: list[_Entry], answer: Callable[[NDArray[np.uint8]], list[_Answer]]
+    entries: list[_Entry], answer: Callable[[NDArray[np.uint8]], Sequence[_Answer]]
 ) -> Iterator[_Answer | AnswerError]:
     """An answer or an error for each entry; where the model has none for one of them, the others
     are asked again without it."""

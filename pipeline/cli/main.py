@@ -38,7 +38,7 @@ from pipeline.errors import (
     StoreError,
     UnprovenError,
 )
-from pipeline.processes import check_batch, launched_place
+from pipeline.processes import check_batch, check_processes, launched_process
 from pipeline.recipe import load, shipped_names
 from pipeline.stages import STAGES
 from pipeline.teacher import teachers_of
@@ -103,8 +103,13 @@ class Selection:
         return commands + ([self._command(goal, rest[1:], again)] if rest[1:] else [])
 
     def _command(self, goal: str, names: Sequence[str], options: Sequence[str] = ()) -> str:
-        launcher = ["torchrun", "...", "-m"] if launched_place().size > 1 else []
-        words = [*launcher, "pipeline", "run", goal]
+        launched = launched_process().size > 1 and not self.nproc
+        launcher = ["torchrun", "...", "-m"] if launched else []
+        return shlex.join([*launcher, "pipeline", *self.words(goal, names, options)])
+
+    def words(self, goal: str, names: Sequence[str], options: Sequence[str] = ()) -> list[str]:
+        """The command line that runs these recipes, without the name of the program."""
+        words = ["run", goal]
         for name in names:
             words += ["--recipe", name]
         for change in self.changes:
@@ -113,7 +118,7 @@ class Selection:
             words += ["--artifacts", str(self.artifacts)]
         if self.nproc:
             words += ["--nproc", str(self.nproc)]
-        return shlex.join([*words, *options])
+        return [*words, *options]
 
 
 def _selecting(function: Callable[..., None]) -> Callable[..., None]:
@@ -217,36 +222,50 @@ def run(
     """Run stages."""
     selection = replace(_selection(**options), nproc=nproc)
     _check_start(stage, start)
-    with _first_of_processes(selection) as first:
+    _check_processes(selection)
+    if nproc is not None and nproc > launched_process().size:
+        from pipeline.learning.distributed.launch import launch
+
+        more = ["--from", start] if start else []
+        more += ["--force"] * force + ["--explain"] * explain
+        raise click.exceptions.Exit(launch(selection.words(stage, selection.names, more), nproc))
+    with _first_of_processes() as first:
         if first:
             _run_stages(selection, stage, start, force, explain)
 
 
-@contextmanager
-def _first_of_processes(selection: Selection) -> Iterator[bool]:
-    """Under torchrun the first process runs the stages; in another one this only joins each
-    training, and is False."""
-    place = launched_place()
-    if selection.nproc is not None and place.size > 1:
+def _check_processes(selection: Selection) -> None:
+    """Refuse a number of processes that cannot train together."""
+    launched = launched_process().size
+    if selection.nproc is not None and launched not in (1, selection.nproc):
         raise click.UsageError(
-            f"--nproc {selection.nproc}: torchrun has started {place.size} processes already. "
+            f"--nproc {selection.nproc}: torchrun has started {launched} processes already. "
             "Leave it out."
         )
+    if launched == 1:
+        check_processes(selection.nproc or 1)
     for _, recipe in selection.recipes():
         for trained in (recipe, *teachers_of(recipe)):
-            check_batch(trained.train.batch_size, selection.nproc or place.size)
-    if place.size == 1:
+            check_batch(trained.train.batch_size, selection.nproc or launched)
+
+
+@contextmanager
+def _first_of_processes() -> Iterator[bool]:
+    """Under torchrun the first process runs the stages; in another one this only joins each
+    training, and is False."""
+    process = launched_process()
+    if process.size == 1:
         yield True
         return
     from pipeline.learning.distributed.launch import follow, leading
 
-    if place.first:
-        with leading(place):
+    if process.first:
+        with leading(process):
             yield True
         return
     try:
-        follow(place)
-    except LostError as exc:  # told where it happened, or by torchrun
+        follow(process)
+    except LostError as exc:  # printed by the first process, or by torchrun
         raise click.exceptions.Exit(exc.exit_code) from exc
     yield False
 
@@ -316,7 +335,6 @@ def _bring(
                 force=force,
                 explain=explain,
                 on_outcome=lambda outcome: _out.print(outcome_line(outcome), soft_wrap=True),
-                processes=selection.nproc or 1,
             )
     except (StageError, Interrupted) as exc:
         _explain_failure(exc, recipe.name, resuming(exc.stage))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any
@@ -14,6 +14,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.datasets.info import DatasetInfo
 from pipeline.errors import DataError
 
 SPLITS = ("train", "val", "test")
@@ -24,24 +25,6 @@ UNREADABLE = (
     *(BadZipFile, zlib.error, TokenError, SyntaxError),
 )
 INFO_NAME = "dataset.json"  # written last: without it the arrays are not finished
-
-
-@dataclass(frozen=True)
-class DatasetInfo:
-    """What is known of a data set, for the log, the report and the bundle."""
-
-    name: str
-    task: str  # "multi-class" or "multi-label", as in ModelSpec
-    labels: tuple[str, ...]
-    counts: dict[str, int]  # images in each split
-    sha256: str  # over the source files (or over what generates them)
-    synthetic: bool
-    redistributable: bool
-    licence: str
-    notes: tuple[str, ...] = ()  # what a reader must know, such as rows without an image
-    # what must not be parted between splits: where its names come from, and how many each split has
-    grouped_by: str | None = None
-    groups: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

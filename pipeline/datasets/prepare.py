@@ -7,7 +7,8 @@ import errno
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.datasets.arrays import INFO_NAME, DatasetInfo, write_info
+from pipeline.datasets.arrays import INFO_NAME, write_info
+from pipeline.datasets.info import DatasetInfo
 from pipeline.datasets.preparation.arrays_from_celeba import arrays_from_celeba
 from pipeline.datasets.preparation.arrays_from_idx import arrays_from_idx
 from pipeline.datasets.preparation.arrays_from_images import arrays_from_images

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.export.preprocess_graph import resize_graph
+from exporters.export.resize_graph import resize_graph
 from exporters.foreign.model_inputs import InputSpec, Layout, ModelInputs, PixelForm
 from exporters.graph.onnx_file import to_bytes
 from pipeline.datasets.arrays import UNREADABLE

@@ -11,7 +11,8 @@ from pipeline.recipe import PreprocessOptions, Recipe
 
 def preprocess_graph(options: PreprocessOptions) -> bytes:
     """The serialized preprocess graph that a recipe asks for."""
-    from exporters.export.preprocess_graph import digit_graph, resize_graph
+    from exporters.export.digit_graph import digit_graph
+    from exporters.export.resize_graph import resize_graph
 
     if options.kind == "digit":
         graph = digit_graph(options.height)
@@ -63,7 +64,9 @@ STAGE = Stage(
     sources=(
         "pipeline/stages/data.py",
         "pipeline/datasets",
-        "exporters/export/preprocess_graph.py",
+        "exporters/export/digit_graph.py",
+        "exporters/export/graph_builder.py",
+        "exporters/export/resize_graph.py",
         "exporters/errors.py",
         "exporters/options.py",
         "runtime",

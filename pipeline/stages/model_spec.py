@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import cast
-
-from pipeline.datasets.arrays import DatasetInfo
+from pipeline.datasets.info import DatasetInfo
 from pipeline.recipe import Recipe
-from runtime.spec import ModelSpec, Task
+from runtime.spec import ModelSpec
 
 
 def spec_of(recipe: Recipe, info: DatasetInfo) -> ModelSpec:
@@ -14,7 +12,7 @@ def spec_of(recipe: Recipe, info: DatasetInfo) -> ModelSpec:
     size = recipe.preprocess
     return ModelSpec(
         name=recipe.name,
-        task=cast("Task", info.task),
+        task=info.task,
         height=size.height,
         width=size.width,
         channels=size.channels,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def run(context: Context) -> dict[str, Any]:
     """Train in ``context.out``; the report holds the figures of training and of every epoch."""
     from pipeline.datasets.arrays import open_dataset
-    from pipeline.learning.distributed.launch import Job, run_job
+    from pipeline.learning.distributed.launch import Training, train_together
     from pipeline.learning.training.checkpoint import METRICS_NAME
     from pipeline.learning.training.fit import StepProgress
     from pipeline.stages.model_spec import spec_of
@@ -39,7 +39,7 @@ def run(context: Context) -> dict[str, Any]:
     spec = spec_of(recipe, dataset.info)
     modules = _loaded(recipe)  # as they are when training begins
     _write_teacher_answers(context, spec)
-    job = Job(
+    training = Training(
         context.inputs["data"].resolve(),
         spec,
         recipe.network,
@@ -48,7 +48,7 @@ def run(context: Context) -> dict[str, Any]:
         context.out.resolve(),
         recipe.distill,
     )
-    result = run_job(job, context.processes, on_step, context.observer.note)
+    result = train_together(training, on_step)
     metrics = (context.out / METRICS_NAME).read_text(encoding="utf-8")
     for note in result.notes:
         context.observer.note(note)
@@ -158,6 +158,7 @@ STAGE = Stage(
         "pipeline/learning",
         "pipeline/processes.py",
         "pipeline/datasets/arrays.py",
+        "pipeline/datasets/info.py",
         "exporters/evaluate/metrics.py",
         "runtime/cpu.py",
         "runtime/errors.py",

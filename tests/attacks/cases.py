@@ -1278,7 +1278,7 @@ GOLDEN = (
         "other answers",
         "The model does not compute what was recorded.",
         golden_with(**{"probabilities/fp32": np.zeros((3, 3), np.float32)}),
-        "differs from its golden probabilities",
+        "differs from its golden outputs",
         error=SelftestError,
     ),
 )

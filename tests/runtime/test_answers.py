@@ -27,7 +27,8 @@ from runtime import (
     Slot,
 )
 from runtime.__main__ import main
-from runtime.answers import SLACK, AnswerCheck
+from runtime.answers import AnswerCheck
+from runtime.tasks.probabilities import SLACK
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 255, (5, 8, 8, 1), np.uint8)
@@ -254,20 +255,20 @@ def test_rows_are_probabilities(name: str, task: Any, build: Any) -> None:
     check = AnswerCheck(dataclasses.replace(build.GREY, task=task))
     rows = np.array(ROWS[name][task == "multi-label"], np.float32)
     if (image := ROWS[name][2]) is None:
-        assert check(rows, len(rows)) is rows
+        assert check([rows], len(rows))[0] is rows
         return
     with pytest.raises(AnswerError) as caught:
-        check(rows, len(rows))
+        check([rows], len(rows))
     assert caught.value.image == image
 
 
 def test_sums_are_asked_of_a_softmax_alone(build: Any) -> None:
     check = AnswerCheck(build.GREY)
     for total in (1 - SLACK / 2, 1 + SLACK / 2):
-        check(np.array([[total, 0, 0]], np.float32), 1)
+        check([np.array([[total, 0, 0]], np.float32)], 1)
     two_wrong = np.array([[0.5, 0, 0], [0.5, 1, 0]], np.float32)  # right on the whole
     with pytest.raises(AnswerError, match=r"sums to 0\.5"):
-        check(two_wrong, 2)
+        check([two_wrong], 2)
 
 
 @pytest.mark.parametrize(
@@ -286,7 +287,7 @@ def test_sums_are_asked_of_a_softmax_alone(build: Any) -> None:
 )
 def test_another_form_is_an_error(answer: Any, build: Any) -> None:
     with pytest.raises(AnswerError, match=r"for 2 images; expected float32 \(2, 3\)"):
-        AnswerCheck(build.GREY)(answer, 2)
+        AnswerCheck(build.GREY)([answer], 2)
 
 
 # --- golden samples: one by one, in pairs, together ---------------------------------------------

@@ -123,7 +123,7 @@ def test_a_variant_that_fails_its_golden_samples_is_not_timed(build: Any) -> Non
     with Predictor(data, device="cpu") as p:
         report = p.autotune(SECONDS)
     assert report.variant == "fp32" and [row.variant for row in report.rows] == ["fp32"]
-    assert "differs from its golden probabilities by 0.1" in report.failed["int8-u8s8-rr"]
+    assert "differs from its golden outputs by 0.1" in report.failed["int8-u8s8-rr"]
 
 
 def test_what_cannot_be_tuned_says_so(grey: Predictor, build: Any) -> None:

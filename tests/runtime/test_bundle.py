@@ -178,9 +178,9 @@ BROKEN_MEMBERS: dict[str, tuple[dict[str, Any], type[BundleError], str]] = {
         "schema_version None",
     ),
     "newer spec": (
-        {"edit": lambda d: d["spec"].update(spec_version=2)},
+        {"edit": lambda d: d["spec"].update(spec_version=3)},
         BundleFormatError,
-        "model spec has version 2",
+        "spec_version 3",
     ),
     "unknown default": (
         {"edit": lambda d: d["defaults"][0].update(variant="int4")},

@@ -146,7 +146,10 @@ def test_a_manifest_that_contradicts_itself_is_refused(name: str, grey_bundle: b
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"task": "regression"}, "task 'regression'; expected 'multi-class'"),
+        (
+            {"task": "regression"},
+            "task 'regression'; expected one of 'multi-class', 'multi-label', 'values'",
+        ),
         ({"channels": 4}, "size 8x8x4; expected a positive height"),
         ({"height": 0}, "size 0x8x1"),
         ({"labels": []}, r"labels \[\]; expected distinct names"),

@@ -24,8 +24,9 @@ ERRORS = (
 )
 NAMES = (
     *("Predictor", "Prediction", "Candidate", "AttributePrediction", "Attribute"),
+    "Values",
     *("PredictorInfo", "SelftestReport", "AutotuneReport", "AutotuneRow"),
-    *("Bundle", "Manifest", "ModelSpec", "Variant", "Default", "FileEntry"),
+    *("Bundle", "Manifest", "ModelSpec", "OutputSpec", "Variant", "Default", "FileEntry"),
     *("Slot", "SlotState"),
     *("__version__", *ERRORS),
 )

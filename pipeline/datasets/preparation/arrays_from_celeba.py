@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.datasets.arrays import SPLITS, DatasetInfo, Split, take_rows, write_split
+from pipeline.datasets.arrays import SPLITS, Split, take_rows, write_split
 from pipeline.datasets.decoding.decode import Decoded, Target, decode_files
+from pipeline.datasets.info import DatasetInfo
 from pipeline.datasets.preparation.duplicates import judge_duplicates
 from pipeline.datasets.preparation.groups import group_counts, judge_groups
 from pipeline.datasets.preparation.preparation import Job, hash_lines

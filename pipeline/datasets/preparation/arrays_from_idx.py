@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.datasets.arrays import DatasetInfo, Split, write_split
+from pipeline.datasets.arrays import Split, write_split
 from pipeline.datasets.decoding.decode import preprocess_arrays
+from pipeline.datasets.info import DatasetInfo
 from pipeline.datasets.preparation.preparation import UNKNOWN, Job, hash_lines
 from pipeline.datasets.sources import idx, locate, mnist
 from pipeline.errors import DataError

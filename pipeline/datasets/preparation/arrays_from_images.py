@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.datasets.arrays import SPLITS, DatasetInfo, Split, take_rows, write_split
+from pipeline.datasets.arrays import SPLITS, Split, take_rows, write_split
 from pipeline.datasets.decoding.decode import Decoded, Target, decode_files
 from pipeline.datasets.decoding.depth import contradictions, depth_of, note_frames, same_pictures
 from pipeline.datasets.decoding.picture import facts_of, read_file
+from pipeline.datasets.info import DatasetInfo
 from pipeline.datasets.preparation.duplicates import judge_duplicates
 from pipeline.datasets.preparation.groups import (
     group_counts,

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from exporters.errors import ExportError
 from exporters.export.export_guards import guard_export
-from exporters.export.onnx_from_torch import onnx_from_torch, plain_reason, proof_images
+from exporters.export.onnx_from_torch import onnx_from_torch
+from exporters.export.proof import plain_reason, proof_images
 from exporters.options import ExportOptions
 from pipeline import user_code
 from pipeline.errors import PipelineError, RecipeError

@@ -31,7 +31,7 @@ BATCH_SIZE = 128
 
 
 @dataclass(frozen=True)
-class TeacherAnswers:
+class TeacherScores:
     """Scores of every train image, and how they are used."""
 
     scores: NDArray[np.float32]  # [N, labels], which may be a memory map
@@ -48,9 +48,9 @@ class TeacherAnswers:
         return torch.lerp(targets, answers.to(targets.device), self.options.weight)
 
 
-def open_answers(folder: Path, options: DistillOptions) -> TeacherAnswers:
+def open_scores(folder: Path, options: DistillOptions) -> TeacherScores:
     """What :func:`teacher_scores` left in ``folder``."""
-    return TeacherAnswers(np.load(folder / SCORES_NAME, mmap_mode="r"), options)
+    return TeacherScores(np.load(folder / SCORES_NAME, mmap_mode="r"), options)
 
 
 def check_same_images(teacher: Dataset, student: Dataset) -> None:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from pipeline import user_code
 from pipeline.datasets.arrays import Dataset, Split
 from pipeline.errors import TrainError
-from pipeline.learning.distributed.parallel import ALONE, World, statistics_of
+from pipeline.learning.distributed.world import ALONE, World, statistics_of
 from pipeline.learning.networks.networks import PixelNetwork, build_network
 from pipeline.learning.training import checkpoint
 from pipeline.learning.training.augment import augment, blend
@@ -36,7 +36,7 @@ from pipeline.learning.training.device import (
     resolve_device,
     torch_settings,
 )
-from pipeline.learning.training.distillation import TeacherAnswers
+from pipeline.learning.training.distillation import TeacherScores
 from pipeline.learning.training.evaluate import judge
 from pipeline.learning.training.memory import freed_memory_is_kept
 from pipeline.learning.training.optimize import (
@@ -48,6 +48,7 @@ from pipeline.learning.training.optimize import (
     training_loss,
 )
 from pipeline.learning.training.order import EpochOrder, sizes_of
+from pipeline.learning.training.result import EpochMetrics, TrainResult
 from pipeline.processes import check_batch
 from pipeline.recipe import HOW_FAST, NetworkOptions, TrainOptions
 from runtime.cpu import usable_threads
@@ -75,39 +76,6 @@ class StepProgress:
     val_accuracy_percent: float | None  # of the last finished epoch
 
 
-@dataclass(frozen=True)
-class EpochMetrics:
-    """One line of ``metrics.jsonl``."""
-
-    epoch: int
-    lr: float  # of the last step
-    train_loss: float  # mean over the steps, with augmentation and label smoothing
-    val_loss: float  # without either
-    val_accuracy_percent: float  # of the averaged weights; mean over labels for multi-label
-    cpu_seconds: float  # of all processes, since training began
-    wall_seconds: float
-    images_per_second: float
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What training came to. Times add up over resumes, less what a kill threw away."""
-
-    epochs: int
-    best_epoch: int
-    val_accuracy_percent: float  # of the best epoch
-    parameters: int
-    cpu_seconds: float
-    wall_seconds: float
-    device: str  # "cpu" or "cuda"
-    threads: int  # of each process
-    resumed: bool
-    processes: int = 1
-    precision: str = "float32"  # of convolutions and products
-    complete: bool = True  # False: train.max_minutes were over before all epochs were done
-    notes: tuple[str, ...] = ()  # what a reader must know, such as a changed thread count
-
-
 def fit(
     dataset: Dataset,
     spec: ModelSpec,
@@ -116,7 +84,7 @@ def fit(
     seed: int,
     folder: Path,
     on_step: Callable[[StepProgress], None] | None = None,
-    teacher: TeacherAnswers | None = None,
+    teacher: TeacherScores | None = None,
     world: World = ALONE,
 ) -> TrainResult:
     """Train a network, leave ``checkpoint.pt`` and ``metrics.jsonl`` in ``folder``.
@@ -131,7 +99,7 @@ def fit(
     """
     _check(dataset, spec)
     device = resolve_device(train.device)
-    threads = train.threads or max(1, usable_threads() // world.place.local_size)
+    threads = train.threads or max(1, usable_threads() // world.process.local_size)
     check_batch(train.batch_size, world.size)
     if len(dataset.train) < 2 * world.size:
         raise TrainError(
@@ -187,7 +155,7 @@ def _identity(
     network: PixelNetwork,
     train: TrainOptions,
     seed: int,
-    teacher: TeacherAnswers | None,
+    teacher: TeacherScores | None,
 ) -> dict[str, str]:
     """All that decides the result, by the names that a message can use."""
     values: dict[str, Any] = {
@@ -220,7 +188,7 @@ class _Run:
         folder: Path,
         device: torch.device,
         threads: int,
-        teacher: TeacherAnswers | None,
+        teacher: TeacherScores | None,
         world: World,
     ) -> None:
         self.dataset, self.options, self.folder = dataset, train, folder
@@ -228,7 +196,7 @@ class _Run:
         self.world, self.seed = world, seed
         self.identity = _identity(dataset, network, train, seed, teacher)
         # channels_last: what pixels are in memory anyway, and 0.6 to 0.8 of the time on a CPU
-        self.network: PixelNetwork = world.normalising_together(network, device).to(device)
+        self.network: PixelNetwork = world.normalizing_together(network, device).to(device)
         self.network.to(memory_format=torch.channels_last)
         self.logits = world.logits_of(self.network)
         self.averaged = averaged_copy(self.network, train.ema) if train.ema else None
@@ -236,7 +204,7 @@ class _Run:
         self._compute_in(world.agree(mixed_precision(device, train.precision)))
         self.answer_weights = _answer_weights(dataset, network.spec, train.rare, device)
         # Each process draws for its own share: augmentation from this, dropout from torch's own.
-        own_seed = seed + SEED_STEP * world.place.rank
+        own_seed = seed + SEED_STEP * world.process.rank
         self.generator = torch.Generator().manual_seed(own_seed)
         if not world.first:
             torch.manual_seed(own_seed)
@@ -484,7 +452,7 @@ class _Run:
         if len(states) != self.world.size:  # a note says so; random states stay as seeded
             self.loss_sum.fill_(sum(float(own["loss_sum"]) for own in states) / len(states))
             return
-        own = states[self.world.place.rank]
+        own = states[self.world.process.rank]
         self.loss_sum = own["loss_sum"].to(self.device)
         torch.set_rng_state(own["random"])
         if self.device.type == "cuda" and own["random_cuda"] is not None:

@@ -20,10 +20,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from exporters.export.preprocess_graph import resize_graph
-from pipeline.datasets.arrays import INFO_NAME, DatasetInfo, open_dataset
+from exporters.export.resize_graph import resize_graph
+from pipeline.datasets.arrays import INFO_NAME, open_dataset
 from pipeline.datasets.decoding.decode import open_preprocess
 from pipeline.datasets.drawn.face_attributes import DRAWN
+from pipeline.datasets.info import DatasetInfo
 from pipeline.datasets.prepare import prepare, source_state
 from pipeline.datasets.sources import celeba, locate
 from pipeline.errors import DataError, StoreError

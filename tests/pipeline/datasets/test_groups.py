@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
-from exporters.export.preprocess_graph import resize_graph
-from pipeline.datasets.arrays import DatasetInfo, open_dataset
+from exporters.export.resize_graph import resize_graph
+from pipeline.datasets.arrays import open_dataset
+from pipeline.datasets.info import DatasetInfo
 from pipeline.datasets.preparation.groups import is_group_column, suggest_pattern
 from pipeline.datasets.prepare import prepare
 from pipeline.datasets.sources.image_list import NO_SPLIT, ImageList

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from exporters.export.preprocess_graph import resize_graph
+from exporters.export.resize_graph import resize_graph
 from pipeline.datasets.arrays import INFO_NAME, open_dataset
 from pipeline.datasets.prepare import prepare, source_state
 from pipeline.datasets.sources import locate, mnist

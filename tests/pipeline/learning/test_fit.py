@@ -47,7 +47,7 @@ from pipeline.learning.training import memory
 from pipeline.learning.training.checkpoint import load_checkpoint
 from pipeline.learning.training.device import bfloat16_pays
 from pipeline.learning.training.distillation import (
-    TeacherAnswers,
+    TeacherScores,
     check_same_images,
     teacher_scores,
 )
@@ -251,7 +251,7 @@ def test_a_student_learns_what_only_its_teacher_knows(tmp_path: Path) -> None:
     longer = TRAIN.model_copy(update={"epochs": 8})
     alone = train(tmp_path / "alone", longer, data=unlabelled)
     taught = train(
-        tmp_path / "taught", longer, data=unlabelled, teacher=TeacherAnswers(scores, options)
+        tmp_path / "taught", longer, data=unlabelled, teacher=TeacherScores(scores, options)
     )
     assert taught.val_accuracy_percent > 90
     assert alone.val_accuracy_percent < taught.val_accuracy_percent - 20
@@ -261,7 +261,7 @@ def test_blending_answers_is_adding_losses() -> None:
     torch.manual_seed(0)
     scores = np.random.default_rng(0).normal(0, 3, (6, 4)).astype(np.float32)
     chosen = np.array([5, 1, 2])
-    answers = TeacherAnswers(scores, DistillOptions(teacher="any", weight=0.3, temperature=2))
+    answers = TeacherScores(scores, DistillOptions(teacher="any", weight=0.3, temperature=2))
     logits, labels = torch.randn(3, 4), torch.tensor([0, 3, 1])
     target = targets_of(labels, "multi-class", 4)
     blended = training_loss(logits, answers.blended(target, chosen, "multi-class"), "multi-class")

@@ -19,7 +19,8 @@ from exporters.graph.qdq import Graph, quantized_weights
 from exporters.options import ExportOptions, FineTuneOptions, Int8Options
 from exporters.quantize import calibration
 from exporters.quantize.int8_from_fp32 import int8_from_fp32
-from pipeline.datasets.arrays import Dataset, DatasetInfo, Split
+from pipeline.datasets.arrays import Dataset, Split
+from pipeline.datasets.info import DatasetInfo
 from pipeline.errors import TrainError
 from pipeline.learning.networks.networks import PixelNetwork, build_network
 from pipeline.learning.quantization_aware.equalization import equalize

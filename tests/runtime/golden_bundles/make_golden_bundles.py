@@ -12,7 +12,7 @@ that changes a format adds a folder of its own.
 | ``multi_class.zip`` | gray 12x12, three labels; fp32, fp16, int8 |
 | ``multi_class_signed.zip`` | the same bundle, signed by a throwaway key |
 | ``multi_label.zip`` | RGB 10x8, three attributes with thresholds, white level 4095; fp32, int8 |
-| ``edgeproof_golden_class-...whl`` | the wheel of the first, with the runtime of its day; deflated |
+| ``edgeproof_golden_class-...whl`` | its wheel, with the runtime of its day; deflated |
 | ``answers.json`` | public key, versions, and each variant's probabilities for one image |
 """
 
@@ -37,21 +37,21 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from torch import nn
 
 import runtime
-from exporters import onnx_file
-from exporters.bundle_writer import (
+from exporters.export.onnx_from_torch import onnx_from_torch
+from exporters.export.resize_graph import resize_graph
+from exporters.graph import onnx_file
+from exporters.options import ExportOptions, Int8Options
+from exporters.package.bundle_writer import (
     Golden,
     PackedVariant,
     device_tolerance,
     golden_tolerance,
     write_bundle,
 )
-from exporters.fp16_from_fp32 import fp16_from_fp32
-from exporters.int8_from_fp32 import int8_from_fp32
-from exporters.onnx_from_torch import onnx_from_torch
-from exporters.options import ExportOptions, Int8Options
-from exporters.preprocess_graph import resize_graph
-from exporters.signing import sign_bundle
-from exporters.wheel import write_wheel
+from exporters.package.signing import sign_bundle
+from exporters.package.wheel import write_wheel
+from exporters.quantize.fp16_from_fp32 import fp16_from_fp32
+from exporters.quantize.int8_from_fp32 import int8_from_fp32
 from runtime import Bundle, Default, ModelSpec, Predictor
 
 CLASSES = ModelSpec("golden-class", "multi-class", 12, 12, 1, ("zero", "one", "two"))

@@ -19,7 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporters.errors import ExportError
-from exporters.export.preprocess_graph import METADATA_KEY, digit_graph, resize_graph
+from exporters.export.digit_graph import digit_graph
+from exporters.export.graph_builder import METADATA_KEY
+from exporters.export.resize_graph import resize_graph
 
 Image = npt.NDArray[np.uint8]
 MNIST = Path(__file__).parents[3] / "pipeline/datasets/mnist/t10k-images-idx3-ubyte.gz"
@@ -77,13 +79,13 @@ def grainy(image: Image, levels: int) -> Image:
     )
 
 
-def coloured(image: Image) -> Image:
+def colored(image: Image) -> Image:
     """Three planes that differ: (height, width, 3)."""
     return np.concatenate([image, 255 - image, image // 2], axis=2)
 
 
 def difference(a: Image, b: Image) -> float:
-    """Mean absolute difference in grey levels."""
+    """Mean absolute difference in gray levels."""
     return float(np.abs(a.astype(np.int64) - b.astype(np.int64)).mean())
 
 
@@ -175,22 +177,25 @@ def test_other_channels_are_refused(name: str, shape: tuple[int, int, int]) -> N
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: digit_graph(size=0), "size is 0; expected a whole number of pixels, 1 or more"),
-        (lambda: digit_graph(box=-1), "box is -1; expected a whole number"),
-        (lambda: digit_graph(size=28.0), "size is 28.0; expected a whole number"),
-        (lambda: digit_graph(box=True), "box is True; expected a whole number"),
-        (lambda: digit_graph(20, 28), "expected 8 <= box <= size <= 128. MNIST has size=28"),
+        (lambda: digit_graph(size=0), "size is 0"),
+        (lambda: digit_graph(box=-1), "box is -1"),
+        (lambda: digit_graph(size=28.0), r"size is 28\.0"),
+        (lambda: digit_graph(box=True), "box is True"),
+        (lambda: digit_graph(20, 28), "expected 8 <= box <= size <= 128.*size=28"),
         (lambda: digit_graph(28, 4), "box is 4 pixels; expected 8 <= box"),
         (lambda: digit_graph(500), "size is 500 .* size <= 128"),
-        (lambda: resize_graph(0, 64, "rgb"), "height is 0; expected a whole number"),
-        (lambda: resize_graph(64, -3, "rgb"), "width is -3; expected a whole number"),
-        (lambda: resize_graph(64, 64, "grey"), "color is 'grey'; expected 'gray' or 'rgb'"),
-        (lambda: resize_graph(64, 64, "rgb", (178, 178)), "expected both or neither"),
-        (lambda: resize_graph(64, 64, "rgb", None, (218, 178)), "expected both or neither"),
-        (lambda: resize_graph(64, 64, "rgb", (178,), (218, 178)), "expected two numbers"),
+        (lambda: resize_graph(0, 64, "rgb"), "height is 0"),
+        (lambda: resize_graph(64, -3, "rgb"), "width is -3"),
+        (lambda: resize_graph(64, 64, "grey"), "color .*'grey'.*'gray'.*'rgb'"),
+        (lambda: resize_graph(64, 64, "rgb", (178, 178)), r"\(178, 178\).* None"),
+        (lambda: resize_graph(64, 64, "rgb", None, (218, 178)), r"None .*\(218, 178\)"),
+        (lambda: resize_graph(64, 64, "rgb", (178,), (218, 178)), r"crop is \(178,\)"),
         (lambda: resize_graph(64, 64, "rgb", (0, 178), (218, 178)), "crop rows is 0"),
-        (lambda: resize_graph(64, 64, "rgb", (9, 9), (9, 1.5)), "reference columns is 1.5"),
-        (lambda: resize_graph(64, 64, "rgb", (178, 218), (218, 178)), "are they swapped?"),
+        (lambda: resize_graph(64, 64, "rgb", (9, 9), (9, 1.5)), r"reference columns is 1\.5"),
+        (
+            lambda: resize_graph(64, 64, "rgb", (178, 218), (218, 178)),
+            r"crop \(178, 218\) .*reference \(218, 178\)",
+        ),
     ],
 )
 def test_wrong_parameters(make: Callable[[], object], message: str) -> None:
@@ -206,7 +211,7 @@ GOLDEN = [
     ("digit", page(), "3cc707eabfe9caf976f1e937504d9a0ae4bcbad124166aaf26ecf8d4213ec424"),
     (
         "digit",
-        coloured(grainy(page(), 25)),
+        colored(grainy(page(), 25)),
         "dad29922abff52ccdc8a9c5332595b90f79e6cba79550a3b0304314ca7ad6a85",
     ),
     (
@@ -216,12 +221,12 @@ GOLDEN = [
     ),
     (
         "faces",
-        coloured(grainy(page(218, 178, 80, 70), 99)),
+        colored(grainy(page(218, 178, 80, 70), 99)),
         "2810b161e838880c8d070c96f750fd7f0958c69f6214d867122f9f59f3f60dde",
     ),
     (
         "faces-gray",
-        coloured(grainy(page(1090, 890, 80, 70, 9), 99)),
+        colored(grainy(page(1090, 890, 80, 70, 9), 99)),
         "ee3c6e92ad4ddb7a5ab2ce16f0a904466cf81a75817e0e085d50876454aed513",
     ),
 ]
@@ -243,16 +248,16 @@ def test_a_blank_page_gives_zeros(shape: tuple[int, int], tone: int, channels: i
 
 
 @pytest.mark.parametrize("levels", [6, 20, 50])
-def test_grain_is_no_ink(levels: int) -> None:
+def test_grain_is_not_ink(levels: int) -> None:
     assert not pixels("digit", grainy(np.full((300, 400, 1), 200, np.uint8), levels)).any()
 
 
-def test_uneven_light_is_no_ink() -> None:
+def test_uneven_light_is_not_ink() -> None:
     y, x = np.mgrid[0:300, 0:400]
     assert not pixels("digit", (120 + y // 6 + x // 6)[:, :, None].astype(np.uint8)).any()
 
 
-def test_the_digit_fills_the_box_and_is_centred() -> None:
+def test_the_digit_fills_the_box_and_is_centered() -> None:
     result = pixels("digit", page())[:, :, 0].astype(np.int64)
     rows, columns = np.flatnonzero(result.max(1) > 60), np.flatnonzero(result.max(0) > 60)
     assert 19 <= np.ptp(rows) + 1 <= 20
@@ -310,7 +315,7 @@ def test_polarity_hardly_matters_on_grainy_paper() -> None:
     """A known limit, not a property: Resize rounds an image and its negative differently by one
     level, which now and then moves an edge of the box, and the digit with it, by a pixel. Of 1,501
     such pages 13 (0.9 %) differed by more than one level on average, by 13 at most; the digit was
-    read alike on all that were tried."""
+    read the same on all of them."""
     rng = np.random.default_rng(0)
     found = []
     for _ in range(200):
@@ -341,7 +346,7 @@ def test_the_size_of_the_picture_does_not_matter(scale: int) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(name=st.sampled_from(["digit", "faces-gray", "faces"]), place=PLACES)
-def test_grey_equals_colour_without_colour(name: str, place: tuple[int, int]) -> None:
+def test_gray_equals_color_without_color(name: str, place: tuple[int, int]) -> None:
     image = grainy(page(150, 200, *place), 30)
     np.testing.assert_array_equal(pixels(name, image), pixels(name, image.repeat(3, axis=2)))
 
@@ -350,12 +355,12 @@ def test_grey_equals_colour_without_colour(name: str, place: tuple[int, int]) ->
 
 
 def test_a_picture_of_the_wanted_size_stays_as_it_is() -> None:
-    image = coloured(grainy(np.full((20, 30, 1), 128, np.uint8), 250))
+    image = colored(grainy(np.full((20, 30, 1), 128, np.uint8), 250))
     np.testing.assert_array_equal(pixels("whole-rgb", image), image)
 
 
 def test_the_crop_is_the_middle_part() -> None:
-    image = coloured(grainy(np.full((218, 178, 1), 128, np.uint8), 250))
+    image = colored(grainy(np.full((218, 178, 1), 128, np.uint8), 250))
     whole = resize_graph(64, 64, "rgb").SerializeToString()
     whole_session = ort.InferenceSession(whole, providers=["CPUExecutionProvider"])
     expected = whole_session.run(None, {"image": image[20:198]})[0]
@@ -369,7 +374,7 @@ def test_the_crop_is_a_fraction_of_other_sizes(scale: int) -> None:
     assert (pixels("faces", image) == 200).all()
 
 
-def test_grey_weights() -> None:
+def test_gray_weights() -> None:
     image = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]]], np.uint8)
     gray = resize_graph(1, 3, "gray").SerializeToString()
     result = ort.InferenceSession(gray, providers=["CPUExecutionProvider"]).run(
