@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from io import TextIOWrapper
 
 
@@ -15,6 +16,7 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         from pipeline.cli.main import cli
+        from pipeline.recipe import RenamedKeyWarning
     except ModuleNotFoundError as exc:
         if exc.name not in ("click", "rich", "pydantic"):
             raise
@@ -23,6 +25,13 @@ def main() -> None:
             "training extra: pip install 'edgeproof[cpu,train]'. Apps and devices do not: "
             "python -m runtime works with numpy and onnxruntime alone."
         )
+    # a user's mistake is in the recipe, not in the line of code that found it
+    usual = warnings.formatwarning
+    warnings.formatwarning = lambda message, category, *place: (
+        f"note: {message}\n"
+        if issubclass(category, RenamedKeyWarning)
+        else usual(message, category, *place)
+    )
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             # a log whose encoding has no check mark must not end a run

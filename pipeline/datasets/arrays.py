@@ -18,6 +18,8 @@ from pipeline.datasets.info import DatasetInfo
 from pipeline.errors import DataError
 
 SPLITS = ("train", "val", "test")
+TRAIN, VAL, TEST = range(3)  # indices in SPLITS
+NO_SPLIT = -1  # the source does not say
 _BYTES_AT_ONCE = 16 << 20
 # What numpy raises for an .npy or .npz that is damaged, cut short or another kind of file
 UNREADABLE = (
@@ -91,6 +93,8 @@ def open_dataset(folder: Path) -> Dataset:
     """Memory-map a finished data set; raises DataError when it is not finished or damaged."""
     try:
         raw = json.loads((folder / INFO_NAME).read_text(encoding="utf-8"))
+        if "licence" in raw:  # the former spelling
+            raw["license"] = raw.pop("licence")
         raw["labels"], raw["notes"] = tuple(raw["labels"]), tuple(raw["notes"])
         info = DatasetInfo(**raw)
         splits = {name: _open_split(folder, name) for name in SPLITS}

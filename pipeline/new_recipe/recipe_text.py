@@ -124,7 +124,7 @@ def _data_section(options: DataOptions, survey: Survey) -> str:
     lines += [
         '# "drop": train gives way to val, both to test; or "refuse"',
         'duplicates_across_splits = "note"',
-        'licence = "unknown" # of the images; the model carries it',
+        'license = "unknown" # of the images; the model carries it',
         "redistributable = false # true: bundle and report may show images",
     ]
     return "\n".join(lines) + "\n"

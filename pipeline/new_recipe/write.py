@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import re
 import statistics
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,9 +15,9 @@ from pipeline.new_recipe.recipe_text import Proposal, recipe_text
 from pipeline.recipe import SWEEPS, DataOptions, load, shipped_names
 
 if TYPE_CHECKING:
+    from pipeline.datasets.decoding.workers import Progress
     from pipeline.new_recipe.survey import Survey
 
-Progress = Callable[[int, int], None]  # (images done, images in all)
 
 _SIZES = (16, 24, 32, 48, 64)  # pixels a side. Beyond 64, time grows with the area and accuracy of
 # small networks hardly does; whoever has small things in large images raises it
@@ -227,8 +226,9 @@ def _split_sizes(survey: Survey, options: DataOptions) -> tuple[int, int]:
 
     Exact, unless images that differ here are the same to the model, which sees them smaller.
     """
-    from pipeline.datasets.preparation.arrays_from_images import check_splits
-    from pipeline.datasets.splitting import TEST, TRAIN, fill_splits
+    from pipeline.datasets.arrays import TEST, TRAIN
+    from pipeline.datasets.preparation.split_checks import check_splits
+    from pipeline.datasets.splitting import fill_splits
 
     usable = survey.usable
     splits = fill_splits(
@@ -245,7 +245,7 @@ def _split_sizes(survey: Survey, options: DataOptions) -> tuple[int, int]:
 
 def _same(survey: Survey) -> tuple[str, ...]:
     """A sentence for each picture that many of the images are."""
-    from pipeline.datasets.decoding.depth import same_pictures
+    from pipeline.datasets.preparation.duplicates import same_pictures
 
     good = survey.good
     return same_pictures(
@@ -270,7 +270,8 @@ def _margin(test: int, survey: Survey) -> tuple[float, str]:
 
 
 def _remarks(survey: Survey, options: DataOptions) -> list[str]:
-    from pipeline.datasets.decoding.depth import contradictions, note_frames
+    from pipeline.datasets.decoding.depth import note_frames
+    from pipeline.datasets.preparation.duplicates import contradictions
 
     listed, counts = survey.listed, survey.counts
     remarks = []

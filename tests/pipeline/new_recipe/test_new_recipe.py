@@ -17,11 +17,11 @@ from click.testing import CliRunner
 from PIL import Image, ImageDraw
 
 from pipeline.cli.main import cli
-from pipeline.datasets.arrays import open_dataset
+from pipeline.datasets.arrays import NO_SPLIT, open_dataset
 from pipeline.datasets.decoding.picture import Facts
-from pipeline.datasets.preparation.arrays_from_images import read_list
-from pipeline.datasets.sources.image_list import NO_SPLIT, ImageList
+from pipeline.datasets.sources.image_list import ImageList
 from pipeline.datasets.sources.locate import ATTRIBUTES_NAME, IDX_NAMES, IMAGES_NAME, PARTITION_NAME
+from pipeline.datasets.sources.read_list import read_list
 from pipeline.errors import DataError, RecipeError
 from pipeline.new_recipe.survey import Look, Survey
 from pipeline.new_recipe.write import Request, propose, write_recipe
