@@ -19,7 +19,7 @@ import torch.nn.functional as F  # noqa: N812
 from bars import BARS, dataset, train
 
 from pipeline.learning.distributed.world import World, connected, meet
-from pipeline.learning.networks.networks import build_network
+from pipeline.learning.networks.build import build_network
 from pipeline.learning.training.batches import batch_of
 from pipeline.learning.training.fit import StepProgress
 from pipeline.learning.training.order import EpochOrder

@@ -22,7 +22,7 @@ from torch import Tensor
 from exporters.options import FineTuneOptions
 from pipeline.datasets.arrays import Dataset
 from pipeline.errors import TrainError
-from pipeline.learning.networks.networks import PixelNetwork
+from pipeline.learning.networks.pixel_network import PixelNetwork
 from pipeline.learning.quantization_aware.equalization import equalize
 from pipeline.learning.quantization_aware.fake_quantization import fake_quantized, observing
 from pipeline.learning.training.augment import augment

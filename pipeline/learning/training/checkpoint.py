@@ -19,7 +19,8 @@ import torch
 
 from pipeline import user_code
 from pipeline.errors import PipelineError, TrainError
-from pipeline.learning.networks.networks import PixelNetwork, build_network
+from pipeline.learning.networks.build import build_network
+from pipeline.learning.networks.pixel_network import PixelNetwork
 from pipeline.recipe import NetworkOptions
 from runtime.spec import ModelSpec
 

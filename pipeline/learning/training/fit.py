@@ -26,7 +26,8 @@ from pipeline import user_code
 from pipeline.datasets.arrays import Dataset, Split
 from pipeline.errors import TrainError
 from pipeline.learning.distributed.world import ALONE, World, statistics_of
-from pipeline.learning.networks.networks import PixelNetwork, build_network
+from pipeline.learning.networks.build import build_network
+from pipeline.learning.networks.pixel_network import PixelNetwork
 from pipeline.learning.training import checkpoint
 from pipeline.learning.training.augment import augment, blend
 from pipeline.learning.training.batches import batch_of

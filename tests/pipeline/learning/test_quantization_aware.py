@@ -22,7 +22,8 @@ from exporters.quantize.int8_from_fp32 import int8_from_fp32
 from pipeline.datasets.arrays import Dataset, Split
 from pipeline.datasets.info import DatasetInfo
 from pipeline.errors import TrainError
-from pipeline.learning.networks.networks import PixelNetwork, build_network
+from pipeline.learning.networks.build import build_network
+from pipeline.learning.networks.pixel_network import PixelNetwork
 from pipeline.learning.quantization_aware.equalization import equalize
 from pipeline.learning.quantization_aware.fake_quantization import (
     ActivationRounding,
