@@ -65,7 +65,7 @@ def _head(name: str, data: Path, survey: Survey, proposal: Proposal) -> str:
         "know better; `pipeline plan` shows what a change runs again.",
         f"    pipeline run all --recipe {name}.toml",
         "",
-        f"{len(survey.good):,} images, {listed.task}, {len(listed.names)} labels:",
+        f"{len(survey.good):,} images, {listed.task.name}, {len(listed.names)} labels:",
         *(
             f"    {_one_line(label)}  {count:,}"
             for label, count in list(zip(listed.names, counts, strict=True))[:_LISTED]
@@ -78,7 +78,7 @@ def _head(name: str, data: Path, survey: Survey, proposal: Proposal) -> str:
     for remark in proposal.remarks:
         lines += ["", *_wrapped("- " + _one_line_text(remark))]
     head = "\n".join(f"# {line}".rstrip() for line in lines)
-    what = "Classes" if listed.task == "multi-class" else "Attributes"
+    what = listed.task.label_nouns.capitalize()
     size = f"{proposal.height}x{proposal.width} {proposal.color}"
     description = f"{what} of {data.resolve().name}, {size}"
     return f"{head}\n\nname = {_quoted(name)}\ndescription = {_quoted(description)}\n"
@@ -183,7 +183,7 @@ def _network_section(proposal: Proposal) -> str:
 
 
 def _train_section(survey: Survey, proposal: Proposal) -> str:
-    multi_class = survey.listed.task == "multi-class"
+    smoothing = survey.listed.task.label_smoothing
     colored = proposal.color == "rgb"
     shift = max(1, min(proposal.height, proposal.width) // 16)
     lines = [
@@ -193,7 +193,7 @@ def _train_section(survey: Survey, proposal: Proposal) -> str:
         'optimizer = "adamw"',
         "lr = 4e-3",
         "weight_decay = 0.02",
-        *(["label_smoothing = 0.05"] if multi_class else []),
+        *([f"label_smoothing = {smoothing}"] if smoothing else []),
         "ema = 0.99",
         "",
         "# Changes that leave the label true. Take out what doesn't: flip, for one, where left and",

@@ -250,7 +250,7 @@ class LabelTask(ABC):
     def accuracy(self, values: NDArray[Any], truth: NDArray[np.integer]) -> float:
         """The share of answers that are ``truth``, of an output of unknown making."""
         probabilities = self._as_probabilities(values, are_probabilities(values))
-        return float((self._decide(probabilities) == truth).mean())
+        return float(self.correct(probabilities, truth).mean())
 
     def _answers(self, pair: OutputPair) -> tuple[Floats, Floats, NDArray[np.integer]]:
         """(FP32's probabilities, the candidate's, true labels)."""
@@ -263,6 +263,10 @@ class LabelTask(ABC):
         if truth is None:
             truth = self._decide(before)
         return before, after, truth
+
+    def correct(self, probabilities: Floats, truth: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Which answers are right, with a threshold of 0.5 where the task has thresholds."""
+        return np.asarray(self._decide(probabilities) == truth)
 
     def _decide(self, probabilities: Floats) -> NDArray[np.int64]:
         return decide(probabilities, np.full(1, 0.5) if self.has_thresholds else None)

@@ -41,17 +41,16 @@ from pipeline.learning.training.distillation import TeacherScores
 from pipeline.learning.training.evaluate import judge
 from pipeline.learning.training.memory import freed_memory_is_kept
 from pipeline.learning.training.optimize import (
-    answer_weights,
     averaged_copy,
     build_optimizer,
     learning_rate,
-    targets_of,
     training_loss,
 )
 from pipeline.learning.training.order import EpochOrder, sizes_of
 from pipeline.learning.training.result import EpochMetrics, TrainResult
 from pipeline.processes import check_batch
 from pipeline.recipe import HOW_FAST, NetworkOptions, TrainOptions
+from pipeline.tasks import training_task
 from runtime.cpu import usable_threads
 from runtime.spec import ModelSpec
 
@@ -138,17 +137,8 @@ def _check_split(name: str, split: Split, spec: ModelSpec) -> None:
             f"the {name} images are {split.images.dtype} {split.images.shape[1:]}; expected uint8 "
             f"{spec.shape}, (height, width, channels). Run the data stage again."
         )
-    shape = (len(split),) if spec.task == "multi-class" else (len(split), count)
-    if labels.shape != shape or not np.issubdtype(labels.dtype, np.integer):
-        raise TrainError(
-            f"the {name} labels are {labels.dtype} {labels.shape}; expected integers {shape} for a "
-            f"{spec.task} model of {count} labels."
-        )
-    most = count - 1 if spec.task == "multi-class" else 1
-    if labels.min() < 0 or labels.max() > most:
-        raise TrainError(
-            f"the {name} labels go from {labels.min()} to {labels.max()}; expected 0 to {most}."
-        )
+    if problem := training_task(spec.task).check_labels(labels, len(split), count):
+        raise TrainError(f"the {name} labels {problem}.")
 
 
 def _identity(
@@ -195,6 +185,7 @@ class _Run:
         self.dataset, self.options, self.folder = dataset, train, folder
         self.device, self.threads, self.teacher = device, threads, teacher
         self.world, self.seed = world, seed
+        self.task = training_task(network.spec.task)
         self.identity = _identity(dataset, network, train, seed, teacher)
         # channels_last: what pixels are in memory anyway, and 0.6 to 0.8 of the time on a CPU
         self.network: PixelNetwork = world.normalizing_together(network, device).to(device)
@@ -281,7 +272,7 @@ class _Run:
             loss = training_loss(
                 logits,
                 targets,
-                self.network.spec.task,
+                self.task,
                 self.answer_weights,
                 self.options.focal,
                 self.options.trim if self._share_used(number) >= TRIM_FROM else 0.0,
@@ -308,9 +299,9 @@ class _Run:
         chosen = self.world.share(order.part(start, start + self.batch))
         pixels, labels = batch_of(self.dataset.train, chosen, self.device)
         smoothing = self.options.label_smoothing
-        targets = targets_of(labels, spec.task, len(spec.labels), smoothing)
+        targets = self.task.targets(labels, len(spec.labels), smoothing)
         if self.teacher is not None:
-            targets = self.teacher.blended(targets, chosen, spec.task)
+            targets = self.teacher.blended(targets, chosen, self.task)
         return pixels, targets
 
     def _learning_rate(self, number: float) -> float:
@@ -574,7 +565,7 @@ def _answer_weights(
     if not rare:
         return None
     labels = torch.from_numpy(np.array(dataset.train.labels))  # a copy: they are mapped read-only
-    weights = answer_weights(labels, spec.task, len(spec.labels), rare)
+    weights = training_task(spec.task).answer_weights(labels, len(spec.labels), rare)
     return None if weights is None else weights.to(device)
 
 
