@@ -1,5 +1,5 @@
-"""Where this process stands among those that train together. Knows nothing of torch: the command
-line asks before anything heavy is loaded."""
+"""The rank of this process among those that train together. Loads no torch: the command line asks
+before anything heavy is loaded."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from dataclasses import dataclass
 
 from pipeline.errors import RecipeError
 
+_VARIABLES = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+
 
 @dataclass(frozen=True)
-class Place:
+class ProcessRank:
     """One process among ``size``. Ranks count from 0; ``local`` ones those of this machine."""
 
     rank: int = 0
@@ -21,25 +23,35 @@ class Place:
 
     @property
     def first(self) -> bool:
-        """The one that writes files and talks to people."""
+        """Whether it is the one that writes files and prints."""
         return self.rank == 0
 
 
-def launched_place(environment: Mapping[str, str] = os.environ) -> Place:
-    """What torchrun, or another launcher with the same variables, says of this process; the only
-    one of its run when nothing does."""
+def launched_process(environment: Mapping[str, str] = os.environ) -> ProcessRank:
+    """This process's rank as torchrun, or a launcher with the same variables, has set it; alone
+    without a launcher. Raises RecipeError when the variables are no numbers."""
     if "RANK" not in environment or "WORLD_SIZE" not in environment:
-        return Place()
-    defaults = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
-    found = {name: environment.get(name, default) for name, default in defaults.items()}
+        return ProcessRank()
+    values = {name: environment.get(name, default) for name, default in _VARIABLES.items()}
     try:
-        return Place(*map(int, found.values()))
+        return ProcessRank(*map(int, values.values()))
     except ValueError as exc:
-        told = ", ".join(f"{name}={value!r}" for name, value in found.items())
+        text = ", ".join(f"{name}={value!r}" for name, value in values.items())
         raise RecipeError(
-            f"a launcher seems to have started this process, but {told}; expected whole numbers. "
-            "Start it with torchrun, or unset RANK and WORLD_SIZE."
+            f"the environment has {text}, as if a launcher had started this process; expected "
+            "whole numbers. Start it with torchrun, or unset RANK and WORLD_SIZE."
         ) from exc
+
+
+def check_processes(processes: int) -> None:
+    """Raise RecipeError unless each process can have a core of its own."""
+    from runtime.cpu import usable_threads  # loads numpy
+
+    if processes > (cores := usable_threads()):
+        raise RecipeError(
+            f"--nproc {processes}, but this process may use {cores} core{'s' * (cores > 1)}; "
+            f"expected at most one process for each. Use --nproc {cores}."
+        )
 
 
 def check_batch(batch_size: int, processes: int) -> None:

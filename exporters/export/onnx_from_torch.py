@@ -1,33 +1,29 @@
-"""A PyTorch network -> ``fp32.onnx``: pixels in, probabilities out. Knows nothing of training
-and checkpoints."""
+"""A PyTorch network -> ``fp32.onnx``: pixels in, probabilities out."""
 
 from __future__ import annotations
 
 import copy
-import re
 from collections import Counter
-from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from exporters.errors import GraphError
+from exporters.export.proof import (
+    file_answers,
+    network_answers,
+    plain_reason,
+    proof_images,
+    proved,
+)
 from exporters.graph import onnx_file
 from exporters.graph.silenced import quiet
-from exporters.options import OPSET, ExportOptions, Tolerance
+from exporters.options import OPSET, ExportOptions
 from runtime.spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
 
-PROOF = Tolerance(
-    "max_abs",
-    1e-4,
-    "float32 sums in another order: 2e-5 was measured between x86 and WebAssembly; "
-    "a wrong operator or a wrong layout shows 1e-2 and more",
-)
-_COLORS = re.compile(r"\x1b\[[0-9;]*m")
 _INPUT_ROLES = {  # names of constant inputs, by operator and position
     "Conv": {1: "weight", 2: "bias"},
     "ConvTranspose": {1: "weight", 2: "bias"},
@@ -41,18 +37,18 @@ def onnx_from_torch(network: nn.Module, spec: ModelSpec, options: ExportOptions)
     """Export a network that maps uint8 [N, h, w, c] to float32 probabilities [N, labels].
 
     The network must be in evaluation mode; it is copied, not changed. BatchNorm is folded into
-    the convolution before it, and stays a node of its own where that is impossible: where the
-    convolution's output is used elsewhere as well, or its weights are computed. Nodes are named
-    ``<operator>_<number>`` in the order of the graph and their tensors after them, so that the
-    same network always gives the same bytes.
+    the convolution before it. It stays a node of its own where the convolution's output has other
+    users, or where the convolution's weights are computed. Nodes are named ``<operator>_<number>``
+    in graph order and their tensors after them, so that the same network always gives the same
+    bytes.
 
     Raises GraphError when the network cannot be exported, breaks the file's contract, or when
     the file and the network differ by more than ``PROOF`` at one of ``options.batch_sizes``.
     """
     if network.training:
         raise GraphError(
-            "the network is in training mode; batch norm and dropout would be exported as they "
-            "train. Call network.eval() first."
+            "the network is in training mode; expected evaluation mode, or batch norm and dropout "
+            "would be exported as they train. Call network.eval() first."
         )
     # channels_last would leave its mark on the stored weights
     network = copy.deepcopy(network).to("cpu").to(memory_format=torch.contiguous_format)
@@ -67,18 +63,18 @@ def onnx_from_torch(network: nn.Module, spec: ModelSpec, options: ExportOptions)
 
 
 def _export(network: nn.Module, spec: ModelSpec) -> ir.Model:
-    """Trace and translate, first with the layout that gives the plainest graph.
+    """Trace and translate, first with the memory layout that gives the plainest graph.
 
-    An image batch [N, h, w, c] that the network permutes to [N, c, h, w] is channels_last, and
+    An image batch [N, h, w, c] that the network permutes to [N, c, h, w] is channels_last.
     PyTorch then leaves ``as_strided`` behind its pools, which becomes Range, Gather and five more
-    nodes that neither fuse nor quantize. A batch that lies in memory as [N, c, h, w] has none of
-    that, but a network that views its input as rows cannot be traced with it.
+    nodes that neither fuse nor quantize. A batch stored as [N, c, h, w] avoids that, but a network
+    that views its input as rows cannot be traced with it.
     """
-    rows = torch.zeros((2, *spec.shape), dtype=torch.uint8)  # 2: a batch of 1 is specialised
+    rows = torch.zeros((2, *spec.shape), dtype=torch.uint8)  # 2: a batch of 1 is specialized
     planes = rows.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
     try:
         return _translate(network, planes)
-    except Exception:  # whatever it was, the other layout shows it too, or has no such trouble
+    except Exception:  # the other layout either shows the same error or succeeds
         pass
     try:
         return _translate(network, rows)
@@ -88,21 +84,6 @@ def _export(network: nn.Module, spec: ModelSpec) -> ir.Model:
             f"network that takes uint8 (N, {', '.join(map(str, spec.shape))}) for any N and uses "
             f"operators of opset {OPSET}."
         ) from exc
-
-
-def plain_reason(exc: BaseException) -> str:
-    """The first line of the error behind all others, without colors: torch wraps it in pages of
-    advice for its own developers."""
-    while exc.__cause__ is not None:
-        exc = exc.__cause__
-    kind = type(exc).__name__
-    if kind == "GuardOnDataDependentSymNode":
-        return (
-            "a branch or a shape depends on the values of a tensor, and a graph has no branches. "
-            "Compute both sides and choose with torch.where"
-        )
-    lines = [line.strip() for line in _COLORS.sub("", str(exc)).splitlines() if line.strip()]
-    return f"{kind}: {lines[0].rstrip('.')}" if lines else kind
 
 
 def _translate(network: nn.Module, images: torch.Tensor) -> ir.Model:
@@ -126,9 +107,9 @@ def _translate(network: nn.Module, images: torch.Tensor) -> ir.Model:
 def _dequantize_pixels(graph: ir.Graph) -> None:
     """Turn ``(float(pixel) - mean) * scale`` into the one DequantizeLinear that it is.
 
-    Pixels are 8-bit numbers already. Where the mean is a whole pixel value and all channels share
-    it, normalising them is dequantizing them: the same bits in one node instead of three, and an
-    INT8 model takes the pixels as they are, without rounding anything.
+    Pixels are 8-bit numbers already. Where the mean is a whole pixel value that all channels
+    share, normalizing is dequantizing: the same bits in one node instead of three, and an INT8
+    model takes the pixels as they are, without rounding.
     """
     for cast in list(graph):
         pixels = cast.inputs[0] if cast.op_type == "Cast" else None
@@ -160,14 +141,14 @@ def _only_user(node: ir.Node) -> ir.Node | None:
 
 
 def _scalar(node: ir.Node, position: int) -> float | None:
-    """A constant input of one element as a number."""
+    """Return a constant input of one element as a number, or None."""
     value = node.inputs[position]
     tensor = None if value is None else ir.convenience.get_const_tensor(value)
     return float(tensor.numpy().reshape(-1)[0]) if tensor is not None and tensor.size == 1 else None
 
 
 def _pool_means(graph: ir.Graph) -> None:
-    """Turn each mean over height and width back into the global average pool that it was.
+    """Turn each mean over height and width back into a global average pool.
 
     The exporter decomposes ``AdaptiveAvgPool2d(1)`` into ReduceMean, which onnxruntime has no
     8-bit kernel for; GlobalAveragePool has one (and is no slower in float).
@@ -197,12 +178,12 @@ def _is_spatial_mean(node: ir.Node) -> bool:
 
 
 def _rename(graph: ir.Graph) -> None:
-    """Names that do not depend on the exporter's inner numbering: ``Conv_0``, ``conv_0``,
+    """Give names that are independent of the exporter's inner numbering: ``Conv_0``, ``conv_0``,
     ``Conv_0.weight``."""
     kept = {*graph.inputs, *graph.outputs}
     seen: Counter[str] = Counter()
     unnamed = list(graph.initializers.values())
-    # first names that nothing else has: a new name may be the old one of a later tensor
+    # unique names first: a new name may be the old one of a later tensor
     for number, value in enumerate(unnamed):
         value.name = f"constant_{number}"  # stays on what only a subgraph uses
     for node in graph:
@@ -225,45 +206,5 @@ def _prove(
     session = onnx_file.session(model)
     for count in batch_sizes:
         images = proof_images(count, spec)
-        expected = answers_of(network, images)
-        try:
-            found = onnx_file.run(session, images)
-        except Exception as exc:  # onnxruntime raises a dozen unrelated classes
-            raise GraphError(f"the ONNX model fails at a batch of {count}: {exc}") from exc
-        if found.shape != expected.shape or not np.isfinite(found).all():
-            raise GraphError(
-                f"at a batch of {count} the ONNX model gives {found.shape} values "
-                f"{_range(found)}; expected {expected.shape} finite ones."
-            )
-        difference = float(np.abs(found - expected).max(initial=0.0))
-        if not difference <= PROOF.limit:
-            raise GraphError(
-                f"at a batch of {count} the ONNX model differs from the network by "
-                f"{difference:.2g}; expected at most {PROOF.limit:g} ({PROOF.reason})."
-            )
-
-
-def answers_of(network: nn.Module, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """What a network gives for a batch; raises GraphError with the batch's size."""
-    try:
-        with torch.no_grad():
-            answers: NDArray[np.float32] = network(torch.from_numpy(images)).numpy()
-    except Exception as exc:  # the network's own code
-        raise GraphError(
-            f"the network fails at a batch of {len(images)}: {plain_reason(exc)}."
-        ) from exc
-    return answers
-
-
-def proof_images(count: int, spec: ModelSpec) -> NDArray[np.uint8]:
-    """Noise of different strength, and one black and one white image where there is room."""
-    random = np.random.default_rng(count)
-    images: Any = random.integers(0, 256, (count, *spec.shape), dtype=np.uint8)
-    images //= random.integers(1, 5, (count, 1, 1, 1), dtype=np.uint8)
-    if count > 2:
-        images[0], images[1] = 0, 255
-    return np.ascontiguousarray(images)
-
-
-def _range(values: NDArray[np.float32]) -> str:
-    return f"{values.min():g}..{values.max():g}" if values.size else "(none)"
+        expected = network_answers(network, images)
+        proved("the ONNX file and the network", file_answers(session, images), expected)

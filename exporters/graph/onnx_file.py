@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from onnx_ir.passes.common import (
 )
 
 from exporters.errors import GraphError
+from exporters.graph.file_summary import Summary
 from exporters.options import IR_VERSION, OPSET
 from runtime.regular_file import read_regular
 from runtime.spec import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ModelSpec
@@ -37,17 +37,6 @@ _COUNTED = (
     onnx.TensorProto.INT8,
     onnx.TensorProto.UINT8,
 )
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What stands in a model file."""
-
-    opset: int
-    ir_version: int
-    nodes: tuple[tuple[str, int], ...]  # operator -> how often, by name
-    parameters: int  # elements of float and 8-bit tensors; scalars (scales, constants) left out
-    size_bytes: int
 
 
 def to_bytes(model: onnx.ModelProto) -> bytes:

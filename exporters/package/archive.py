@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-import os
-import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+
+from exporters.files import atomic_file
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest time that a zip can hold
 _FILE_MODE = 0o100644 << 16  # a plain file, as unix writes it into a zip
@@ -30,21 +30,12 @@ def zip_bytes(members: Mapping[str, bytes]) -> bytes:
 
 
 def replace_file(path: Path, data: bytes, check: Callable[[Path], None]) -> None:
-    """Write ``data`` aside, let ``check`` read it there, then rename it to ``path``.
+    """Write ``data`` next to ``path``, let ``check`` read it, then rename it to ``path``.
 
     Whatever fails before the rename (a full disk, ``check``, an interrupt) leaves an existing
-    ``path`` as it was and nothing beside it.
+    ``path`` as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(suffix=path.suffix, prefix=f".{path.stem}-", dir=path.parent)
-    aside = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        check(aside)
-        aside.chmod(0o644)  # mkstemp's files are for their owner alone
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with atomic_file(path) as partial:
+        partial.write_bytes(data)
+        check(partial)

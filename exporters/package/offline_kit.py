@@ -6,14 +6,13 @@ from __future__ import annotations
 import hashlib
 import io
 import shlex
-import shutil
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from exporters.errors import PackageError
+from exporters.files import atomic_folder
 from exporters.package.device_wheels import download
 from exporters.package.wheel import write_wheel
 from exporters.package.wheel_fields import check_names
@@ -63,11 +62,8 @@ def write_kit(
     model = f"edgeproof-{name}[cpu]=={version}"
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".kit-", dir=parent) as aside:
-            folder = Path(aside) / target.name
+        with atomic_folder(target) as folder:
             _fill(folder, data, manifest, platform, python, model)
-            shutil.rmtree(target, ignore_errors=True)
-            folder.rename(target)
     except OSError as exc:
         raise PackageError(f"the kit {target} cannot be written: {exc}. Free some space.") from exc
     files = [file for file in target.rglob("*") if file.is_file()]

@@ -18,33 +18,15 @@ from numpy.typing import NDArray
 
 from exporters.errors import QuantizeError
 from exporters.graph import onnx_file
-from exporters.graph.qdq import Graph, QuantizedWeight, attribute, quantized_weights
+from exporters.graph.walk import Graph, QuantizedWeight, attribute, quantized_weights
 from exporters.quantize.portability import PAIR_LIMIT
 from exporters.quantize.quantizable import with_own_weights
+from exporters.quantize.saturation_values import Confirmation, LayerSaturation
 from runtime.cpu import cpu_target
 
 EXACT_KERNELS = {"session.x64quantprecision": "1"}  # U8U8 products, which cannot saturate
 _POSITIONS = 64  # output positions that are simulated of each image and layer
 _WORK = 40_000_000  # pair sums in memory at a time
-
-
-@dataclass(frozen=True)
-class LayerSaturation:
-    """What the 16-bit sums of one operator did, simulated."""
-
-    node: str
-    saturated: float  # share of the looked-at outputs with at least one sum that stopped
-    worst_steps: float  # largest error of an output, in steps of its quantized tensor
-
-
-@dataclass(frozen=True)
-class Confirmation:
-    """The same images through three kinds of kernels on this CPU; differences of probabilities."""
-
-    target: str  # runtime.cpu.cpu_target()
-    visible: bool  # False: this CPU sums exactly, so nothing can be seen here
-    exact_difference: float  # default kernels against session.x64quantprecision=1
-    unfused_difference: float  # default kernels against no graph optimisation at all
 
 
 def extreme_images(shape: Sequence[int], count: int = 8) -> NDArray[np.uint8]:

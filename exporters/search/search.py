@@ -30,15 +30,18 @@ from numpy.typing import NDArray
 from exporters.errors import ExportError, QuantizeError
 from exporters.evaluate.parity_values import Assessment
 from exporters.graph import onnx_file
-from exporters.graph.qdq import Graph, attribute
+from exporters.graph.walk import Graph, attribute
 from exporters.options import DynamicOptions, Int8Options, QuantizeOptions, Scheme
 from exporters.quantize.activation_ranges import ActivationStatistics
 from exporters.quantize.dynamic_int8 import dynamic_int8, head_share
 from exporters.quantize.int8_from_fp32 import impossible, quantize, verify_int8
 from exporters.quantize.portability import portability
-from exporters.quantize.saturation import Confirmation, LayerSaturation, confirm, simulate
+from exporters.quantize.saturation import confirm, simulate
+from exporters.quantize.saturation_values import Confirmation, LayerSaturation
+from exporters.search.explanation import Explanation, LayerDamage
+from exporters.search.result import SearchResult
 from exporters.search.search_log import SearchLog
-from exporters.search.sensitivity import Explanation, LayerDamage, clippings, layer_noise
+from exporters.search.sensitivity import clippings, layer_noise
 from exporters.search.trial import SAME_SPEED, Speed, Trial, pareto_front
 
 _HEADS = 0.5  # dynamic INT8 is tried where fully connected layers hold so much of the weights
@@ -68,19 +71,6 @@ class Subject:
     # scheme -> the FP32 model after quantization-aware fine-tuning, with its statistics
     fine_tune: Callable[[Int8Options], tuple[onnx.ModelProto, ActivationStatistics]] | None = None
     float_nodes: tuple[str, ...] = ()  # that cannot be quantized, and stay float in every variant
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """What a search found; the models lie in its log."""
-
-    trials: tuple[Trial, ...]  # in the order in which they were tried
-    front: tuple[str, ...]  # ids of the Pareto front, fastest first
-    chosen: tuple[str, ...]  # ids that go on to the test split
-    explanation: Explanation | None  # of the best INT8 variant; None when there is none
-    seconds: float
-    incomplete: bool  # True: the time was over, or the user stopped it
-    untried: tuple[str, ...]  # steps that were left out for that
 
 
 OnStep = Callable[[str, int, int], None]  # what is tried, trials done, trials expected

@@ -13,7 +13,7 @@ from pathlib import Path
 import onnx
 
 from exporters.errors import ExportError, QuantizeError
-from exporters.files import written_whole
+from exporters.files import atomic_file, write_text
 from exporters.graph import onnx_file
 from exporters.search.trial import Trial
 
@@ -59,11 +59,10 @@ class SearchLog:
         lines = (json.dumps(asdict(row), allow_nan=False) for row in trials.values())
         with _plain_errors(self.folder):
             if model is not None:
-                with written_whole(self.path(trial.id)) as aside:
-                    onnx_file.save(model, aside)
+                with atomic_file(self.path(trial.id)) as partial:
+                    onnx_file.save(model, partial)
             try:
-                with written_whole(self.folder / TRIALS_NAME) as aside:
-                    aside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+                write_text(self.folder / TRIALS_NAME, "".join(f"{line}\n" for line in lines))
             except BaseException:
                 # without its line no one would find the model, and a full disk stays full
                 self.path(trial.id).unlink(missing_ok=True)

@@ -3,65 +3,19 @@ each layer gives back when it alone stays float. Explains; decides nothing."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from exporters.evaluate.signal_to_noise import sqnr_db, weight_sqnr_db
 from exporters.graph import onnx_file
-from exporters.graph.qdq import Graph, QuantizedWeight, quantized_weights
+from exporters.graph.walk import Graph, QuantizedWeight, quantized_weights
 from exporters.quantize.activation_ranges import ActivationStatistics, Histogram
 from exporters.quantize.float_layers import is_barrier
+from exporters.search.explanation import Clipping, LayerNoise
 
 IMAGES = 32  # for signal-to-noise ratios; every inner tensor of them is in memory
 _SHOWN_BINS = 64  # of a histogram in a report
-
-
-@dataclass(frozen=True)
-class LayerNoise:
-    """One operator with weights, in the order of the graph."""
-
-    node: str
-    operator: str
-    # signal to quantization noise of its output in decibels, everything before it quantized too;
-    # the signal is what differs over the inputs
-    sqnr_db: float
-    weight_sqnr_db: float  # of its weights alone; infinite for float weights
-
-
-@dataclass(frozen=True)
-class LayerDamage:
-    """What comes back when one layer alone stays float."""
-
-    node: str
-    loss_regained: float  # nats of cross entropy; negative: float made it worse by chance
-    sqnr_gained_db: float  # of the probabilities
-
-
-@dataclass(frozen=True)
-class Clipping:
-    """How an activation tensor was fitted into 8 bits."""
-
-    tensor: str
-    low: float  # the range that 8 bits reach
-    high: float
-    lowest: float  # the values that occurred
-    highest: float
-    clipped: float  # share of the values outside the range
-    used_levels: float  # share of the 255 steps that holds 99.9 % of the values
-    counts: tuple[int, ...]  # histogram from lowest to highest, in equal bins
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Why a variant answers otherwise than FP32, as far as can be seen from the inside."""
-
-    variant: str
-    noise: tuple[LayerNoise, ...]  # in the order of the graph
-    damage: tuple[LayerDamage, ...]  # worst first; only the noisiest layers were tried
-    clippings: tuple[Clipping, ...]  # the activation that uses its levels worst first
 
 
 def layer_noise(

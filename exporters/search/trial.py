@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from exporters.evaluate.parity_values import Assessment
-from exporters.quantize.saturation import Confirmation, LayerSaturation
+from exporters.quantize.saturation_values import Confirmation, LayerSaturation
 
 # Speeds closer than this are one speed: two runs of the same file differ by so much.
 SAME_SPEED = 1.02
 SAME_POINTS = 0.05  # of accuracy: less is luck on a validation split of some thousand images
 SAME_SIZE = 1.05  # nobody chooses between two files by less
+_STRICT: dict[str, Any] = {"extra": "forbid", "allow_inf_nan": False}
 
 
 @dataclass(frozen=True)
 class Speed:
     """How fast a model is at batch 1, beside FP32 in the same rounds."""
 
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     p50_ms: float
     speedup: float  # times as fast as FP32; what decides: wall time, or CPU time of one thread
     cpu_speedup: float  # in CPU time
@@ -28,6 +30,7 @@ class Speed:
 class Trial:
     """One candidate of a search, finished."""
 
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     id: str
     precision: str  # "fp32", "fp16", "int8"
     step: str  # which step of the search made it, in words
@@ -54,6 +57,12 @@ class Trial:
     def speedup(self) -> float:
         """Times as fast as FP32; 0 when it was not timed."""
         return self.speed.speedup if self.speed else 0.0
+
+    @property
+    def saturating(self) -> tuple[LayerSaturation, ...]:
+        """The layers where sums stopped, the one that did so most often first."""
+        layers = (layer for layer in self.saturation if layer.saturated > 0)
+        return tuple(sorted(layers, key=lambda layer: -layer.saturated))
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Trial:

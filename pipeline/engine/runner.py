@@ -140,14 +140,12 @@ class Runner:
         force: bool = False,
         explain: bool = False,
         on_outcome: Callable[[Outcome], None] = lambda outcome: None,
-        processes: int = 1,
     ) -> None:
         """Bring the stages up to ``goal`` up to date and publish what they publish.
 
-        ``on_outcome`` is called after each stage. ``processes`` is how many may work at once in a
-        stage that can be divided; a result is as fresh with any number. Raises StageError for the
-        first stage that fails and Interrupted for Ctrl-C; finished stages and the last good
-        published files stay as they are.
+        ``on_outcome`` is called after each stage. Raises StageError for the first stage that fails
+        and Interrupted for Ctrl-C; finished stages and the last good published files stay as they
+        are.
         """
         records: dict[str, Record] = {}
         with self.store.lock():
@@ -166,9 +164,7 @@ class Runner:
                     if reasons or record is None:
                         names = [later.name for later in self._upto(goal)]
                         ahead = tuple(names[names.index(stage.name) + 1 :])
-                        record = self._run_stage(
-                            stage, records, digests, observer, processes, ahead
-                        )
+                        record = self._run_stage(stage, records, digests, observer, ahead)
                     self.store.publish(stage.name, stage.publish)
                 records[stage.name] = record
                 on_outcome(Outcome(stage, not reasons, record))
@@ -212,7 +208,6 @@ class Runner:
         records: Mapping[str, Record],
         digests: Mapping[str, str],
         observer: Observer,
-        processes: int,
         ahead: tuple[str, ...],
     ) -> Record:
         parts = fingerprint(stage, self.recipe, digests)
@@ -228,7 +223,6 @@ class Runner:
             },
             reports={name: _told(records[name]) for name in self._inputs(stage, records)},
             observer=observer,
-            processes=processes,
             ahead=ahead,
         )
         stage.check(context)

@@ -30,7 +30,6 @@ class Context:
     inputs: Mapping[str, Path]  # the finished folders of the stages named in Stage.inputs
     reports: Mapping[str, dict[str, Any]]  # what those returned, with "seconds" and "finished"
     observer: Observer
-    processes: int = 1  # that train together, unless torchrun says it
     ahead: tuple[str, ...] = ()  # names of the stages that this run goes on with
 
 

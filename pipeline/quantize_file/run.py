@@ -1,4 +1,4 @@
-"""``pipeline quantize MODEL.onnx --data FOLDER``: the search of the quantize stage for a model that
+"""``pipeline quantize-onnx MODEL.onnx --data FOLDER``: the quantize stage's search for a model that
 someone else made. One folder, one result; knows neither recipes nor bundles."""
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from exporters.files import written_whole
+from exporters.files import write_text
 from exporters.options import QuantizeOptions, SearchOptions
 from pipeline.engine.stage import Observer
 from pipeline.engine.store import Store, file_sha256, plain_errors
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from exporters.foreign.agreement import Reference
     from exporters.foreign.foreign_model import ForeignModel, LeftInFloat
-    from exporters.search.search import SearchResult
+    from exporters.search.result import SearchResult
     from exporters.search.trial import Speed, Trial
     from pipeline.quantize_file.calibration_data import ForeignData, PixelOptions
 
@@ -531,8 +531,7 @@ def write_models(
 
 def _write_report(out: Path, report: Report, explanation: dict[str, Any] | None) -> None:
     text = json.dumps(asdict(report) | {"explanation": explanation}, indent=1, allow_nan=False)
-    with written_whole(out / REPORT_NAME) as aside:
-        aside.write_text(text + "\n", encoding="utf-8")
+    write_text(out / REPORT_NAME, text + "\n")
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -585,8 +584,7 @@ def _log(out: Path, identity: str) -> Any:
         shutil.rmtree(folder, ignore_errors=True)
         with plain_errors(out, _OPTION, _KEPT):
             folder.mkdir(parents=True)
-            with written_whole(mark) as aside:
-                aside.write_text(json.dumps({"identity": identity}), encoding="utf-8")
+            write_text(mark, json.dumps({"identity": identity}))
     return SearchLog(folder)
 
 

@@ -11,7 +11,8 @@ from pipeline.recipe import PreprocessOptions, Recipe
 
 def preprocess_graph(options: PreprocessOptions) -> bytes:
     """The serialized preprocess graph that a recipe asks for."""
-    from exporters.export.preprocess_graph import digit_graph, resize_graph
+    from exporters.export.digit_graph import digit_graph
+    from exporters.export.resize_graph import resize_graph
 
     if options.kind == "digit":
         graph = digit_graph(options.height)
@@ -23,7 +24,7 @@ def preprocess_graph(options: PreprocessOptions) -> bytes:
 
 
 def _outside(recipe: Recipe) -> dict[str, str]:
-    from pipeline.datasets.prepare import source_state
+    from pipeline.datasets.source_state import source_state
 
     state = source_state(recipe.data)
     if recipe.data.kind == "celeba" and recipe.data.root is None:
@@ -63,8 +64,11 @@ STAGE = Stage(
     sources=(
         "pipeline/stages/data.py",
         "pipeline/datasets",
-        "exporters/export/preprocess_graph.py",
+        "exporters/export/digit_graph.py",
+        "exporters/export/graph_builder.py",
+        "exporters/export/resize_graph.py",
         "exporters/errors.py",
+        "exporters/files.py",
         "exporters/options.py",
         "runtime",
     ),

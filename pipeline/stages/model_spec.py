@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.datasets.arrays import DatasetInfo
+from pipeline.datasets.info import DatasetInfo
 from pipeline.recipe import Recipe
 from runtime.spec import ModelSpec
 

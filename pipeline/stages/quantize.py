@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from exporters.options import Int8Options
     from exporters.quantize.activation_ranges import ActivationStatistics
-    from exporters.search.search import SearchResult, Subject
+    from exporters.search.result import SearchResult
+    from exporters.search.search import Subject
     from exporters.search.trial import Speed, Trial
     from exporters.search.trial_evaluation import ValidationData
     from pipeline.datasets.arrays import Dataset
@@ -201,6 +202,7 @@ STAGE = Stage(
         "pipeline/user_code.py",
         "pipeline/processes.py",
         "pipeline/datasets/arrays.py",
+        "pipeline/datasets/info.py",
         "pipeline/timing.py",
         "pipeline/hardware.py",
         "exporters",

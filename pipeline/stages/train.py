@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 def run(context: Context) -> dict[str, Any]:
     """Train in ``context.out``; the report holds the figures of training and of every epoch."""
     from pipeline.datasets.arrays import open_dataset
-    from pipeline.learning.distributed.launch import Job, run_job
+    from pipeline.learning.distributed.launch import Training, train_together
     from pipeline.learning.training.checkpoint import METRICS_NAME
-    from pipeline.learning.training.fit import StepProgress
+    from pipeline.learning.training.results import StepProgress
     from pipeline.stages.model_spec import spec_of
 
     recipe = context.recipe
@@ -39,7 +39,7 @@ def run(context: Context) -> dict[str, Any]:
     spec = spec_of(recipe, dataset.info)
     modules = _loaded(recipe)  # as they are when training begins
     _write_teacher_answers(context, spec)
-    job = Job(
+    training = Training(
         context.inputs["data"].resolve(),
         spec,
         recipe.network,
@@ -48,7 +48,7 @@ def run(context: Context) -> dict[str, Any]:
         context.out.resolve(),
         recipe.distill,
     )
-    result = run_job(job, context.processes, on_step, context.observer.note)
+    result = train_together(training, on_step)
     metrics = (context.out / METRICS_NAME).read_text(encoding="utf-8")
     for note in result.notes:
         context.observer.note(note)
@@ -158,14 +158,18 @@ STAGE = Stage(
         "pipeline/learning",
         "pipeline/processes.py",
         "pipeline/datasets/arrays.py",
+        "pipeline/datasets/info.py",
         "exporters/evaluate/metrics.py",
+        "exporters/files.py",
         "runtime/cpu.py",
         "runtime/errors.py",
         "runtime/origin.py",
+        "runtime/output_spec.py",
         "runtime/plain_text.py",
         "runtime/regular_file.py",
         "runtime/spec.py",
         "runtime/strict_json.py",
+        "runtime/tasks",
     ),
     libraries=("numpy", "torch", "torchvision"),
     outside=_outside,

@@ -291,6 +291,7 @@ STAGE = Stage(
         "pipeline/learning",
         "pipeline/user_code.py",
         "pipeline/datasets/arrays.py",
+        "pipeline/datasets/info.py",
         "exporters",
         "runtime",
     ),

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from exporters.export.onnx_from_torch import onnx_from_torch
-from exporters.export.preprocess_graph import resize_graph
+from exporters.export.resize_graph import resize_graph
 from exporters.graph import onnx_file
 from exporters.options import ExportOptions
 from exporters.package.bundle_writer import Golden, PackedVariant, write_bundle

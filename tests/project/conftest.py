@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from exporters.export.preprocess_graph import digit_graph
+from exporters.export.digit_graph import digit_graph
 from exporters.graph import onnx_file
 from exporters.package.bundle_writer import Golden, PackedVariant, write_bundle
 from exporters.package.wheel import write_wheel

@@ -17,7 +17,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from exporters.export.preprocess_graph import resize_graph
+from exporters.export.resize_graph import resize_graph
 from exporters.graph import onnx_file
 from exporters.package.bundle_writer import Golden, PackedVariant, write_bundle
 from exporters.package.wheel import write_wheel

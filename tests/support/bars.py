@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.datasets.arrays import Dataset, DatasetInfo, Split
+from pipeline.datasets.arrays import Dataset, Split
+from pipeline.datasets.info import DatasetInfo
 from pipeline.learning.training.checkpoint import load_checkpoint
-from pipeline.learning.training.fit import TrainResult, fit
+from pipeline.learning.training.fit import fit
+from pipeline.learning.training.results import TrainResult
 from pipeline.recipe import AugmentOptions, NetworkOptions, TrainOptions
 from runtime.spec import ModelSpec
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 from torch import nn
 
 from exporters.export.onnx_from_torch import onnx_from_torch
-from exporters.export.preprocess_graph import resize_graph
+from exporters.export.resize_graph import resize_graph
 from exporters.graph import onnx_file
 from exporters.options import ExportOptions, Int8Options
 from exporters.package.bundle_writer import Golden, PackedVariant, golden_tolerance, write_bundle
@@ -20,7 +22,10 @@ from exporters.quantize.int8_from_fp32 import int8_from_fp32
 from exporters.quantize.portability import portability
 from pipeline.compare.measure import compare
 from pipeline.compare.result import Comparison
-from pipeline.learning.networks.networks import PixelNetwork, build_network
+from pipeline.datasets.arrays import Split, write_info, write_split
+from pipeline.datasets.info import DatasetInfo
+from pipeline.learning.networks.build import build_network
+from pipeline.learning.networks.pixel_network import PixelNetwork
 from pipeline.learning.training.checkpoint import save_checkpoint
 from pipeline.recipe import Conv, Linear, NetworkOptions, Pool
 from runtime import Default, ModelSpec
@@ -41,6 +46,7 @@ OPTIONS = NetworkOptions(
     ),
 )
 EXPORT = ExportOptions(batch_sizes=(1, 2))
+PREPARED = resize_graph(16, 16, "rgb")
 
 
 def settled(network: PixelNetwork, seed: int = 0) -> PixelNetwork:
@@ -115,7 +121,7 @@ class World:
         write_bundle(
             self.folder / name,
             spec=spec,
-            preprocess=onnx_file.to_bytes(preprocess or resize_graph(16, 16, "rgb")),
+            preprocess=onnx_file.to_bytes(preprocess or PREPARED),
             variants=rows,
             defaults=[Default("cpu", rows[0].id, "not measured here")],
             golden=Golden((raw,), self.images[:2]),
@@ -123,3 +129,21 @@ class World:
             model_card="# Pets\n",
         )
         return self.path(name)
+
+    def run(self, folder: Path, preprocess: onnx.ModelProto | None = PREPARED) -> Path:
+        """A run with a checkpoint and a data stage, whose images are the world's."""
+        (folder / "2_train").mkdir(parents=True)
+        (folder / "3_export").mkdir()
+        shutil.copy(self.path("checkpoint.pt"), folder / "2_train/checkpoint.pt")
+        shutil.copy(self.path("fp32.onnx"), folder / "3_export/fp32.onnx")
+        info = DatasetInfo("pets", "multi-class", LABELS, {}, "", True, True, "CC0-1.0")
+        random = np.random.default_rng(0)
+        split = Split(self.images, random.integers(0, 4, 120), np.arange(120).astype(str))
+        (folder / "1_data").mkdir()
+        for name in ("train", "val", "test"):
+            write_split(folder / "1_data", name, split)
+        counts = dict.fromkeys(("train", "val", "test"), 120)
+        write_info(folder / "1_data", replace(info, counts=counts))
+        if preprocess is not None:
+            onnx_file.save(preprocess, folder / "1_data/preprocess.onnx")
+        return folder

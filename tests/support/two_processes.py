@@ -1,4 +1,4 @@
-"""What one of several processes does in the tests of parallel training: torchrun starts this file.
+"""One of several processes in the tests of parallel training; torchrun starts this file.
 
 torchrun ... two_processes.py FOLDER
 """
@@ -7,6 +7,7 @@ torchrun ... two_processes.py FOLDER
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -15,15 +16,14 @@ sys.path[:0] = [str(HERE.parents[1]), str(HERE)]
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from bars import BARS, TRAIN, dataset
+from bars import BARS, dataset, train
 
-from pipeline.learning.distributed import parallel
-from pipeline.learning.distributed.parallel import World, joined
-from pipeline.learning.networks.networks import build_network
+from pipeline.learning.distributed.world import World, connected, meet
+from pipeline.learning.networks.build import build_network
 from pipeline.learning.training.batches import batch_of
-from pipeline.learning.training.fit import fit
 from pipeline.learning.training.order import EpochOrder
-from pipeline.processes import launched_place
+from pipeline.learning.training.results import StepProgress
+from pipeline.processes import launched_process
 from pipeline.recipe import NetworkOptions
 
 PLAIN = NetworkOptions.model_validate(
@@ -39,32 +39,33 @@ PLAIN = NetworkOptions.model_validate(
 
 
 def gradients(world: World) -> dict[str, torch.Tensor]:
-    """Of the loss of the first batch of 64."""
+    """The gradients of the first batch of 64."""
     torch.manual_seed(0)
     network = build_network(PLAIN, BARS).train()
     logits = world.logits_of(network)
     order = EpochOrder(200, seed=0, epoch=0, window=1000, chunk=1)
-    chosen = world.share(order.part(0, 64))
-    pixels, labels = batch_of(dataset().train, chosen, torch.device("cpu"))
+    indices = world.share(order.part(0, 64))
+    pixels, labels = batch_of(dataset().train, indices, torch.device("cpu"))
     F.cross_entropy(logits(pixels), labels).backward()
     return {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
 
 
 def main(folder: Path) -> None:
-    """Each process leaves gradients, and whatever training writes, in a folder of its own."""
-    with joined(launched_place()) as world:
-        one_way(folder / "memory" / str(launched_place().rank), world)
-        parallel.can_share = lambda place, device: False
-        one_way(folder / "sockets" / str(launched_place().rank), world)  # as on several machines
+    """Each process leaves gradients, and what training writes, in a folder of its own."""
+    world = meet(launched_process())
+    folder /= str(world.process.rank)
+    with connected(world):
+        first_gradients = gradients(world)
+        train(folder / "unbroken", world=world)
+        train(folder / "killed", on_step=killed_once, world=world)
+        folder.mkdir(exist_ok=True)
+        torch.save(first_gradients, folder / "gradients.pt")
 
 
-def one_way(mine: Path, world: World) -> None:
-    """All that is exchanged in one way."""
-    found = gradients(world)
-    options = TRAIN.model_copy(update={"checkpoint_seconds": 1e9, "epochs": 1})
-    fit(dataset(), BARS, PLAIN, options, 0, mine / "fit", world=world)
-    mine.mkdir(exist_ok=True)
-    torch.save(found, mine / "gradients.pt")
+def killed_once(progress: StepProgress) -> None:
+    """Kill the first process, unless torchrun has restarted it."""
+    if progress.step == 17 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -1,53 +1,88 @@
-"""Who trains: this process alone, worker processes that it starts, or all those that torchrun
-started. Whichever it is, one process runs the stages and writes; the others only join the training.
+"""Training in the processes that torchrun started. ``--nproc N`` starts torchrun on this machine;
+on several machines the user starts it.
 
-``--nproc``  this process starts workers by torch's own elastic launcher, shows their progress and
-             trains nothing itself.
-torchrun     every process runs the command line; the first goes through the stages, the others
-             ``follow`` it: they wait until it has a job for them.
-
-A worker that dies ends the others; the launcher then starts all of them again, and they go on from
-``resume.pt``. Knows nothing of stages.
+Every process runs the same command line. The first one runs the stages and prints; the others
+``follow`` it: they wait until it starts a training, and join that. A process that fails or is
+killed ends the training of all. The same command then continues from ``resume.pt``; ``torchrun
+--max-restarts`` does that by itself. Independent of stages.
 """
 
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import signal
-import sys
-import tempfile
-import threading
-import time
 import traceback
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 
 from pipeline.datasets.arrays import open_dataset
-from pipeline.errors import LostError, PipelineError, TrainError
-from pipeline.learning.distributed.parallel import ALONE, World, joined, lost_ones_are_named
-from pipeline.learning.training.distillation import open_answers
-from pipeline.learning.training.fit import StepProgress, TrainResult, fit
-from pipeline.processes import Place, launched_place
+from pipeline.errors import Interrupted, LostError, PipelineError, TrainError
+from pipeline.learning.distributed.world import ALONE, World, connected, lost_processes_named, meet
+from pipeline.learning.training.distillation import open_scores
+from pipeline.learning.training.fit import fit
+from pipeline.learning.training.results import StepProgress, TrainResult
+from pipeline.processes import ProcessRank
 from pipeline.recipe import DistillOptions, NetworkOptions, TrainOptions
 from runtime.spec import ModelSpec
 
-RESTARTS = 3  # a worker killed for its memory would be killed again and again
-SECONDS_PER_LOOK = 0.1  # of the progress that workers tell
-DAYS_OF_WAITING = 30  # for a first process that decodes images, or that quantizes
+_WAITING_DAYS = 30  # the first process may decode images, or quantize
+_PRINTED = "printed"  # key of the store: the first process has printed what failed
+_PRINTING_SECONDS = 10.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+def launch(words: Sequence[str], processes: int) -> int:
+    """Run ``python -m pipeline`` with these ``words`` in ``processes`` processes of torchrun.
+
+    Returns the exit code: that of the first process, or of the one that failed. Raises TrainError
+    when a process was killed. Ctrl-C and SIGTERM end all processes.
+    """
+    from torch.distributed import run as torchrun
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    # else torchrun sets 1, for the other stages as well, and prints a warning
+    os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
+    # signals that the shell has made this process ignore, as nohup does, end no worker either
+    handled = [s.name for s in _SIGNALS if signal.getsignal(s) is not signal.SIG_IGN]
+    logging.disable()  # torchrun's tracebacks; processes print what failed
+    options = [f"--nproc-per-node={processes}", f"--signals-to-handle={','.join(handled)}"]
+    try:
+        torchrun.main(["--standalone", *options, "-m", "--", "pipeline", *words])
+    except SignalException as exc:
+        if exc.sigval == signal.SIGINT:
+            return Interrupted.exit_code  # the first process has printed the command that resumes
+        signal.signal(exc.sigval, signal.SIG_DFL)
+        os.kill(os.getpid(), exc.sigval)
+    except ChildFailedError as exc:
+        return _exit_code(exc.failures, processes)
+    return 0
+
+
+def _exit_code(failures: dict[int, Any], processes: int) -> int:
+    """The exit code of processes that failed, by rank; raises TrainError for a killed one."""
+    stopped = -signal.SIGTERM  # by torchrun, because another one failed
+    for rank, failure in failures.items():
+        if failure.exitcode < 0 and (failure.exitcode != stopped or len(failures) == 1):
+            cause = "Out of memory? Then use fewer processes. "
+            raise TrainError(
+                f"process {rank} of {processes} was killed by {failure.signal_name()}, and the "
+                f"others were stopped. {cause if failure.exitcode == -signal.SIGKILL else ''}"
+                "Run the same command again: it continues from the last checkpoint."
+            )
+    return max(int(failure.exitcode) for failure in failures.values())
 
 
 @dataclass(frozen=True)
-class Job:
+class Training:
     """One training, in a form that travels to other processes and machines: they have to see the
     same files under the same names."""
 
@@ -57,289 +92,115 @@ class Job:
     train: TrainOptions
     seed: int
     folder: Path
-    distill: DistillOptions | None = None  # the teacher's answers lie in ``folder``
+    distill: DistillOptions | None = None  # the teacher's scores are in ``folder``
 
-    def run(self, world: World, on_step: Callable[[StepProgress], None] | None) -> TrainResult:
+    def run(
+        self,
+        world: World = ALONE,
+        on_step: Callable[[StepProgress], None] | None = None,
+    ) -> TrainResult:
         """Train as one process of a world."""
-        dataset = open_dataset(self.data)
-        teacher = None if self.distill is None else open_answers(self.folder, self.distill)
         return fit(
-            dataset,
+            open_dataset(self.data),
             self.spec,
             self.network,
             self.train,
             self.seed,
             self.folder,
             on_step,
-            teacher,
+            None if self.distill is None else open_scores(self.folder, self.distill),
             world,
         )
 
 
-def run_job(
-    job: Job,
-    processes: int = 1,
-    on_step: Callable[[StepProgress], None] | None = None,
-    note: Callable[[str], None] | None = None,
+def train_together(
+    training: Training, on_step: Callable[[StepProgress], None] | None = None
 ) -> TrainResult:
-    """Train with ``processes`` workers, or with those of torchrun where it started this one.
+    """Train with all processes of torchrun, or alone without it.
 
-    ``note`` is told when workers died and were started again. Raises what ``fit`` raises, and
-    TrainError when workers keep dying.
+    Raises what ``fit`` raises, here or in another process, and LostError when one has ended.
     """
-    if _Torchrun.running is not None:
-        return _Torchrun.running.run(job, on_step)
-    if processes == 1:
-        return job.run(ALONE, on_step)
-    return _run_workers(job, processes, on_step or (lambda _: None), note or (lambda _: None))
+    group = _Group.current
+    if group is None:
+        return training.run(on_step=on_step)
+    group.broadcast(training)
+    with lost_processes_named(group.world):
+        return training.run(group.world, on_step)
 
 
-# --- under torchrun ---------------------------------------------------------------------------
+class _Group:
+    """The processes of torchrun, which have met, and a connection in which they can wait long."""
 
-
-class _Torchrun:
-    """The processes of torchrun, which have met, and a group in which the others wait long."""
-
-    running: _Torchrun | None = None
+    current: _Group | None = None  # in the first process
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self._waiting: Any = dist.new_group(backend="gloo", timeout=timedelta(days=DAYS_OF_WAITING))
+        self._waiting: Any = dist.new_group(backend="gloo", timeout=timedelta(days=_WAITING_DAYS))
 
-    def tell(self, job: Job | None) -> Job | None:
-        """What the first process has for the others to do; None when there is no more."""
-        told: list[Job | None] = [job]
-        with lost_ones_are_named(self.world.place):
-            dist.broadcast_object_list(told, src=0, group=self._waiting)
-        return told[0]
-
-    def run(self, job: Job, on_step: Callable[[StepProgress], None] | None) -> TrainResult:
-        """Train in the first process and, told so, in the others."""
-        self.tell(job)
-        with lost_ones_are_named(self.world.place):
-            return job.run(self.world, on_step)
+    def broadcast(self, training: Training | None) -> Training | None:
+        """The training that the first process starts; None when there are no more."""
+        values = [training]
+        with lost_processes_named(self.world):
+            dist.broadcast_object_list(values, src=0, group=self._waiting)
+        return values[0]
 
 
 @contextmanager
-def leading(place: Place) -> Iterator[None]:
-    """In this block ``run_job`` trains with the processes that ``follow`` the first one, this.
+def leading(process: ProcessRank) -> Iterator[None]:
+    """In this block ``train_together`` trains with the processes that ``follow`` this one.
 
-    When the block fails nothing is said to them: the connections that break with this process end
-    them, wherever they are.
+    When the block fails, the connections that break with this process end the others.
     """
-    with joined(place) as world:
-        _Torchrun.running = _Torchrun(world)
+    world = meet(process)
+    with connected(world):
+        _Group.current = _Group(world)
         try:
             yield
-            _Torchrun.running.tell(None)
+            _Group.current.broadcast(None)
+        except BaseException:
+            with suppress(dist.DistError):  # torchrun may be gone
+                world.store.set(_PRINTED, "")
+            raise
         finally:
-            _Torchrun.running = None
+            _Group.current = None
 
 
-def follow(place: Place) -> None:
-    """Join each training that the first process starts, until it has no more.
+def follow(process: ProcessRank) -> None:
+    """Join each training that the first process starts, until there are no more, or until the
+    first process has printed why it ends.
 
-    Raises what ``fit`` raises; LostError when the first process is gone.
+    Raises LostError when the first process was killed.
     """
-    with joined(place) as world:
-        torchrun = _Torchrun(world)
-        while (job := torchrun.tell(None)) is not None:
-            with lost_ones_are_named(place):
-                job.run(world, None)
-
-
-# --- workers of our own -----------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Failed:
-    """What a worker could not do, told by the next one in its place."""
-
-    message: str
-
-
-def _run_workers(
-    job: Job,
-    processes: int,
-    on_step: Callable[[StepProgress], None],
-    note: Callable[[str], None],
-) -> TrainResult:
-    with tempfile.TemporaryDirectory() as failures, _told(on_step, note) as teller:
-        results = _launched(processes, job, teller, Path(failures))
-    result = results[0]
-    if isinstance(result, _Failed):
-        raise TrainError(result.message)
-    assert isinstance(result, TrainResult)
-    return result
-
-
-def _launched(processes: int, job: Job, teller: Connection, failures: Path) -> dict[int, Any]:
-    """What each worker returns, by rank."""
-    from torch.distributed.elastic.multiprocessing import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=processes,
-        run_id=uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",  # any free port
-        local_addr="localhost",
-        max_restarts=RESTARTS,
-        start_method="spawn",
-    )
-    # What this process ignores, as under nohup, must not end its workers either.
-    config.signals_to_handle = ",".join(name.name for name in _SIGNALS if not _ignored(name))
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # at once, also while it waits for another
+    world = meet(process)
     try:
-        with _own_signals(), _quiet_launcher():
-            results: dict[int, Any] = elastic_launch(config, _work)(job, teller, failures)
-    except SignalException as exc:
-        if exc.sigval == signal.SIGINT:
-            raise KeyboardInterrupt from exc
-        os.kill(os.getpid(), exc.sigval)  # as it would have been without workers
+        with connected(world):
+            group = _Group(world)
+            while (training := group.broadcast(None)) is not None:
+                _join(training, world)
+    except Exception:
+        # The connections are closed, so that the first process raises what is in the store. As soon
+        # as this one ends with an error torchrun ends the first one, too.
+        with suppress(dist.DistError):
+            world.store.wait([_PRINTED], timedelta(seconds=_PRINTING_SECONDS))
+            return
         raise
-    except ChildFailedError as exc:
-        if (failed := _written(failures)) is not None:  # at the last restart
-            raise TrainError(failed.message) from exc
-        rank, failure = exc.get_first_failure()
-        how = f"exit code {failure.exitcode}"
-        advice = ""
-        if failure.exitcode < 0:
-            how = f"signal {failure.signal_name()}"
-        if failure.exitcode == -signal.SIGKILL:
-            advice = "If the system killed it for its memory, use fewer processes. "
-        raise TrainError(
-            f"worker {rank} of {processes} was ended by {how}, also after {RESTARTS} restarts; "
-            f"others were ended with it. {advice}The same command goes on from the last checkpoint."
-        ) from exc
-    return results
 
 
-def _work(job: Job, teller: Connection, failures: Path) -> TrainResult | _Failed:
-    """What a worker does. A failure that would only repeat itself is written down and told by the
-    worker that the launcher starts in its place."""
-    # At once, also while it waits for another process; files appear whole or not at all.
-    if not _ignored(signal.SIGINT):
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-    place = launched_place()
-    if (failed := _written(failures)) is not None:
-        return failed
-    if place.first and (attempt := int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))):
-        teller.send(attempt)
+def _join(training: Training, world: World) -> None:
+    """Train; what fails here is left for the first process to raise."""
     try:
-        with joined(place) as world:
-            return job.run(world, _Teller(teller) if place.first else None)
-    except LostError:
-        sys.exit(1)  # whoever was lost is the cause
+        with lost_processes_named(world):
+            training.run(world)
     except PipelineError as exc:
-        _write_down(str(exc), failures, place)
-        sys.exit(1)
+        if not isinstance(exc, LostError):
+            world.report_failure(str(exc))
+        raise
     except Exception as exc:
-        where = traceback.extract_tb(exc.__traceback__)[-1]
-        told = f"{type(exc).__name__}: {exc} ({where.filename}, line {where.lineno})"
-        _write_down(f"worker {place.rank} of {place.size} failed with {told}", failures, place)
-        sys.exit(1)
-
-
-def _write_down(message: str, failures: Path, place: Place) -> None:
-    aside = failures.with_name(f"{failures.name}.{place.rank}")
-    aside.write_text(message, encoding="utf-8")
-    aside.replace(failures / str(place.rank))
-
-
-def _written(failures: Path) -> _Failed | None:
-    """What the first worker that failed has written down."""
-    for file in sorted(failures.iterdir()):
-        return _Failed(file.read_text(encoding="utf-8"))
-    return None
-
-
-class _Teller:
-    """Sends progress to the process that started the workers, not too often."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection, self._told_at = connection, 0.0
-
-    def __call__(self, progress: StepProgress) -> None:
-        now = time.monotonic()
-        if now - self._told_at >= SECONDS_PER_LOOK or progress.step == progress.steps:
-            self._connection.send(progress)  # small, so a kill leaves no half of it in the pipe
-            self._told_at = now
-
-
-@contextmanager
-def _told(
-    on_step: Callable[[StepProgress], None], note: Callable[[str], None]
-) -> Iterator[Connection]:
-    """The end of a pipe into which workers tell their progress, and that they were restarted."""
-    reader, writer = multiprocessing.Pipe(duplex=False)
-
-    raised: list[BaseException] = []
-
-    def tell(told: StepProgress | int) -> None:
-        if isinstance(told, StepProgress):
-            on_step(told)
-        else:
-            note(
-                f"a worker process was lost; all go on from the last checkpoint (restart {told} "
-                f"of at most {RESTARTS})"
-            )
-
-    def listen() -> None:
-        with suppress(EOFError):
-            while (told := reader.recv()) is not None:
-                if raised:
-                    continue  # a pipe that nobody reads would stop the worker that fills it
-                try:
-                    tell(told)
-                except BaseException as exc:
-                    raised.append(exc)
-
-    listener = threading.Thread(target=listen, daemon=True)
-    listener.start()
-    try:
-        yield writer
-    finally:
-        writer.send(None)
-        listener.join(timeout=5)
-        writer.close()
-    if raised:
-        raise raised[0]
-
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-
-
-def _ignored(name: signal.Signals) -> bool:
-    """Whether the shell started this process with a signal ignored."""
-    return signal.getsignal(name) is signal.SIG_IGN
-
-
-@contextmanager
-def _own_signals() -> Iterator[None]:
-    """Give signal handlers back that the launcher changes to end its workers first."""
-    before = {name: signal.getsignal(name) for name in _SIGNALS}
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            for name, handler in before.items():
-                signal.signal(name, handler)
-
-
-@contextmanager
-def _quiet_launcher() -> Iterator[None]:
-    """Keep the launcher's tracebacks off the terminal; errors and notes say what happened."""
-    known = logging.root.manager.loggerDict
-    noisy = ("torch.distributed.elastic", "torch.multiprocessing")
-    names = [name for name in known if name.startswith(noisy)]
-    before = {name: logging.getLogger(name).level for name in names}
-    for name in names:
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        for name, level in before.items():
-            logging.getLogger(name).setLevel(level)
+        frame = traceback.extract_tb(exc.__traceback__)[-1]
+        world.report_failure(
+            f"process {world.process.rank} of {world.size} failed with {type(exc).__name__}: "
+            f"{exc} ({frame.filename}, line {frame.lineno})"
+        )
+        raise

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pipeline.datasets.arrays import SPLITS, Dataset, Split
 from pipeline.errors import TrainError
-from pipeline.learning.networks.networks import PixelNetwork
+from pipeline.learning.networks.pixel_network import PixelNetwork
 from pipeline.learning.training.device import mixed_precision
 from pipeline.recipe import DistillOptions
 from runtime.spec import ModelSpec, Task
@@ -31,7 +31,7 @@ BATCH_SIZE = 128
 
 
 @dataclass(frozen=True)
-class TeacherAnswers:
+class TeacherScores:
     """Scores of every train image, and how they are used."""
 
     scores: NDArray[np.float32]  # [N, labels], which may be a memory map
@@ -48,9 +48,9 @@ class TeacherAnswers:
         return torch.lerp(targets, answers.to(targets.device), self.options.weight)
 
 
-def open_answers(folder: Path, options: DistillOptions) -> TeacherAnswers:
+def open_scores(folder: Path, options: DistillOptions) -> TeacherScores:
     """What :func:`teacher_scores` left in ``folder``."""
-    return TeacherAnswers(np.load(folder / SCORES_NAME, mmap_mode="r"), options)
+    return TeacherScores(np.load(folder / SCORES_NAME, mmap_mode="r"), options)
 
 
 def check_same_images(teacher: Dataset, student: Dataset) -> None:

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from exporters.errors import GraphError
-from exporters.export.onnx_from_torch import PROOF, onnx_from_torch
+from exporters.export.onnx_from_torch import onnx_from_torch
+from exporters.export.proof import PROOF
 from exporters.graph import onnx_file
 from exporters.options import ExportOptions
 from runtime import ModelSpec
@@ -37,7 +38,7 @@ def test_batch_norm_is_folded_and_means_become_pools(digits: Any, faces: Any) ->
         assert "BatchNormalization" not in operators(case.model)
         assert "ReduceMean" not in operators(case.model)
         assert operators(case.model).count("GlobalAveragePool") == 1
-        # three colours are channels_last in memory, which leaves as_strided behind a pool
+        # three colors are channels_last in memory, which leaves as_strided behind a pool
         assert not {"Dropout", "Gather", "Range"} & set(operators(case.model))
 
 
@@ -52,7 +53,7 @@ def test_answers_are_the_networks_at_every_batch_size(digits: Any, faces: Any) -
             assert np.abs(found - expected).max() <= PROOF.limit
 
 
-def test_names_are_stable_and_tell_what_they_name(digits: Any) -> None:
+def test_names_are_stable_and_describe_their_operator(digits: Any) -> None:
     nodes = [node.name for node in digits.model.graph.node]
     assert nodes[-1] == "Softmax_0"
     assert {"Conv_0", "Conv_1", "Conv_2", "Gemm_0", "MaxPool_0"} <= set(nodes)
@@ -66,14 +67,14 @@ def test_same_weights_give_same_bytes_in_any_memory_format(digits: Any) -> None:
     assert onnx_file.to_bytes(again) == onnx_file.to_bytes(digits.model)
 
 
-def test_no_word_of_the_building_machine(digits: Any) -> None:
+def test_nothing_of_the_building_machine_is_in_the_file(digits: Any) -> None:
     data = onnx_file.to_bytes(digits.model)
     for trace in (b".py", b"stack", b"/home", b"/root", b"conftest", b"pkg.torch"):
         assert trace not in data
 
 
 class Tiny(nn.Module):
-    """A correct network, of which each error case below breaks one thing."""
+    """A correct network; each error case below breaks one thing."""
 
     def __init__(self, change: Callable[[torch.Tensor], torch.Tensor] = lambda x: x) -> None:
         super().__init__()
@@ -84,7 +85,7 @@ class Tiny(nn.Module):
 
 
 class Viewing(Tiny):
-    """Takes its input as rows of bytes, which only works on one memory layout."""
+    """A network that views its input as rows of bytes, which only works on one memory layout."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return torch.softmax(self.linear(images.view(-1, 48).float() / 255), 1)
@@ -101,7 +102,7 @@ def test_a_network_that_views_its_input_is_exported_too() -> None:
 
 
 class Drifting(Tiny):
-    """Answers differently at every call: after the first, not what the file holds."""
+    """A network that answers differently at every call, and so differs from the file."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -132,7 +133,7 @@ def test_nothing_is_printed_or_left_behind(
         (Tiny(lambda p: p.double()).eval(), r"outputs are .*DOUBLE.*expected .*FLOAT"),
         (Tiny(lambda p: p.reshape(2, 2)).eval(), r"cannot be exported|'N'|batch of 1"),
         (Tiny(lambda p: torch.linalg.eigvals(p.T @ p).real[None] + p).eval(), "cannot be exported"),
-        (Drifting().eval(), r"at a batch of 2 the ONNX model differs from the network by"),
+        (Drifting().eval(), r"batch of 2 .*the ONNX file and the network"),
     ],
     ids=["training", "labels", "double", "fixed batch", "no such operator", "drifting"],
 )
@@ -204,7 +205,7 @@ def test_load_names_the_path(tmp_path: Any, digits: Any) -> None:
 
 
 class PreActivation(nn.Module):
-    """A residual block as in ResNet v2: what the first convolution gives is also added later."""
+    """A residual block as in ResNet v2: the first convolution's output is also added later."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -235,7 +236,7 @@ def test_a_batch_norm_that_cannot_be_folded_stays_and_int8_copes() -> None:
 
 
 class FailsAlone(Tiny):
-    """Loses the batch dimension of a single image."""
+    """A network that loses the batch dimension of a single image."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return torch.softmax(self.linear(images.flatten(1).float() / 255).squeeze(), 1)
@@ -247,7 +248,7 @@ def test_a_network_that_fails_at_a_batch_is_named_with_it() -> None:
 
 
 class Branching(Tiny):
-    """Chooses by the values of its input."""
+    """A network that branches on the values of its input."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         x = images.flatten(1).float() / 255
@@ -263,21 +264,21 @@ def test_reasons_of_torch_are_one_plain_line() -> None:
 # --- pixels are 8-bit numbers already ---------------------------------------------------------
 
 
-class Normalised(nn.Module):
+class Normalized(nn.Module):
     """(pixel - mean) * scale, or something like it, before a convolution."""
 
-    def __init__(self, normalise: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    def __init__(self, normalize: Callable[[torch.Tensor], torch.Tensor]) -> None:
         super().__init__()
-        self.normalise = normalise
+        self.normalize = normalize
         self.conv = nn.Conv2d(1, 2, 3, padding=1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        x = self.normalise(images.permute(0, 3, 1, 2).float())
+        x = self.normalize(images.permute(0, 3, 1, 2).float())
         return torch.softmax(self.conv(x).mean((2, 3)), dim=1)
 
 
 @pytest.mark.parametrize(
-    ("normalise", "expected"),
+    ("normalize", "expected"),
     [
         (lambda x: (x - 33) * 0.0127, True),
         (lambda x: x * 0.0039, True),  # mean 0
@@ -288,35 +289,35 @@ class Normalised(nn.Module):
         (lambda x: (x - 33).abs() * 0.01, False),  # something in between
     ],
 )
-def test_normalised_pixels_are_dequantized(
-    normalise: Callable[[torch.Tensor], torch.Tensor], expected: bool
+def test_normalized_pixels_are_dequantized(
+    normalize: Callable[[torch.Tensor], torch.Tensor], expected: bool
 ) -> None:
     torch.manual_seed(0)
-    network = Normalised(normalise).eval()
+    network = Normalized(normalize).eval()
     model = onnx_from_torch(network, SPEC, ExportOptions())  # proves equal answers
     assert ("DequantizeLinear" in operators(model)) == expected
     assert ("Cast" in operators(model)) != expected
 
 
 def test_dequantizing_gives_the_bits_of_the_network() -> None:
-    network = Normalised(lambda x: (x - 33) * np.float32(1 / 78.6)).eval()
+    network = Normalized(lambda x: (x - 33) * np.float32(1 / 78.6)).eval()
     model = onnx_from_torch(network, SPEC, ExportOptions())
     (node,) = [n for n in model.graph.node if n.op_type == "DequantizeLinear"]
     seen = onnx_file.with_outputs(model, [node.output[0]])
     images = np.arange(256, dtype=np.uint8).reshape(16, 4, 4, 1)
-    found = onnx_file.session(seen).run([node.output[0]], {"images": images})[0]
-    wanted = network.normalise(torch.from_numpy(images).permute(0, 3, 1, 2).float())
-    assert np.array_equal(found, wanted.numpy())
+    pixels = onnx_file.session(seen).run([node.output[0]], {"images": images})[0]
+    expected = network.normalize(torch.from_numpy(images).permute(0, 3, 1, 2).float())
+    assert np.array_equal(pixels, expected.numpy())
 
 
 def test_int8_takes_the_pixels_as_they_are() -> None:
     """No QuantizeLinear before the first layer: nothing is rounded there."""
-    from exporters.graph.qdq import Graph
+    from exporters.graph.walk import Graph
     from exporters.options import Int8Options
     from exporters.quantize.int8_from_fp32 import int8_from_fp32
 
     torch.manual_seed(0)
-    network = Normalised(lambda x: (x - 33) * 0.0127).eval()
+    network = Normalized(lambda x: (x - 33) * 0.0127).eval()
     model = onnx_from_torch(network, SPEC, ExportOptions())
     images = np.random.default_rng(0).integers(0, 256, (16, 4, 4, 1), dtype=np.uint8)
     for activations in ("uint8", "int8"):

@@ -6,20 +6,19 @@ import dataclasses
 import io
 import json
 import os
-import resource
-import signal
 import stat
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from full_disk import full_disk
 
 from exporters.errors import PackageError
-from exporters.export.preprocess_graph import resize_graph
+from exporters.export.resize_graph import resize_graph
 from exporters.graph import onnx_file
 from exporters.options import Int8Options
 from exporters.package import bundle_writer
@@ -214,22 +213,6 @@ def test_a_failure_keeps_the_last_good_bundle(
         write_bundle(path, **change(parts))
     assert path.read_bytes() == b"the last good one"
     assert [file.name for file in tmp_path.iterdir()] == ["bundle.zip"]
-
-
-@contextmanager
-def full_disk() -> Iterator[None]:
-    """Files end at 4 KiB: what a full disk does to a writer, without filling one.
-
-    No fixture: while it lasts, pytest itself could not write into a longer log.
-    """
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_a_full_disk_keeps_the_last_good_bundle(parts: dict[str, Any], tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from exporters.foreign.foreign_model import ForeignModel, prepare
 from exporters.foreign.model_inputs import ModelInputs
 from exporters.options import GateOptions, QuantizeOptions, SearchOptions
 from exporters.quantize.activation_ranges import ActivationStatistics
-from exporters.search.search import SearchResult, Subject, search
+from exporters.search.result import SearchResult
+from exporters.search.search import Subject, search
 from exporters.search.search_log import SearchLog
 from exporters.search.trial import Speed, Trial
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from exporters.evaluate.parity_values import Assessment
-from exporters.quantize.saturation import LayerSaturation
+from exporters.quantize.saturation_values import LayerSaturation
 from exporters.search.search_log import TRIALS_NAME, SearchLog
 from exporters.search.trial import Speed, Trial, pareto_front
 

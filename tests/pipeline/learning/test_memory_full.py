@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.datasets.arrays import DatasetInfo, Split, write_info, write_split
+from pipeline.datasets.arrays import Split, write_info, write_split
+from pipeline.datasets.info import DatasetInfo
 
 pytestmark = [
     pytest.mark.full,

@@ -29,7 +29,7 @@ from exporters.errors import ExportError
 from exporters.foreign.agreement import Bounds, Reference
 from exporters.foreign.model_inputs import InputSpec, ModelInputs
 from exporters.options import GateOptions
-from exporters.search.search import SearchResult
+from exporters.search.result import SearchResult
 from exporters.search.search_log import SearchLog
 from exporters.search.trial import Trial
 from pipeline.cli.main import cli

@@ -22,13 +22,14 @@ from exporters.evaluate.parity_values import Assessment
 from exporters.evaluate.score_values import Baseline, Estimate, Scores
 from exporters.evaluate.scoring import OBJECTIVES, Scored, majority_answer, score
 from exporters.evaluate.scoring import Answers as FormAnswers
-from exporters.quantize.saturation import Confirmation, LayerSaturation
-from exporters.search.search import SearchResult
-from exporters.search.sensitivity import Clipping, Explanation, LayerDamage, LayerNoise
+from exporters.quantize.saturation_values import Confirmation, LayerSaturation
+from exporters.search.explanation import Clipping, Explanation, LayerDamage, LayerNoise
+from exporters.search.result import SearchResult
 from exporters.search.trial import Speed as TrialSpeedOfSearch
 from exporters.search.trial import Trial
 from pipeline.cli.tables import result_table
-from pipeline.datasets.arrays import Dataset, DatasetInfo, Split
+from pipeline.datasets.arrays import Dataset, Split
+from pipeline.datasets.info import DatasetInfo
 from pipeline.errors import StoreError
 from pipeline.hardware import Hardware
 from pipeline.report import model as data

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.datasets.arrays import Dataset, DatasetInfo, Split
+from pipeline.datasets.arrays import Dataset, Split
+from pipeline.datasets.info import DatasetInfo
 from pipeline.stages.baseline import (
     PROBABILITIES_NAME,
     TRUTH_NAME,

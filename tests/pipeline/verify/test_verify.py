@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from onnx import numpy_helper
 from pets import World
 
-from exporters.export.preprocess_graph import resize_graph
+from exporters.export.resize_graph import resize_graph
 from exporters.graph import onnx_file
 from exporters.graph.intermediate_outputs import quantized_tensors, with_outputs
 from exporters.package.archive import zip_bytes

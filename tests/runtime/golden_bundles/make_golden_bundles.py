@@ -38,7 +38,7 @@ from torch import nn
 
 import runtime
 from exporters.export.onnx_from_torch import onnx_from_torch
-from exporters.export.preprocess_graph import resize_graph
+from exporters.export.resize_graph import resize_graph
 from exporters.graph import onnx_file
 from exporters.options import ExportOptions, Int8Options
 from exporters.package.bundle_writer import (

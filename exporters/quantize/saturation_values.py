@@ -1,0 +1,30 @@
+"""What 16-bit sums do to a file, as values: ``saturation.py`` measures them. Standard library
+only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+_STRICT: dict[str, Any] = {"extra": "forbid", "allow_inf_nan": False}
+
+
+@dataclass(frozen=True)
+class LayerSaturation:
+    """What the 16-bit sums of one operator did, simulated."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    node: str
+    saturated: float  # share of the looked-at outputs with at least one sum that stopped
+    worst_steps: float  # largest error of an output, in steps of its quantized tensor
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """The same images through three kinds of kernels on this CPU; differences of probabilities."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    target: str  # runtime.cpu.cpu_target()
+    visible: bool  # False: this CPU sums exactly, so nothing can be seen here
+    exact_difference: float  # default kernels against session.x64quantprecision=1
+    unfused_difference: float  # default kernels against no graph optimisation at all

@@ -1,0 +1,58 @@
+"""Where an INT8 variant departs from FP32, as values: ``sensitivity.py`` measures them. Standard
+library only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+_STRICT: dict[str, Any] = {"extra": "forbid", "allow_inf_nan": False}
+
+
+@dataclass(frozen=True)
+class LayerNoise:
+    """One operator with weights, in the order of the graph."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    node: str
+    operator: str
+    # signal to quantization noise of its output in decibels, everything before it quantized too;
+    # the signal is what differs over the inputs
+    sqnr_db: float
+    weight_sqnr_db: float  # of its weights alone; infinite for float weights
+
+
+@dataclass(frozen=True)
+class LayerDamage:
+    """What comes back when one layer alone stays float."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    node: str
+    loss_regained: float  # nats of cross entropy; negative: float made it worse by chance
+    sqnr_gained_db: float  # of the probabilities
+
+
+@dataclass(frozen=True)
+class Clipping:
+    """How an activation tensor was fitted into 8 bits."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    tensor: str
+    low: float  # the range that 8 bits reach
+    high: float
+    lowest: float  # the values that occurred
+    highest: float
+    clipped: float  # share of the values outside the range
+    used_levels: float  # share of the 255 steps that holds 99.9 % of the values
+    counts: tuple[int, ...]  # histogram from lowest to highest, in equal bins
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a variant answers otherwise than FP32, as far as can be seen from the inside."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    variant: str
+    noise: tuple[LayerNoise, ...]  # in the order of the graph
+    damage: tuple[LayerDamage, ...]  # worst first; only the noisiest layers were tried
+    clippings: tuple[Clipping, ...]  # the activation that uses its levels worst first

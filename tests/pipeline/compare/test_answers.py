@@ -1,0 +1,61 @@
+"""Images and answers that prove nothing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pets import World
+
+from pipeline.compare.measure import compare
+
+
+@pytest.mark.parametrize(
+    ("pixels", "said"),
+    [
+        (np.zeros((5, 16, 16, 3)), "all 5 images are black"),
+        (np.zeros((1, 16, 16, 3)), "all 1 images are black"),
+        (np.arange(5).reshape(5, 1, 1, 1) * np.full((5, 16, 16, 3), 40), "of one flat color each"),
+        (np.tile(np.arange(768).reshape(1, 16, 16, 3) % 256, (4, 1, 1, 1)), "are the same one"),
+    ],
+)
+def test_images_that_prove_nothing_fail(world: World, pixels: Any, said: str) -> None:
+    np.save(world.folder / "nothing.npy", pixels.astype(np.uint8))
+    data = Path(world.path("nothing.npy"))
+    found = compare(world.path("checkpoint.pt"), world.path("fp32.onnx"), data)
+    assert not found.passed and said in found.failures[0] and "prove nothing" in found.failures[0]
+    assert found.difference.max_abs < 1e-4 and len(found.failures) == 1
+
+
+def test_single_images_without_a_number_are_named(world: World) -> None:
+    """NaN where the picture's first pixel is 255, and of one side alone."""
+    images = world.images.copy()
+    images[:, 0, 0, 0] = 0
+    images[[17, 40], 0, 0, 0] = 255
+    np.savez(world.folder / "some.npz", images=images, labels=np.arange(120) % 4)
+    (world.folder / "partly.py").write_text(
+        "import numpy as np\n"
+        "from pipeline.learning.training.checkpoint import load_checkpoint\n"
+        "from pipeline.learning.training.evaluate import probabilities\n"
+        f"network = load_checkpoint(__import__('pathlib').Path({world.path('checkpoint.pt')!r}))\n"
+        "def function(images):\n"
+        "    found = probabilities(network, images)\n"
+        "    found[images[:, 0, 0, 0] == 255] = np.nan\n"
+        "    return found\n"
+    )
+    sys.path.insert(0, str(world.folder))
+    try:
+        data = Path(world.path("some.npz"))
+        found = compare("partly:function", world.path("fp32.onnx"), data)
+    finally:
+        sys.path.remove(str(world.folder))
+        sys.modules.pop("partly", None)
+    (failure,) = found.failures
+    assert "A (partly:function) answers NaN or infinity to 2 of 120 images: 17, 40" in failure
+    assert found.difference.images == 118 and found.difference.max_abs < 1e-4
+    text = json.dumps(found.to_dict(), allow_nan=False)
+    assert json.loads(text)["passed"] is False
