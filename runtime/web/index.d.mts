@@ -18,7 +18,7 @@ export type ImageSource =
 
 export interface ModelSpec {
   readonly name: string;
-  /** "multi-class", "multi-label" or "values". */
+  /** A name of the table of tasks. */
   readonly task: string;
   /** Pixels. */
   readonly height: number;
@@ -82,7 +82,7 @@ export interface Candidate {
   readonly probability: number;
 }
 
-/** The answer of a multi-class model for one image. */
+/** The answer for one image: the most probable label. */
 export class Prediction {
   private constructor();
   readonly label: string;
@@ -104,7 +104,7 @@ export interface Attribute {
   readonly accepted: boolean;
 }
 
-/** The answer of a multi-label model for one image, in the order of the labels. */
+/** The answer for one image: every attribute, in the order of the labels. */
 export class AttributePrediction {
   private constructor();
   readonly attributes: readonly Attribute[];

@@ -57,7 +57,7 @@ const SPEC_KEYS = [
  * @property {string} precision "fp32", "fp16" or "int8"
  * @property {boolean} portable bit-identical quantized tensors on every target
  * @property {number} goldenTolerance largest |probability difference| that selftest accepts
- * @property {readonly number[] | null} thresholds multi-label: one for each label
+ * @property {readonly number[] | null} thresholds one for each label, or none
  */
 
 /**
