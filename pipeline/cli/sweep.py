@@ -15,7 +15,7 @@ from pipeline.errors import Interrupted, PipelineError, RecipeError
 from pipeline.sweep.executor import LocalProcesses
 from pipeline.sweep.grid import MOST_TRIALS, SHORT, parse, trials
 from pipeline.sweep.page import tables
-from pipeline.sweep.run import GOALS, Progress, Request
+from pipeline.sweep.run import GOALS, Progress, SweepOptions
 from pipeline.sweep.run import sweep as run_sweep
 
 
@@ -83,7 +83,7 @@ def sweep(
             f"the grid has {len(found)} trials, more than {MOST_TRIALS}. Vary less at a time, or "
             "say --yes."
         )
-    request = Request(recipe, axes, changes, found, until, artifacts)
+    request = SweepOptions(recipe, axes, changes, found, until, artifacts)
     screen = console()
     count = f"{len(found)} trial{'s' * (len(found) > 1)}"
     screen.print(f"{count} up to {until}, {parallel} at a time", soft_wrap=True)
