@@ -29,9 +29,9 @@ from pipeline.learning.training.augment import augment
 from pipeline.learning.training.batches import batch_of
 from pipeline.learning.training.device import resolve_device, torch_settings
 from pipeline.learning.training.evaluate import BATCH_SIZE, judge
-from pipeline.learning.training.fit import StepProgress
 from pipeline.learning.training.memory import freed_memory_is_kept
 from pipeline.learning.training.optimize import build_optimizer, learning_rate, training_loss
+from pipeline.learning.training.results import StepProgress
 from pipeline.recipe import TrainOptions
 from pipeline.tasks import training_task
 from runtime.cpu import usable_threads

@@ -313,7 +313,10 @@ def test_pretrained_weights_but_for_a_classifier_of_another_size(tmp_path: Path)
             lambda file: file.write_bytes(b"no weights"),
             "UnpicklingError.*torchvision",
         ),
-        (lambda file: torch.save({"a": torch.zeros(2)}, file), r"torchvision's squeezenet1_1.* \d+ of 52 "),
+        (
+            lambda file: torch.save({"a": torch.zeros(2)}, file),
+            r"torchvision's squeezenet1_1.* \d+ of 52 ",
+        ),
     ],
 )
 def test_weights_that_do_not_fit_are_refused(

@@ -15,7 +15,7 @@ from torch import nn
 
 from exporters.export.onnx_from_torch import onnx_from_torch
 from exporters.graph import onnx_file
-from exporters.graph.qdq import Graph, quantized_weights
+from exporters.graph.walk import Graph, quantized_weights
 from exporters.options import ExportOptions, FineTuneOptions, Int8Options
 from exporters.quantize import calibration
 from exporters.quantize.int8_from_fp32 import int8_from_fp32
@@ -33,8 +33,8 @@ from pipeline.learning.quantization_aware.fake_quantization import (
 )
 from pipeline.learning.quantization_aware.fine_tuning import FineTuned, fine_tune
 from pipeline.learning.training.evaluate import probabilities
-from pipeline.learning.training.fit import StepProgress
 from pipeline.learning.training.optimize import build_optimizer, training_loss
+from pipeline.learning.training.results import StepProgress
 from pipeline.recipe import AugmentOptions, NetworkOptions, TrainOptions
 from pipeline.tasks import training_task
 from runtime.spec import ModelSpec
