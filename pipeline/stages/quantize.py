@@ -68,10 +68,10 @@ def run(context: Context) -> dict[str, Any]:
 def _subject(context: Context, dataset: Dataset, fp32: onnx.ModelProto, spec: ModelSpec) -> Subject:
     import numpy as np
 
+    from exporters.evaluate.generated_images import extreme_images
     from exporters.graph import onnx_file
     from exporters.quantize.calibration import spread
     from exporters.quantize.int8_from_fp32 import shipped
-    from exporters.quantize.saturation import extreme_images
     from exporters.search.search import Subject
     from exporters.search.sensitivity import IMAGES
     from exporters.search.trial_evaluation import ValidationData
