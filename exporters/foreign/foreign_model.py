@@ -38,11 +38,12 @@ from onnx_ir.passes.common import (
 from exporters.errors import GraphError, QuantizeError
 from exporters.foreign.model_inputs import InputSpec, input_of
 from exporters.graph import foreign_file, onnx_file, opset_conversion
+from exporters.graph.quantized import QUANTIZED_OPERATORS
 from exporters.graph.silenced import quiet
-from exporters.graph.walk import QUANTIZED_OPERATORS, Graph, outside
+from exporters.graph.walk import Graph, all_nodes, outside, read_by_subgraphs, subgraphs
 from exporters.options import Int8Options
+from exporters.quantize import unquantizable
 from exporters.quantize.activation_ranges import ActivationStatistics
-from exporters.quantize.int8_from_fp32 import impossible, not_quantized
 from exporters.quantize.quantizable import plain_gemms, split_biases, unfuse
 
 # Of the largest value of an output: sums in another order differ by some 1e-6 of it.
@@ -264,7 +265,7 @@ def kept_in_float(foreign: ForeignModel, statistics: ActivationStatistics) -> di
     where nothing is left.
     """
     graph = Graph(foreign.model)
-    captured = _captured(foreign.model.graph)
+    captured = read_by_subgraphs(foreign.model.graph)
     found = {
         node.name: "a subgraph (If, Loop) reads its result, which therefore stays float"
         for node in graph.nodes
@@ -274,9 +275,9 @@ def kept_in_float(foreign: ForeignModel, statistics: ActivationStatistics) -> di
     for rows in rules:
         found |= {name: reason for name, reason in rows.items() if name not in found}
     options = Int8Options(exclude_nodes=tuple(found))
-    found |= impossible(foreign.model, options, statistics, foreign.finish)
+    found |= unquantizable.failing_nodes(foreign.model, options, statistics, foreign.finish)
     options = Int8Options(exclude_nodes=tuple(found))
-    return found | not_quantized(foreign.model, options, statistics)
+    return found | unquantizable.left_in_float(foreign.model, options, statistics)
 
 
 def _not_ours(graph: Graph) -> dict[str, str]:
@@ -340,7 +341,7 @@ def left_in_float(foreign: ForeignModel, kept: dict[str, str]) -> tuple[LeftInFl
         elif node.op_type == "ConvTranspose" and node.name not in kept:
             reason = "8-bit weights, but onnxruntime has no kernel that multiplies by them"
             rows.append(LeftInFloat(_told(node, node.name), reason))
-        inside = [n for g in foreign_file.subgraphs(node) for n in foreign_file.all_nodes(g)]
+        inside = list(all_nodes(n for g in subgraphs(node) for n in g.node))
         if inside:
             rows.append(
                 LeftInFloat(
@@ -354,7 +355,7 @@ def left_in_float(foreign: ForeignModel, kept: dict[str, str]) -> tuple[LeftInFl
         for node in graph.nodes
         if node.name not in ends
         and node.op_type not in (*QUANTIZED_OPERATORS, *_SHAPES)
-        and not foreign_file.subgraphs(node)
+        and not subgraphs(node)
     )
     for operator, count in others.items():
         what = f"{operator}" + (f" ({count} nodes)" if count > 1 else "")
@@ -418,8 +419,7 @@ def _kind(value: onnx.ValueInfoProto) -> tuple[str, int]:
 
 def _tell_folding(before: onnx.ModelProto, after: onnx.ModelProto, changes: list[str]) -> None:
     counts = [
-        Counter(node.op_type for node in foreign_file.all_nodes(model.graph))
-        for model in (before, after)
+        Counter(node.op_type for node in all_nodes(model.graph.node)) for model in (before, after)
     ]
     for what, rows in (("folded", counts[0] - counts[1]), ("new", counts[1] - counts[0])):
         if rows:
@@ -468,16 +468,6 @@ def _gates(graph: Graph) -> dict[str, str]:
         if floats:
             found[node.name] = f"one of its factors comes from {floats[0]}, which is float"
     return found
-
-
-def _captured(graph: onnx.GraphProto) -> frozenset[str]:
-    """Tensors of the main graph that subgraphs read without listing them as inputs."""
-    found: set[str] = set()
-    for node in graph.node:
-        for inner in foreign_file.subgraphs(node):
-            found.update(name for n in foreign_file.all_nodes(inner) for name in n.input if name)
-            found.update(value.name for value in inner.output)
-    return frozenset(found)
 
 
 def _grouped(graph: Graph, kept: dict[str, str]) -> list[LeftInFloat]:

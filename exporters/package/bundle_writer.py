@@ -208,7 +208,7 @@ def _golden(
 def _rounding(model: bytes, pixels: NDArray[np.uint8], record: NDArray[np.float32]) -> float:
     """How far this network's probabilities move where the sums of its layers are taken in another
     order: by onnxruntime's plain kernels, as in a graph that was not optimized."""
-    session = onnx_file.session(model, optimised=False)
+    session = onnx_file.session(model, optimized=False)
     plain = np.concatenate([onnx_file.run(session, image[None]) for image in pixels])
     return float(np.abs(plain - record).max())
 

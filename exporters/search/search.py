@@ -34,10 +34,12 @@ from exporters.graph.walk import Graph, attribute
 from exporters.options import DynamicOptions, Int8Options, QuantizeOptions, Scheme
 from exporters.quantize.activation_ranges import ActivationStatistics
 from exporters.quantize.dynamic_int8 import dynamic_int8, head_share
-from exporters.quantize.int8_from_fp32 import impossible, quantize, verify_int8
+from exporters.quantize.int8_from_fp32 import quantize
 from exporters.quantize.portability import portability
 from exporters.quantize.saturation import confirm, simulate
 from exporters.quantize.saturation_values import Confirmation, LayerSaturation
+from exporters.quantize.unquantizable import failing_nodes
+from exporters.quantize.verify_int8 import verify_int8
 from exporters.search.explanation import Explanation, LayerDamage
 from exporters.search.result import SearchResult
 from exporters.search.search_log import SearchLog
@@ -184,7 +186,7 @@ class _Search:
         self._tell(f"{asked.id}: which layer cannot be made")
         subject = self.subject
         try:
-            found = impossible(subject.model, asked, subject.statistics, subject.finish)
+            found = failing_nodes(subject.model, asked, subject.statistics, subject.finish)
         except QuantizeError:  # the whole of it, as the trial's own error says
             return
         weighted = {n.name for n in subject.model.graph.node if n.op_type in onnx_file.WEIGHTED}

@@ -365,7 +365,7 @@ def _with_extremes(foreign: ForeignModel, data: ForeignData, samples: NDArray[An
     """Real inputs and, where inputs are made of pixels, extreme ones."""
     import numpy as np
 
-    from exporters.quantize.saturation import extreme_images
+    from exporters.evaluate.generated_images import extreme_images
 
     if data.validation.form is None:
         return samples

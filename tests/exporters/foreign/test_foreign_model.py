@@ -21,11 +21,13 @@ from exporters.foreign.agreement import Reference
 from exporters.foreign.foreign_model import ForeignModel, prepare
 from exporters.foreign.model_inputs import InputSpec, ModelInputs, PixelForm, input_of
 from exporters.graph import onnx_file
-from exporters.graph.walk import Graph, quantized_weights
+from exporters.graph.quantized import quantized_weights
+from exporters.graph.walk import Graph
 from exporters.options import GateOptions, Int8Options
 from exporters.quantize.activation_ranges import ActivationStatistics
-from exporters.quantize.int8_from_fp32 import quantize, verify_int8
+from exporters.quantize.int8_from_fp32 import quantize
 from exporters.quantize.portability import portability
+from exporters.quantize.verify_int8 import verify_int8
 from exporters.search.sensitivity import layer_noise
 
 

@@ -1,5 +1,5 @@
-"""quantizable.py, names.py and int8_from_fp32.py: one odd thing in a network costs at most its own
-layer, in every scheme, and nothing of the answers."""
+"""quantizable.py, temporary_names.py and int8_from_fp32.py: one odd thing in a network costs at
+most its own layer, in every scheme, and nothing of the answers."""
 
 from __future__ import annotations
 
@@ -19,11 +19,14 @@ from exporters.foreign.agreement import Reference
 from exporters.foreign.foreign_model import ForeignModel
 from exporters.foreign.model_inputs import ModelInputs, input_of
 from exporters.graph import onnx_file
-from exporters.graph.walk import Graph, quantized_weights
+from exporters.graph.quantized import quantized_weights
+from exporters.graph.walk import Graph
 from exporters.options import GateOptions, Int8Options, QuantizeOptions, SearchOptions
 from exporters.quantize.activation_ranges import ActivationStatistics
-from exporters.quantize.int8_from_fp32 import impossible, quantize, verify_int8
+from exporters.quantize.int8_from_fp32 import quantize
 from exporters.quantize.saturation import confirm, simulate
+from exporters.quantize.unquantizable import failing_nodes
+from exporters.quantize.verify_int8 import verify_int8
 from exporters.search.search import Subject, search
 from exporters.search.search_log import SearchLog
 from exporters.search.trial import Speed
@@ -89,13 +92,13 @@ def finished(model: onnx.ModelProto, variant: str) -> onnx.ModelProto:
     return model
 
 
-def test_a_layer_that_the_tools_cannot_do_is_found_and_stays_float(tmp_path: Path) -> None:
+def test_a_layer_that_the_tools_cannot_quantize_stays_float(tmp_path: Path) -> None:
     model = rows_of_bias()
     spec = input_of(model.graph)
     inputs = ModelInputs(spec, networks.images(spec, 32))
     statistics = ActivationStatistics(model, inputs.reader())
-    found = impossible(model, Int8Options(), statistics, finished)
-    assert set(found) == {"fc"} and "cannot do it" in found["fc"]
+    reasons = failing_nodes(model, Int8Options(), statistics, finished)
+    assert set(reasons) == {"fc"}
 
     reference = Reference.of_fp32(
         onnx_file.to_bytes(model), ["y"], inputs, Bounds(GateOptions(), 1.0), task="values"

@@ -15,14 +15,15 @@ import onnx
 import pytest
 
 from exporters.errors import ExportError, QuantizeError
+from exporters.evaluate.generated_images import extreme_images
 from exporters.evaluate.parity_values import Assessment
 from exporters.graph import onnx_file
-from exporters.graph.walk import Graph, quantized_weights
+from exporters.graph.quantized import quantized_weights
+from exporters.graph.walk import Graph
 from exporters.options import FineTuneOptions, Int8Options, QuantizeOptions, SearchOptions
 from exporters.quantize.activation_ranges import ActivationStatistics
 from exporters.quantize.calibration import ImageReader
 from exporters.quantize.int8_from_fp32 import shipped
-from exporters.quantize.saturation import extreme_images
 from exporters.search.result import SearchResult
 from exporters.search.search import Subject, search
 from exporters.search.search_log import SearchLog
