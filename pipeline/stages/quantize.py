@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from exporters.options import Int8Options
     from exporters.quantize.activation_ranges import ActivationStatistics
     from exporters.search.result import SearchResult
-    from exporters.search.search import Subject
+    from exporters.search.subject import Subject
     from exporters.search.trial import Speed, Trial
     from exporters.search.trial_evaluation import ValidationData
     from pipeline.datasets.arrays import Dataset
@@ -41,11 +41,12 @@ def run(context: Context) -> dict[str, Any]:
     log = SearchLog(context.out / SEARCH_NAME)
     result = search(
         _subject(context, dataset, fp32, spec),
-        recipe.quantize,
+        recipe.quantize.int8,
+        recipe.quantize.search,
         log,
         fp16=partial(fp16_from_fp32, fp32, spec) if recipe.quantize.fp16 else None,
-        on_step=lambda what, done, total: context.observer.step(
-            "quantize: variants", done, total, what
+        on_step=lambda activity, done, total: context.observer.step(
+            "quantize: variants", done, total, activity
         ),
     )
     for name in result.chosen:
@@ -72,8 +73,8 @@ def _subject(context: Context, dataset: Dataset, fp32: onnx.ModelProto, spec: Mo
     from exporters.graph import onnx_file
     from exporters.quantize.calibration import spread
     from exporters.quantize.int8_from_fp32 import shipped
-    from exporters.search.search import Subject
     from exporters.search.sensitivity import IMAGES
+    from exporters.search.subject import Subject
     from exporters.search.trial_evaluation import ValidationData
     from runtime.spec import INPUT_NAME
 
