@@ -18,8 +18,8 @@ from exporters.quantize.activation_ranges import ActivationStatistics
 from exporters.quantize.calibration import ImageReader, choose, spread
 from exporters.quantize.int8_from_fp32 import shipped
 from exporters.search.result import SearchResult
-from exporters.search.search import Subject
 from exporters.search.sensitivity import IMAGES
+from exporters.search.subject import Subject
 from exporters.search.trial import Speed
 from exporters.search.trial_evaluation import ValidationData
 from pipeline.datasets.arrays import Dataset

@@ -4,6 +4,7 @@ Independent of PyTorch, quantization and bundles."""
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -159,6 +160,19 @@ def session(
         return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as exc:  # onnxruntime raises a dozen unrelated classes
         raise GraphError(f"onnxruntime {ort.__version__} refuses the model: {exc}") from exc
+
+
+def optimized_by_onnxruntime(
+    model: onnx.ModelProto, options: ort.SessionOptions | None = None
+) -> onnx.ModelProto:
+    """Return the graph that onnxruntime runs after its optimizations; raises GraphError when it
+    refuses the model."""
+    options = options or ort.SessionOptions()
+    with tempfile.TemporaryDirectory(prefix="edgeproof-graph-") as folder:
+        path = Path(folder) / "optimized.onnx"
+        options.optimized_model_filepath = str(path)
+        session(model, options=options)
+        return load(path)
 
 
 def with_inner_outputs(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:

@@ -1,5 +1,5 @@
-"""Walking a graph: its nodes and those of the graphs inside it, what makes and what uses a tensor,
-what lies between the layers. Changes nothing except through :func:`drop_attributes`."""
+"""Walking a graph: its nodes and those of the graphs inside it, the producer and the consumers of a
+tensor, and the nodes outside the layers."""
 
 from __future__ import annotations
 

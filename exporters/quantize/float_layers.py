@@ -14,10 +14,7 @@ activation."""
 
 from __future__ import annotations
 
-import tempfile
-from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 import onnx
 import onnxruntime as ort
@@ -82,13 +79,8 @@ def verify_running(model: onnx.ModelProto, variant: str) -> None:
 
 def integer_layers(model: onnx.ModelProto) -> int:
     """Count the layers that the installed onnxruntime runs on integers, after its optimizations."""
-    options = ort.SessionOptions()
-    with tempfile.TemporaryDirectory(prefix="edgeproof-graph-") as folder:
-        path = Path(folder) / "optimized.onnx"
-        options.optimized_model_filepath = str(path)
-        onnx_file.session(model, options=options)
-        kinds = Counter(node.op_type for node in onnx.load(path).graph.node)
-    return sum(kinds[kind] for kind in _INTEGER)
+    optimized = onnx_file.optimized_by_onnxruntime(model)
+    return sum(node.op_type in _INTEGER for node in optimized.graph.node)
 
 
 def _reads_integers(graph: Graph, node: onnx.NodeProto) -> bool:

@@ -17,11 +17,12 @@ from exporters.evaluate.tasks import Bounds
 from exporters.foreign.agreement import Reference
 from exporters.foreign.foreign_model import ForeignModel, prepare
 from exporters.foreign.model_inputs import ModelInputs
-from exporters.options import GateOptions, QuantizeOptions, SearchOptions
+from exporters.options import GateOptions, SearchOptions
 from exporters.quantize.activation_ranges import ActivationStatistics
 from exporters.search.result import SearchResult
-from exporters.search.search import Subject, search
+from exporters.search.search import search
 from exporters.search.search_log import SearchLog
+from exporters.search.subject import Subject
 from exporters.search.trial import Speed, Trial
 
 
@@ -58,7 +59,8 @@ def searched(
     )
     result = search(
         subject(foreign, ModelInputs(foreign.input, images[:half]), reference),
-        QuantizeOptions(fp16=False, search=SearchOptions(minutes=5, **options)),
+        (),
+        SearchOptions(minutes=5, **options),
         SearchLog(folder / "trials"),
     )
     return result, {trial.id: trial for trial in result.trials}
