@@ -48,19 +48,19 @@ def verify(
     tensors bit by bit, probabilities, answers. Fails when one answers otherwise than promised."""
     from pipeline.cli.console import ConsoleObserver
     from pipeline.targets.table import select
-    from pipeline.verify.measure import Request, verify
+    from pipeline.verify.measure import VerifyOptions, verify
     from pipeline.verify.page import tables, write
 
     out = bundle.resolve().parent / "verify" if out is None else out
     wanted = tuple(name for text in names for name in text.split(",") if name)
     trusted = trusted_keys(keys)
-    request = Request(
+    options = VerifyOptions(
         bundle, out, select(wanted), data, images, full, None if trusted is None else tuple(trusted)
     )
     screen = console()
     with plain_errors(), ConsoleObserver(screen).watching() as observer:
         found = verify(
-            request, lambda done, total, name: observer.step("verify", done, total, name)
+            options, lambda done, total, name: observer.step("verify", done, total, name)
         )
     text = write(found, out)
     if as_json:

@@ -1,5 +1,5 @@
-"""How coarse a model's arithmetic is, read off the model itself: a file's name says nothing, and a
-comparison that believes in INT8 where there is none lets everything pass."""
+"""The precision of a model's arithmetic, read from the model itself. A file's name proves nothing,
+and the tolerances of INT8 would let a float model pass with any fault."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _QUANTIZED = re.compile(r"Quantize|Integer|^Q[A-Z]|^MatMul(NBits|Bnb4)$")
 
 
 def precision_of(model: onnx.ModelProto) -> str:
-    """The coarsest arithmetic in a file: "int8", "fp16" or "fp32"."""
+    """Return the coarsest arithmetic in a file: "int8", "fp16" or "fp32"."""
     nodes = [*all_nodes(model.graph), *(n for f in model.functions for n in f.node)]
     if _is_quantized(model, nodes):
         return "int8"
@@ -30,7 +30,7 @@ def precision_of(model: onnx.ModelProto) -> str:
 
 
 def precision_of_network(network: nn.Module) -> str:
-    """The same of a PyTorch network: "fp16" where a parameter has half precision."""
+    """Return "fp16" for a PyTorch network with a parameter of half precision, else "fp32"."""
     import torch
 
     half = (torch.float16, torch.bfloat16)
@@ -38,8 +38,8 @@ def precision_of_network(network: nn.Module) -> str:
 
 
 def _is_quantized(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> bool:
-    """A DequantizeLinear alone proves nothing: of pixels, it is how a float model normalises them
-    (``onnx_from_torch.py`` writes it so). Of constants, it makes weights of 8-bit numbers."""
+    """Return True for quantized operators or weights. A DequantizeLinear of pixels is only how
+    ``onnx_from_torch.py`` normalizes them; one of constants makes weights of 8-bit numbers."""
     constants = {tensor.name for graph in _graphs(model, nodes) for tensor in graph.initializer}
     for node in nodes:
         if _QUANTIZED.search(node.op_type):
@@ -56,7 +56,7 @@ def _graphs(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> list[onnx.Gr
 
 
 def _types(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> Iterator[int]:
-    """Of weights, of what nodes hold or cast to, and of the file's inputs and outputs."""
+    """Yield the types of weights, of constants in nodes, of casts, and of inputs and outputs."""
     for graph in _graphs(model, nodes):
         yield from (tensor.data_type for tensor in graph.initializer)
         yield from (v.type.tensor_type.elem_type for v in (*graph.input, *graph.output))

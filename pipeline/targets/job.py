@@ -48,7 +48,7 @@ class JobVariant:
 
 
 @dataclass(frozen=True)
-class Job:
+class VerificationJob:
     """A folder that was written by :func:`write_job`."""
 
     folder: Path
@@ -65,7 +65,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Answers:
+class TargetOutputs:
     """What a target answered."""
 
     about: Mapping[str, Any]  # versions, features, limits: as the target itself sees them
@@ -88,7 +88,7 @@ def write_job(
     variants: Sequence[str] = (),
     all_tensors: bool = True,
     float_layers: bool = False,
-) -> Job:
+) -> VerificationJob:
     """Write a job about a bundle: its golden samples, then ``images`` [n, h, w, c].
 
     ``variants`` are ids, by default all. ``all_tensors`` asks for every quantized tensor, or else
@@ -126,7 +126,7 @@ def _write(
     wanted: Sequence[str],
     all_tensors: bool,
     float_layers: bool,
-) -> Job:
+) -> VerificationJob:
     manifest, golden = bundle.manifest, read_golden(bundle)
     if images.shape[1:] != manifest.spec.shape or images.dtype != np.uint8:
         raise TargetError(
@@ -153,7 +153,7 @@ def _write(
         (folder / f"raw-{number}.bin").write_bytes(raw.tobytes())
     everything = np.concatenate([golden.pixels, images])
     (folder / "images.bin").write_bytes(everything.tobytes())
-    return Job(
+    return VerificationJob(
         folder,
         manifest.spec,
         str(bundle.id),
@@ -175,14 +175,14 @@ def _drawn(preprocess: bytes, spec: ModelSpec) -> Iterator[NDArray[np.uint8]]:
 
 
 @dataclass(frozen=True)
-class Limits:
+class ImageLimits:
     """The most images that a target is asked for: an emulator takes some 30 times as long."""
 
     plain: Mapping[str, int]  # precision -> images through the bundle's own file
     tapped: int  # images through the copy that returns quantized tensors
 
 
-def ask(job: Job, target: Target, limits: Limits) -> Path:
+def ask(job: VerificationJob, target: Target, limits: ImageLimits) -> Path:
     """Write what is asked of one target; returns its folder, without older answers."""
     folder = job.target_folder(target)
     shutil.rmtree(folder, ignore_errors=True)
@@ -208,7 +208,7 @@ def ask(job: Job, target: Target, limits: Limits) -> Path:
     return folder
 
 
-def read_answers(folder: Path) -> Answers:
+def read_outputs(folder: Path) -> TargetOutputs:
     """Map what a target wrote into memory; raises TargetError when it did not finish, or answered
     for another number of images than it was asked."""
     try:
@@ -230,4 +230,4 @@ def read_answers(folder: Path) -> Answers:
                     f"{folder.name} gave {answers} rows of {name} for {count} images; expected "
                     "one for each. Its onnxruntime runs batches of this model wrongly."
                 )
-    return Answers(found["about"], arrays)
+    return TargetOutputs(found["about"], arrays)

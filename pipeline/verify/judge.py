@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from exporters.evaluate.metrics import decide
 from pipeline.errors import TargetError
-from pipeline.targets.job import Answers, Job, JobVariant
+from pipeline.targets.job import JobVariant, TargetOutputs, VerificationJob
 from pipeline.verify.result import Promise, VariantCheck
 from runtime import Variant
 from runtime.spec import OUTPUT_NAME
@@ -27,7 +27,7 @@ def promise(variant: Variant) -> Promise:
     return Promise(False, variant.golden_tolerance, f"not portable: {why}")
 
 
-def check_variant(variant: JobVariant, here: Answers, there: Answers) -> VariantCheck:
+def check_variant(variant: JobVariant, here: TargetOutputs, there: TargetOutputs) -> VariantCheck:
     """Compare one variant's answers; ``there`` may hold fewer images than ``here``. Raises
     TargetError for rows of another length."""
     row = variant.row
@@ -96,7 +96,9 @@ def largest_step(expected: NDArray[Any], found: NDArray[Any]) -> int:
     return int(np.abs(expected.astype(np.int16) - found).max())
 
 
-def pixels_identical(job: Job, here: Answers, there: Answers) -> bool | None:
+def pixels_identical(
+    job: VerificationJob, here: TargetOutputs, there: TargetOutputs
+) -> bool | None:
     """Whether preprocess.onnx makes the same bytes; None without golden images."""
     if not job.raw_shapes:
         return None

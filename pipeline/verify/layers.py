@@ -10,16 +10,24 @@ import numpy as np
 from exporters.evaluate.error_metrics import relative_error
 from exporters.explain.first_divergence import LIMITS
 from pipeline.targets import launch
-from pipeline.targets.job import Answers, Job, JobVariant, Limits, ask, read_answers, write_job
+from pipeline.targets.job import (
+    ImageLimits,
+    JobVariant,
+    TargetOutputs,
+    VerificationJob,
+    ask,
+    read_outputs,
+    write_job,
+)
 from pipeline.targets.table import REFERENCE, Target
 from pipeline.verify.result import VariantCheck
 
 _IMAGES = 8  # the one that differs most among them
-_ALL = Limits({"fp32": 1, "fp16": 1, "int8": 1}, 1 << 31)
+_ALL = ImageLimits({"fp32": 1, "fp16": 1, "int8": 1}, 1 << 31)
 
 
 def with_layers(
-    job: Job, target: Target, checks: tuple[VariantCheck, ...]
+    job: VerificationJob, target: Target, checks: tuple[VariantCheck, ...]
 ) -> tuple[VariantCheck, ...]:
     """The checks, those of failed float variants with the first layer that differs. Raises
     TargetError when the target does not finish."""
@@ -50,13 +58,13 @@ def with_layers(
     )
 
 
-def _answers(job: Job, target: Target) -> Answers:
+def _answers(job: VerificationJob, target: Target) -> TargetOutputs:
     folder = ask(job, target, _ALL)
     launch.run(target, job.folder, folder)
-    return read_answers(folder)
+    return read_outputs(folder)
 
 
-def _first(variant: JobVariant, here: Answers, there: Answers) -> str | None:
+def _first(variant: JobVariant, here: TargetOutputs, there: TargetOutputs) -> str | None:
     """The first layer whose result differs by more than rounding, or None."""
     for tensor in variant.tensors:
         expected = here.tapped(variant.row.id, tensor.name)

@@ -14,7 +14,14 @@ from exporters.graph import onnx_file
 from pipeline.errors import TargetError
 from pipeline.hardware import detect
 from pipeline.targets import launch
-from pipeline.targets.job import Answers, Job, Limits, ask, read_answers, write_job
+from pipeline.targets.job import (
+    ImageLimits,
+    TargetOutputs,
+    VerificationJob,
+    ask,
+    read_outputs,
+    write_job,
+)
 from pipeline.targets.table import REFERENCE, Target, missing
 from pipeline.verify.images import DATA_FOLDER, find_images, nothing_to_see, spread, with_regression
 from pipeline.verify.judge import check_variant, pixels_identical
@@ -27,16 +34,16 @@ from runtime.manifest import PREPROCESS_NAME
 Progress = Callable[[int, int, str], None]  # targets done, targets in all, the last one's name
 ALL = 1 << 31
 # FP16 on an emulated ARM with half precision takes ten times as long as FP32 elsewhere.
-EMULATED = Limits({"fp32": 20, "fp16": 5, "int8": 20}, ALL)
-REAL = Limits({"fp32": ALL, "fp16": ALL, "int8": ALL}, ALL)
+EMULATED = ImageLimits({"fp32": 20, "fp16": 5, "int8": 20}, ALL)
+REAL = ImageLimits({"fp32": ALL, "fp16": ALL, "int8": ALL}, ALL)
 FULL_IMAGES = 10_000
-FULL_EMULATED = Limits({"fp32": 500, "fp16": 0, "int8": 500}, ALL)
-FULL_REAL = Limits({"fp32": 500, "fp16": 0, "int8": ALL}, ALL)
+FULL_EMULATED = ImageLimits({"fp32": 500, "fp16": 0, "int8": 500}, ALL)
+FULL_REAL = ImageLimits({"fp32": 500, "fp16": 0, "int8": ALL}, ALL)
 AT_ONCE = 2  # targets; more than cores would only slow each other down
 
 
 @dataclass(frozen=True)
-class Request:
+class VerifyOptions:
     """What to verify, and how much."""
 
     bundle: Path
@@ -48,42 +55,42 @@ class Request:
     trusted_keys: tuple[str, ...] | None = None  # of which one must have signed the bundle
 
 
-def verify(request: Request, progress: Progress) -> Verification:
+def verify(options: VerifyOptions, progress: Progress) -> Verification:
     """Run and compare; raises TargetError when this machine itself cannot answer, PredictorError
     for a bundle that is damaged, DataError."""
-    bundle = Bundle.open(request.bundle, request.trusted_keys)
+    bundle = Bundle.open(options.bundle, options.trusted_keys)
     manifest, bundle_id = bundle.manifest, str(bundle.id)
     bundle.close()
-    beside = request.bundle.resolve().parent
-    source = find_images(request.data, beside, manifest.spec)
-    images = with_regression(spread(source, request.images), beside, manifest.spec)
-    job = write_job(request.out / "job", request.bundle, images.pixels)
-    rows = _run_all(job, request.targets, REAL, EMULATED, progress)
+    beside = options.bundle.resolve().parent
+    source = find_images(options.data, beside, manifest.spec)
+    images = with_regression(spread(source, options.images), beside, manifest.spec)
+    job = write_job(options.out / "job", options.bundle, images.pixels)
+    rows = _run_all(job, options.targets, REAL, EMULATED, progress)
     whole: tuple[TargetCheck, ...] = ()
     words = f"{job.golden} golden samples and {images.source}"
     if empty := nothing_to_see(source):
         words += f"; {empty}"
-    if request.full:
+    if options.full:
         many = spread(source, FULL_IMAGES)
         chosen = [v.id for v in manifest.variants if v.precision in ("fp32", "int8")]
         full_job = write_job(
-            request.out / "job-full",
-            request.bundle,
+            options.out / "job-full",
+            options.bundle,
             many.pixels,
             variants=chosen,
             all_tensors=False,
         )
-        targets = tuple(target for target in request.targets if target.full)
+        targets = tuple(target for target in options.targets if target.full)
         whole = _run_all(full_job, targets, FULL_REAL, FULL_EMULATED, progress)
         words += f"; whole set: {len(many.pixels)} of {many.source}"
     return Verification(
-        bundle=str(request.bundle),
+        bundle=str(options.bundle),
         bundle_id=bundle_id,
         model=f"{manifest.spec.name} {manifest.model_version}",
         synthetic=manifest.synthetic,
         date=datetime.now(UTC).date().isoformat(),
         images=words,
-        golden=_selftest(request.bundle, [variant.id for variant in manifest.variants]),
+        golden=_selftest(options.bundle, [variant.id for variant in manifest.variants]),
         machine=detect().caption(),
         targets=rows,
         preprocessing=_preprocessing(job.folder / PREPROCESS_NAME, beside / DATA_FOLDER),
@@ -123,15 +130,15 @@ def _selftest(bundle: Path, variants: Sequence[str]) -> str:
 
 
 def _run_all(
-    job: Job,
+    job: VerificationJob,
     targets: Sequence[Target],
-    real: Limits,
-    emulated: Limits,
+    real: ImageLimits,
+    emulated: ImageLimits,
     progress: Progress,
 ) -> tuple[TargetCheck, ...]:
     """The rows of the table in the order of ``targets``. The reference runs before them and, as
     one of them, a second time: the same machine must give the same bits twice."""
-    here = read_answers(_launched(job, REFERENCE, real)[0])
+    here = read_outputs(_launched(job, REFERENCE, real)[0])
     rows: dict[str, TargetCheck] = {}
 
     def one(target: Target) -> None:
@@ -153,7 +160,9 @@ def _run_all(
     return tuple(rows[target.name] for target in targets)
 
 
-def check_target(job: Job, target: Target, here: Answers, limits: Limits) -> TargetCheck:
+def check_target(
+    job: VerificationJob, target: Target, here: TargetOutputs, limits: ImageLimits
+) -> TargetCheck:
     """Run one target and compare it; never raises for what a target does wrong."""
 
     def row(status: Status, note: str) -> TargetCheck:
@@ -163,7 +172,7 @@ def check_target(job: Job, target: Target, here: Answers, limits: Limits) -> Tar
         return row("not run", reason)
     try:
         folder, done = _launched(job, target, limits)
-        answers = read_answers(folder)
+        answers = read_outputs(folder)
         check_counts(job, target, answers, limits)
         variants = tuple(check_variant(variant, here, answers) for variant in job.variants)
         variants = with_layers(job, target, variants)
@@ -188,7 +197,9 @@ def check_target(job: Job, target: Target, here: Answers, limits: Limits) -> Tar
     )
 
 
-def check_counts(job: Job, target: Target, answers: Answers, limits: Limits) -> None:
+def check_counts(
+    job: VerificationJob, target: Target, answers: TargetOutputs, limits: ImageLimits
+) -> None:
     """Raise TargetError for fewer or more answers than images that were asked about; what is
     missing cannot differ."""
     for variant in job.variants:
@@ -204,12 +215,12 @@ def check_counts(job: Job, target: Target, answers: Answers, limits: Limits) -> 
                 )
 
 
-def _launched(job: Job, target: Target, limits: Limits) -> tuple[Path, launch.Run]:
+def _launched(job: VerificationJob, target: Target, limits: ImageLimits) -> tuple[Path, launch.Run]:
     folder = ask(job, target, limits)
     return folder, launch.run(target, job.folder, folder)
 
 
-def _shortfall(target: Target, answers: Answers) -> str:
+def _shortfall(target: Target, answers: TargetOutputs) -> str:
     """What of a target's description was not so, by its own account."""
     about, lacking = answers.about, []
     if target.constrained:

@@ -1,4 +1,4 @@
-"""One small colour model with random weights in every form, made in seconds without training."""
+"""One small color model with random weights in every form, made in seconds without training."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         random = np.random.default_rng(0)
-        # smooth pictures in colour: their channels differ, and so do rows and columns
+        # smooth pictures in color: their channels differ, and so do rows and columns
         coarse = random.integers(0, 256, (120, 4, 4, 3))
         images = coarse.repeat(4, axis=1).repeat(4, axis=2) * 0.8
         images += random.integers(0, 50, images.shape)

@@ -15,7 +15,7 @@ from pets import CLASSES, EXPORT, OPTIONS, World, settled
 from exporters.export.onnx_from_torch import onnx_from_torch
 from exporters.graph import onnx_file
 from exporters.options import TOLERANCES
-from pipeline.compare.forms import open_form
+from pipeline.compare.opening import open_form
 from pipeline.compare.precision import precision_of
 from pipeline.learning.networks.networks import build_network
 

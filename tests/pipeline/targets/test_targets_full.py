@@ -14,7 +14,7 @@ from pipeline.errors import TargetError
 from pipeline.targets import launch
 from pipeline.targets import table as targets
 from pipeline.targets.install import install
-from pipeline.targets.job import Job, ask, read_answers, write_job
+from pipeline.targets.job import Job, ask, read_outputs, write_job
 from pipeline.verify.measure import EMULATED, REAL, check_target
 
 pytestmark = pytest.mark.full
@@ -50,7 +50,7 @@ def test_the_answers_are_the_same(target: targets.Target, job: Job) -> None:
         pytest.skip(f"not run: {reason}")
     folder = ask(job, targets.REFERENCE, REAL)
     launch.run(targets.REFERENCE, job.folder, folder)
-    here = read_answers(folder)
+    here = read_outputs(folder)
     row = check_target(job, target, here, EMULATED if target.emulated else REAL)
     assert row.status == "ran", row.note
     fp32, portable, risky = row.variants

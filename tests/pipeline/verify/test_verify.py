@@ -28,7 +28,7 @@ from pipeline.cli.main import cli
 from pipeline.errors import DataError, TargetError
 from pipeline.targets import browser, install, launch
 from pipeline.targets import table as targets
-from pipeline.targets.job import Limits, ask, read_answers, write_job
+from pipeline.targets.job import ImageLimits, ask, read_outputs, write_job
 from pipeline.verify.images import find_images, generated, spread
 from pipeline.verify.judge import check_variant, promise
 from pipeline.verify.measure import REAL, check_counts, check_target
@@ -78,14 +78,14 @@ def test_the_command_in_the_report_runs_again(bundle: Path, world: World, tmp_pa
     import subprocess
 
     job = write_job(tmp_path / "job", bundle, world.images[:5])
-    row = check_target(job, HERE, read_answers(launched(job)), REAL)
+    row = check_target(job, HERE, read_outputs(launched(job)), REAL)
     folder = job.target_folder(HERE)
     (folder / "answers.json").unlink()
     subprocess.run(shlex.split(row.command), check=True)
-    assert read_answers(folder).about["machine"]
+    assert read_outputs(folder).about["machine"]
 
 
-def launched(job: Any, limits: Limits = REAL) -> Path:
+def launched(job: Any, limits: ImageLimits = REAL) -> Path:
     folder = ask(job, HERE, limits)
     launch.run(HERE, job.folder, folder)
     return folder
@@ -97,7 +97,7 @@ def test_a_device_that_computes_otherwise_is_caught_at_its_layer(
     """Where a bundle with one altered layer plays the device: every hash fits, as on a device
     whose kernels are at fault."""
     good = write_job(tmp_path / "good", bundle, world.images[:20])
-    here = read_answers(launched(good))
+    here = read_outputs(launched(good))
     broken = world.bundle("broken.zip", fp32=world.fp32, int8_u8s8_rr=altered(world.int8))
     job = write_job(tmp_path / "job", Path(broken), world.images[:20])
     row = check_target(job, HERE, here, REAL)
@@ -112,7 +112,7 @@ def test_a_float_file_that_differs_too_much_is_caught(
     bundle: Path, world: World, tmp_path: Path
 ) -> None:
     good = write_job(tmp_path / "good", bundle, world.images[:20])
-    here = read_answers(launched(good))
+    here = read_outputs(launched(good))
     other = altered(world.fp32, onnx.TensorProto.FLOAT)
     broken = world.bundle("broken.zip", fp32=other, int8_u8s8_rr=world.int8)
     row = check_target(
@@ -130,7 +130,7 @@ def test_layers_of_a_float_file_are_looked_for_where_it_fails(
     job = write_job(tmp_path / "job", bundle, world.images[:20])
     other = altered(world.fp32, onnx.TensorProto.FLOAT)
     broken = world.bundle("broken.zip", fp32=other, int8_u8s8_rr=world.int8)
-    good = read_answers(launched(job))
+    good = read_outputs(launched(job))
     device = replace(targets.TARGETS[1], name="device", cpu=None, needs=(), variables=())
     genuine = launch.run
 
@@ -152,7 +152,7 @@ def test_a_target_that_dies_is_a_failed_row_and_not_an_exception(
     bundle: Path, world: World, tmp_path: Path
 ) -> None:
     job = write_job(tmp_path / "job", bundle, world.images[:5])
-    here = read_answers(launched(job))
+    here = read_outputs(launched(job))
     (job.folder / "tapped/int8-u8s8-rr.onnx").write_bytes(b"no model")
     row = check_target(job, HERE, here, REAL)
     assert row.status == "failed" and not row.passed
@@ -218,7 +218,7 @@ def test_a_target_answers_for_as_many_images_as_it_was_asked(
     row["shape"][0] = rows
     (folder / "answers.json").write_text(json.dumps(answers))
     with pytest.raises(TargetError, match=f"gave {rows} rows of fp32/probabilities for 5 images"):
-        read_answers(folder)
+        read_outputs(folder)
 
 
 def with_hashes(members: dict[str, bytes]) -> bytes:
@@ -236,11 +236,11 @@ def with_hashes(members: dict[str, bytes]) -> bytes:
 
 def test_limits_bound_what_an_emulator_is_asked(bundle: Path, world: World, tmp_path: Path) -> None:
     job = write_job(tmp_path / "job", bundle, world.images[:40])
-    few = Limits({"fp32": 3, "fp16": 0, "int8": 4}, 30)
-    answers = read_answers(launched(job, few))
+    few = ImageLimits({"fp32": 3, "fp16": 0, "int8": 4}, 30)
+    answers = read_outputs(launched(job, few))
     assert len(answers.probabilities("fp32")) == 3
     assert len(answers.probabilities("int8-u8s8-rr")) == 4
-    here = read_answers(launched(job))
+    here = read_outputs(launched(job))
     checks = [check_variant(variant, here, answers) for variant in job.variants]
     assert [check.images for check in checks] == [3, 30]
     assert all(check.passed for check in checks)
@@ -457,7 +457,7 @@ def test_preprocessing_is_tried_on_more_than_golden_pictures(
     job = write_job(tmp_path / "job", bundle, world.images[:2])
     drawn = job.raw_shapes[1:]  # behind one golden picture
     assert {shape[2] for shape in drawn} == {1, 3} and len(set(drawn)) >= 8
-    answers = read_answers(launched(job))
+    answers = read_outputs(launched(job))
     assert all(f"pixels/{n}" in answers.arrays for n in range(len(job.raw_shapes)))
 
 
@@ -480,7 +480,7 @@ def test_a_bundle_that_prepares_images_otherwise_than_its_run_fails(
 
 def test_a_target_that_leaves_answers_out_fails(bundle: Path, world: World, tmp_path: Path) -> None:
     job = write_job(tmp_path / "job", bundle, world.images[:5])
-    answers = read_answers(launched(job))
+    answers = read_outputs(launched(job))
     check_counts(job, HERE, answers, REAL)
     short = {name: values[:-1] for name, values in answers.arrays.items()}
     with pytest.raises(TargetError, match="here gave 7 rows of fp32/probabilities to 8 images"):
