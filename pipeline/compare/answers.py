@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.errors import ExportError
-from exporters.evaluate.metrics import Floats
+from exporters.evaluate.probabilities import Floats, are_probabilities
 from pipeline.compare import foreign
 from pipeline.compare.model_forms import ModelForm
 from pipeline.errors import DataError, PipelineError
@@ -63,7 +63,7 @@ def _stream(form: ModelForm, images: NDArray[np.uint8], step: Callable[[int, int
 def check_probabilities(name: str, values: Floats) -> None:
     """Raise PipelineError for finite values outside 0..1, for example logits."""
     finite = values[np.isfinite(values)]
-    if finite.size and not foreign.are_probabilities(finite):
+    if finite.size and not are_probabilities(finite):
         raise PipelineError(
             f"{name} gave values from {finite.min():g} to {finite.max():g}; expected probabilities "
             "from 0 to 1. Let the network end in a softmax or sigmoid."

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.errors import ExportError
-from exporters.evaluate.metrics import Floats
+from exporters.evaluate.probabilities import Floats
+from exporters.evaluate.tasks import LABEL_TASKS, LabelTask, label_task, task_of_answers
 from exporters.explain.causes import (
     divergence_causes,
     image_causes,
@@ -79,13 +80,22 @@ class Evidence:
     unsteady: bool  # one side changes its answers, which explains any difference
 
 
+def _task(evidence: Evidence) -> LabelTask:
+    """Return the stated task; for recorded outputs the one that they look like."""
+    spec = evidence.pair.spec
+    if spec is not None:
+        return label_task(spec.task)
+    tasks = [task_of_answers((outputs,)) for outputs in (evidence.a, evidence.b)]
+    labeled = [task for task in tasks if isinstance(task, LabelTask)]
+    return min(labeled, key=lambda task: not task.sums_to_one, default=LABEL_TASKS[0])
+
+
 def answer_causes(evidence: Evidence, images: NDArray[np.uint8] | None) -> Iterator[str]:
     """Yield causes that explain the difference; the layers were traced on ``images``."""
     pair = evidence.pair
     if len(evidence.a) and not evidence.unsteady:
-        task = "multi-class" if pair.spec is None else pair.spec.task
         labels = pair.labels(evidence.a.shape[1])
-        yield from output_causes(evidence.a, evidence.b, labels, task)
+        yield from output_causes(evidence.a, evidence.b, labels, _task(evidence))
         # inputs of foreign files need not be images that could be mirrored
         a, b = pair.a.model, pair.b.model
         if images is not None and a is not None and b is not None and pair.takes is None:

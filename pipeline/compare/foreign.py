@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from exporters.errors import GraphError
-from exporters.evaluate.metrics import Floats, softmax
 from exporters.evaluate.parity import Model
-from exporters.foreign.agreement import task_of
+from exporters.evaluate.probabilities import Floats, are_probabilities
+from exporters.evaluate.tasks import LabelTask, task_of_answers
 from exporters.foreign.model_inputs import InputSpec, input_of
 from pipeline.datasets.arrays import UNREADABLE
 from pipeline.errors import DataError
@@ -25,8 +25,7 @@ from runtime import ModelSpec
 from runtime.spec import INPUT_NAME, OUTPUT_NAME
 
 _CHUNK = 64  # inputs at a time, where the file leaves that free
-_INPUTS, _LABELS = "inputs", "labels"  # names of arrays, as ``pipeline quantize`` reads them
-_SLACK = 1e-4  # by which rounding may carry a probability past 0 or 1
+_INPUTS, _LABELS = "inputs", "labels"  # names of arrays, as ``pipeline quantize-onnx`` reads them
 
 
 def is_foreign(model: onnx.ModelProto) -> bool:
@@ -142,7 +141,8 @@ def outputs(
         if values.ndim < 2 or len(values) != len(batch) or any(n != 1 for n in values.shape[2:]):
             raise DataError(
                 f"{name} returns {list(values.shape)} for {len(batch)} inputs; expected [n, "
-                "labels]. Only answers are compared here; `pipeline quantize` judges other outputs."
+                "labels]. Only answers are compared here; `pipeline quantize-onnx` judges other "
+                "outputs."
             )
         rows.append(values.reshape(values.shape[:2]))
         step(start + len(batch), len(inputs))
@@ -170,24 +170,25 @@ def as_probabilities(
             f"{b.max():.3g}; expected probabilities on both sides, or logits on both. Let both "
             "files end in a softmax or sigmoid, or neither."
         )
-    task = task_of((np.clip(a, 0, 1) if kind_a else a,))
-    if task == "values":
+    task = task_of_answers((np.clip(a, 0, 1) if kind_a else a,))
+    if not isinstance(task, LabelTask):
         raise DataError(
             f"A returns {list(a.shape)}, from {a.min():.3g} to {a.max():.3g}; expected "
-            "probabilities, or logits of at least two labels. `pipeline quantize` judges others."
+            "probabilities, or logits of at least two labels. `pipeline quantize-onnx` judges "
+            "others."
         )
     source = images.source
     if not kind_a:
-        source += ", softmax of the outputs"
+        source += f", {task.last_layer} of the outputs"
         if gap := float(np.abs(a - b).max(initial=0)):  # a softmax may hide it
             source += f", which themselves differ by up to {gap:.3g}"
-        a, b = softmax(a), softmax(b)
+        a, b = task.probabilities(a), task.probabilities(b)
     labels = images.labels
     if labels is not None and not _usable(labels, outputs_a.shape, task):
         labels, source = None, f"{source}, labels ignored: they do not fit {a.shape[1]} answers"
     names = tuple(map(str, range(a.shape[1])))
     # the size is a placeholder: the inputs need not be images
-    spec = ModelSpec("unknown", task, 1, 1, 1, names)
+    spec = ModelSpec("unknown", task.name, 1, 1, 1, names)
     return (
         _among(a, numeric, len(outputs_a)),
         _among(b, numeric, len(outputs_b)),
@@ -203,14 +204,7 @@ def _among(values: Floats, rows: NDArray[np.int64], count: int) -> Floats:
     return result
 
 
-def are_probabilities(values: Floats) -> bool:
-    """Return True for values within 0..1, up to rounding."""
-    return bool(values.min() >= -_SLACK and values.max() <= 1 + _SLACK)
-
-
-def _usable(labels: NDArray[Any], shape: tuple[int, ...], task: str) -> bool:
-    if labels.dtype.kind not in "iu":
+def _usable(labels: NDArray[Any], shape: tuple[int, ...], task: LabelTask) -> bool:
+    if labels.dtype.kind not in "iu" or labels.shape != task.truth_shape(*shape):
         return False
-    if task == "multi-label":
-        return labels.shape == shape
-    return labels.shape == shape[:1] and 0 <= labels.min() <= labels.max() < shape[1]
+    return 0 <= int(labels.min()) <= int(labels.max()) <= task.largest_truth(shape[1])

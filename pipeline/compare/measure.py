@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.evaluate.error_metrics import Difference, decibels, difference
-from exporters.evaluate.metrics import Floats, correct
+from exporters.evaluate.error_metrics import Difference, difference, error_db
+from exporters.evaluate.metrics import correct
+from exporters.evaluate.probabilities import Floats
 from exporters.explain.first_divergence import LIMITS, Divergence, PointPair, first_divergence
 from exporters.options import TOLERANCES, Tolerance
 from pipeline.compare import causes, damage, foreign, preprocessing, steadiness
@@ -285,4 +286,4 @@ def _suspects(divergence: Divergence) -> tuple[str, ...]:
 
 def _row(pair: PointPair, divergence: Divergence | None) -> LayerRow:
     parted = divergence is not None and pair is divergence.pair
-    return LayerRow(pair.a.layer, pair.b.layer, pair.error, decibels(pair.error), parted)
+    return LayerRow(pair.a.layer, pair.b.layer, pair.error, error_db(pair.error), parted)

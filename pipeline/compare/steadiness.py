@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.evaluate.metrics import Floats
+from exporters.evaluate.probabilities import Floats
 from pipeline.compare.model_forms import ModelForm
 
 _CALLS = 3  # of the same batch

@@ -10,13 +10,13 @@ class DatasetInfo:
     """What is known of a data set, for the log, the report and the bundle."""
 
     name: str
-    task: str  # "multi-class" or "multi-label", as in ModelSpec
+    task: str  # as in ModelSpec
     labels: tuple[str, ...]
     counts: dict[str, int]  # images in each split
     sha256: str  # over the source files (or over what generates them)
     synthetic: bool
     redistributable: bool
-    licence: str
+    license: str
     notes: tuple[str, ...] = ()  # what a reader must know, such as rows without an image
     # what must not be parted between splits: where its names come from, and how many each split has
     grouped_by: str | None = None
