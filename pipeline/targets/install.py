@@ -4,6 +4,7 @@ all. Nothing here runs unasked."""
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -14,7 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from exporters.package.device_wheels import PIP, for_device
-from pipeline.errors import TargetError
+from pipeline.errors import TargetError, WebError
+from pipeline.targets.browser import ORT_FOLDER
 from pipeline.targets.table import (
     ENVIRONMENT_RECORD,
     OLDEST,
@@ -23,6 +25,7 @@ from pipeline.targets.table import (
     absent_programs,
     debian_command,
 )
+from pipeline.web import onnxruntime_web
 
 INFERENCE = ("numpy", "onnxruntime")  # enough for a predictor, without what onnxruntime requires
 _TAIL = 600  # characters of a failed tool's words that an error repeats
@@ -126,6 +129,22 @@ def _without_hooks(state: Path) -> Path:
     return config
 
 
+def _onnxruntime_web(folder: Path) -> dict[str, str]:
+    """Copy the pinned files of ``pipeline fetch onnxruntime-web``, which are fetched if missing."""
+    try:
+        if not all((onnxruntime_web.folder() / name).is_file() for name in onnxruntime_web.FILES):
+            onnxruntime_web.fetch()
+        files = onnxruntime_web.read()
+    except WebError as exc:
+        raise TargetError(str(exc)) from exc
+    (folder / ORT_FOLDER).mkdir(parents=True)
+    for name, data in files.items():
+        packed = name.endswith(".gz")
+        data = gzip.decompress(data) if packed else data
+        (folder / ORT_FOLDER / name.removesuffix(".gz")).write_bytes(data)
+    return {onnxruntime_web.NAME: onnxruntime_web.VERSION}
+
+
 def _npm(package: str) -> Callable[[Path], dict[str, str]]:
     def step(folder: Path) -> dict[str, str]:
         # the post-install script of onnxruntime-node asks another registry for CUDA libraries
@@ -150,7 +169,7 @@ def _venv(python: str, *wanted: str) -> Callable[[Path], dict[str, str]]:
 
 _STEPS: Mapping[str, Callable[[Path], dict[str, str]]] = {
     "arm64": _arm64,
-    "web": _npm("onnxruntime-web"),
+    "web": _onnxruntime_web,
     "node": _npm("onnxruntime-node"),
     "onnxruntime-1.15": _venv(OLDEST_PYTHON, "numpy<2", f"onnxruntime=={OLDEST}"),
     "onnxruntime-newest": _venv(sys.executable, *INFERENCE),

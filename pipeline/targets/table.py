@@ -3,7 +3,6 @@ adding rows here. Runs nothing, imports nothing heavy."""
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from pipeline.errors import TargetError
+from runtime.cache_folder import user_cache_folder
 
 Runner = Literal["python", "node", "browser"]
 
@@ -156,9 +156,11 @@ REFERENCE = TARGETS[0]
 
 
 def cache_folder() -> Path:
-    """Where environments are set up: ``edgeproof/targets`` in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "edgeproof" / "targets"
+    """Return ``targets`` in the user's cache folder; raises TargetError without one."""
+    cache = user_cache_folder()
+    if cache is None:
+        raise TargetError("this user has no cache folder. Set XDG_CACHE_HOME to an absolute path.")
+    return cache / "targets"
 
 
 def environment(name: str) -> Environment:

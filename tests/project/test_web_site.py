@@ -18,8 +18,9 @@ from click.testing import CliRunner
 
 from pipeline.cli.main import cli
 from pipeline.errors import WebError
+from pipeline.targets.browser import JobFiles
 from pipeline.web import onnxruntime_web
-from pipeline.web.server import create_server, packed_size
+from pipeline.web.server import create_server, serve
 from pipeline.web.site import MARK, site_files, write_site
 
 
@@ -256,7 +257,7 @@ def test_a_page_under_another_name_reads_nothing(lines: str, port: int) -> None:
     assert b" 421 " in raw(port, f"{target}Connection: close\r\n\r\n").split(b"\r\n")[0]
 
 
-def test_who_says_nothing_does_not_hold_the_server(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_silent_client_does_not_hold_the_server(capfd: pytest.CaptureFixture[str]) -> None:
     with create_server(FILES, 0, patience_seconds=0.2) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -268,11 +269,40 @@ def test_who_says_nothing_does_not_hold_the_server(capfd: pytest.CaptureFixture[
     assert capfd.readouterr().err == ""
 
 
-def test_a_port_that_is_taken_is_told(port: int) -> None:
-    with pytest.raises(WebError, match=rf"port {port} cannot be had.*--port"):
+def test_a_port_that_is_taken_is_named(port: int) -> None:
+    with pytest.raises(WebError, match=rf"port {port}\b.*--port"):
         create_server(FILES, port)
 
 
-def test_the_packed_size_is_what_a_visit_moves(port: int) -> None:
-    moved = sum(len(ask(port, f"/{name}", accept_encoding="gzip")[2]) for name in FILES)
-    assert packed_size(FILES) == moved
+def test_files_are_posted_where_they_are_received(tmp_path: Path) -> None:
+    """As a page in a browser returns the outputs of a job."""
+    job, target = tmp_path / "job", tmp_path / "job" / "targets" / "web"
+    target.mkdir(parents=True)
+    (job / "browser_job.html").write_text("<p>", encoding="utf-8")
+    (tmp_path / "secret.txt").write_text("secret", encoding="utf-8")
+    files = JobFiles(job, target, tmp_path / "ort")
+    with serve(files.find, files.receive, isolated=False) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        port = server.server_address[1]
+        status, headers, body = ask(port, "/")
+        assert (status, body) == (200, b"<p>") and "Cross-Origin-Opener-Policy" not in headers
+        for path in ("/secret.txt", "/job/../secret.txt", "/job/%2e%2e/secret.txt", "/ort/x"):
+            assert ask(port, path)[0] == 404
+            assert post(port, path, b"x") == 403
+        assert post(port, "/job/browser_job.html", b"x") == 403
+        assert post(port, "/target/0.bin", b"\x00\x01") == 200 and not files.finished.is_set()
+        assert post(port, "/target/answers.json", b"{}", Host="evil.example") == 421
+        assert post(port, "/target/answers.json", b"{}") == 200 and files.finished.is_set()
+        server.shutdown()
+        thread.join()
+    assert (target / "0.bin").read_bytes() == b"\x00\x01"
+    assert (tmp_path / "secret.txt").read_text(encoding="utf-8") == "secret"
+
+
+def post(port: int, path: str, body: bytes, **headers: str) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("POST", path, body, headers)
+    status = connection.getresponse().status
+    connection.close()
+    return status
