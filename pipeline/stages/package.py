@@ -50,7 +50,7 @@ def run(context: Context) -> dict[str, Any]:
         version=recipe.package.model_version,
         bundle=bundle,
         summary=recipe.summary,
-        licence=str(report.model.licence),
+        license=str(report.model.licence),
     )
     report = with_bundle(report, ids[own], bundle.stat().st_size, own)
     report_data.write(report, context.out / REPORT_JSON_NAME)

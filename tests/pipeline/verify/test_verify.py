@@ -307,9 +307,9 @@ def test_targets_are_chosen_by_name_kind_or_environment(
 
 
 def test_an_unknown_target_is_refused() -> None:
-    with pytest.raises(TargetError, match="'riscv'.*here, x86"):
+    with pytest.raises(TargetError, match=r"'riscv'.*here, x86"):
         targets.select(("riscv",))
-    with pytest.raises(TargetError, match="'riscv'.*arm64, web"):
+    with pytest.raises(TargetError, match=r"'riscv'.*arm64, web"):
         targets.environment("riscv")
     with pytest.raises(TargetError, match="target here"):
         targets.environment("here")
