@@ -123,8 +123,8 @@ def test_what_cannot_sign_is_refused(bundle: Path, key: tuple[Path, str], tmp_pa
         )
     )
     for file, message in (
-        (tmp_path / "no.pem", "is not a readable private key that can be read"),
-        (bundle, "is not a readable private key that can be read"),
+        (tmp_path / "no.pem", "expected a PEM file"),
+        (bundle, "expected a PEM file"),
         (elliptic, "expected an Ed25519 key"),
     ):
         with pytest.raises(PackageError, match=message):
@@ -150,7 +150,7 @@ def test_the_commands(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert signed.exit_code == 0 and public in signed.output
     assert main([*words, public]) == main([*words, f"{private}.pub"]) == 0
     capsys.readouterr()
-    assert "signature: there is one; --trusted-key" in CliRunner().invoke(cli, look).output
+    assert "--trusted-key" in CliRunner().invoke(cli, look).output
     shown = CliRunner().invoke(cli, [*look, "--trusted-key", f"{private}.pub"]).output
     assert f"signature: {public}" in shown
     assert main([*words, "nowhere.pub"]) == 1
