@@ -54,7 +54,7 @@ def test_the_page_holds_all_that_it_mentions(fetched: Path, bundle: Path) -> Non
     files = site_files(bundle)
     assert files["bundle.zip"] == bundle.read_bytes()
     page = files["index.html"].decode()
-    for name in ("style.css", "theme.js", "main.mjs", "icon.svg", "licences.txt"):
+    for name in ("style.css", "theme.js", "main.mjs", "icon.svg", "licenses.txt"):
         assert name in page and name in files
     own = [name for name in files if name.endswith(".mjs") and "/ort/" not in name]
     for name in own:
@@ -69,7 +69,7 @@ def test_the_page_mentions_no_other_host(fetched: Path, bundle: Path) -> None:
     allowed = (
         b"http://www.w3.org/2000/svg",  # a name, not an address
         b"http://localhost:8000",  # where one's own server is
-        b"https://www.apache.org/",  # in the text of the licences
+        b"https://www.apache.org/",  # in the text of the licenses
         b"version https://git-lfs",  # how a pointer of Git LFS begins
     )
     for name, data in site_files(bundle).items():
@@ -103,7 +103,7 @@ def test_a_folder_of_others_is_left_alone(fetched: Path, bundle: Path, tmp_path:
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.txt").write_text("years of work")
     code, output = invoke("package", bundle, "--web", tmp_path / "home")
-    assert code == 1 and "is no page of this command; expected a new or empty folder" in output
+    assert code == 1 and "expected a new or empty folder" in output
     assert (tmp_path / "home" / "thesis.txt").read_text() == "years of work"
 
 
@@ -142,7 +142,7 @@ def test_another_package_than_the_tested_one_is_refused(
     (tmp_path / "evil.tgz").write_bytes(archive.getvalue())
     fake_npm(tmp_path / "bin", f"cp {tmp_path}/evil.tgz .", monkeypatch)
     code, output = invoke("fetch", "onnxruntime-web")
-    assert code == 1 and "npm gave another onnxruntime-web" in output
+    assert code == 1 and "expected sha512-" in output
     assert not list(cache.rglob("*.mjs"))
     assert list((cache / "edgeproof").iterdir()) == []
 

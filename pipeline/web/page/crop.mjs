@@ -47,14 +47,14 @@ export function createCrop({ aspect, onChange }) {
   const widest = () => Math.min(canvas.width, canvas.height * aspect);
 
   /**
-   * Take the nearest frame to the wanted one that lies within the picture.
+   * Take the frame closest to the requested one that fits into the picture.
    *
    * @param {number} x
    * @param {number} y
-   * @param {number} wantedWidth
+   * @param {number} requestedWidth
    */
-  function place(x, y, wantedWidth) {
-    const width = Math.min(widest(), Math.max(MIN_SIDE, wantedWidth));
+  function place(x, y, requestedWidth) {
+    const width = Math.min(widest(), Math.max(MIN_SIDE, requestedWidth));
     const height = width / aspect;
     rect = {
       x: Math.min(canvas.width - width, Math.max(0, x)),
@@ -74,11 +74,11 @@ export function createCrop({ aspect, onChange }) {
    * @param {number} fy
    */
   function resize(width, fx, fy) {
-    const wanted = Math.min(widest(), Math.max(MIN_SIDE, width));
+    const requested = Math.min(widest(), Math.max(MIN_SIDE, width));
     place(
-      rect.x + (rect.width - wanted) * fx,
-      rect.y + ((rect.width - wanted) / aspect) * fy,
-      wanted,
+      rect.x + (rect.width - requested) * fx,
+      rect.y + ((rect.width - requested) / aspect) * fy,
+      requested,
     );
   }
 

@@ -19,11 +19,11 @@ export function createPad({ onChange, say }) {
   const pen = byId("pen");
   /** @type {Stroke[]} */
   let strokes = [];
-  /** @type {CanvasImageSource | null} a picture that lies on the paper instead of strokes */
+  /** @type {CanvasImageSource | null} a picture on the paper instead of strokes */
   let picture = null;
   /** @type {Stroke | null} the one that is being drawn */
   let current = null;
-  /** @type {[number, number]} where the keyboard's pen stands */
+  /** @type {[number, number]} the position of the keyboard's pen */
   let place = [canvas.width / 2, canvas.height / 2];
   let isPenDown = false;
 
