@@ -27,7 +27,7 @@ _ENCODED = "encoded from linear light to sRGB"
 
 @dataclass(frozen=True)
 class Move:
-    """A change of place or of channels that loses nothing but an edge."""
+    """A change of geometry or of channels that loses only an edge."""
 
     words: str  # what happened to A's pixels in B
     apply: Change

@@ -150,7 +150,7 @@ def write_bundle(
         bundle_id = hashlib.sha256(text).hexdigest()
         head = {MANIFEST_NAME: text, MANIFEST_HASH_NAME: f"{bundle_id}\n".encode()}
         data = zip_bytes({**head, **dict(sorted(files.items()))})
-        replace_file(path, data, lambda aside: _selftest(aside, manifest))
+        replace_file(path, data, lambda written: _selftest(written, manifest))
     except (PredictorError, GraphError) as exc:
         raise PackageError(
             f"the bundle {path.name} does not open or answer as it should: {exc}{_KEPT}"

@@ -69,7 +69,7 @@ def sign_bundle(bundle: Path, key_file: Path) -> str:
             }
         finally:
             opened.close()
-        replace_file(bundle, zip_bytes(members), lambda aside: Bundle.open(aside, [public]).close())
+        replace_file(bundle, zip_bytes(members), lambda new: Bundle.open(new, [public]).close())
     except PredictorError as exc:
         raise PackageError(f"the bundle is not signed: {exc}") from exc
     except OSError as exc:

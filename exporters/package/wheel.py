@@ -34,7 +34,7 @@ _SOURCES = {
     "__pyinstaller/__init__.py": "__pyinstaller/__init__.py",
     "__pyinstaller/hook-{package}.py": "__pyinstaller/hook.py",
 }
-_PLACES = re.compile(
+_PLACEHOLDERS = re.compile(
     r'SUMMARY|PACKAGE|DISTRIBUTION|"VERSION"|PredictorError as PublicNames|"PublicNames"'
     r"|(?<=from )(?=runtime\b)"
 )
@@ -140,8 +140,8 @@ def _sources(distribution: str, package: str, version: str, summary: str) -> dic
     }
     folder = resources.files("exporters.package").joinpath("wheel_files")
     return {
-        f"{package}/{name.format(package=package)}": _PLACES.sub(
-            lambda place: texts[place[0]], folder.joinpath(source).read_text(encoding="utf-8")
+        f"{package}/{name.format(package=package)}": _PLACEHOLDERS.sub(
+            lambda match: texts[match[0]], folder.joinpath(source).read_text(encoding="utf-8")
         ).encode()
         for name, source in _SOURCES.items()
     }

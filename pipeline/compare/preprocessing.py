@@ -45,7 +45,8 @@ def compare_preprocessing(pair: ModelPair) -> PreprocessRow:
             f"{' or '.join(lacking)}. Give a bundle, or a file inside the folder of its run, "
             f"where {DATA_FOLDER}/{PREPROCESS_NAME} is."
         )
-        return PreprocessRow(a and a.name, b and b.name, unknown=unknown)
+        name_a, name_b = (None if s is None else s.name for s in (a, b))
+        return PreprocessRow(name_a, name_b, unknown=unknown)
     if onnx_file.to_bytes(a.graph) == onnx_file.to_bytes(b.graph):
         return PreprocessRow(a.name, b.name, same_file=True)
     try:

@@ -175,8 +175,8 @@ def environment(name: str) -> Environment:
             raise TargetError(
                 f"target {name} needs nothing in the cache; {missing(target) or 'it is ready'}."
             )
-    known = ", ".join(row.name for row in ENVIRONMENTS)
-    raise TargetError(f"there is no target {name!r} to set up; expected one of {known}.")
+    available = ", ".join(row.name for row in ENVIRONMENTS)
+    raise TargetError(f"there is no target {name!r} to set up; expected one of {available}.")
 
 
 def select(names: tuple[str, ...]) -> tuple[Target, ...]:
@@ -193,8 +193,8 @@ def select(names: tuple[str, ...]) -> tuple[Target, ...]:
             if name in (target.name, target.environment) or target.name.startswith(f"{name}-")
         }
         if not matches:
-            known = ", ".join(target.name for target in TARGETS)
-            raise TargetError(f"there is no target {name!r}; expected one of {known}.")
+            available = ", ".join(target.name for target in TARGETS)
+            raise TargetError(f"there is no target {name!r}; expected one of {available}.")
         chosen |= matches
     return tuple(t for t in TARGETS if not names or t.name in chosen or t is REFERENCE)
 

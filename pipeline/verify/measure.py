@@ -221,7 +221,7 @@ def _launched(job: VerificationJob, target: Target, limits: ImageLimits) -> tupl
 
 
 def _shortfall(target: Target, answers: TargetOutputs) -> str:
-    """What of a target's description was not so, by its own account."""
+    """Return the limits of a target that were not applied, as it reports itself."""
     about, lacking = answers.about, []
     if target.constrained:
         if not about.get("quota_cores"):

@@ -508,7 +508,7 @@ def test_text_is_legible_and_everything_has_a_name(
             keep(shown, "web-digits-dark")
 
 
-# Every text with the contrast between its colour and what lies behind it; opaque colours only.
+# Every text with the contrast between its color and what is behind it; opaque colors only.
 FAINT_TEXT = """(least) => {
     const parse = (text) => text.match(/[\\d.]+/g).map(Number);
     const light = ([r, g, b]) => [r, g, b]

@@ -70,9 +70,9 @@ async function start() {
     const begun = performance.now();
     const pixels = await p.preprocess(image);
     const prepared = performance.now();
-    const found = await p.answer(pixels);
+    const result = await p.answer(pixels);
     const done = performance.now();
-    answer.show(found, pixels);
+    answer.show(result, pixels);
     byId("timing").textContent =
       `Prepared in ${(prepared - begun).toFixed(1)} ms, answered in ` +
       `${(done - prepared).toFixed(1)} ms by ${p.info.variant}.`;
@@ -92,9 +92,9 @@ async function start() {
 
   /** @param {string} id */
   async function opened(id) {
-    const found = predictors.get(id) ?? (await Predictor.load(bundle, { runtime, variant: id }));
-    predictors.set(id, found);
-    return found;
+    const result = predictors.get(id) ?? (await Predictor.load(bundle, { runtime, variant: id }));
+    predictors.set(id, result);
+    return result;
   }
 
   async function time() {
@@ -170,15 +170,15 @@ async function test(id, opening, table) {
 /**
  * The badge of the bundle: what the selftest of its usual variant gave.
  *
- * @param {import("./runtime/index.mjs").SelftestReport | string} found
+ * @param {import("./runtime/index.mjs").SelftestReport | string} result
  * @param {string} bundleId
  */
-function wear(found, bundleId) {
-  if (typeof found === "string") return badge("failed", "Selftest failed in this browser", [found]);
+function wear(result, bundleId) {
+  if (typeof result === "string") return badge("failed", "Selftest failed in this browser", [result]);
   return badge("passed", "Verified in this browser", [
-    `The golden samples of ${found.variant} came out here as where the model was measured: ` +
-      `${found.images} pictures byte for byte after preprocessing, ${found.samples} inputs with ` +
-      `probabilities within ${short(found.maxDifference)} (${short(found.tolerance)} is allowed).`,
+    `The golden samples of ${result.variant} gave the recorded results: ` +
+      `${result.images} pictures byte for byte after preprocessing, ${result.samples} inputs with ` +
+      `probabilities within ${short(result.maxDifference)} (${short(result.tolerance)} is allowed).`,
     `Every file of the bundle has the SHA-256 that its manifest lists. Bundle ` +
       `${bundleId.slice(0, 16)}…`,
   ]);

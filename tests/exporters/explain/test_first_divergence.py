@@ -1,4 +1,4 @@
-"""Traces beside each other: which layers belong together, and what lies before a difference."""
+"""Two traces: matching layers, and the nodes before a difference."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def point(
 END = Point("probabilities", "", np.zeros((2, 3), np.float32), None, tuple("abcde"))
 
 
-def test_branches_that_changed_places_are_told_apart_by_shape() -> None:
+def test_exchanged_branches_are_matched_by_shape() -> None:
     """As in a residual block: the 1x1 of the shortcut before or after the 3x3 of the other path."""
     a = (point("conv", 1, "a"), point("conv_1", 2, "ab"), point("short", 1, "a", (4, 4, 1, 1)), END)
     b = (point("Conv_0", 1, "A"), point("Conv_1", 1, "A", (4, 4, 1, 1)), point("Conv_2", 2, "AB"))
@@ -41,7 +41,7 @@ def test_names_go_before_places() -> None:
     assert all(pair.error == 0 for pair in pairs)
 
 
-def test_what_lies_between_the_last_equal_point_and_the_first_other_one() -> None:
+def test_nodes_between_the_last_equal_point_and_the_first_other_one() -> None:
     a = (point("conv", 1, "a"), point("conv_1", 2, "abc"), point("conv_2", 3, "abcd"), END)
     b = (point("conv", 1, "A"), point("conv_1", 2.5, "ABC"), point("conv_2", 9, "ABCD"), END)
     parting = first_divergence(pair_points(a, b), 0.1)
@@ -56,7 +56,7 @@ def test_not_a_number_is_a_difference() -> None:
     assert first_divergence(pair_points((a,), (b,)), 0.1) is not None
 
 
-def test_another_shape_is_infinitely_far_and_told() -> None:
+def test_another_shape_is_infinitely_far() -> None:
     (pair,) = pair_points((point("conv", 1, "a"),), (point("conv", 1, "a", (4, 8, 3, 3)),))
     assert pair.a.parameters is not None and pair.error == 0
     assert relative_error(np.ones((2, 3)), np.ones((3, 2))) == float("inf")

@@ -1,4 +1,4 @@
-"""Differential testing finds what a kind test set hides, climbs, and repeats itself exactly."""
+"""Differential testing finds what a test set hides, climbs, and repeats itself exactly."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_it_finds_what_the_test_set_hides() -> None:
     assert np.allclose(again, found.differences)
 
 
-def test_climbing_goes_on_from_the_worst() -> None:
+def test_climbing_continues_from_the_worst() -> None:
     found = fuzz(mean, off_at_one_pixel, SEEDS, budget=4_000)
     assert found.differences[0] >= found.before_climbing > 0
     assert found.differences[0] > 0.45
@@ -61,6 +61,6 @@ def test_every_family_makes_the_models_pixels(name: str, shape: tuple[int, ...])
     assert len(np.unique(images.reshape(9, -1), axis=0)) > 1
 
 
-def test_there_must_be_something_to_begin_with() -> None:
+def test_seeds_are_needed() -> None:
     with pytest.raises(ExportError, match="at least one image"):
         fuzz(mean, mean, SEEDS[:0])

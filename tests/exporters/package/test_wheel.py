@@ -45,8 +45,8 @@ def test_name_record_and_determinism(digits_bundle: Path, tmp_path: Path) -> Non
         assert [name for name, _, _ in rows] == archive.namelist()
         for name, digest, size in rows[:-1]:
             data = archive.read(name)
-            wanted = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=")
-            assert (digest, int(size)) == (f"sha256={wanted.decode()}", len(data))
+            expected = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=")
+            assert (digest, int(size)) == (f"sha256={expected.decode()}", len(data))
         assert rows[-1] == [f"{info}/RECORD", "", ""]
         metadata = archive.read(f"{info}/METADATA").decode()
         assert archive.read("edgeproof_digits_small/bundle.zip") == digits_bundle.read_bytes()
