@@ -1,4 +1,4 @@
-"""The differences between an exported file and its network, as values; ``export_guards.py`` measures
+"""Differences between an exported file and its network, as values; ``export_guards.py`` measures
 them. Standard library only."""
 
 from __future__ import annotations

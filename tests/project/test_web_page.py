@@ -447,7 +447,9 @@ def a_broken_variant(members: dict[str, bytes]) -> None:
     members["manifest.json"] = json.dumps(manifest).encode()
 
 
-def test_a_variant_that_cannot_run_is_told_and_the_others_go_on(bundle: Path, browser: Any) -> None:
+def test_a_variant_that_cannot_run_is_reported_and_the_others_continue(
+    bundle: Path, browser: Any
+) -> None:
     files = {**page_files(bundle), "bundle.zip": rewritten(bundle, a_broken_variant)}
     with opened(browser, bundle, files=files) as shown:
         shown.wait_until("measured")
@@ -471,7 +473,7 @@ def test_a_damaged_bundle_is_refused_in_words(bundle: Path, browser: Any) -> Non
         assert not shown.page.locator("#input").is_visible()  # nothing that would not work
 
 
-def test_a_file_that_is_no_picture_is_refused_in_words(bundle: Path, browser: Any) -> None:
+def test_a_file_that_is_not_a_picture_is_refused(bundle: Path, browser: Any) -> None:
     with opened(browser, bundle) as shown:
         shown.wait_until("ready")
         shown.drop("notes.txt", b"not a picture", "text/plain")

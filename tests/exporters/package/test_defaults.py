@@ -40,7 +40,7 @@ def test_two_percent_are_noise() -> None:
 
 
 @pytest.mark.parametrize("target", SATURATING)
-def test_a_file_that_is_not_portable_is_no_default_where_it_saturates(target: str) -> None:
+def test_a_file_that_is_not_portable_is_not_the_default_where_it_saturates(target: str) -> None:
     row = default(target, FP32, int8(3.0, portable=False))
     assert row.variant == "fp32"
     assert "no safe gain from int8 3.00x" in row.reason

@@ -18,7 +18,7 @@ from exporters.quantize.int8_from_fp32 import int8_from_fp32
 from pipeline.cli.main import cli
 
 
-def test_a_measured_loss_stands_beside_the_verdict(world: World) -> None:
+def test_the_verdict_comes_with_the_measured_loss(world: World) -> None:
     words = ["compare", world.path("fp32.onnx"), world.path("int8.onnx")]
     done = CliRunner().invoke(cli, [*words, "--data", world.path("images.npz")])
     assert done.exit_code == 0 and "within tolerance" in done.output
@@ -71,7 +71,7 @@ def test_a_scale_that_is_read_otherwise_than_it_was_rounded_is_named(world: Worl
 
 @pytest.mark.parametrize("method", ["percentile", "entropy", "mse"])
 @pytest.mark.parametrize("corrected", [False, True])
-def test_no_calibration_is_taken_for_a_fault(world: World, method: Any, corrected: bool) -> None:
+def test_calibration_is_never_reported_as_a_fault(world: World, method: Any, corrected: bool) -> None:
     options = Int8Options(calibration=method, bias_correction=corrected)
     model = int8_from_fp32(world.fp32, CLASSES, options, world.images, calibration_images=64)
     result = world.compare(world.path("fp32.onnx"), world.save("healthy.onnx", model))
