@@ -46,9 +46,7 @@ class Trial:
     speed: Speed | None = None
     timed_as: str | None = None  # the trial that was timed instead: the same nodes, other constants
     error: str | None = None  # the reason why it could not be made; then everything above is empty
-    impossible: tuple[
-        str, ...
-    ] = ()  # "node: reason" of nodes that had to stay float
+    impossible: tuple[str, ...] = ()  # "node: reason" of nodes that had to stay float
 
     @property
     def passed(self) -> bool:

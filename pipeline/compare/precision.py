@@ -1,5 +1,5 @@
-"""How coarse a model's arithmetic is, read off the model itself: a file's name says nothing, and a
-comparison that believes in INT8 where there is none lets everything pass."""
+"""The precision of a model's arithmetic, read from the model itself. A file's name proves nothing,
+and the tolerances of INT8 would let a float model pass with any fault."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def precision_of_network(network: nn.Module) -> str:
-    """The same of a PyTorch network: "fp16" where a parameter has half precision."""
+    """Return "fp16" for a PyTorch network with a parameter of half precision, else "fp32"."""
     import torch
 
     half = (torch.float16, torch.bfloat16)

@@ -39,9 +39,9 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("oldest")
     subprocess.run([base, "-m", "venv", str(folder)], check=True)
     python = folder / "bin" / "python"
-    wanted = [f"onnxruntime=={OLDEST}", "numpy<2"]
+    requirements = [f"onnxruntime=={OLDEST}", "numpy<2"]
     done = subprocess.run(
-        [str(python), "-m", "pip", "install", "-q", *wanted],
+        [str(python), "-m", "pip", "install", "-q", *requirements],
         capture_output=True,
         text=True,
         check=False,

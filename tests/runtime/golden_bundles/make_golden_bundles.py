@@ -157,7 +157,7 @@ def write_deflated_wheel(folder: Path, bundle: Path) -> None:
             version="1.2.0",
             bundle=bundle,
             summary="Three labels of noise",
-            licence="CC0-1.0",
+            license="CC0-1.0",
         )
         target = zipfile.ZipFile(folder / wheel.name, "w", zipfile.ZIP_DEFLATED, compresslevel=9)
         with zipfile.ZipFile(wheel) as plain, target:
