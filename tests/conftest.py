@@ -28,7 +28,7 @@ kind = "idx"
 root = "{root}"
 labels = ["bar", "pole", "box"]
 validation_images = 60
-licence = "CC0-1.0"
+license = "CC0-1.0"
 redistributable = true
 [preprocess]
 kind = "resize"

@@ -21,7 +21,7 @@ from exporters.explain.trace import Parameters
 from exporters.explain.weight_causes import common_factor, differs, weights_apart
 from exporters.graph import onnx_file
 from exporters.graph.intermediate_outputs import quantized_tensors, with_outputs
-from exporters.graph.qdq import Graph, channel_axis
+from exporters.graph.walk import Graph, channel_axis
 
 # Decibels that a place must give back to be blamed, by what is wrong there. Where nothing is wrong,
 # entropy calibration cuts 0.3 to 0.5 % off, whose return gives up to 1.7 dB, and a corrected bias

@@ -25,7 +25,7 @@ from runtime import ModelSpec
 from runtime.spec import INPUT_NAME, OUTPUT_NAME
 
 _CHUNK = 64  # inputs at a time, where the file leaves that free
-_INPUTS, _LABELS = "inputs", "labels"  # names of arrays, as ``pipeline quantize`` reads them
+_INPUTS, _LABELS = "inputs", "labels"  # names of arrays, as ``pipeline quantize-onnx`` reads them
 _SLACK = 1e-4  # by which rounding may carry a probability past 0 or 1
 
 
@@ -144,7 +144,8 @@ def outputs(
         if found.ndim < 2 or len(found) != len(batch) or any(n != 1 for n in found.shape[2:]):
             raise DataError(
                 f"{name} puts out {list(found.shape)} for {len(batch)} inputs; expected [n, "
-                "labels]. Only answers are compared here; `pipeline quantize` judges other outputs."
+                "labels]. Only answers are compared here; `pipeline quantize-onnx` judges other "
+                "outputs."
             )
         rows.append(found.reshape(found.shape[:2]))
         step(start + len(batch), len(inputs))
@@ -174,7 +175,8 @@ def as_probabilities(
     if task == "values":
         raise DataError(
             f"A puts out {list(a.shape)}, from {a.min():.3g} to {a.max():.3g}; expected "
-            "probabilities, or logits of at least two labels. `pipeline quantize` judges others."
+            "probabilities, or logits of at least two labels. `pipeline quantize-onnx` judges "
+            "others."
         )
     source = images.source
     if not kind_a:

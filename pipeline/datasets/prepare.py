@@ -12,15 +12,12 @@ from pipeline.datasets.info import DatasetInfo
 from pipeline.datasets.preparation.arrays_from_celeba import arrays_from_celeba
 from pipeline.datasets.preparation.arrays_from_idx import arrays_from_idx
 from pipeline.datasets.preparation.arrays_from_images import arrays_from_images
-from pipeline.datasets.preparation.preparation import Job
+from pipeline.datasets.preparation.preparation import Preparation
 from pipeline.datasets.sources.class_folders import check_shown
-from pipeline.datasets.sources.locate import source_state
 from pipeline.errors import StoreError
 from pipeline.recipe import DataOptions, PreprocessOptions
 
-__all__ = ["prepare", "source_state"]
-
-_SOURCES: dict[str, Callable[[Job], DatasetInfo]] = {
+_SOURCES: dict[str, Callable[[Preparation], DatasetInfo]] = {
     "mnist": arrays_from_idx,
     "idx": arrays_from_idx,
     "celeba": arrays_from_celeba,
@@ -49,14 +46,12 @@ def prepare(
     disk is full; then, and when the process is killed, there is no dataset.json.
     """
     (folder / INFO_NAME).unlink(missing_ok=True)
-    job = Job(options, preprocess, preprocess_onnx, seed, folder, on_step, note, workers)
-    if options.people_across_splits is not None:
-        job.note("data.people_across_splits is called data.groups_across_splits now.")
+    prep = Preparation(options, preprocess, preprocess_onnx, seed, folder, on_step, note, workers)
     try:
-        info = _SOURCES[options.kind](job)
+        info = _SOURCES[options.kind](prep)
         for label in info.labels:
             check_shown("the label", label)
-        job.write_left_out()
+        prep.write_left_out()
         write_info(folder, info)
     except OSError as exc:
         # None: numpy's own "17154048 requested and 3968 written", a short write

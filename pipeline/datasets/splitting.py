@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.datasets.sources.image_list import NO_SPLIT
+from pipeline.datasets.arrays import NO_SPLIT, TEST, TRAIN, VAL
 
-TRAIN, VAL, TEST = range(3)  # as in arrays.SPLITS
 _ROUNDING = 1e-6  # pictures; ten times 0.1 is a little less than 1
 
 

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.datasets.preparation.arrays_from_images import read_list
-from pipeline.datasets.preparation.groups import Suggestion, suggest_pattern, with_groups
-from pipeline.datasets.sources.image_files import some
-from pipeline.datasets.sources.image_list import NO_SPLIT, ImageList
+from pipeline.datasets.arrays import NO_SPLIT
+from pipeline.datasets.examples import some
+from pipeline.datasets.sources.group_names import Suggestion, suggest_pattern, with_groups
+from pipeline.datasets.sources.image_list import ImageList
+from pipeline.datasets.sources.read_list import read_list
 from pipeline.datasets.splitting import in_several_splits
 from pipeline.errors import DataError
 from pipeline.recipe import DataOptions

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,11 +17,8 @@ from pipeline.datasets.decoding import picture
 from pipeline.datasets.decoding.decode import CHUNK, POOL_PAYS_FROM, reason_of
 from pipeline.datasets.decoding.depth import Depth, depth_of
 from pipeline.datasets.decoding.picture import Facts
-from pipeline.datasets.decoding.workers import run_in_processes
+from pipeline.datasets.decoding.workers import Progress, run_in_processes, workers_for
 from pipeline.datasets.sources.image_list import ImageList, LeftOut
-from runtime.cpu import usable_threads
-
-Progress = Callable[[int, int], None]  # (images done, images in all)
 
 
 @dataclass(frozen=True)
@@ -94,11 +91,7 @@ class Survey:
     @property
     def counts(self) -> tuple[int, ...]:
         """Images that can be decoded, of each class or with each attribute."""
-        rows = [row for row, look in enumerate(self.looks) if look.failure is None]
-        labels = self.listed.labels[rows]
-        if labels.ndim == 1:
-            return tuple(np.bincount(labels, minlength=len(self.listed.names)).tolist())
-        return tuple(labels.sum(axis=0, dtype=np.int64).tolist())
+        return tuple(self.usable.counts.tolist())
 
 
 def look_at_all(
@@ -113,15 +106,9 @@ def look_at_all(
         _Chunk(start, tuple(paths[start : start + CHUNK]), smallest_side)
         for start in range(0, len(paths), CHUNK)
     ]
-    if workers is None:
-        workers = usable_threads() if len(paths) >= POOL_PAYS_FROM else 1
-    parts: Iterable[tuple[int, list[Look]]]
-    if workers == 1:
-        parts = map(_look_at_chunk, chunks)
-    else:
-        parts = run_in_processes(_look_at_chunk, chunks, workers)
     looks: dict[int, Look] = {}
-    for start, part in parts:
+    workers = workers_for(len(paths), POOL_PAYS_FROM, workers)
+    for start, part in run_in_processes(_look_at_chunk, chunks, workers):
         looks |= dict(enumerate(part, start))
         progress(len(looks), len(paths))
     return Survey(listed, tuple(looks[row] for row in range(len(paths))))

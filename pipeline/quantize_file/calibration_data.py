@@ -3,7 +3,7 @@ inputs that never share an image. Knows nothing of what the model answers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -16,13 +16,12 @@ from exporters.foreign.model_inputs import InputSpec, Layout, ModelInputs, Pixel
 from exporters.graph.onnx_file import to_bytes
 from pipeline.datasets.arrays import UNREADABLE
 from pipeline.datasets.decoding.decode import Target, decode_files, refuse_failures
+from pipeline.datasets.decoding.workers import Progress
 from pipeline.datasets.sources.image_files import SUFFIXES, escaped, visible_files
 from pipeline.errors import DataError
 
 FEWEST = 16  # images on either side: fewer give neither ranges nor a share of equal answers
 _INPUTS, _LABELS = "inputs", "labels"  # names of arrays
-
-Progress = Callable[[int, int], None]  # (images done, images in all)
 
 
 @dataclass(frozen=True)

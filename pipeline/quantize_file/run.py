@@ -1,4 +1,4 @@
-"""``pipeline quantize MODEL.onnx --data FOLDER``: the search of the quantize stage for a model that
+"""``pipeline quantize-onnx MODEL.onnx --data FOLDER``: the quantize stage's search for a model that
 someone else made. One folder, one result; knows neither recipes nor bundles."""
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ def preprocess_graph(options: PreprocessOptions) -> bytes:
 
 
 def _outside(recipe: Recipe) -> dict[str, str]:
-    from pipeline.datasets.prepare import source_state
+    from pipeline.datasets.source_state import source_state
 
     state = source_state(recipe.data)
     if recipe.data.kind == "celeba" and recipe.data.root is None:
@@ -68,6 +68,7 @@ STAGE = Stage(
         "exporters/export/graph_builder.py",
         "exporters/export/resize_graph.py",
         "exporters/errors.py",
+        "exporters/files.py",
         "exporters/options.py",
         "runtime",
     ),

@@ -9,15 +9,16 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import cases
+import attack_cases
 import pytest
+from attack_cases.forging import plain
 
 from pipeline.errors import WebError
 from pipeline.web import onnxruntime_web
 
 PLACE = Path(__file__).parent
 # Signatures are not looked at in a browser, which gets page and bundle from the same place.
-ATTACKS = [attack for attack in cases.ATTACKS if attack.keys is None]
+ATTACKS = [attack for attack in attack_cases.ATTACKS if attack.keys is None]
 
 
 def attempts(bundles: dict[str, bytes], folder: Path) -> dict[str, dict[str, Any]]:
@@ -66,14 +67,14 @@ def test_the_clean_twins_answer_as_in_python(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
 def test_a_truncated_bundle_is_refused(share: float, tmp_path: Path) -> None:
-    whole = cases.plain()
+    whole = plain()
     found = attempts({"cut": whole[: int(len(whole) * share)]}, tmp_path)
     assert found["cut"]["error"] == "BundleFormatError"
 
 
 def test_one_flipped_bit_anywhere_is_found_or_means_nothing(tmp_path: Path) -> None:
     """300 places over the whole file: a typed error, or the right answer."""
-    whole = cases.plain()
+    whole = plain()
     bundles = {"right": whole}
     for i in range(300):
         data = bytearray(whole)

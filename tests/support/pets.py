@@ -22,7 +22,8 @@ from exporters.quantize.int8_from_fp32 import int8_from_fp32
 from exporters.quantize.portability import portability
 from pipeline.compare.measure import compare
 from pipeline.compare.result import Comparison
-from pipeline.datasets.arrays import DatasetInfo, Split, write_info, write_split
+from pipeline.datasets.arrays import Split, write_info, write_split
+from pipeline.datasets.info import DatasetInfo
 from pipeline.learning.networks.build import build_network
 from pipeline.learning.networks.pixel_network import PixelNetwork
 from pipeline.learning.training.checkpoint import save_checkpoint

@@ -16,14 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.datasets.decoding import picture
-from pipeline.datasets.decoding.workers import run_in_processes
+from pipeline.datasets.decoding.workers import Progress, run_in_processes, workers_for
 from pipeline.errors import DataError
-from runtime.cpu import usable_threads
 from runtime.spec import PREPROCESS_INPUT, PREPROCESS_OUTPUT
 
-Pixels = NDArray[np.uint8]
-Preprocess = Callable[[Pixels], Pixels]  # [H, W, 1 or 3] of any size -> [h, w, c] of the model
-Progress = Callable[[int, int], None]  # (images done, images in all)
+Preprocess = Callable[
+    [picture.Pixels], picture.Pixels
+]  # [H, W, 1 or 3] of any size -> [h, w, c] of the model
 
 CHUNK = 64  # images between two reports of a worker: some 50 ms
 POOL_PAYS_FROM = 512  # images; a worker takes half a second to start, as long as it takes for these
@@ -58,8 +57,8 @@ def open_preprocess(preprocess_onnx: bytes) -> Preprocess:
 
     session = create_on_cpu(preprocess_onnx, threads=1, any_size=True)
 
-    def preprocess(image: Pixels) -> Pixels:
-        pixels: Pixels = session.run([PREPROCESS_OUTPUT], {PREPROCESS_INPUT: image})[0]
+    def preprocess(image: picture.Pixels) -> picture.Pixels:
+        pixels: picture.Pixels = session.run([PREPROCESS_OUTPUT], {PREPROCESS_INPUT: image})[0]
         return pixels
 
     return preprocess
@@ -104,7 +103,9 @@ def decode_files(
     rows: list[list[_Row]] = [[_Row()] * len(target.files) for target in targets]
     done = 0
     progress(0, total)
-    for part in _decoded(chunks, (preprocess_onnx, white_level), _resolve(workers, total)):
+    for part in _decoded(
+        chunks, (preprocess_onnx, white_level), workers_for(total, POOL_PAYS_FROM, workers)
+    ):
         rows[part.target][part.start : part.start + len(part.rows)] = part.rows
         done += len(part.rows)
         progress(done, total)
@@ -213,7 +214,7 @@ def _decode(chunk: _Chunk) -> _Part:
     return _decoder.decode(chunk)
 
 
-def _checked(pixels: Pixels, shape: tuple[int, ...]) -> Pixels:
+def _checked(pixels: picture.Pixels, shape: tuple[int, ...]) -> picture.Pixels:
     if pixels.shape != shape or pixels.dtype != np.uint8:
         raise DataError(
             f"preprocess.onnx made {pixels.dtype} {pixels.shape} of an image; the recipe's "
@@ -255,12 +256,6 @@ def _chunks(index: int, target: Target) -> list[_Chunk]:
         _Chunk(index, target.array, start, target.files[start : start + CHUNK])
         for start in range(0, len(target.files), CHUNK)
     ]
-
-
-def _resolve(workers: int | None, images: int) -> int:
-    if workers is not None:
-        return workers
-    return 1 if images < POOL_PAYS_FROM else usable_threads()
 
 
 def _create(path: Path, shape: tuple[int, ...]) -> None:

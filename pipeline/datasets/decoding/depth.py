@@ -3,21 +3,15 @@ frames, pictures that are all the same to a model. Takes values, reads no file."
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.datasets.decoding.picture import Facts
-from pipeline.datasets.sources.image_files import NAMED, some
+from pipeline.datasets.examples import some
 
 FULL = 65535  # the largest value of 16 bits
 _LITTLE = 1 << 14  # a set of 16-bit pictures whose values are all below: at most 64 of 256 levels
 _HALF = 1 << 15  # below: half of the levels
-_MANY_SAME = 5  # images that are one picture to the model: worth a sentence
 _FEWEST_BITS = 8
 
 
@@ -113,64 +107,4 @@ def note_frames(files: Sequence[str], facts: Mapping[int, Facts]) -> tuple[str, 
         f"{len(several):,} files hold more than one frame or page, of which the first is used, "
         f"here and on the device: {some(several)}. Save the others as files of their own to use "
         "them.",
-    )
-
-
-# --- pictures that are the same -------------------------------------------------------------
-
-
-def same_pictures(
-    files: Sequence[str],
-    keys: Sequence[bytes],
-    level_of: Callable[[int], int | None],
-    is_transparent: Callable[[int], bool],
-) -> tuple[str, ...]:
-    """A sentence for each picture that ``_MANY_SAME`` or more files are to the model.
-
-    ``keys`` are hashes of what it sees. ``level_of(row)`` is the value of an image that is even,
-    else None; ``is_transparent(row)`` says whether its file may have pixels laid over white.
-    """
-    rows_of: dict[bytes, list[int]] = defaultdict(list)
-    for row, key in enumerate(keys):
-        rows_of[key].append(row)
-    sentences = []
-    many = [rows for rows in rows_of.values() if len(rows) >= _MANY_SAME]
-    for rows in sorted(many, key=len, reverse=True)[:_MANY_SAME]:
-        level = level_of(rows[0])
-        sentences.append(
-            f"{len(rows):,} of {len(files):,} images are all the same to the model "
-            f"({some([files[row] for row in rows[:4]])})" + _even(level, is_transparent(rows[0]))
-        )
-    return tuple(sentences)
-
-
-def _even(level: int | None, transparent: bool) -> str:
-    if level is None:
-        return ": copies of one picture, or different ones that shrink to the same pixels."
-    name = {0: "black", 255: "white"}.get(level, "colour")
-    if transparent and level == 255:
-        return (
-            f": one even {name}, because transparency is laid over white, here and on the device. "
-            "Lay them over another colour yourself, or draw the shape from their alpha channel."
-        )
-    return f": one even {name}, in which there is nothing to see. Look at the files."
-
-
-def contradictions(
-    files: Sequence[str], labels: NDArray[Any], keys: Sequence[bytes]
-) -> tuple[str, ...]:
-    """A sentence on pictures that occur with two labels: one of them is wrong, and which is for a
-    person to say. ``labels`` are [N] or [N, attributes], ``keys`` hashes of the pixels."""
-    seen: dict[bytes, set[bytes]] = defaultdict(set)
-    named: dict[bytes, list[str]] = defaultdict(list)
-    for file, label, key in zip(files, labels, keys, strict=True):
-        seen[key].add(np.asarray(label).tobytes())
-        named[key].append(file)
-    groups = [named[key] for key, different in seen.items() if len(different) > 1]
-    if not groups:
-        return ()
-    examples = "; ".join(" = ".join(group[:NAMED]) for group in groups[:NAMED])
-    return (
-        f"{len(groups):,} image{'s have' if len(groups) > 1 else ' has'} copies with another "
-        f"label, of which one is wrong: {examples}{'; ...' * (len(groups) > NAMED)}.",
     )

@@ -11,8 +11,20 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
+from runtime.cpu import usable_threads
+
+Progress = Callable[[int, int], None]  # (images done, images in all)
+
 _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
+
+
+def workers_for(images: int, worthwhile_from: int, workers: int | None) -> int:
+    """Return ``workers``, or for None every usable core, but one for fewer images than
+    ``worthwhile_from``."""
+    if workers is not None:
+        return workers
+    return usable_threads() if images >= worthwhile_from else 1
 
 
 def _no_setup() -> None:
@@ -26,13 +38,18 @@ def run_in_processes(
     initializer: Callable[..., None] = _no_setup,
     arguments: tuple[Any, ...] = (),
 ) -> Generator[_Result, None, None]:
-    """``function`` of every task, in whatever order they finish.
+    """Yield ``function`` of every task, in whatever order they finish.
 
-    Each worker first calls ``initializer(*arguments)``; all of these must be picklable. When the
-    caller stops early, by an exception, Ctrl-C or closing the iterator, the tasks at work are
-    finished and the others dropped; when the calling process is killed, its workers end too.
+    With one worker, this process does the work. Otherwise each worker first calls
+    ``initializer(*arguments)``, and all of these must be picklable. When the caller stops early, by
+    an exception, Ctrl-C or closing the iterator, running tasks are finished and the others dropped;
+    when the calling process is killed, its workers end too.
     Raises concurrent.futures.process.BrokenProcessPool when a worker dies.
     """
+    if workers == 1:
+        initializer(*arguments)
+        yield from map(function, tasks)
+        return
     # "spawn": a fork of a process that runs threads (torch's, onnxruntime's) may hang
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(

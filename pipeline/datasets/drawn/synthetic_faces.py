@@ -23,7 +23,7 @@ import contextlib
 import json
 import shutil
 import uuid
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,12 +32,11 @@ import numpy.typing as npt
 from PIL import Image
 from PIL import __version__ as pillow_version
 
-from pipeline.datasets.decoding.workers import run_in_processes
+from pipeline.datasets.decoding.workers import Progress, run_in_processes, workers_for
 from pipeline.datasets.drawn.canvas import HEIGHT, WIDTH
 from pipeline.datasets.drawn.face_attributes import ATTRIBUTES, DRAWN, check, dress, sample_traits
 from pipeline.datasets.drawn.face_drawing import draw_person
 from pipeline.datasets.drawn.person import sample_person
-from runtime.cpu import usable_threads
 
 # Part of SYNTHETIC.json: raise it whenever the same seed would give other pictures or labels.
 GENERATOR_VERSION = 1
@@ -49,7 +48,6 @@ JPEG_QUALITY = 90  # 12 kB an image on average
 CHUNK = 64  # images a worker writes between two reports: about half a second
 POOL_PAYS_FROM = 256  # images; below, starting the workers costs more than it saves
 
-Progress = Callable[[int, int], None]  # (images written, images in all)
 Row = tuple[int, tuple[bool, ...]]  # an image's number and its values of DRAWN
 
 
@@ -92,24 +90,24 @@ def _split_people(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 
 @dataclass(frozen=True)
-class _Job:
-    """What a worker does at a time."""
+class _Chunk:
+    """The images that a worker writes at a time."""
 
     folder: Path
     seed: int
     numbered: Sequence[tuple[int, int]]  # (index, identity) of each image
 
 
-def _write_images(job: _Job) -> list[Row]:
-    """Write the images of a job; return each index with its values of DRAWN."""
+def _write_images(chunk: _Chunk) -> list[Row]:
+    """Write the images of a chunk; return each index with its values of DRAWN."""
     rows = []
-    for index, identity in job.numbered:
-        person_rng = np.random.default_rng([job.seed, identity, _PERSON_STREAM])
+    for index, identity in chunk.numbered:
+        person_rng = np.random.default_rng([chunk.seed, identity, _PERSON_STREAM])
         traits, person = sample_traits(person_rng), sample_person(person_rng)
-        rng = np.random.default_rng([job.seed, index])
+        rng = np.random.default_rng([chunk.seed, index])
         attributes = dress(traits, rng)
         pixels = draw_person(rng, person, check(attributes), HEIGHT, WIDTH)
-        Image.fromarray(pixels).save(job.folder / _file_name(index), quality=JPEG_QUALITY)
+        Image.fromarray(pixels).save(chunk.folder / _file_name(index), quality=JPEG_QUALITY)
         rows.append((index, tuple(attributes[name] for name in DRAWN)))
     return rows
 
@@ -141,11 +139,8 @@ def _write_all(
 
 
 def _results(folder: Path, plan: _Plan, workers: int) -> Generator[list[Row], None, None]:
-    jobs = [_Job(folder, plan.seed, chunk) for chunk in _chunks(plan)]
-    if workers == 1:
-        yield from map(_write_images, jobs)
-    else:
-        yield from run_in_processes(_write_images, jobs, workers)
+    chunks = [_Chunk(folder, plan.seed, numbered) for numbered in _chunks(plan)]
+    return run_in_processes(_write_images, chunks, workers)
 
 
 def _write_lists(folder: Path, plan: _Plan, values: npt.NDArray[np.bool_]) -> None:
@@ -184,12 +179,6 @@ def _write_marker(folder: Path, plan: _Plan) -> None:
     (folder / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="ascii")
 
 
-def _resolve_workers(workers: int | None, images: int) -> int:
-    if workers is not None:
-        return workers
-    return 1 if images < POOL_PAYS_FROM else usable_threads()
-
-
 def _refuse(root: Path, images: int, seed: int, workers: int | None) -> None:
     if images < 1 or seed < 0 or (workers is not None and workers < 1):
         raise ValueError(
@@ -226,7 +215,7 @@ def generate(
     try:
         pictures.mkdir(parents=True)
         plan = _plan(images, seed)
-        values = _write_all(pictures, plan, _resolve_workers(workers, images), progress)
+        values = _write_all(pictures, plan, workers_for(images, POOL_PAYS_FROM, workers), progress)
         _write_lists(partial, plan, values)
         _write_marker(partial, plan)
         if root.exists():

@@ -17,37 +17,40 @@ from pipeline.datasets.decoding.decode import Decoded, Target, decode_files
 from pipeline.datasets.info import DatasetInfo
 from pipeline.datasets.preparation.duplicates import judge_duplicates
 from pipeline.datasets.preparation.groups import group_counts, judge_groups
-from pipeline.datasets.preparation.preparation import Job, hash_lines
+from pipeline.datasets.preparation.preparation import Preparation, hash_lines
+from pipeline.datasets.preparation.split_checks import note_constants
 from pipeline.datasets.sources import celeba, locate
+from pipeline.datasets.sources.download import download_celeba, find_or_download
 from pipeline.datasets.sources.image_list import LeftOut
 from pipeline.errors import DataError
 
-_SYNTHETIC_LICENCE = "Apache-2.0 (faces drawn by edgeproof, nobody's photograph)"
+_SYNTHETIC_LICENSE = "Apache-2.0 (faces drawn by edgeproof, nobody's photograph)"
 
 
-def arrays_from_celeba(job: Job) -> DatasetInfo:
+def arrays_from_celeba(prep: Preparation) -> DatasetInfo:
     """Write the splits of the copy that the options name, or of faces drawn now; raises
     DataError."""
-    files, generated = _find_faces(job)
+    files, generated = _find_faces(prep)
     drawn = celeba.drawn_attributes(files)
     faces = celeba.read_faces(files)
-    if drawn is None and job.options.redistributable and celeba.is_official(files):
+    if drawn is None and prep.options.redistributable and celeba.is_official(files):
         raise DataError(
             f"{files.attributes.name} is the official CelebA list, whose images may not be "
             "redistributed, but the recipe says data.redistributable = true. Set it to false."
         )
-    names = celeba.choose_attributes(job.options.attributes, faces.attributes, drawn)
+    names = celeba.choose_attributes(prep.options.attributes, faces.attributes, drawn)
     faces = celeba.with_attributes(faces, names)
-    _note_origin(job, files, faces, drawn)
-    faces = _judge_people(job, files, faces)
+    _note_origin(prep, files, faces, drawn)
+    faces = _judge_people(prep, files, faces)
     rows = {name: faces.rows_of(name) for name in SPLITS}
-    rows["train"] = rows["train"][: job.train_limit(len(rows["train"]), generated)]
+    rows["train"] = rows["train"][: prep.train_limit(len(rows["train"]), generated)]
     used = celeba.select(faces, np.sort(np.concatenate(list(rows.values()))))
-    written = _write_faces(job, files, used)
-    _note_constants(job, written.faces)
+    written = _write_faces(prep, files, used)
+    faces = written.faces
+    note_constants(prep, names, faces.values[faces.rows_of("train")])
     if generated:
-        sha256 = _generator_hash(job)
-        shutil.rmtree(job.folder / _GENERATED)  # the arrays hold all that is needed of it
+        sha256 = _generator_hash(prep)
+        shutil.rmtree(prep.folder / _GENERATED)  # the arrays hold all that is needed of it
     else:
         sha256 = _faces_hash(files, written)
     return DatasetInfo(
@@ -57,9 +60,9 @@ def arrays_from_celeba(job: Job) -> DatasetInfo:
         counts={name: len(written.faces.rows_of(name)) for name in SPLITS},
         sha256=sha256,
         synthetic=drawn is not None,
-        redistributable=drawn is not None or job.redistributable(known=False),
-        licence=_SYNTHETIC_LICENCE if drawn is not None else job.licence(celeba.LICENCE),
-        notes=tuple(job.notes),
+        redistributable=drawn is not None or prep.redistributable(known=False),
+        license=_SYNTHETIC_LICENSE if drawn is not None else prep.license(celeba.LICENSE),
+        notes=tuple(prep.notes),
         **_groups(written.faces),
     )
 
@@ -75,39 +78,32 @@ def _groups(faces: celeba.Faces) -> dict[str, Any]:
 _GENERATED = "synthetic"  # in the folder of the arrays, while these are made
 
 
-def _find_faces(job: Job) -> tuple[locate.CelebaFiles, bool]:
+def _find_faces(prep: Preparation) -> tuple[locate.CelebaFiles, bool]:
     """A local copy, a downloaded one, or one that is generated now (then True)."""
-    options = job.options
+    options = prep.options
     if options.download:
-        folder = Path(options.root).expanduser() if options.root else locate.cache_folder()
-        return _downloaded(folder), False
+        return find_or_download(locate.find_celeba, download_celeba, options.root), False
     if options.root is not None:
         return locate.find_celeba(locate.folder_of(options.root)), False
-    return locate.find_celeba(_generate(job)), True
+    return locate.find_celeba(_generate(prep)), True
 
 
-def _downloaded(folder: Path) -> locate.CelebaFiles:
-    try:
-        return locate.find_celeba(folder)
-    except DataError:
-        from pipeline.datasets.sources.download import download_celeba
-
-        download_celeba(folder)
-        return locate.find_celeba(folder)
-
-
-def _generate(job: Job) -> Path:
+def _generate(prep: Preparation) -> Path:
     from pipeline.datasets.drawn.face_attributes import ATTRIBUTES, DRAWN
     from pipeline.datasets.drawn.synthetic_faces import generate
 
-    celeba.choose_attributes(job.options.attributes, ATTRIBUTES, DRAWN)  # refuse before the work
-    for left in (job.folder / _GENERATED, *job.folder.glob(f".{_GENERATED}.*.partial")):
+    celeba.choose_attributes(prep.options.attributes, ATTRIBUTES, DRAWN)  # refuse before the work
+    for left in (prep.folder / _GENERATED, *prep.folder.glob(f".{_GENERATED}.*.partial")):
         shutil.rmtree(left, ignore_errors=True)  # of a killed run
-    images = job.options.synthetic_images
+    images = prep.options.synthetic_images
     generate(
-        job.folder / _GENERATED, images, job.seed, job.workers, job.progress("draw synthetic faces")
+        prep.folder / _GENERATED,
+        images,
+        prep.seed,
+        prep.workers,
+        prep.progress("draw synthetic faces"),
     )
-    return job.folder / _GENERATED
+    return prep.folder / _GENERATED
 
 
 # --- images ---------------------------------------------------------------------------------
@@ -121,25 +117,25 @@ class _Written:
     digests: tuple[bytes, ...]
 
 
-def _write_faces(job: Job, files: locate.CelebaFiles, faces: celeba.Faces) -> _Written:
+def _write_faces(prep: Preparation, files: locate.CelebaFiles, faces: celeba.Faces) -> _Written:
     """Decode the images and write the splits, without what is bad or to be dropped."""
     rows = {name: faces.rows_of(name) for name in SPLITS}
     targets = [
         Target(
             tuple(files.images / faces.files[row] for row in rows[name]),
-            job.folder / f"{name}.images.npy",
+            prep.folder / f"{name}.images.npy",
         )
         for name in SPLITS
     ]
     parts = decode_files(
         targets,
-        job.shape,
-        job.preprocess_onnx,
-        job.progress("decode images"),
-        job.workers,
-        job.preprocess.white_level,
+        prep.shape,
+        prep.preprocess_onnx,
+        prep.progress("decode images"),
+        prep.workers,
+        prep.preprocess.white_level,
     )
-    kept = _kept(job, files, faces, rows, parts)
+    kept = _kept(prep, files, faces, rows, parts)
     digests: dict[int, bytes] = {}
     for name, target, part in zip(SPLITS, targets, parts, strict=True):
         places = np.flatnonzero(np.isin(rows[name], kept))  # in the array
@@ -152,12 +148,12 @@ def _write_faces(job: Job, files: locate.CelebaFiles, faces: celeba.Faces) -> _W
     for name, target in zip(SPLITS, targets, strict=True):
         of_split = result.rows_of(name)
         images = np.load(target.array, mmap_mode="r")
-        write_split(job.folder, name, Split(images, result.values[of_split], ids[of_split]))
+        write_split(prep.folder, name, Split(images, result.values[of_split], ids[of_split]))
     return _Written(result, tuple(digests[int(row)] for row in kept))
 
 
 def _kept(
-    job: Job,
+    prep: Preparation,
     files: locate.CelebaFiles,
     faces: celeba.Faces,
     rows: dict[str, NDArray[np.int64]],
@@ -173,12 +169,12 @@ def _kept(
         for row, reason in zip(row_of, failures, strict=True)
         if reason is not None
     ]
-    job.judge_bad(bad, len(row_of), files.images)
+    prep.judge_bad(bad, len(row_of), files.images)
     good = np.array([i for i, reason in enumerate(failures) if reason is None], np.int64)
     digests = [digest for part in parts for digest in part.digests]
     pixels = [digest for part in parts for digest in part.pixels]
     drop = judge_duplicates(
-        job,
+        prep,
         [faces.files[row] for row in row_of[good]],
         faces.splits[row_of[good]],
         [digests[i] for i in good],
@@ -191,17 +187,17 @@ def _kept(
 
 
 def _note_origin(
-    job: Job, files: locate.CelebaFiles, faces: celeba.Faces, drawn: Sequence[str] | None
+    prep: Preparation, files: locate.CelebaFiles, faces: celeba.Faces, drawn: Sequence[str] | None
 ) -> None:
     """Whose faces these are, and how many of them are here."""
     if drawn is not None:
-        job.note(
+        prep.note(
             f"SYNTHETIC faces: {len(faces.files):,} drawn images in CelebA's layout, no "
             "photographs; numbers measured on them show that the pipeline works and say nothing "
             f"about people. Only the {len(drawn)} drawn attributes have a meaning."
         )
         if len(faces.files) < faces.rows:
-            job.note(f"{len(faces.files):,} of {faces.rows:,} images are here.")
+            prep.note(f"{len(faces.files):,} of {faces.rows:,} images are here.")
         return
     official, other = celeba.official_lists(files)
     published = f"published by md5: {', '.join(official) or 'none'}"
@@ -209,43 +205,37 @@ def _note_origin(
         published += f"; not as published: {', '.join(other)}"
     if not official:
         what = "Faces in CelebA's layout, no list is CelebA's own by md5"
-        job.note(f"{what}: {len(faces.files):,} of {faces.rows:,} listed images are here.")
+        prep.note(f"{what}: {len(faces.files):,} of {faces.rows:,} listed images are here.")
     elif len(faces.files) == celeba.IMAGES and not other:
-        job.note(f"CelebA, official and complete: all {celeba.IMAGES:,} images; {published}.")
+        prep.note(f"CelebA, official and complete: all {celeba.IMAGES:,} images; {published}.")
     elif len(faces.files) == celeba.IMAGES:
-        job.note(f"CelebA with all {celeba.IMAGES:,} images, but other lists; {published}.")
+        prep.note(f"CelebA with all {celeba.IMAGES:,} images, but other lists; {published}.")
     else:
-        job.note(
+        prep.note(
             f"CelebA, a partial copy: {len(faces.files):,} of {celeba.IMAGES:,} images; "
             f"{published}."
         )
 
 
-def _judge_people(job: Job, files: locate.CelebaFiles, faces: celeba.Faces) -> celeba.Faces:
+def _judge_people(
+    prep: Preparation, files: locate.CelebaFiles, faces: celeba.Faces
+) -> celeba.Faces:
     """The faces to use, so that nobody is in two splits where the options want that."""
     if faces.identities is None:
-        if job.options.across_groups != "note":
+        if prep.options.groups_across_splits != "note":
             raise DataError(
-                f'data.groups_across_splits = "{job.options.across_groups}" needs '
+                f'data.groups_across_splits = "{prep.options.groups_across_splits}" needs '
                 f"{locate.IDENTITIES_NAME} beside {files.attributes}, which is not there. Put it "
                 'there, or set "note".'
             )
-        job.note(f"No {locate.IDENTITIES_NAME}: whether people cross splits is unknown.")
+        prep.note(f"No {locate.IDENTITIES_NAME}: whether people cross splits is unknown.")
         return faces
-    drop = judge_groups(job, faces.files, faces.identities.tolist(), faces.splits, "people")
+    drop = judge_groups(prep, faces.files, faces.identities.tolist(), faces.splits, "people")
     if not drop:
         return faces
     result = celeba.select(faces, np.delete(np.arange(len(faces.files)), drop))
     celeba.check_no_empty_split(result, files)
     return result
-
-
-def _note_constants(job: Job, faces: celeba.Faces) -> None:
-    train = faces.values[faces.rows_of("train")]
-    constant = np.flatnonzero(train.min(axis=0) == train.max(axis=0))
-    if len(constant):
-        named = ", ".join(faces.attributes[i] for i in constant)
-        job.note(f"Never or always true in the train split, so nothing can be learned: {named}.")
 
 
 # --- hashes ---------------------------------------------------------------------------------
@@ -262,12 +252,12 @@ def _faces_hash(files: locate.CelebaFiles, written: _Written) -> str:
     return hash_lines(lines)
 
 
-def _generator_hash(job: Job) -> str:
+def _generator_hash(prep: Preparation) -> str:
     """Over what decides the drawn images; not over their bytes, which differ a little between
     versions of Pillow."""
     from pipeline.datasets.drawn.synthetic_faces import GENERATOR_VERSION
 
-    options = job.options
+    options = prep.options
     return hash_lines(
-        (f"synthetic_faces {GENERATOR_VERSION}", f"{options.synthetic_images}", f"{job.seed}")
+        (f"synthetic_faces {GENERATOR_VERSION}", f"{options.synthetic_images}", f"{prep.seed}")
     )

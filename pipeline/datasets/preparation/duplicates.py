@@ -4,22 +4,26 @@ them, listed, and judged as ``data.duplicates_across_splits`` has it."""
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.datasets.arrays import SPLITS
-from pipeline.datasets.preparation.preparation import Job
+from pipeline.datasets.examples import NAMED, some
+from pipeline.datasets.preparation.preparation import Preparation
 from pipeline.datasets.sources.image_list import LeftOut
 from pipeline.datasets.splitting import in_several_splits, less_protected
 
 DUPLICATES_NAME = "duplicates.csv"  # beside the arrays, when there are any
 _NAMED = 3  # in the note
+_MANY_SAME = 5  # images that are one picture to the model: worth a sentence
 
 
 def judge_duplicates(
-    job: Job,
+    prep: Preparation,
     files: Sequence[str],
     splits: NDArray[np.int8] | NDArray[np.uint8],
     digests: Sequence[bytes],
@@ -32,11 +36,11 @@ def judge_duplicates(
     to the same pixels, has those alone, and to the model that is the same image. Raises DataError
     when the options refuse duplicates.
     """
-    (job.folder / DUPLICATES_NAME).unlink(missing_ok=True)  # of an earlier run
+    (prep.folder / DUPLICATES_NAME).unlink(missing_ok=True)  # of an earlier run
     groups = in_several_splits(pixels, splits)
     if not groups:
         return []
-    _write_list(job, groups, files, splits, digests)
+    _write_list(prep, groups, files, splits, digests)
     same_bytes = len(in_several_splits(digests, splits))
     told = "; ".join(
         " = ".join(f"{files[row]} ({SPLITS[splits[row]]})" for row in rows)
@@ -58,21 +62,81 @@ def judge_duplicates(
     dropped = [
         LeftOut(files[row], f"{SPLITS[splits[row]]}: copy of {files[copy_of[row]]}") for row in drop
     ]
-    policy = job.options.duplicates_across_splits
-    return drop if job.judge_crossing(what, policy, "duplicates_across_splits", dropped) else []
+    policy = prep.options.duplicates_across_splits
+    return drop if prep.judge_crossing(what, policy, "duplicates_across_splits", dropped) else []
 
 
 def _write_list(
-    job: Job,
+    prep: Preparation,
     groups: Sequence[Sequence[int]],
     files: Sequence[str],
     splits: NDArray[np.int8] | NDArray[np.uint8],
     digests: Sequence[bytes],
 ) -> None:
-    path = job.folder / DUPLICATES_NAME
+    path = prep.folder / DUPLICATES_NAME
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("image", "file", "split", "sha256"))
         for number, rows in enumerate(groups, start=1):
             for row in rows:
                 writer.writerow((number, files[row], SPLITS[splits[row]], digests[row].hex()))
+
+
+# --- within the whole set ----------------------------------------------------------------------
+
+
+def same_pictures(
+    files: Sequence[str],
+    keys: Sequence[bytes],
+    level_of: Callable[[int], int | None],
+    is_transparent: Callable[[int], bool],
+) -> tuple[str, ...]:
+    """A sentence for each picture that ``_MANY_SAME`` or more files are to the model.
+
+    ``keys`` are hashes of what it sees. ``level_of(row)`` is the value of an image that is even,
+    else None; ``is_transparent(row)`` says whether its file may have pixels laid over white.
+    """
+    rows_of: dict[bytes, list[int]] = defaultdict(list)
+    for row, key in enumerate(keys):
+        rows_of[key].append(row)
+    sentences = []
+    many = [rows for rows in rows_of.values() if len(rows) >= _MANY_SAME]
+    for rows in sorted(many, key=len, reverse=True)[:_MANY_SAME]:
+        level = level_of(rows[0])
+        sentences.append(
+            f"{len(rows):,} of {len(files):,} images are all the same to the model "
+            f"({some([files[row] for row in rows[:4]])})" + _even(level, is_transparent(rows[0]))
+        )
+    return tuple(sentences)
+
+
+def _even(level: int | None, transparent: bool) -> str:
+    if level is None:
+        return ": copies of one picture, or different ones that shrink to the same pixels."
+    name = {0: "black", 255: "white"}.get(level, "colour")
+    if transparent and level == 255:
+        return (
+            f": one even {name}, because transparency is laid over white, here and on the device. "
+            "Lay them over another colour yourself, or draw the shape from their alpha channel."
+        )
+    return f": one even {name}, in which there is nothing to see. Look at the files."
+
+
+def contradictions(
+    files: Sequence[str], labels: NDArray[Any], keys: Sequence[bytes]
+) -> tuple[str, ...]:
+    """A sentence on pictures that occur with two labels: one of them is wrong, and which is for a
+    person to say. ``labels`` are [N] or [N, attributes], ``keys`` hashes of the pixels."""
+    seen: dict[bytes, set[bytes]] = defaultdict(set)
+    named: dict[bytes, list[str]] = defaultdict(list)
+    for file, label, key in zip(files, labels, keys, strict=True):
+        seen[key].add(np.asarray(label).tobytes())
+        named[key].append(file)
+    groups = [named[key] for key, different in seen.items() if len(different) > 1]
+    if not groups:
+        return ()
+    examples = "; ".join(" = ".join(group[:NAMED]) for group in groups[:NAMED])
+    return (
+        f"{len(groups):,} image{'s have' if len(groups) > 1 else ' has'} copies with another "
+        f"label, of which one is wrong: {examples}{'; ...' * (len(groups) > NAMED)}.",
+    )

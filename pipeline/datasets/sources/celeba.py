@@ -23,10 +23,12 @@ from typing import NoReturn, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.datasets.arrays import SPLITS
+from pipeline.datasets.examples import some
 from pipeline.datasets.sources.locate import CelebaFiles
 from pipeline.errors import DataError
 
-LICENCE = (
+LICENSE = (
     "CelebA agreement: non-commercial research only, images not to be redistributed "
     "(https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html)"
 )
@@ -37,9 +39,7 @@ OFFICIAL_MD5 = {
     "identity_CelebA.txt": "32bd1bd63d3c78cd57e08160ec5ed1e2",
 }
 IMAGES = 202_599  # in the complete set
-_SPLIT_NAMES = ("train", "val", "test")  # the meaning of 0, 1, 2
 _PICTURES = (".jpg", ".jpeg", ".png")  # other files in the image folder are none of our business
-_NAMED = 5  # examples in an error message
 _VALUES = {"1": 1, "-1": 0}
 _T = TypeVar("_T")
 
@@ -57,7 +57,7 @@ class Faces:
 
     def rows_of(self, split: str) -> NDArray[np.int64]:
         """The rows of "train", "val" or "test", in order."""
-        return np.flatnonzero(self.splits == _SPLIT_NAMES.index(split))
+        return np.flatnonzero(self.splits == SPLITS.index(split))
 
 
 def read_faces(files: CelebaFiles) -> Faces:
@@ -226,7 +226,7 @@ def _read_identities(files: CelebaFiles, present: Sequence[str]) -> NDArray[np.i
     missing = [name for name in present if name not in people]
     if missing:
         raise DataError(
-            f"{files.identities} has no row for {_some(missing)}; expected every image. Fetch it "
+            f"{files.identities} has no row for {some(missing)}; expected every image. Fetch it "
             "again, or take it away: it is not required."
         )
     return np.array([people[name] for name in present], np.int64)
@@ -262,7 +262,7 @@ def _check_same_names(
     for path, missing in ((b_path, a.keys() - b.keys()), (a_path, b.keys() - a.keys())):
         if missing:
             raise DataError(
-                f"{path} has no row for {_some(sorted(missing))}; expected the same images in "
+                f"{path} has no row for {some(sorted(missing))}; expected the same images in "
                 f"{a_path.name} and {b_path.name}. Fetch both from one source."
             )
 
@@ -275,7 +275,7 @@ def _present(files: CelebaFiles, rows: Mapping[str, object]) -> list[str]:
         raise DataError(f"{files.images} cannot be read: {exc.strerror or exc}.") from exc
     if unknown := sorted(there - rows.keys()):
         raise DataError(
-            f"{files.images} holds {_some(unknown)} without a row in {files.attributes.name}; "
+            f"{files.images} holds {some(unknown)} without a row in {files.attributes.name}; "
             "expected a row for every image. Take these images away, or complete the lists."
         )
     return [name for name in rows if name in there]
@@ -283,15 +283,10 @@ def _present(files: CelebaFiles, rows: Mapping[str, object]) -> list[str]:
 
 def check_no_empty_split(faces: Faces, files: CelebaFiles) -> None:
     """Raise DataError unless there are images in all three."""
-    counts = {name: len(faces.rows_of(name)) for name in _SPLIT_NAMES}
+    counts = {name: len(faces.rows_of(name)) for name in SPLITS}
     if min(counts.values()) == 0:
         found = ", ".join(f"{count:,} {name}" for name, count in counts.items())
         raise DataError(
             f"{files.images} holds {found} images by {files.partition.name}; expected some in "
             "all three splits. Copy some of the missing split, or give another partition."
         )
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_NAMED])
-    return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED:,} more"

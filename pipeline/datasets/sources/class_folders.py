@@ -13,8 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.datasets.sources.image_files import SUFFIXES, by_suffix, note_files, some, walk
-from pipeline.datasets.sources.image_list import NO_SPLIT, SPLIT_WORDS, ImageList, LeftOut
+from pipeline.datasets.arrays import NO_SPLIT
+from pipeline.datasets.examples import some
+from pipeline.datasets.sources.image_files import SUFFIXES, by_suffix, note_files, walk
+from pipeline.datasets.sources.image_list import SPLIT_WORDS, ImageList, LeftOut
 from pipeline.datasets.sources.names import composed, note_alike, note_spellings
 from pipeline.errors import DataError
 from runtime.plain_text import hidden_character

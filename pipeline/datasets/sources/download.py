@@ -1,5 +1,5 @@
-"""Downloads, by torchvision, which checks every file against its published md5. The only module of
-this folder that loads torchvision, and only when a download was asked for."""
+"""Downloads by torchvision, which checks every file against its published md5. It is imported only
+when a download is needed."""
 
 from __future__ import annotations
 
@@ -7,9 +7,31 @@ import contextlib
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from pipeline.datasets.sources.locate import CELEBA_URL
 from pipeline.errors import DataError
+from runtime.cache_folder import user_cache_folder
+
+_Files = TypeVar("_Files")
+
+
+def find_or_download(
+    find: Callable[[Path], _Files], download: Callable[[Path], None], root: str | None
+) -> _Files:
+    """Return what ``find`` finds in ``root``, or else in the user's cache folder; where it raises
+    DataError, ``download`` fills that folder first. Raises DataError."""
+    folder = user_cache_folder() if root is None else Path(root).expanduser()
+    if folder is None:
+        raise DataError(
+            "there is no folder to keep downloads in: the user has no home, or $XDG_CACHE_HOME is "
+            "not an absolute path. Name a folder with --set data.root=FOLDER."
+        )
+    try:
+        return find(folder)
+    except DataError:
+        download(folder)
+        return find(folder)
 
 
 def download_mnist(folder: Path) -> None:

@@ -9,10 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from pipeline.datasets.examples import some
 from pipeline.errors import DataError
 
 # Endings of the formats that Pillow reads on every platform. What is stored next to images (lists,
-# licences, .DS_Store) is known by its ending.
+# licenses, .DS_Store) is known by its ending.
 SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".gif",
     ".apng", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2",
@@ -27,7 +28,6 @@ UNREAD_SUFFIXES = frozenset(
         ".ndpi", ".mp4", ".mov", ".avi", ".mkv", ".webm",
     )
 )  # fmt: skip
-NAMED = 5  # examples in a message
 
 
 @dataclass(frozen=True)
@@ -125,12 +125,6 @@ def by_suffix(names: Sequence[str]) -> str:
 def escaped(name: str) -> str:
     """The name, with bytes that are not UTF-8 written as \\xe9."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
-def some(names: Sequence[str]) -> str:
-    """The first few, and how many more there are."""
-    shown = ", ".join(names[:NAMED])
-    return shown if len(names) <= NAMED else f"{shown} and {len(names) - NAMED:,} more"
 
 
 def _folders(root: Path) -> Iterator[tuple[str, list[str], str | None]]:

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEFT_OUT_NAME = "left_out.csv"  # beside the arrays, when anything was
-NO_SPLIT = -1  # the source does not say; otherwise the index in arrays.SPLITS
 # what folders, and values in a column "split", are called: torchvision's, Keras' and Kaggle's words
 SPLIT_WORDS = {
     "train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "test": 2,

@@ -3,15 +3,12 @@ ask what changed without loading numpy. Reads no content."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.datasets.sources.image_files import escaped, walk
+from pipeline.datasets.sources.image_files import escaped
 from pipeline.errors import DataError
-from pipeline.recipe import DataOptions
 
 # The four names of MNIST, which Fashion-MNIST, KMNIST and EMNIST's digits keep. Also found: ".gz"
 # behind them, and the dotted form "train-images.idx3-ubyte" that some mirrors serve.
@@ -51,12 +48,6 @@ class CelebaFiles:
         """The label files that are there, in a fixed order."""
         every = (self.attributes, self.partition, self.identities, self.marker)
         return tuple(path for path in every if path is not None)
-
-
-def cache_folder() -> Path:
-    """Where downloads are kept: $XDG_CACHE_HOME/edgeproof, or else ~/.cache/edgeproof."""
-    base = os.environ.get("XDG_CACHE_HOME")  # freedesktop.org base directory specification
-    return (Path(base) if base else Path.home() / ".cache") / "edgeproof"
 
 
 def folder_of(root: str, key: str = "data.root") -> Path:
@@ -127,66 +118,6 @@ def find_celeba(folder: Path) -> CelebaFiles:
         _part(bases, IDENTITIES_NAME),
         _part(bases, MARKER_NAME),
     )
-
-
-def source_state(options: DataOptions) -> dict[str, str]:
-    """What decides the data stage's result beyond the recipe and the artifact folder.
-
-    Fast: sizes and time stamps of the label files and of images in folders; of CelebA's one folder
-    of 200,000 only time stamp and number of entries; no content is read. Constant for what is
-    checked against published hashes anyway: the shipped MNIST and downloads. A missing
-    source is a state too; ``prepare`` raises, this doesn't.
-    """
-    if options.download:
-        return {"source": "download"}
-    if options.root is None:
-        return _state_without_root(options.kind)
-    try:
-        folder = folder_of(options.root)
-        if options.kind == "celeba":
-            return _celeba_state(find_celeba(folder))
-        if options.kind == "images":
-            return _images_state(folder, options.label_file)
-        return dict(_file_state(path) for path in find_idx(folder))
-    except (DataError, OSError):
-        return {"source": "missing"}
-
-
-def _state_without_root(kind: str) -> dict[str, str]:
-    if kind == "images":
-        return {"source": "missing"}
-    if kind != "celeba":
-        return {"source": "shipped" if SHIPPED_MNIST.is_dir() else "missing"}
-    from pipeline.datasets.drawn.synthetic_faces import GENERATOR_VERSION
-
-    return {"source": f"generated, version {GENERATOR_VERSION}"}
-
-
-def _celeba_state(files: CelebaFiles) -> dict[str, str]:
-    with os.scandir(files.images) as entries:
-        count = sum(1 for _ in entries)
-    state = dict(_file_state(path) for path in files.lists)
-    state[files.images.name] = f"{count} entries, mtime_ns {files.images.stat().st_mtime_ns}"
-    return state
-
-
-def _images_state(folder: Path, label_file: str | None) -> dict[str, str]:
-    state: dict[str, str] = {}
-    if label_file is not None:
-        state = dict([_file_state(find_label_file(folder, label_file))])
-    files = walk(folder)
-    lines = [" ".join(_file_state(folder / name)) + name for name in files.images]
-    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-    state["images"] = f"{len(lines)} files, names, sizes and times {digest[:16]}"
-    return state
-
-
-def _file_state(path: Path) -> tuple[str, str]:
-    try:
-        stat = path.stat()
-    except OSError:  # a link that leads nowhere says nothing of the files beside it
-        return path.name, "unreadable"
-    return path.name, f"{stat.st_size} bytes, mtime_ns {stat.st_mtime_ns}"
 
 
 def _spellings(name: str) -> tuple[str, ...]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.datasets.sources.download import download_mnist, find_or_download
 from pipeline.datasets.sources.idx import IdxSet, read_set
 from pipeline.datasets.sources.locate import (
     IDX_NAMES,
     SHIPPED_MNIST,
-    cache_folder,
     find_idx,
     folder_of,
 )
@@ -17,7 +17,7 @@ from pipeline.errors import DataError
 from pipeline.recipe import DataOptions
 
 LABELS = tuple("0123456789")
-LICENCE = "CC BY-SA 3.0 (MNIST: Yann LeCun, Corinna Cortes, Christopher J. C. Burges)"
+LICENSE = "CC BY-SA 3.0 (MNIST: Yann LeCun, Corinna Cortes, Christopher J. C. Burges)"
 # of the uncompressed files, in the order of IDX_NAMES; the same as in mnist/README.md
 SHA256 = (
     "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
@@ -35,8 +35,7 @@ def find_mnist(options: DataOptions) -> tuple[Path, ...]:
     if options.root is None and SHIPPED_MNIST.is_dir():
         return find_idx(SHIPPED_MNIST)
     if options.download:
-        folder = Path(options.root).expanduser() if options.root else cache_folder()
-        return _downloaded(folder)
+        return find_or_download(find_idx, download_mnist, options.root)
     if options.root is None:
         raise DataError(
             "the installed package holds no copy of MNIST (the repository does). Let it be "
@@ -57,13 +56,3 @@ def read_mnist(paths: Sequence[Path]) -> IdxSet:
                 'format use data.kind="idx".'
             )
     return files
-
-
-def _downloaded(folder: Path) -> tuple[Path, ...]:
-    try:
-        return find_idx(folder)
-    except DataError:
-        from pipeline.datasets.sources.download import download_mnist
-
-        download_mnist(folder)
-        return find_idx(folder)

@@ -8,7 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
-from pipeline.datasets.sources.image_files import SUFFIXES, some
+from pipeline.datasets.examples import some
+from pipeline.datasets.sources.image_files import SUFFIXES
 
 
 def composed(name: str) -> str:

@@ -87,7 +87,7 @@ def unpacked_network(data: bytes) -> PixelNetwork:
     folder = None if code["folder"] is None else Path(code["folder"])
     if folder is not None and not folder.is_dir():
         folder = Path.cwd()  # both were moved; hashes show whether it is the same code
-    options = options.found_in(folder)
+    options = options.with_folder(folder)
     with torch.random.fork_rng(devices=[]):  # fresh weights are drawn, then overwritten
         network = build_network(options, spec)
     _check_code(options, code["files"])

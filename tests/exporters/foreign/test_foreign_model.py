@@ -20,7 +20,7 @@ from exporters.foreign.agreement import Bounds, Reference, guess
 from exporters.foreign.foreign_model import ForeignModel, prepare
 from exporters.foreign.model_inputs import InputSpec, ModelInputs, PixelForm, input_of
 from exporters.graph import onnx_file
-from exporters.graph.qdq import Graph, quantized_weights
+from exporters.graph.walk import Graph, quantized_weights
 from exporters.options import GateOptions, Int8Options
 from exporters.quantize.activation_ranges import ActivationStatistics
 from exporters.quantize.int8_from_fp32 import quantize, verify_int8

@@ -24,7 +24,8 @@ from exporters.export.resize_graph import resize_graph
 from pipeline.datasets.arrays import INFO_NAME, Dataset, open_dataset, take_rows
 from pipeline.datasets.decoding.decode import open_preprocess
 from pipeline.datasets.info import DatasetInfo
-from pipeline.datasets.prepare import prepare, source_state
+from pipeline.datasets.prepare import prepare
+from pipeline.datasets.source_state import source_state
 from pipeline.datasets.sources.locate import folder_of
 from pipeline.datasets.splitting import draw_splits, rarest_label
 from pipeline.errors import DataError

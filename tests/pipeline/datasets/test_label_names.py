@@ -12,6 +12,7 @@ from PIL import Image
 from pipeline.datasets.sources.class_folders import read_class_folders
 from pipeline.datasets.sources.label_file import read_label_file
 from pipeline.errors import DataError
+from pipeline.recipe import DataOptions
 
 HIDDEN = {
     "an escape": ("ca\x1b[2Jt", "U+001B"),
@@ -52,10 +53,10 @@ def test_a_row_or_column_whose_name_hides_something_is_named(name: str, tmp_path
     table = tmp_path / "labels.csv"
     table.write_text(f"file,label\n1.png,dog\n2.png,x{label}\n", encoding="utf-8")
     with pytest.raises(DataError, match=rf"labels\.csv, line 3: the label .*{re.escape(shown)}"):
-        read_label_file(tmp_path, table)
+        read_label_file(tmp_path, table, DataOptions(kind="images"))
     table.write_text(f"file,x{label},y\n1.png,1,0\n2.png,0,1\n", encoding="utf-8")
     with pytest.raises(DataError, match=rf"labels\.csv: the column .*{re.escape(shown)}"):
-        read_label_file(tmp_path, table)
+        read_label_file(tmp_path, table, DataOptions(kind="images"))
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,10 @@ from pipeline.datasets.arrays import open_dataset
 from pipeline.datasets.decoding import picture as picture_file
 from pipeline.datasets.decoding.depth import Depth
 from pipeline.datasets.info import DatasetInfo
-from pipeline.datasets.preparation.arrays_from_images import read_list
 from pipeline.datasets.prepare import prepare
 from pipeline.datasets.sources.image_files import walk
 from pipeline.datasets.sources.names import ImageNames, note_alike
+from pipeline.datasets.sources.read_list import read_list
 from pipeline.errors import DataError
 from pipeline.recipe import DataOptions, PreprocessOptions
 

@@ -72,7 +72,7 @@ def options(folder: Path, **parts: str) -> NetworkOptions:
         for name, text in lines.items()
     }
     (folder / "net.py").write_text(MODULE.format(**indented))
-    return NetworkOptions(callable="net:make").found_in(folder)
+    return NetworkOptions(callable="net:make").with_folder(folder)
 
 
 def test_an_unusual_network_passes(tmp_path: Path) -> None:

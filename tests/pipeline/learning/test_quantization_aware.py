@@ -15,7 +15,7 @@ from torch import nn
 
 from exporters.export.onnx_from_torch import onnx_from_torch
 from exporters.graph import onnx_file
-from exporters.graph.qdq import Graph, quantized_weights
+from exporters.graph.walk import Graph, quantized_weights
 from exporters.options import ExportOptions, FineTuneOptions, Int8Options
 from exporters.quantize import calibration
 from exporters.quantize.int8_from_fp32 import int8_from_fp32

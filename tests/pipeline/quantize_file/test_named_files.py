@@ -16,7 +16,7 @@ from pipeline.datasets.sources.idx import _uncompressed
 from pipeline.datasets.sources.label_file import read_label_file
 from pipeline.errors import DataError, RecipeError
 from pipeline.learning.networks.build import build_network
-from pipeline.recipe import NetworkOptions
+from pipeline.recipe import DataOptions, NetworkOptions
 from runtime import Bundle, BundleFormatError, InputError, ModelSpec
 from runtime.__main__ import trusted_keys
 from runtime.regular_file import read_regular
@@ -37,7 +37,10 @@ READERS: dict[str, tuple[Callable[[Path], object], type[Exception]]] = {
     "a private key": (lambda path: sign_bundle(path, path), PackageError),
     "a model": (onnx_file.load, GraphError),
     "a model of others": (foreign_file.read, GraphError),
-    "a table of labels": (lambda path: read_label_file(path.parent, path), DataError),
+    "a table of labels": (
+        lambda path: read_label_file(path.parent, path, DataOptions(kind="images")),
+        DataError,
+    ),
     "an IDX file": (_uncompressed, DataError),
     "weights": (_weights, RecipeError),
 }

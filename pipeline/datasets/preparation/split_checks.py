@@ -1,0 +1,61 @@
+"""Whether splits can be trained with and judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.datasets.arrays import SPLITS, TRAIN
+from pipeline.datasets.examples import some
+from pipeline.datasets.preparation.preparation import Preparation
+from pipeline.datasets.sources.image_list import ImageList
+from pipeline.errors import DataError
+
+
+def check_splits(listed: ImageList, splits: NDArray[np.int8], same: Sequence[str] = ()) -> None:
+    """Raises DataError when a split is empty, or train has no image of a class. ``same`` says which
+    images are one picture, which then is the reason to give."""
+    counts = [int((splits == i).sum()) for i in range(len(SPLITS))]
+    reason = "".join(f"\n{sentence}" for sentence in same)
+    if not all(counts):
+        found = ", ".join(f"{count:,} {name}" for count, name in zip(counts, SPLITS, strict=True))
+        advice = (
+            f"Images that are the same are never parted:{reason}"
+            if same
+            else "Add images, or change data.val_share and data.test_share."
+        )
+        if listed.groups is not None and not same:
+            advice = (
+                f"There are {len(set(listed.groups)):,} groups, and none is parted: add images of "
+                "others, or name data.test_group."
+            )
+        raise DataError(
+            f"{listed.root} gives {found} images; expected some in every split. {advice}"
+        )
+    if listed.task == "multi-class":
+        trained = set(listed.labels[splits == TRAIN].tolist())
+        lacking = [name for i, name in enumerate(listed.names) if i not in trained]
+        if lacking:
+            grouped = ", of different groups" * (listed.groups is not None)
+            raise DataError(
+                f"{listed.root} has no image to train with of the class {some(lacking)}; expected "
+                f"at least three different images of each class{grouped}, one for each of train, "
+                f"val and test. Add some, or take the class away.{reason}"
+            )
+
+
+def note_constants(prep: Preparation, names: Sequence[str], labels: NDArray[Any]) -> None:
+    """Note the classes that no train label [N] has, or the attributes that all or none of the train
+    labels [N, L] have."""
+    if labels.ndim == 1:
+        lacking = [name for i, name in enumerate(names) if i not in set(labels.tolist())]
+        text = "The train images have none of the class, so it can't be learned"
+    else:
+        constant = labels.min(axis=0) == labels.max(axis=0)
+        lacking = [name for name, same in zip(names, constant, strict=True) if same]
+        text = "Never or always true in the train split, so nothing can be learned"
+    if lacking:
+        prep.note(f"{text}: {', '.join(lacking)}.")
