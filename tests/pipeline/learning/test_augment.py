@@ -1,4 +1,4 @@
-"""Augmentation: what never changes, what always does, and in which direction."""
+"""Augmentation: its invariants, its changes and their directions."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def noise(*shape: int) -> torch.Tensor:
 
 
 def bar(count: int) -> torch.Tensor:
-    """A bright vertical bar four pixels wide, off centre, on black."""
+    """A bright vertical bar four pixels wide, off center, on black."""
     pixels = torch.zeros(count, 28, 28, 1, dtype=torch.uint8)
     pixels[:, 4:24, 9:13] = 255
     return pixels
@@ -105,7 +105,7 @@ def test_whole_pixel_shifts_move_the_picture() -> None:
 
 
 def test_rotation_keeps_angles_in_images_that_are_not_square() -> None:
-    """A disc stays a disc of the same size, whatever the frame."""
+    """A disc stays a disc of the same size in any frame."""
     y, x = torch.meshgrid(torch.arange(24) - 11.5, torch.arange(48) - 23.5, indexing="ij")
     disc = (255 * ((x**2 + y**2) < 64)).to(torch.uint8)[None, :, :, None].repeat(8, 1, 1, 1)
     turned = augment(disc, AugmentOptions(rotate=180), generator())
@@ -133,7 +133,7 @@ def test_half_is_mirrored() -> None:
     assert torch.equal(changed[~mirrored], pixels[~mirrored])
 
 
-def test_light_scales_as_told() -> None:
+def test_light_scales_as_requested() -> None:
     pixels = torch.full((100, 4, 4, 1), 100, dtype=torch.uint8)
     bright = augment(pixels, AugmentOptions(brightness=0.2), generator())[:, 0, 0, 0]
     assert 80 <= bright.min() < 85
