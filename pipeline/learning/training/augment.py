@@ -121,8 +121,8 @@ def _affine_maps(
 
 
 def _source_grid(theta: Tensor, height: int, width: int) -> Tensor:
-    """The source position of each pixel of the result, [N, H, W, 2]: ``affine_grid`` by sums instead
-    of products of matrices, in a fifth of the time."""
+    """The source position of each pixel of the result, [N, H, W, 2]: ``affine_grid`` by sums
+    instead of products of matrices, in a fifth of the time."""
     xs = (2 * torch.arange(width, device=theta.device) + 1) / width - 1  # centers of pixels
     ys = (2 * torch.arange(height, device=theta.device) + 1) / height - 1
     grid = theta.new_empty(len(theta), height, width, 2)
@@ -134,8 +134,8 @@ def _source_grid(theta: Tensor, height: int, width: int) -> Tensor:
 
 
 def _warp(count: int, height: int, width: int, extent: float, generator: Generator) -> Tensor:
-    """Smooth random moves of every position, of standard deviation ``extent`` pixels at the knots of
-    the field, in units of half a frame, [N, H, W, 2].
+    """Smooth random moves of every position, of standard deviation ``extent`` pixels at the knots
+    of the field, in units of half a frame, [N, H, W, 2].
 
     Source of the idea: Simard, Steinkraus and Platt, "Best Practices for Convolutional Neural
     Networks Applied to Visual Document Analysis", 2003; knots a seventh of the frame apart replace
