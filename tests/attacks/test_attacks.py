@@ -13,6 +13,7 @@ import pytest
 from attack_cases import ATTACKS
 from attack_cases.attack import TRUSTED, Attack, attempt
 from attack_cases.forging import sound_members
+from attack_cases.output_attacks import heads
 from attack_cases.signature_attacks import well_signed
 
 from runtime import Bundle, PredictorError
@@ -33,7 +34,11 @@ def test_it_is_refused(attack: Attack) -> None:
 @pytest.mark.parametrize("clean", list(dict.fromkeys(attack.clean for attack in ATTACKS)))
 def test_its_clean_twin_answers(clean: object) -> None:
     keys = TRUSTED if clean is well_signed else None
-    assert sum(attempt(clean(), keys)) == pytest.approx(1)  # type: ignore[operator]
+    values = attempt(clean(), keys)  # type: ignore[operator]
+    if clean is heads:
+        assert len(values) == 11
+    else:
+        assert sum(values) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("bits", [1, pytest.param(8, marks=pytest.mark.full)])

@@ -23,7 +23,8 @@ from pipeline.errors import TrainError
 from pipeline.learning.networks.pixel_network import PixelNetwork
 from pipeline.learning.training.device import mixed_precision
 from pipeline.recipe import DistillOptions
-from runtime.spec import ModelSpec, Task
+from pipeline.tasks import LabelledTask
+from runtime.spec import ModelSpec
 
 SCORES_NAME = "teacher.npy"  # float32 [N, labels]
 BATCH_SIZE = 128
@@ -36,15 +37,15 @@ class TeacherScores:
     scores: NDArray[np.float32]  # [N, labels], which may be a memory map
     options: DistillOptions
 
-    def blended(self, targets: Tensor, indices: NDArray[np.int64], task: Task) -> Tensor:
+    def blended(self, targets: Tensor, indices: NDArray[np.int64], task: LabelledTask) -> Tensor:
         """The targets [n, labels] of the images ``indices``, blended with the teacher's
         probabilities.
 
         With cross-entropy, blending the targets is the same as adding up two losses.
         """
         scores = torch.from_numpy(np.asarray(self.scores[indices])) / self.options.temperature
-        soft = torch.sigmoid(scores) if task == "multi-label" else scores.softmax(1)
-        return torch.lerp(targets, soft.to(targets.device), self.options.weight)
+        probabilities = task.probabilities(scores)
+        return torch.lerp(targets, probabilities.to(targets.device), self.options.weight)
 
 
 def open_scores(folder: Path, options: DistillOptions) -> TeacherScores:

@@ -27,7 +27,7 @@ class EpochMetrics:
     lr: float  # of the last step
     train_loss: float  # mean over the steps, with augmentation and label smoothing
     val_loss: float  # without either
-    val_accuracy_percent: float  # of the averaged weights; mean over labels for multi-label
+    val_accuracy_percent: float  # of the averaged weights; of attributes the mean over labels
     cpu_seconds: float  # of all processes, since training began
     wall_seconds: float
     images_per_second: float

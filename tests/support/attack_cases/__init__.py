@@ -11,7 +11,8 @@ from attack_cases.golden_attacks import GOLDEN
 from attack_cases.manifest_attacks import HIDDEN, MANIFESTS
 from attack_cases.model_attacks import MODELS
 from attack_cases.name_attacks import NAMES
+from attack_cases.output_attacks import OUTPUTS
 from attack_cases.signature_attacks import SIGNATURES
 from attack_cases.zip_attacks import ZIPS
 
-ATTACKS = (*ZIPS, *NAMES, *MANIFESTS, *HIDDEN, *MODELS, *GOLDEN, *SIGNATURES)
+ATTACKS = (*ZIPS, *NAMES, *MANIFESTS, *HIDDEN, *MODELS, *GOLDEN, *OUTPUTS, *SIGNATURES)

@@ -15,16 +15,17 @@ import bundle_builders as build
 
 from attack_cases import zips
 from attack_cases.zips import DEFLATED, Entry
+from runtime import ModelSpec
 
 
 @cache
-def _sound() -> bytes:
-    return build.bundle()
+def _sound(spec: ModelSpec) -> bytes:
+    return build.bundle(spec)
 
 
-def sound_members() -> dict[str, bytes]:
+def sound_members(spec: ModelSpec = build.GREY) -> dict[str, bytes]:
     """The members of a sound bundle, by name."""
-    with zipfile.ZipFile(io.BytesIO(_sound())) as archive:
+    with zipfile.ZipFile(io.BytesIO(_sound(spec))) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
@@ -61,10 +62,13 @@ def list_member(manifest: dict[str, Any], name: str, data: bytes) -> None:
 
 
 def forged(
-    edit: Callable[[dict[str, Any]], object], members: dict[str, bytes], packed: bool = True
+    edit: Callable[[dict[str, Any]], object],
+    members: dict[str, bytes],
+    packed: bool = True,
+    spec: ModelSpec = build.GREY,
 ) -> Any:
     """What a forger makes: members replaced, the manifest edited, and all hashes made to fit."""
-    files = {**sound_members(), **members}
+    files = {**sound_members(spec), **members}
     manifest = json.loads(files["manifest.json"])
     for name, data in members.items():
         list_member(manifest, name, data)

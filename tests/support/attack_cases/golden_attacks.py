@@ -8,18 +8,19 @@ import zipfile
 from collections.abc import Callable
 from typing import Any
 
+import bundle_builders as build
 import numpy as np
 
 from attack_cases.attack import Attack
 from attack_cases.forging import member_with, sound_members
-from runtime import BundleFormatError, SelftestError
+from runtime import BundleFormatError, ModelSpec, SelftestError
 
 
-def golden_with(**arrays: Any) -> Callable[[], bytes]:
+def golden_with(spec: ModelSpec = build.GREY, **arrays: Any) -> Callable[[], bytes]:
     """Golden samples with arrays replaced; bytes stand for a whole .npy file."""
 
     def data() -> bytes:
-        sound = dict(np.load(io.BytesIO(sound_members()["golden.npz"])))
+        sound = dict(np.load(io.BytesIO(sound_members(spec)["golden.npz"])))
         file = io.BytesIO()
         with zipfile.ZipFile(file, "w") as archive:
             for name, value in {**sound, **arrays}.items():
