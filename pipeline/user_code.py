@@ -178,7 +178,7 @@ def source_files(reference: str, folder: Path | None = None) -> dict[str, Path]:
 
 
 def _is_installed(name: str) -> bool:
-    """Whether the module exists, though not as a file of the user."""
+    """Return whether the module exists, though not as a file of the user."""
     return name in sys.modules or _find(name, {}) is not None
 
 
@@ -202,7 +202,7 @@ def digests(files: Mapping[str, Path]) -> dict[str, str]:
 
 
 def is_users(file: Path) -> bool:
-    """Whether a source file belongs to the user, not to the environment or to this product."""
+    """Return whether a source file is the user's, not of the environment or of this product."""
     if not file.is_absolute() or {"site-packages", "dist-packages"} & set(file.parts):
         return False
     return not any(file.is_relative_to(folder) for folder in (*_OWN, *_environment()))

@@ -136,8 +136,8 @@ def _parameters(node: Node) -> tuple[str, ...]:
 
 
 def _is_layer(node: Node) -> bool:
-    """Whether it is a convolution or a linear layer with channels on axis 1 (tokens have more
-    axes)."""
+    """Return whether it is a convolution or a linear layer with channels on axis 1 (tokens have
+    more axes)."""
     rank = {"conv2d": 4, "linear": 2}.get(operator(node))
     return rank is not None and "val" in node.meta and node.meta["val"].ndim == rank
 

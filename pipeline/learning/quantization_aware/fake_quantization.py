@@ -183,7 +183,7 @@ class _Plan:
         self._grids = {node: self._grid(node) for node in nodes if node.op != "output"}
 
     def has_weights(self, node: Node) -> bool:
-        """Whether its second argument is a parameter with output channels."""
+        """Return whether its second argument is a parameter with output channels."""
         return node in self._weighted
 
     def grid_of(self, node: Node) -> Node | None:
@@ -236,8 +236,8 @@ def _is_parameter(node: Node, position: int) -> bool:
 
 
 def _has_own_range(node: Node) -> bool:
-    """Whether onnxruntime gives in- and outputs a range each; pools to a single pixel are among
-    them, as GlobalAveragePool."""
+    """Return whether onnxruntime gives inputs and outputs a range each; pools to a single pixel,
+    such as GlobalAveragePool, are among them."""
     name = operator(node)
     if name == "adaptive_avg_pool2d":
         size = node.args[1]

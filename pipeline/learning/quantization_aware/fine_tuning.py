@@ -28,7 +28,7 @@ from pipeline.learning.quantization_aware.fake_quantization import fake_quantize
 from pipeline.learning.training.augment import augment
 from pipeline.learning.training.batches import batch_of
 from pipeline.learning.training.device import resolve_device, torch_settings
-from pipeline.learning.training.evaluate import BATCH_SIZE, judge
+from pipeline.learning.training.evaluate import BATCH_SIZE, validate
 from pipeline.learning.training.memory import freed_memory_is_kept
 from pipeline.learning.training.optimize import build_optimizer, learning_rate, training_loss
 from pipeline.learning.training.results import StepProgress
@@ -157,7 +157,7 @@ class _FineTuning:
     def validate(self) -> None:
         """Calibrate as the quantizer will, validate, keep the best weights."""
         self._calibrate()
-        loss, accuracy = judge(self.rounding, self.dataset.val, str(self.device))
+        loss, accuracy = validate(self.rounding, self.dataset.val, str(self.device))
         line = Validation(self.epoch, self.equalized, loss, accuracy)
         self.validations.append(line)
         if self.best is line:

@@ -78,6 +78,6 @@ def first_input(node: Node) -> Node:
 
 
 def is_spatial_mean(node: Node) -> bool:
-    """Whether ``node`` is the mean over height and width, written without a pool."""
+    """Return whether ``node`` is the mean over height and width, written without a pool."""
     axes = node.args[1] if operator(node) == "mean" and len(node.args) > 1 else None
     return isinstance(axes, (list, tuple)) and sorted(int(str(a)) % 4 for a in axes) == [2, 3]

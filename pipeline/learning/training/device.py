@@ -64,7 +64,7 @@ def mixed_precision(device: torch.device, requested: str) -> torch.dtype | None:
 
 
 def bfloat16_instructions() -> bool:
-    """Whether this CPU has instructions for products of bfloat16 (AVX-512 BF16 or AMX)."""
+    """Return whether this CPU has instructions for products of bfloat16 (AVX-512 BF16 or AMX)."""
     get_capabilities = getattr(torch.cpu, "get_capabilities", dict)  # older torch lacks it
     has: dict[str, object] = get_capabilities()
     return bool(has.get("avx512_bf16") or has.get("amx_bf16") or has.get("amx_tile"))
@@ -72,7 +72,8 @@ def bfloat16_instructions() -> bool:
 
 @cache
 def bfloat16_pays() -> bool:
-    """Whether this CPU multiplies matrices faster in bfloat16 than in float32, measured once.
+    """Return whether this CPU multiplies matrices faster in bfloat16 than in float32; measures it
+    once.
 
     The instructions alone do not decide: with AVX-512 BF16 an AMD EPYC trains the face network in
     0.6 of the time, and an Intel Xeon without AMX takes 1.45 times as long. There the product takes

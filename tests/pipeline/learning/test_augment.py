@@ -171,7 +171,7 @@ def test_colours_change_each_channel_and_saturation_within_the_extent() -> None:
     pixels = torch.full((400, 2, 2, 3), 100, dtype=torch.uint8)
     changed = augment(pixels, AugmentOptions(color=0.2), generator())
     means = changed.mean((1, 2))  # (N, 3)
-    # channels within 80..120; saturation then moves them by a fifth of their distance to grey
+    # channels within 80..120; saturation then moves them by a fifth of their distance to gray
     assert means.min() >= 80 - 0.2 * 27
     assert means.max() <= 120 + 0.2 * 27
     assert (means.std(0) > 8).all()
@@ -187,12 +187,12 @@ def test_blended_images_have_blended_targets() -> None:
     numbers = torch.arange(32.0)
     pixels = numbers.view(32, 1, 1, 1).expand(32, 3, 3, 1).clone()
     targets = torch.eye(32)
-    mixed, wanted = blend(pixels, targets, 0.4, generator())
+    mixed, blended = blend(pixels, targets, 0.4, generator())
     assert torch.equal(targets, torch.eye(32))
-    assert torch.allclose(wanted.sum(1), torch.ones(32))
-    assert torch.allclose(mixed[:, 0, 0, 0], wanted @ numbers, atol=1e-4)
-    assert (wanted.diagonal() >= 0.5 - 1e-6).all()  # the larger share is its own
-    assert (wanted.diagonal() < 0.999).sum() > 10
+    assert torch.allclose(blended.sum(1), torch.ones(32))
+    assert torch.allclose(mixed[:, 0, 0, 0], blended @ numbers, atol=1e-4)
+    assert (blended.diagonal() >= 0.5 - 1e-6).all()  # the larger share is its own
+    assert (blended.diagonal() < 0.999).sum() > 10
     again = blend(pixels, targets, 0.4, generator())
     assert torch.equal(mixed, again[0])
-    assert torch.equal(wanted, again[1])
+    assert torch.equal(blended, again[1])

@@ -409,7 +409,7 @@ def test_progress_and_validations_are_reported(tuned: Tuned) -> None:
 
 def test_the_seed_decides_every_bit(tuned: Tuned) -> None:
     before = {k: v.clone() for k, v in tuned.network.state_dict().items()}
-    torch.manual_seed(99)  # whatever state the caller is in
+    torch.manual_seed(99)  # independent of the caller's state
     state = torch.get_rng_state()
     again = fine_tune(tuned.network, tuned.data, TRAIN, OPTIONS, LIMIT, seed=3)
     other = fine_tune(tuned.network, tuned.data, TRAIN, OPTIONS, LIMIT, seed=4)
