@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +14,12 @@ from numpy.typing import NDArray
 from exporters.evaluate.metrics import correct, decide
 from pipeline.datasets.arrays import Dataset
 from pipeline.report.model import Flips, WorstImage
+from pipeline.reports import JudgedVariant
 from runtime.spec import ModelSpec
 
 WORST_IMAGES = 12
 FLIPPED_IMAGES = 24  # shown of those that changed; two rows of pictures on a wide screen
-Thresholds = list[float] | None
+Thresholds = tuple[float, ...] | None
 
 
 @dataclass(frozen=True)
@@ -83,17 +83,15 @@ class Answers:
         return ("" if answer else "no ") + self.spec.labels[label]
 
 
-def worst_images(answers: Answers, rows: list[dict[str, Any]]) -> tuple[WorstImage, ...]:
-    """The images that differ most from PyTorch, over all variants; one variant for each image.
-
-    ``rows`` are those of the validate stage."""
-    found: dict[int, tuple[float, str]] = {}
-    for row in rows:
-        for image, difference in row["parity"]["worst"]:
-            if difference > found.get(image, (0.0, ""))[0]:
-                found[image] = (difference, row["id"])
-    order = sorted(found, key=lambda image: -found[image][0])[:WORST_IMAGES]
-    return tuple(answers.image(image, found[image][1]) for image in order)
+def worst_images(answers: Answers, variants: Sequence[JudgedVariant]) -> tuple[WorstImage, ...]:
+    """The images that differ most from PyTorch, over all variants; one variant for each image."""
+    worst: dict[int, tuple[float, str]] = {}
+    for variant in variants:
+        for image, difference in variant.parity.worst:
+            if difference > worst.get(image, (0.0, ""))[0]:
+                worst[image] = (difference, variant.id)
+    order = sorted(worst, key=lambda image: -worst[image][0])[:WORST_IMAGES]
+    return tuple(answers.image(image, worst[image][1]) for image in order)
 
 
 def flips(answers: Answers, variant: str) -> Flips:
