@@ -1,4 +1,4 @@
-"""What a source says of its images: labels and, perhaps, splits. Reads no image."""
+"""The images of a source with labels, splits and groups, as values."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-LEFT_OUT_NAME = "left_out.csv"  # beside the arrays, when anything was
-# what folders, and values in a column "split", are called: torchvision's, Keras' and Kaggle's words
+LEFT_OUT_NAME = "left_out.csv"  # next to the arrays, if any image was left out
+# names of folders, and values in a column "split", as used by torchvision, Keras and Kaggle
 SPLIT_WORDS = {
     "train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "test": 2,
     "testing": 2,
@@ -36,9 +36,9 @@ class ImageList:
     splits: NDArray[np.int8]  # [N]: 0 train, 1 val, 2 test, or NO_SPLIT
     unusable: tuple[LeftOut, ...]  # images without a label, rows without an image
     notes: tuple[str, ...]
-    unlisted: tuple[LeftOut, ...] = ()  # images that a list has no row for: no fault, but noted
-    groups: tuple[str, ...] | None = None  # [N] the group of each; None: none are named
-    group_columns: tuple[str, ...] = ()  # of a list: unused, and called as those of groups are
+    unlisted: tuple[LeftOut, ...] = ()  # images without a row in the label file: allowed, but noted
+    groups: tuple[str, ...] | None = None  # [N] the group of each; None: no groups
+    group_columns: tuple[str, ...] = ()  # unused columns with usual names of groups
 
     @property
     def task(self) -> Literal["multi-class", "multi-label"]:
@@ -46,7 +46,7 @@ class ImageList:
         return "multi-class" if self.labels.ndim == 1 else "multi-label"
 
     def take(self, rows: NDArray[np.int64]) -> ImageList:
-        """The images of the given rows, in that order."""
+        """Return the images of the given rows, in that order."""
         groups = self.groups
         return replace(
             self,
