@@ -28,7 +28,7 @@ _MAX_KEY_BYTES = 4096  # of a file that holds a public key
 def main(argv: list[str] | None = None, *, package: str = "runtime", bundle: str = "") -> int:
     """Run one verb and return the exit code. A model's wheel gives its ``package`` and the path of
     its ``bundle``, which then is no argument any more."""
-    arguments = _parser(package, bundle).parse_args(argv)
+    arguments = argument_parser(package, bundle).parse_args(argv)
     try:
         code = _run(arguments)
         if sys.stdout is not None:  # None: a daemon's is closed
@@ -61,7 +61,8 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _parser(package: str, bundle: str) -> argparse.ArgumentParser:
+def argument_parser(package: str, bundle: str) -> argparse.ArgumentParser:
+    """The verbs and their options; a model's ``bundle`` is not an argument."""
     common = _options()
     if bundle:
         common.set_defaults(bundle=bundle)

@@ -50,7 +50,7 @@ class Variant:
     precision: str  # one of PRECISIONS
     portable: bool  # bit-identical quantized tensors on every target; never true of fp16
     golden_tolerance: float  # largest |probability difference| that selftest accepts
-    thresholds: tuple[float, ...] | None = None  # multi-label: one for each label
+    thresholds: tuple[float, ...] | None = None  # one for each label, or none
     # The same on another device than the CPU, whose 8-bit layers may be summed in float; None: it
     # is golden_tolerance there, too.
     device_tolerance: float | None = None

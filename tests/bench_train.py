@@ -27,7 +27,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.cli.main import STAGE_NAMES
+from pipeline.cli.selection import STAGE_NAMES
 from pipeline.engine.store import Store
 from pipeline.hardware import detect
 

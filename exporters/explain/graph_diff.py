@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from exporters.graph.qdq import Graph
+from exporters.graph.walk import Graph
 
 _LARGE = 64  # elements from which a constant is a weight, which ``diagnose.of_parameters`` compares
 

@@ -21,7 +21,7 @@ from onnx import numpy_helper
 from exporters.errors import GraphError
 from exporters.graph import onnx_file
 from exporters.graph.intermediate_outputs import with_outputs
-from exporters.graph.qdq import Graph, attribute, channel_axis
+from exporters.graph.walk import Graph, attribute, channel_axis
 from runtime.spec import INPUT_NAME, OUTPUT_NAME
 
 Values = NDArray[np.float32]

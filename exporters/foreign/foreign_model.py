@@ -37,9 +37,9 @@ from onnx_ir.passes.common import (
 
 from exporters.errors import GraphError, QuantizeError
 from exporters.foreign.model_inputs import InputSpec, input_of
-from exporters.graph import foreign_file, modern, onnx_file
-from exporters.graph.qdq import QUANTIZED_OPERATORS, Graph, outside
+from exporters.graph import foreign_file, onnx_file, opset_conversion
 from exporters.graph.silenced import quiet
+from exporters.graph.walk import QUANTIZED_OPERATORS, Graph, outside
 from exporters.options import Int8Options
 from exporters.quantize.activation_ranges import ActivationStatistics
 from exporters.quantize.int8_from_fp32 import impossible, not_quantized
@@ -106,9 +106,9 @@ def prepare(path: Path) -> ForeignModel:
     except GraphError as exc:
         raise GraphError(f"{path} does not run as it is: {exc}") from exc
     changes: list[str] = []
-    model = modern.without_functions(original, changes)
-    model = modern.raised(model, path, changes)
-    modern.without_constant_inputs(model, changes)
+    model = opset_conversion.without_functions(original, changes)
+    model = opset_conversion.raised(model, path, changes)
+    opset_conversion.without_constant_inputs(model, changes)
     if fused := unfuse(model):
         changes.append(f"{fused} operators of onnxruntime's own taken apart")
     model = _tidy(_folded(model), original)
@@ -224,7 +224,7 @@ def difference(foreign: ForeignModel, images: NDArray[Any]) -> float:
                 f"the model changed while it was prepared ({what}): output {name!r} "
                 f"{_told_distance(was, now, found)}. "
                 + (
-                    f"Export it again with opset {modern.MIN_OPSET} or later."
+                    f"Export it again with opset {opset_conversion.MIN_OPSET} or later."
                     if any(change.startswith("opset raised") for change in foreign.changes)
                     else "Please report the file."
                 )

@@ -11,7 +11,7 @@ from onnx import TensorProto
 
 from exporters.errors import GraphError
 from exporters.graph import onnx_file
-from exporters.graph.qdq import Graph
+from exporters.graph.walk import Graph
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from onnxruntime.quantization.calibrate import HistogramCollector
 
 from exporters.errors import GraphError, QuantizeError
 from exporters.graph import onnx_file
-from exporters.graph.names import tensor_names, unique
 from exporters.graph.onnx_file import TensorTypes
-from exporters.graph.qdq import QUANTIZED_OPERATORS
 from exporters.graph.silenced import quiet
+from exporters.graph.temporary_names import tensor_names, unique
+from exporters.graph.walk import QUANTIZED_OPERATORS
 from exporters.options import Calibration
 from exporters.quantize.calibration import ImageReader
 

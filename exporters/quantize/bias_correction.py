@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from exporters.graph import onnx_file
-from exporters.graph.qdq import Graph
+from exporters.graph.walk import Graph
 from exporters.quantize.calibration import ImageReader
 
 # A mean needs fewer images than a range: one of 64 lies within an eighth of a deviation.

@@ -17,8 +17,8 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from exporters.errors import QuantizeError
 from exporters.graph import onnx_file
-from exporters.graph.qdq import Graph
 from exporters.graph.silenced import quiet
+from exporters.graph.walk import Graph
 from exporters.options import DynamicOptions
 
 OPERATORS = ("Gemm", "MatMul")

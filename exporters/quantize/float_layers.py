@@ -24,7 +24,7 @@ import onnxruntime as ort
 
 from exporters.errors import QuantizeError
 from exporters.graph import onnx_file
-from exporters.graph.qdq import Graph, attribute
+from exporters.graph.walk import Graph, attribute
 
 _BARRIER = "LeakyRelu"
 # onnxruntime moves a DequantizeLinear forward and a QuantizeLinear backward across these

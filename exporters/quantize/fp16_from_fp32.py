@@ -12,8 +12,8 @@ from onnxruntime.transformers.onnx_model import OnnxModel
 
 from exporters.errors import GraphError, QuantizeError
 from exporters.graph import onnx_file
-from exporters.graph.qdq import Graph, outside
 from exporters.graph.silenced import quiet
+from exporters.graph.walk import Graph, outside
 from runtime.spec import ModelSpec
 
 _LARGEST = float(np.finfo(np.float16).max)

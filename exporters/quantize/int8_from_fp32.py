@@ -18,15 +18,15 @@ from onnxruntime.quantization.calibrate import TensorData, TensorsData
 
 from exporters.errors import GraphError, QuantizeError
 from exporters.graph import onnx_file
-from exporters.graph.names import Names
-from exporters.graph.qdq import (
+from exporters.graph.silenced import quiet
+from exporters.graph.temporary_names import Names
+from exporters.graph.walk import (
     QUANTIZED_OPERATORS,
     Graph,
     QuantizedWeight,
     outside,
     quantized_weights,
 )
-from exporters.graph.silenced import quiet
 from exporters.options import Int8Options
 from exporters.quantize import calibration
 from exporters.quantize.activation_ranges import ActivationStatistics, Ranges

@@ -25,7 +25,7 @@ import onnx
 from numpy.typing import NDArray
 
 from exporters.graph.onnx_file import WEIGHTED
-from exporters.graph.qdq import Graph, QuantizedWeight, quantized_weights
+from exporters.graph.walk import Graph, QuantizedWeight, quantized_weights
 
 PAIR_LIMIT = 32767  # the largest signed 16-bit number
 LARGEST_ACTIVATION = 255

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from exporters.graph import onnx_file
-from exporters.graph.names import tensor_names, unique
-from exporters.graph.qdq import Graph, attribute, channel_axis
+from exporters.graph.temporary_names import tensor_names, unique
+from exporters.graph.walk import Graph, attribute, channel_axis
 
 # Copies of shared weights may take so much of all weights, in bytes of the quantized file against
 # the float one: with a quarter of float's bytes for each, the file stays below half of it.

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from exporters.errors import QuantizeError
 from exporters.graph import onnx_file
-from exporters.graph.qdq import Graph, QuantizedWeight, attribute, quantized_weights
+from exporters.graph.walk import Graph, QuantizedWeight, attribute, quantized_weights
 from exporters.quantize.portability import PAIR_LIMIT
 from exporters.quantize.quantizable import with_own_weights
 from exporters.quantize.saturation_values import Confirmation, LayerSaturation

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from exporters.errors import ExportError, QuantizeError
 from exporters.evaluate.parity_values import Assessment
 from exporters.graph import onnx_file
-from exporters.graph.qdq import Graph, attribute
+from exporters.graph.walk import Graph, attribute
 from exporters.options import DynamicOptions, Int8Options, QuantizeOptions, Scheme
 from exporters.quantize.activation_ranges import ActivationStatistics
 from exporters.quantize.dynamic_int8 import dynamic_int8, head_share

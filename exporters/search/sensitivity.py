@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from exporters.evaluate.signal_to_noise import sqnr_db, weight_sqnr_db
 from exporters.graph import onnx_file
-from exporters.graph.qdq import Graph, QuantizedWeight, quantized_weights
+from exporters.graph.walk import Graph, QuantizedWeight, quantized_weights
 from exporters.quantize.activation_ranges import ActivationStatistics, Histogram
 from exporters.quantize.float_layers import is_barrier
 from exporters.search.explanation import Clipping, LayerNoise

@@ -1,5 +1,5 @@
-"""What the verbs share: where they print, and how errors of the lower folders become the command
-line's."""
+"""What the verbs share: the console that they print to, the name of the program, and errors of the
+lower folders as the command line's."""
 
 from __future__ import annotations
 
@@ -17,32 +17,27 @@ from pipeline.errors import PipelineError
 _WIDTH = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200
 
 
-TRUSTED_KEY = click.option(
-    "--trusted-key",
-    "keys",
-    multiple=True,
-    metavar="KEY",
-    help="Refuse a bundle that this key did not sign: its text, or a file that holds it. May be "
-    "repeated.  [default: signatures are not looked at]",
-)
+def console(*, stderr: bool = False) -> Screen:
+    """Standard output or standard error, as it is now."""
+    return Screen(stderr=stderr, highlight=False, emoji=False, width=_WIDTH)
+
+
+def program() -> str:
+    """The name that this program was called by, for hints: "pipeline" or "edgeproof"."""
+    return click.get_current_context().find_root().info_name or "pipeline"
 
 
 def trusted_keys(words: tuple[str, ...]) -> list[str] | None:
     """The public keys of ``--trusted-key``; None where it was not given."""
     from runtime.__main__ import trusted_keys as read
 
-    with plain_errors():
+    with as_pipeline_errors():
         return read(list(words) or None)
 
 
-def console() -> Screen:
-    """Standard output, as it is now."""
-    return Screen(highlight=False, emoji=False, width=_WIDTH)
-
-
 @contextmanager
-def plain_errors() -> Iterator[None]:
-    """Errors of ``exporters`` and ``runtime`` as PipelineError, with their own words."""
+def as_pipeline_errors() -> Iterator[None]:
+    """Re-raise errors of ``exporters`` and ``runtime`` as PipelineError, with the same message."""
     try:
         yield
     except PipelineError:

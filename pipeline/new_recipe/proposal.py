@@ -127,7 +127,7 @@ def _same(survey: Survey) -> tuple[str, ...]:
 
 def _margin(test: int, survey: Survey) -> tuple[float, str]:
     """Return the gate's margin in points, and the reason: half a point, or more for few images."""
-    answers = test * (len(survey.listed.names) if survey.listed.task == "multi-label" else 1)
+    answers = survey.listed.task.answers(test, len(survey.listed.names))
     # the score interval's upper bound of a loss when no answer changes, as in evaluate/gates.py
     shown = 100 * _Z_95**2 / (max(answers, 1) + _Z_95**2)
     if shown * _SLACK <= _USUAL_MARGIN:
@@ -146,18 +146,16 @@ def _remarks(survey: Survey, options: DataOptions) -> list[str]:
     remarks = []
     largest, smallest = max(counts), min(counts)
     named = {count: name for name, count in zip(listed.names, counts, strict=True)}
-    if listed.task == "multi-class" and largest > _UNEQUAL * max(smallest, 1):
+    if listed.task.exclusive and largest > _UNEQUAL * max(smallest, 1):
         remarks.append(
             f"unequal classes: {named[largest]!r} has {largest:,} images, {named[smallest]!r} "
             f"{smallest:,}. Accuracy hides errors in the small ones; the report's table by class "
             "shows them."
         )
-    # images without an attribute are needed as well
-    others = len(survey.good) if listed.task == "multi-label" else 2 * len(survey.good)
     few = [
         f"{name!r} ({count:,})"
         for name, count in zip(listed.names, counts, strict=True)
-        if min(count, others - count) * options.test_share < _FEW_TO_JUDGE
+        if listed.task.cases(count, len(survey.good)) * options.test_share < _FEW_TO_JUDGE
     ]
     if few:
         remarks.append(

@@ -1,4 +1,4 @@
-"""``pipeline quantize MODEL.onnx --data FOLDER``: the search of the quantize stage for a model that
+"""``pipeline quantize-onnx MODEL.onnx --data FOLDER``: the quantize stage's search for a model that
 someone else made. One folder, one result; knows neither recipes nor bundles."""
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from exporters.files import write_text
 from exporters.options import QuantizeOptions, SearchOptions
@@ -60,7 +60,7 @@ class Request:
     threads: int
     margin: float | None  # percentage points; None: one of the two above
     min_sqnr_db: float
-    task: Literal["multi-class", "multi-label", "values"] | None  # None: found from the outputs
+    task: str | None  # None: guessed from the outputs
     pixels: PixelOptions
     # Numbers that the user names are kept or refused; None: fewer where fewer are there
     calibration_images: int | None

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from exporters.evaluate.scoring import Answers
+    from exporters.evaluate.scoring import ModelOutputs
     from pipeline.datasets.arrays import Dataset
     from runtime.spec import ModelSpec
 
@@ -37,7 +37,7 @@ class Finished:
 class Compared:
     """A baseline that answered the same images."""
 
-    answers: Answers  # columns are in the order of this model's labels
+    answers: ModelOutputs  # columns are in the order of this model's labels
     common_labels: int
     parameters: int
     multiply_adds: int | None
@@ -59,6 +59,8 @@ def read_baseline(
     name: str, finished: Finished | None, spec: ModelSpec, dataset: Dataset
 ) -> Compared | str:
     """The baseline ``name``, or why it cannot be compared with this model on this data."""
+    from exporters.evaluate.tasks import label_task
+
     if finished is None:
         return f"not trained here: pipeline run validate --recipe {name}"
     network = finished.report.get("network")
@@ -68,7 +70,8 @@ def read_baseline(
     theirs = finished.report["spec"]["task"]
     if theirs != spec.task:
         return f"it is a {theirs} model, this one {spec.task}"
-    if spec.task == "multi-class" and labels != spec.labels:
+    task = label_task(spec.task)
+    if not task.answers_each_label and labels != spec.labels:
         return f"it tells {len(labels)} other classes apart ({', '.join(labels[:3])}, ...)"
     common = [label for label in spec.labels if label in labels]
     if not common:
@@ -93,6 +96,8 @@ def _other_images(
     """In words how its test images are not those of ``dataset``; None when they are."""
     import numpy as np
 
+    from exporters.evaluate.tasks import label_task
+
     with np.load(finished.folder / TRUTH_NAME) as truth:
         ids, labels = truth["ids"], truth["labels"]
     again = "train both recipes on the same data"
@@ -104,7 +109,7 @@ def _other_images(
             f"it was tested on {len(ids):,} images, this one on {len(test):,}, and they are not "
             f"the same: {again}"
         )
-    if spec.task == "multi-class":
+    if not label_task(spec.task).answers_each_label:
         same = np.array_equal(labels, test.labels)
     else:
         its = [network["labels"].index(label) for label in common]
@@ -113,20 +118,23 @@ def _other_images(
     return None if same else f"its test images have other true labels: {again}"
 
 
-def _answers(name: str, finished: Finished, labels: tuple[str, ...], spec: ModelSpec) -> Answers:
+def _answers(
+    name: str, finished: Finished, labels: tuple[str, ...], spec: ModelSpec
+) -> ModelOutputs:
     """Its network's answers with a column for each of this model's labels."""
     import numpy as np
 
-    from exporters.evaluate.scoring import Answers
+    from exporters.evaluate.scoring import ModelOutputs
+    from exporters.evaluate.tasks import label_task
 
     with np.load(finished.folder / PROBABILITIES_NAME) as arrays:
         found = arrays["reference"]
-    if spec.task == "multi-class":
-        return Answers(name, found)
+    if not label_task(spec.task).answers_each_label:
+        return ModelOutputs(name, found)
     known = np.array([label in labels for label in spec.labels])
     columns = [labels.index(label) if label in labels else 0 for label in spec.labels]
     told = finished.report["reference"]["thresholds_for"]
     thresholds: dict[Any, NDArray[np.float64]] = {
         objective: np.array(values)[columns] for objective, values in told.items()
     }
-    return Answers(name, found[:, columns], thresholds, known)
+    return ModelOutputs(name, found[:, columns], thresholds, known)

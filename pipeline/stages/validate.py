@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from exporters.evaluate.metrics import Floats, Objective
+    from exporters.evaluate.metrics import Objective, Thresholds
     from exporters.evaluate.parity_values import Parity, Verdict
+    from exporters.evaluate.probabilities import Floats
     from exporters.evaluate.score_values import Scores
-    from exporters.evaluate.scoring import Answers
+    from exporters.evaluate.scoring import ModelOutputs
+    from exporters.evaluate.tasks import LabelTask
     from exporters.options import GateOptions
     from pipeline.datasets.arrays import Dataset, Split
     from pipeline.recipe import Recipe
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
 def run(context: Context) -> dict[str, Any]:
     """Compare, then judge; raises GateError when fp32 itself does not pass.
 
-    Each form of a multi-label model has thresholds of its own, as it ships: those of the PyTorch
+    Each form of a model with thresholds has its own, as it ships: those of the PyTorch
     network, moved where its own probabilities of the validation split ask for it by more than
     chance. What that changes is told beside it.
     """
@@ -49,7 +51,8 @@ def run(context: Context) -> dict[str, Any]:
     from exporters.evaluate.gates import judge, tolerances_for
     from exporters.evaluate.metrics import correct
     from exporters.evaluate.parity import compare, stream
-    from exporters.evaluate.scoring import Answers
+    from exporters.evaluate.scoring import ModelOutputs
+    from exporters.evaluate.tasks import label_task
     from pipeline.datasets.arrays import open_dataset
     from pipeline.learning.training.checkpoint import load_checkpoint
     from pipeline.learning.training.evaluate import probabilities
@@ -58,22 +61,22 @@ def run(context: Context) -> dict[str, Any]:
     recipe, step = context.recipe, context.observer.step
     dataset = open_dataset(context.inputs["data"])
     network = load_checkpoint(context.inputs["train"] / "checkpoint.pt")
-    spec = network.spec
+    spec, task = network.spec, label_task(network.spec.task)
     preprocess = (context.inputs["data"] / "preprocess.onnx").read_bytes()
 
     seen = None
-    if spec.task == "multi-label":
+    if task.has_thresholds:
         seen = probabilities(
             network, dataset.val.images, on_step=partial(step, "validate: thresholds")
         )
-    chosen = _thresholds(seen, dataset.val)
+    chosen = _thresholds(task, seen, dataset.val)
     thresholds = chosen.get(recipe.gate.thresholds)
     reference = probabilities(
         network, dataset.test.images, on_step=partial(step, "validate: PyTorch")
     )
 
     found: dict[str, Floats] = {}
-    forms = [Answers(NETWORK, reference, chosen)]
+    forms = [ModelOutputs(NETWORK, reference, chosen)]
     rows, fp32 = [], []
     right = correct(reference, dataset.test.labels, thresholds)
     for variant in context.reports["quantize"]["variants"]:
@@ -94,17 +97,19 @@ def run(context: Context) -> dict[str, Any]:
                 dataset.test.images,
                 progress=partial(step, f"validate: {name}"),
             )
-        forms.append(Answers(name, found[name], _thresholds(own_seen, dataset.val, chosen)))
+        own_chosen = _thresholds(task, own_seen, dataset.val, chosen)
+        forms.append(ModelOutputs(name, found[name], own_chosen))
         own = forms[-1].thresholds.get(recipe.gate.thresholds)
         parity = compare(
+            task,
             reference,
             found[name],
             dataset.test.labels,
-            spec,
+            spec.labels,
             reference_thresholds=thresholds,
             candidate_thresholds=own,
         )
-        verdict = judge(parity, recipe.gate, tolerances_for(name))
+        verdict = judge(task, parity, recipe.gate, tolerances_for(name))
         if variant["precision"] == "fp32":
             fp32.append((parity, verdict))
         if not verdict.passed:
@@ -117,9 +122,9 @@ def run(context: Context) -> dict[str, Any]:
                 "verdict": list(verdict.reasons),
                 "parity": asdict(parity),
                 "accuracy_percent": 100 * parity.candidate_accuracy,
-                "balanced_percent": _balanced(found[name], dataset.test, own),
+                "balanced_percent": _balanced(task, found[name], dataset.test, own),
                 # with the thresholds of the PyTorch network instead
-                "balanced_before_percent": _balanced(found[name], dataset.test, thresholds),
+                "balanced_before_percent": _balanced(task, found[name], dataset.test, thresholds),
                 "thresholds": None if own is None else own.tolist(),
                 "quantiles": _quantiles(reference, found[name]),
             }
@@ -136,7 +141,7 @@ def run(context: Context) -> dict[str, Any]:
         "spec": spec.to_dict(),
         "reference": {
             "accuracy_percent": 100 * float(right.mean()),
-            "balanced_percent": _balanced(reference, dataset.test, thresholds),
+            "balanced_percent": _balanced(task, reference, dataset.test, thresholds),
             "thresholds": None if thresholds is None else thresholds.tolist(),
             "thresholds_for": {name: values.tolist() for name, values in chosen.items()},
         },
@@ -152,27 +157,30 @@ def run(context: Context) -> dict[str, Any]:
 
 
 def _thresholds(
-    seen: Floats | None, split: Split, reference: Chosen | None = None
+    task: LabelTask, seen: Floats | None, split: Split, reference: Chosen | None = None
 ) -> dict[Objective, NDArray[np.float64]]:
     """Thresholds for these probabilities of the validation split by what they are best at, moved
-    away from ``reference`` only where that pays; none for multi-class."""
-    from exporters.evaluate.metrics import adjusted_thresholds, best_thresholds
+    away from ``reference`` only where that pays; none for a task without them."""
     from exporters.evaluate.scoring import OBJECTIVES
 
     if seen is None:
         return {}
-    if reference is None:
-        return {name: best_thresholds(seen, split.labels, name) for name in OBJECTIVES}
-    return {
-        name: adjusted_thresholds(seen, split.labels, before, name)
-        for name, before in reference.items()
+    chosen: dict[Objective, Thresholds] = {
+        name: task.best_thresholds(seen, split.labels, name)
+        if reference is None
+        else task.adjusted_thresholds(seen, split.labels, reference[name], name)
+        for name in OBJECTIVES
     }
+    return {name: values for name, values in chosen.items() if values is not None}
 
 
-def _scores(context: Context, dataset: Dataset, spec: ModelSpec, forms: list[Answers]) -> Scores:
+def _scores(
+    context: Context, dataset: Dataset, spec: ModelSpec, forms: list[ModelOutputs]
+) -> Scores:
     """Every form on the test split, against the majority answer and the recipe's baseline."""
     from exporters.evaluate.score_values import Baseline, Scores, doubt
-    from exporters.evaluate.scoring import SAMPLES, majority_answer, score
+    from exporters.evaluate.scoring import SAMPLES, score
+    from exporters.evaluate.tasks import label_task
 
     name = context.recipe.baseline
     other: Compared | str | None = None
@@ -184,11 +192,13 @@ def _scores(context: Context, dataset: Dataset, spec: ModelSpec, forms: list[Ans
         if isinstance(other, str):
             context.observer.note(f"baseline {name}: {other}")
     compared = None if isinstance(other, str) else other
+    task = label_task(spec.task)
     found = score(
+        task,
         forms,
         dataset.test.labels,
-        spec,
-        majority_answer(dataset.train.labels, spec),
+        spec.labels,
+        task.majority_answer(dataset.train.labels, len(spec.labels)),
         compared.answers if compared else None,
         progress=partial(context.observer.step, "validate: intervals"),
     )
@@ -210,15 +220,11 @@ def _scores(context: Context, dataset: Dataset, spec: ModelSpec, forms: list[Ans
 
 
 def _balanced(
-    found: Floats, split: Split, thresholds: NDArray[np.float64] | None
+    task: LabelTask, found: Floats, split: Split, thresholds: Thresholds
 ) -> list[float] | None:
-    """Balanced accuracy of each label in percent; None for multi-class."""
-    from exporters.evaluate.metrics import balanced_accuracy, decide
-
-    if thresholds is None:
-        return None
-    values = balanced_accuracy(decide(found, thresholds), split.labels)
-    return [float(value) for value in 100 * values]
+    """Balanced accuracy of each label in percent; None where labels have none."""
+    values = task.balanced_percent(found, split.labels, thresholds)
+    return None if values is None else values.tolist()
 
 
 def _quantiles(reference: Floats, found: Floats) -> dict[str, float]:

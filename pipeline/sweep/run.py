@@ -16,9 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline.engine.runner import Runner
-from pipeline.engine.store import SWEEPS, Store
+from pipeline.engine.store import Store
 from pipeline.errors import StoreError
-from pipeline.recipe import Recipe
+from pipeline.recipe import SWEEPS, Recipe
 from pipeline.stages import STAGES
 from pipeline.sweep import measure, page
 from pipeline.sweep.executor import Executor, Finished, Job

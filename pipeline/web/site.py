@@ -16,7 +16,7 @@ from runtime import Bundle, PredictorError
 from runtime.bundle import read_file
 
 MARK = "edgeproof-site.txt"  # what a folder must hold to be replaced
-_MARK_TEXT = b"Written by pipeline package --web, which may replace this folder.\n"
+_MARK_TEXT = b"Written by pipeline web, which may replace this folder.\n"
 _PAGE = (".html", ".css", ".js", ".mjs", ".svg", ".txt")
 
 

@@ -1,13 +1,15 @@
 // The golden samples of a bundle: recorded inputs and outputs, and the comparison with what comes
 // out here. As runtime/golden.py; knows nothing of sessions.
 
-import { faultOf } from "./answers.mjs";
 import { AnswerError, BundleError, BundleFormatError, SelftestError } from "./errors.mjs";
 import { GOLDEN_NAME } from "./manifest.mjs";
+import { fits } from "./output_spec.mjs";
+import { taskNamed } from "./tasks/index.mjs";
 import { ZipReader } from "./zip_reader.mjs";
 
 /** @typedef {import("./manifest.mjs").ModelSpec} ModelSpec */
 /** @typedef {import("./manifest.mjs").Variant} Variant */
+/** @typedef {import("./tasks/index.mjs").Task} Task */
 
 /**
  * Values in C order.
@@ -23,21 +25,24 @@ const ADVICE = "This browser or its onnxruntime computes otherwise than where th
 const MIXES =
   "One by one they come out as recorded, so the model mixes the images of a batch. Export it " +
   "again, each image on its own.";
-// The head of a .npy as NumPy writes it: two dtypes, up to four dimensions.
+// The head of a .npy as NumPy writes it: two dtypes, up to eight dimensions.
 const NPY =
-  /^\x93NUMPY(?:\x01\x00..|\x02\x00....)\{'descr': '(\|u1|<f4)', 'fortran_order': (False|True), 'shape': \(((?:\d{1,9}, ?){0,3}\d{0,9}),?\),? ?\} *\n/s;
+  /^\x93NUMPY(?:\x01\x00..|\x02\x00....)\{'descr': '(\|u1|<f4)', 'fortran_order': (False|True), 'shape': \(((?:\d{1,9}, ?){0,7}\d{0,9}),?\),? ?\} *\n/s;
 const MAX_HEAD_BYTES = 512;
 
 export class Golden {
   /**
    * @param {readonly NdArray<Uint8Array>[]} raw images [H, W, C] of any size
    * @param {NdArray<Uint8Array>} pixels [n, h, w, c]; the first are the preprocessed raw images
-   * @param {ReadonlyMap<string, NdArray<Float32Array>>} probabilities variant id -> [n, labels]
+   * @param {ReadonlyMap<string, readonly NdArray<Float32Array>[]>} records variant id -> [n, ...]
+   *   of each output
+   * @param {Task} task
    */
-  constructor(raw, pixels, probabilities) {
+  constructor(raw, pixels, records, task) {
     this.raw = raw;
     this.pixels = pixels;
-    this.probabilities = probabilities;
+    this.records = records;
+    this.task = task;
   }
 
   /**
@@ -81,14 +86,15 @@ export class Golden {
    * a stranger beside them, so that no sample is always at an end of its batch.
    *
    * @param {Variant} variant
-   * @param {(pixels: NdArray<Uint8Array>) => Promise<NdArray<Float32Array>>} answer checked
+   * @param {(pixels: NdArray<Uint8Array>) => Promise<NdArray<Float32Array>[]>} answer gives the
+   *   checked outputs
    * @returns {Promise<number>} the largest difference to the record
    * @throws {SelftestError} beyond the variant's tolerance, and for an answer that is refused
    */
   async replay(variant, answer) {
-    const recorded = this.probabilities.get(variant.id);
-    if (!recorded) {
-      throw new SelftestError(`${GOLDEN_NAME} has no probabilities for variant "${variant.id}".`);
+    const record = this.records.get(variant.id);
+    if (!record) {
+      throw new SelftestError(`${GOLDEN_NAME} has no outputs for variant "${variant.id}".`);
     }
     const [samples, ...shape] = this.pixels.shape;
     const padded = withStrangers(this.pixels);
@@ -108,15 +114,12 @@ export class Golden {
           const words = `variant "${variant.id}", samples ${how}: ${cause.message}`;
           throw new SelftestError(words, { cause });
         });
-        const labels = found.shape[1];
-        const difference = largestDifference(
-          found.data.subarray((first - start) * labels, (end - start) * labels),
-          recorded.data.subarray((first - 1) * labels, (end - 1) * labels),
-        );
+        const kept = found.map((array) => rowsOf(array, first - start, end - start));
+        const difference = this.task.compareGolden(kept, record, first - 1);
         if (!(difference <= variant.goldenTolerance)) {
           // true of NaN too
           throw new SelftestError(
-            `variant "${variant.id}" differs from its golden probabilities by ` +
+            `variant "${variant.id}" differs from its golden outputs by ` +
               `${difference.toPrecision(3)}; expected at most ${variant.goldenTolerance} ` +
               `(samples ${how}). ${advice}`,
           );
@@ -124,9 +127,37 @@ export class Golden {
         largest = Math.max(largest, difference);
       }
     }
-    checkRecord(variant, recorded);
+    this.#checkRecord(variant, record);
     return largest;
   }
+
+  /**
+   * A tolerance may be as wide as 1: what was recorded must be an answer by itself.
+   *
+   * @param {Variant} variant
+   * @param {readonly NdArray<Float32Array>[]} record
+   */
+  #checkRecord({ id }, record) {
+    const fault = this.task.fault(record);
+    if (fault) {
+      throw new SelftestError(
+        `${GOLDEN_NAME}: what was recorded of variant "${id}" for sample ${fault[0]} ${fault[1]}. ` +
+          "Build the bundle again.",
+      );
+    }
+  }
+}
+
+/**
+ * The rows from `first` to before `end`.
+ *
+ * @param {NdArray<Float32Array>} array
+ * @param {number} first
+ * @param {number} end
+ */
+function rowsOf({ shape: [rows, ...shape], data }, first, end) {
+  const size = data.length / rows;
+  return { shape: [end - first, ...shape], data: data.subarray(first * size, end * size) };
 }
 
 /**
@@ -144,30 +175,6 @@ function withStrangers({ shape: [samples], data }) {
     bytes + data.length,
   );
   return padded;
-}
-
-/** @param {Float32Array} found @param {Float32Array} recorded @returns {number} NaN if one is */
-function largestDifference(found, recorded) {
-  return recorded.reduce((d, value, i) => Math.max(d, Math.abs(value - found[i])), 0);
-}
-
-/**
- * A tolerance may be as wide as 1: what was recorded must be probabilities by itself.
- *
- * @param {Variant} variant
- * @param {NdArray<Float32Array>} recorded
- */
-function checkRecord({ id, thresholds }, { shape: [samples, labels], data }) {
-  for (let sample = 0; sample < samples; sample += 1) {
-    const row = data.subarray(sample * labels, (sample + 1) * labels);
-    const fault = faultOf(row, thresholds === null);
-    if (fault) {
-      throw new SelftestError(
-        `${GOLDEN_NAME}: what was recorded of variant "${id}" for sample ${sample} ${fault}. ` +
-          "Build the bundle again.",
-      );
-    }
-  }
 }
 
 /**
@@ -192,24 +199,36 @@ function checked(found, spec) {
       problems.push(`raw/${i} is ${described(image)}`);
     }
   });
-  const probabilities = new Map();
+  const variants = new Set();
   for (const [name, array] of found) {
-    const [group, id] = splitOnce(name);
-    if (group === "probabilities" && id) {
-      const isRight = `${array.shape}` === `${[samples, spec.labels.length]}`;
-      if (!isRight || !(array.data instanceof Float32Array)) {
-        problems.push(`${name} are ${described(array)}`);
-      }
-      probabilities.set(id, array);
-    } else if (name !== "pixels" && !raw.includes(array)) {
+    const [output, variant] = splitOnce(name);
+    if (variant && spec.outputs.some((one) => one.name === output)) variants.add(variant);
+    else if (name !== "pixels" && !raw.includes(array)) {
       problems.push(`unknown array ${JSON.stringify(name)}`);
     }
+  }
+  const records = new Map();
+  for (const variant of variants) {
+    records.set(
+      variant,
+      spec.outputs.map((output) => {
+        const name = `${output.name}/${variant}`;
+        const array = found.get(name);
+        const isRight =
+          array?.data instanceof Float32Array &&
+          array.shape[0] === samples &&
+          fits(output, array.shape.slice(1));
+        if (!isRight) problems.push(array ? `${name} are ${described(array)}` : `no ${name}`);
+        return array;
+      }),
+    );
   }
   if (problems.length) throw new BundleFormatError(`${GOLDEN_NAME}: ${problems.join("; ")}.`);
   return new Golden(
     /** @type {NdArray<Uint8Array>[]} */ (raw),
     /** @type {NdArray<Uint8Array>} */ (pixels),
-    probabilities,
+    records,
+    taskNamed(spec.task),
   );
 }
 

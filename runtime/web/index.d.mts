@@ -18,16 +18,26 @@ export type ImageSource =
 
 export interface ModelSpec {
   readonly name: string;
-  readonly task: "multi-class" | "multi-label";
+  /** A name of the table of tasks. */
+  readonly task: string;
   /** Pixels. */
   readonly height: number;
   /** Pixels. */
   readonly width: number;
-  /** 1: grey; 3: red, green, blue. */
+  /** 1: gray; 3: red, green, blue. */
   readonly channels: 1 | 3;
   readonly labels: readonly string[];
+  readonly outputs: readonly OutputSpec[];
   /** The value of 16-bit pixels that is white; null: not stated. */
   readonly whiteLevel: number | null;
+}
+
+/** One output of a model; null in its shape is an axis whose length is known at run time. */
+export interface OutputSpec {
+  readonly name: string;
+  /** Of one image, without the batch. */
+  readonly shape: readonly (number | null)[];
+  readonly dtype: "float32";
 }
 
 export interface Variant {
@@ -72,7 +82,7 @@ export interface Candidate {
   readonly probability: number;
 }
 
-/** The answer of a multi-class model for one image. */
+/** The answer for one image: the most probable label. */
 export class Prediction {
   private constructor();
   readonly label: string;
@@ -94,7 +104,7 @@ export interface Attribute {
   readonly accepted: boolean;
 }
 
-/** The answer of a multi-label model for one image, in the order of the labels. */
+/** The answer for one image: every attribute, in the order of the labels. */
 export class AttributePrediction {
   private constructor();
   readonly attributes: readonly Attribute[];
@@ -102,6 +112,15 @@ export class AttributePrediction {
   /** The names of the attributes that are present. */
   get present(): string[];
 }
+
+/** The answer of a model without labels for one image: an array for each output. */
+export class Values {
+  private constructor();
+  readonly arrays: ReadonlyMap<string, NdArray<Float32Array>>;
+  get(name: string): NdArray<Float32Array>;
+}
+
+export type Answer = Prediction | AttributePrediction | Values;
 
 export interface PredictorInfo {
   readonly device: string;
@@ -141,20 +160,22 @@ export class Predictor {
   ): Promise<Predictor>;
   readonly info: Readonly<PredictorInfo>;
   readonly spec: ModelSpec;
-  /** Probabilities [N, labels] of the model's pixels [N, h, w, c]. */
+  /** The one output [N, ...] of the model's pixels [N, h, w, c]; with labels [N, labels]. */
   run(pixels: NdArray<Uint8Array>): Promise<NdArray<Float32Array>>;
+  /** Every output [N, ...] by its name. */
+  outputs(pixels: NdArray<Uint8Array>): Promise<Map<string, NdArray<Float32Array>>>;
   /** What the model would see of an image: [h, w, c]. */
   preprocess(image: ImageSource): Promise<NdArray<Uint8Array>>;
   /** The answer for one image of any size. */
   predict(
     image: ImageSource,
     options?: { minProbability?: number },
-  ): Promise<Prediction | AttributePrediction>;
+  ): Promise<Answer>;
   /** The answer for pixels that were preprocessed. */
   answer(
     pixels: NdArray<Uint8Array>,
     options?: { minProbability?: number },
-  ): Promise<Prediction | AttributePrediction>;
+  ): Promise<Answer>;
   selftest(): Promise<SelftestReport>;
   warmup(n?: number): Promise<void>;
   close(): Promise<void>;
@@ -166,7 +187,8 @@ export class Golden {
   static fromNpz(bytes: Uint8Array<ArrayBuffer>, spec: ModelSpec): Promise<Golden>;
   readonly raw: readonly NdArray<Uint8Array>[];
   readonly pixels: NdArray<Uint8Array>;
-  readonly probabilities: ReadonlyMap<string, NdArray<Float32Array>>;
+  /** Variant id -> an array [n, ...] for each output. */
+  readonly records: ReadonlyMap<string, readonly NdArray<Float32Array>[]>;
 }
 
 export function onnxruntimeWeb(options?: {

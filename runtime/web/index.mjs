@@ -14,4 +14,4 @@ export { decode } from "./images.mjs";
 export { checkedMetadata } from "./model_file.mjs";
 export { onnxruntimeNode, onnxruntimeWeb } from "./onnxruntime.mjs";
 export { Predictor } from "./predictor.mjs";
-export { AttributePrediction, Prediction } from "./results.mjs";
+export { AttributePrediction, Prediction, Values } from "./tasks/index.mjs";

@@ -2,11 +2,15 @@
 // understand; hashing and reading members is bundle.mjs's. As runtime/manifest.py and spec.py.
 
 import { BundleFormatError, VariantError } from "./errors.mjs";
+import { checkOutputs, outputSpec } from "./output_spec.mjs";
 import { hiddenCharacter } from "./plain_text.mjs";
 import { parse } from "./strict_json.mjs";
+import { taskNamed } from "./tasks/index.mjs";
+
+/** @typedef {import("./output_spec.mjs").OutputSpec} OutputSpec */
 
 export const SCHEMA_VERSION = 1;
-export const SPEC_VERSION = 1;
+export const SPEC_VERSION = 2; // the newest; each spec is written in the oldest that can express it
 export const MANIFEST_NAME = "manifest.json";
 export const MANIFEST_HASH_NAME = "manifest.sha256"; // hex digest of manifest.json; the bundle's id
 export const MANIFEST_SIGNATURE_NAME = "manifest.sig"; // may be there; not looked at here
@@ -30,16 +34,17 @@ const SPEC_KEYS = [
 ];
 
 /**
- * The contract of one model: `images`, uint8 [N, height, width, channels], to `probabilities`,
- * float32 [N, labels.length].
+ * The contract of one model: `images`, uint8 [N, height, width, channels], to its outputs. For a
+ * task with labels that is `probabilities`, float32 [N, labels.length].
  *
  * @typedef {object} ModelSpec
  * @property {string} name
- * @property {"multi-class" | "multi-label"} task
+ * @property {string} task a name of TASKS
  * @property {number} height pixels
  * @property {number} width pixels
- * @property {1 | 3} channels 1: grey; 3: red, green, blue
+ * @property {1 | 3} channels 1: gray; 3: red, green, blue
  * @property {readonly string[]} labels
+ * @property {readonly OutputSpec[]} outputs
  * @property {number | null} whiteLevel the value of 16-bit pixels that is white; null: not stated
  */
 
@@ -52,7 +57,7 @@ const SPEC_KEYS = [
  * @property {string} precision "fp32", "fp16" or "int8"
  * @property {boolean} portable bit-identical quantized tensors on every target
  * @property {number} goldenTolerance largest |probability difference| that selftest accepts
- * @property {readonly number[] | null} thresholds multi-label: one for each label
+ * @property {readonly number[] | null} thresholds one for each label, or none
  */
 
 /**
@@ -191,16 +196,16 @@ function check({ spec, files, variants, defaults }, devices) {
   if (!ids.length || new Set(ids).size !== ids.length) {
     problems.push(`variants [${ids}] are none or not distinct`);
   }
-  const wanted = spec.task === "multi-label" ? spec.labels.length : undefined;
+  const count = taskNamed(spec.task).hasThresholds ? spec.labels.length : undefined;
   for (const { id, file, precision, thresholds } of variants) {
     if (!PRECISIONS.includes(precision) || !id.startsWith(precision)) {
       problems.push(`variant ${JSON.stringify(id)} has precision ${JSON.stringify(precision)}`);
     }
     if (!files.has(file)) problems.push(`variant ${JSON.stringify(id)} has no file ${file}`);
-    if (thresholds?.length !== wanted) {
+    if (thresholds?.length !== count) {
       problems.push(
         `variant ${JSON.stringify(id)} has ${thresholds?.length ?? "no"} thresholds, ` +
-          `needs ${wanted ?? "none"}`,
+          `needs ${count ?? "none"}`,
       );
     }
   }
@@ -223,18 +228,26 @@ function check({ spec, files, variants, defaults }, devices) {
  */
 function spec(value) {
   const data = object(value, "spec");
-  const unknown = Object.keys(data).filter((key) => !SPEC_KEYS.includes(key));
-  if (unknown.length || data.spec_version !== SPEC_VERSION) {
+  const version = Number(data.spec_version);
+  if (typeof data.spec_version !== "number" || ![1, SPEC_VERSION].includes(version)) {
     throw new BundleFormatError(
-      `model spec has version ${JSON.stringify(data.spec_version)} and unknown keys ` +
-        `[${unknown}]; this runtime reads version ${SPEC_VERSION} and knows none of them. ` +
-        "Install a newer runtime or rebuild the bundle.",
+      `model spec has spec_version ${JSON.stringify(data.spec_version)}; this runtime reads up to ` +
+        `${SPEC_VERSION}. Install a newer runtime or rebuild the bundle.`,
     );
   }
-  const { task } = data;
-  if (task !== "multi-class" && task !== "multi-label") {
+  const keys = [...SPEC_KEYS, ...(version > 1 ? ["outputs"] : [])];
+  const unknown = Object.keys(data).filter((key) => !keys.includes(key));
+  if (unknown.length) {
     throw new BundleFormatError(
-      `model spec has task ${JSON.stringify(task)}; expected "multi-class" or "multi-label".`,
+      `model spec has unknown keys [${unknown}]; this runtime reads spec version ${version} ` +
+        "without them. Install a newer runtime or rebuild the bundle.",
+    );
+  }
+  const task = taskNamed(text(data.task, "task"));
+  if (task.specVersion !== version) {
+    throw new BundleFormatError(
+      `model spec has spec_version ${version}; expected ${task.specVersion}, the oldest that can ` +
+        `express the task "${task.name}". Rebuild the bundle.`,
     );
   }
   const [height, width] = [count(data.height, "height"), count(data.width, "width")];
@@ -247,15 +260,17 @@ function spec(value) {
   ) {
     throw new BundleFormatError(
       `model spec has size ${height}x${width}x${channels}; expected a positive height and width ` +
-        `of at most ${MAX_SIDE} and 1 (grey) or 3 (rgb) channels.`,
+        `of at most ${MAX_SIDE} and 1 (gray) or 3 (rgb) channels.`,
     );
   }
   const labels = list(data.labels, "labels").map((label) => text(label, "label"));
-  if (!labels.length || new Set(labels).size !== labels.length) {
-    throw new BundleFormatError(
-      `model spec has labels [${labels}]; expected distinct names, at least one.`,
-    );
+  if (labels.length > 0 !== task.hasLabels || new Set(labels).size !== labels.length) {
+    const expected = task.hasLabels ? "distinct names, at least one" : "none for its task";
+    throw new BundleFormatError(`model spec has labels [${labels}]; expected ${expected}.`);
   }
+  const given = version > 1 ? list(data.outputs, "outputs").map(outputSpec) : [];
+  const outputs = task.outputs(labels, given);
+  checkOutputs(outputs);
   const whiteLevel = "white_level" in data ? count(data.white_level, "white_level") : null;
   if (whiteLevel !== null && (whiteLevel < 1 || whiteLevel > MAX_WHITE)) {
     throw new BundleFormatError(
@@ -264,11 +279,12 @@ function spec(value) {
   }
   return Object.freeze({
     name: text(data.name, "name"),
-    task,
+    task: task.name,
     height,
     width,
     channels,
     labels: Object.freeze(labels),
+    outputs: Object.freeze(outputs),
     whiteLevel,
   });
 }

@@ -103,7 +103,7 @@ function missing(url, cause) {
   const reason = cause instanceof Error ? cause.message : String(cause);
   return new RuntimeMissing(
     `${url} cannot be loaded: ${reason}. onnxruntime-web's files belong into that folder, as ` +
-      "`pipeline package --web` puts them.",
+      "`pipeline web` puts them.",
     { cause },
   );
 }

@@ -1,4 +1,4 @@
-// The predictor: pixels in, probabilities out; or any image in, an answer out. As
+// The predictor: pixels in, the model's outputs out; or any image in, an answer out. As
 // runtime/predictor.py, with promises.
 
 import { Bundle } from "./bundle.mjs";
@@ -9,21 +9,22 @@ import {
   PredictorError,
   SelftestError,
 } from "./errors.mjs";
-import { checkedAnswer } from "./answers.mjs";
+import { checkedAnswers } from "./answers.mjs";
 import { Golden } from "./golden.mjs";
 import { asImage } from "./images.mjs";
 import { GOLDEN_NAME, PREPROCESS_NAME, isSameSpec } from "./manifest.mjs";
 import { checkedMetadata } from "./model_file.mjs";
 import { onnxruntimeWeb } from "./onnxruntime.mjs";
-import { AttributePrediction, Prediction } from "./results.mjs";
+import { taskNamed } from "./tasks/index.mjs";
 
 /** @typedef {import("./bundle.mjs").Source} Source */
-/** @typedef {import("./golden.mjs").NdArray<Float32Array>} Probabilities */
+/** @typedef {import("./golden.mjs").NdArray<Float32Array>} Floats */
 /** @typedef {import("./images.mjs").ImageSource} ImageSource */
 /** @typedef {import("./images.mjs").Pixels} Pixels */
 /** @typedef {import("./manifest.mjs").ModelSpec} ModelSpec */
 /** @typedef {import("./manifest.mjs").Variant} Variant */
 /** @typedef {import("./onnxruntime.mjs").Onnxruntime} Onnxruntime */
+/** @typedef {import("./tasks/index.mjs").Answer} Answer */
 
 /**
  * What was opened, where it runs, and why.
@@ -44,8 +45,8 @@ import { AttributePrediction, Prediction } from "./results.mjs";
  * @typedef {object} SelftestReport
  * @property {string} variant
  * @property {number} images raw images whose preprocessed bytes were equal
- * @property {number} samples model inputs whose probabilities were compared
- * @property {number} maxDifference largest |probability - recorded probability|
+ * @property {number} samples model inputs whose outputs were compared
+ * @property {number} maxDifference largest difference to the record, in the unit of the tolerance
  * @property {number} tolerance what the manifest allows for this variant
  */
 
@@ -61,8 +62,8 @@ const LOAD_ERRORS = [
     (found, known) => `opset ${found}; this onnxruntime knows up to ${known}`,
   ],
 ];
-const MODEL_ENDS = { input: "images", output: "probabilities" };
-const PREPROCESS_ENDS = { input: "image", output: "pixels" };
+const MODEL_INPUT = "images";
+const [PREPROCESS_INPUT, PREPROCESS_OUTPUT] = ["image", "pixels"];
 
 /** One variant of a model, ready to answer. `Predictor.load` makes one. */
 export class Predictor {
@@ -126,23 +127,49 @@ export class Predictor {
     const model = await bundle.read(chosen.file);
     checkStamp(checkedMetadata(model).get(SPEC_KEY), manifest.spec);
     const session = await sessionOf(model, ort, true);
-    const { height, width, channels, labels } = manifest.spec;
-    checkEnds(session, MODEL_ENDS, [null, height, width, channels], "float32", [
-      null,
-      labels.length,
-    ]);
+    const { height, width, channels, outputs } = manifest.spec;
+    checkEnds(
+      session,
+      [{ name: MODEL_INPUT, type: "uint8", shape: [null, height, width, channels] }],
+      outputs.map(({ name, shape }) => ({ name, type: "float32", shape: [null, ...shape] })),
+    );
     return new Predictor(bundle, ort, chosen, session, reason);
   }
 
   /**
-   * Probabilities, float32 [N, labels], of the model's pixels, uint8 [N, h, w, c]. They are copied
-   * before this returns, so that the caller may write over them at once.
+   * The one output, float32 [N, ...], of the model's pixels, uint8 [N, h, w, c]: for a model with
+   * labels its probabilities [N, labels]. The pixels are copied before this returns, so that the
+   * caller may write over them at once.
    *
    * @param {Pixels} pixels
-   * @returns {Promise<Probabilities>}
-   * @throws {InputError | DeviceError | AnswerError}
+   * @returns {Promise<Floats>}
+   * @throws {InputError | DeviceError | AnswerError} InputError also for a model of several outputs,
+   *   which `outputs` gives
    */
-  async run({ shape, data }) {
+  async run(pixels) {
+    const names = this.spec.outputs.map(({ name }) => name);
+    if (names.length > 1) {
+      throw new InputError(
+        `the model has the outputs ${names.join(", ")}; expected one. Call outputs(pixels), which ` +
+          "gives all of them by name.",
+      );
+    }
+    return (await this.#runChecked(pixels))[0];
+  }
+
+  /**
+   * Every output by its name, in the order of the spec. Takes and throws what `run` does.
+   *
+   * @param {Pixels} pixels
+   * @returns {Promise<Map<string, Floats>>}
+   */
+  async outputs(pixels) {
+    const arrays = await this.#runChecked(pixels);
+    return new Map(arrays.map((array, i) => [this.spec.outputs[i].name, array]));
+  }
+
+  /** @param {Pixels} pixels */
+  async #runChecked({ shape, data }) {
     this.#requireOpen();
     const { height, width, channels } = this.spec;
     const expected = [shape[0], height, width, channels];
@@ -162,8 +189,10 @@ export class Predictor {
           "another size go through predict().",
       );
     }
-    const found = await this.#ask(this.#session, MODEL_ENDS, expected, new Uint8Array(data));
-    return checkedAnswer(found, expected[0], this.spec);
+    const names = this.spec.outputs.map(({ name }) => name);
+    const pixels = new Uint8Array(data);
+    const found = await this.#ask(this.#session, MODEL_INPUT, names, expected, pixels);
+    return checkedAnswers(found, expected[0], this.spec);
   }
 
   /**
@@ -177,7 +206,7 @@ export class Predictor {
     this.#requireOpen();
     const { shape, data } = await asImage(image, this.spec.whiteLevel);
     const session = await (this.#preprocessor ??= this.#openPreprocessor());
-    const found = await this.#ask(session, PREPROCESS_ENDS, shape, data);
+    const [found] = await this.#ask(session, PREPROCESS_INPUT, [PREPROCESS_OUTPUT], shape, data);
     const { height, width, channels } = this.spec;
     const isRight = found.type === "uint8" && found.data.length === height * width * channels;
     if (!isRight || `${found.dims}` !== `${[height, width, channels]}`) {
@@ -190,16 +219,17 @@ export class Predictor {
   }
 
   /**
-   * The answer for one image of any size: a Prediction, or an AttributePrediction where the model
-   * is multi-label. Its `accepted` is false where the answer is less probable than was asked for.
+   * The answer of the model's task for one image of any size: a Prediction, an AttributePrediction
+   * or Values. Those with probabilities are not `accepted` where they are less probable than
+   * `minProbability`.
    *
    * @param {ImageSource} image
    * @param {{minProbability?: number}} [options]
-   * @returns {Promise<Prediction | AttributePrediction>}
+   * @returns {Promise<Answer>}
    * @throws {InputError}
    */
   async predict(image, { minProbability = 0 } = {}) {
-    checkProbability(minProbability);
+    this.#checkProbability(minProbability);
     return this.answer(await this.preprocess(image), { minProbability });
   }
 
@@ -208,15 +238,13 @@ export class Predictor {
    *
    * @param {Pixels} pixels
    * @param {{minProbability?: number}} [options]
-   * @returns {Promise<Prediction | AttributePrediction>}
+   * @returns {Promise<Answer>}
    */
   async answer({ shape, data }, { minProbability = 0 } = {}) {
-    checkProbability(minProbability);
-    const probabilities = [...(await this.run({ shape: [1, ...shape], data })).data];
-    const [{ labels }, { thresholds }] = [this.spec, this.#variant];
-    return thresholds
-      ? new AttributePrediction(probabilities, labels, thresholds, minProbability)
-      : new Prediction(probabilities, labels, minProbability);
+    this.#checkProbability(minProbability);
+    const arrays = await this.#runChecked({ shape: [1, ...shape], data });
+    const task = taskNamed(this.spec.task);
+    return task.answer(arrays, this.spec, this.#variant.thresholds, minProbability);
   }
 
   /**
@@ -242,7 +270,7 @@ export class Predictor {
       variant: this.#variant.id,
       images: golden.raw.length,
       samples: golden.pixels.shape[0],
-      maxDifference: await golden.replay(this.#variant, (pixels) => this.run(pixels)),
+      maxDifference: await golden.replay(this.#variant, (pixels) => this.#runChecked(pixels)),
       tolerance: this.#variant.goldenTolerance,
     };
   }
@@ -256,7 +284,7 @@ export class Predictor {
     const { height, width, channels } = this.spec;
     const black = new Uint8Array(height * width * channels);
     for (let i = 0; i < n; i += 1) {
-      await this.run({ shape: [1, height, width, channels], data: black });
+      await this.#runChecked({ shape: [1, height, width, channels], data: black });
     }
   }
 
@@ -273,21 +301,28 @@ export class Predictor {
     checkedMetadata(file);
     const session = await sessionOf(file, this.#runtime, false);
     const { height, width, channels } = this.spec;
-    checkEnds(session, PREPROCESS_ENDS, [null, null, null], "uint8", [height, width, channels]);
+    checkEnds(
+      session,
+      [{ name: PREPROCESS_INPUT, type: "uint8", shape: [null, null, null] }],
+      [{ name: PREPROCESS_OUTPUT, type: "uint8", shape: [height, width, channels] }],
+    );
     return session;
   }
 
   /**
+   * The tensors of these outputs, in their order.
+   *
    * @param {any} session
-   * @param {{input: string, output: string}} ends
+   * @param {string} input
+   * @param {string[]} outputs
    * @param {readonly number[]} shape
    * @param {Uint8Array} data
    */
-  async #ask(session, { input, output }, shape, data) {
+  async #ask(session, input, outputs, shape, data) {
     const { Tensor } = this.#runtime.ort;
     try {
-      const found = await session.run({ [input]: new Tensor("uint8", data, [...shape]) }, [output]);
-      return found[output];
+      const found = await session.run({ [input]: new Tensor("uint8", data, [...shape]) }, outputs);
+      return outputs.map((name) => found[name]);
     } catch (cause) {
       const reason = cause instanceof Error ? cause.message : String(cause);
       throw new DeviceError(
@@ -298,15 +333,21 @@ export class Predictor {
     }
   }
 
+  /** @param {number} value */
+  #checkProbability(value) {
+    if (!(value >= 0 && value <= 1)) {
+      throw new InputError(`minProbability=${value}; expected a number from 0 to 1.`);
+    }
+    if (value && !taskNamed(this.spec.task).hasLabels) {
+      throw new InputError(
+        `minProbability=${value}; expected 0, since a model of the task ${this.spec.task} gives no ` +
+          "probabilities.",
+      );
+    }
+  }
+
   #requireOpen() {
     if (this.#isClosed) throw new PredictorError("this predictor is closed. Open another one.");
-  }
-}
-
-/** @param {number} value */
-function checkProbability(value) {
-  if (!(value >= 0 && value <= 1)) {
-    throw new InputError(`minProbability=${value}; expected a number from 0 to 1.`);
   }
 }
 
@@ -361,38 +402,46 @@ function checkStamp(stamp, spec) {
 }
 
 /**
- * Throws unless the graph has one input and one output of these names, types and shapes; null
- * stands for a dimension that must be free.
+ * One end of a graph; null stands for a dimension that must be free.
+ *
+ * @typedef {object} End
+ * @property {string} name
+ * @property {string} type
+ * @property {readonly (number | null)[]} shape
+ */
+
+/**
+ * Throws unless the graph has just these inputs and outputs.
  *
  * @param {any} session
- * @param {{input: string, output: string}} names
- * @param {(number | null)[]} inputShape
- * @param {string} outputType
- * @param {(number | null)[]} outputShape
+ * @param {End[]} inputs
+ * @param {End[]} outputs
  */
-function checkEnds(session, names, inputShape, outputType, outputShape) {
-  const { inputMetadata, outputMetadata } = session;
-  if (!inputMetadata) return; // an onnxruntime before 1.21 does not tell
-  for (const [what, found, name, type, shape] of [
-    ["input", inputMetadata, names.input, "uint8", inputShape],
-    ["output", outputMetadata, names.output, outputType, outputShape],
-  ]) {
-    const [first] = found;
-    const fits =
-      found.length === 1 &&
-      first.name === name &&
-      first.type === type &&
-      first.shape.length === shape.length &&
-      // a free dimension is told as a name, one that is known must be that number
-      first.shape.every(
-        (/** @type {unknown} */ size, /** @type {number} */ i) =>
-          typeof size !== "number" || size === shape[i],
-      );
-    if (!fits) {
-      throw new BundleFormatError(
-        `the graph has the ${what}s ${JSON.stringify(found)}; expected one, "${name}", ${type}, ` +
-          `${JSON.stringify(shape)} (null: any size). Export it again.`,
-      );
-    }
+function checkEnds({ inputMetadata, outputMetadata }, inputs, outputs) {
+  if (!inputMetadata) return; // an onnxruntime before 1.21 does not report them
+  checkEnd("inputs", inputMetadata, inputs);
+  checkEnd("outputs", outputMetadata, outputs);
+}
+
+/** @param {string} what @param {any[]} ends @param {End[]} expected */
+function checkEnd(what, ends, expected) {
+  const fit =
+    ends.length === expected.length &&
+    expected.every(
+      ({ name, type, shape }, i) =>
+        ends[i].name === name &&
+        ends[i].type === type &&
+        ends[i].shape.length === shape.length &&
+        // a free dimension has a name, one that is known must be that number
+        ends[i].shape.every(
+          (/** @type {unknown} */ size, /** @type {number} */ axis) =>
+            typeof size !== "number" || size === shape[axis],
+        ),
+    );
+  if (!fit) {
+    throw new BundleFormatError(
+      `the graph has the ${what} ${JSON.stringify(ends)}; expected ${JSON.stringify(expected)} ` +
+        "(null: any size). Export it again.",
+    );
   }
 }

@@ -1,12 +1,12 @@
 // Opens every bundle of a folder with the web runtime, as an app does: open it, ask it, test it.
-// Prints one line of JSON for each file: its name and the error, or the probabilities.
+// Prints one line of JSON for each file: its name and the error, or the values.
 //
 //     node attempt.mjs FOLDER ORT_FOLDER    ORT_FOLDER: onnxruntime-web's files
 
 import { readFile, readdir } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
-import { Predictor, PredictorError } from "../../runtime/web/index.mjs";
+import { Predictor, PredictorError, Values } from "../../runtime/web/index.mjs";
 import { webAssemblyFrom } from "../runtime/web/node_wasm.mjs";
 
 const [folder, ortFolder] = process.argv.slice(2);
@@ -18,7 +18,11 @@ for (const name of (await readdir(folder)).sort()) {
   try {
     const p = await Predictor.load(await readFile(join(folder, name)), { runtime });
     try {
-      line.probabilities = (await p.predict(image)).probabilities;
+      const answer = await p.predict(image);
+      line.values =
+        answer instanceof Values
+          ? [...answer.arrays.values()].flatMap(({ data }) => [...data])
+          : answer.probabilities;
       await p.selftest();
     } finally {
       await p.close();

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.cli.main import DEFAULT_RECIPES, STAGE_NAMES
+from pipeline.cli.selection import DEFAULT_RECIPES, STAGE_NAMES
 from pipeline.engine.runner import Runner
 from pipeline.engine.store import Store
 from pipeline.recipe import load

@@ -18,11 +18,12 @@ import click
 import numpy as np
 import pytest
 
-from pipeline.cli.main import Selection, cli
+from pipeline.cli.main import cli
+from pipeline.cli.selection import Selection
 from pipeline.datasets.drawn.drawn_digits import draw_digit
 from pipeline.recipe import shipped_names
 from pipeline.sweep.grid import parse, trials
-from runtime.__main__ import _parser as runtime_parser
+from runtime.__main__ import argument_parser as runtime_parser
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
@@ -76,9 +77,10 @@ def test_make_has_the_target(words: list[str]) -> None:
 @pytest.mark.parametrize("words", of("pipeline"))
 def test_pipeline_understands_the_command(words: list[str]) -> None:
     """Parsed by the real command line, up to the point where it would run."""
-    command = cli.commands[words[0]]
     # with the settings of the whole: click keeps the names of --help from the first context
     whole = click.Context(cli, info_name="pipeline", **cli.context_settings)
+    command = cli.get_command(whole, words[0])
+    assert command is not None, words
     with command.make_context(words[0], list(words[1:]), parent=whole) as context:
         options = context.params
     if grids := options.get("grids"):

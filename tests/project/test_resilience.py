@@ -108,7 +108,7 @@ class Ended:
         assert self.code == code, self.out + self.err
         assert re.search(f"tiny: stage '({stage})'", self.err), self.err
         assert re.search(message, self.err), self.err
-        assert "To go on from here:\n    pipeline run " in self.err
+        assert "To continue from here:\n    pipeline run " in self.err
         assert "Traceback" not in self.err
 
 

@@ -48,17 +48,19 @@ def test_the_schema_is_one() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
 
 
-def test_real_manifests_are_valid(grey_bundle: bytes, color_bundle: bytes) -> None:
-    for data in (grey_bundle, color_bundle):
+def test_real_manifests_are_valid(
+    grey_bundle: bytes, color_bundle: bytes, heads_bundle: bytes
+) -> None:
+    for data in (grey_bundle, color_bundle, heads_bundle):
         VALIDATOR.validate(json.loads(Bundle.open(data).manifest.to_json()))
 
 
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_what_the_schema_refuses_the_parser_refuses(
-    grey_bundle: bytes, color_bundle: bytes, data: st.DataObject
+    grey_bundle: bytes, color_bundle: bytes, heads_bundle: bytes, data: st.DataObject
 ) -> None:
-    source = data.draw(st.sampled_from([grey_bundle, color_bundle]))
+    source = data.draw(st.sampled_from([grey_bundle, color_bundle, heads_bundle]))
     manifest = json.loads(Bundle.open(source).manifest.to_json())
     for _ in range(data.draw(st.integers(1, 2))):
         found = places(manifest)
@@ -72,9 +74,10 @@ def test_what_the_schema_refuses_the_parser_refuses(
             Manifest.from_json(json.dumps(manifest))
 
 
-def test_each_rule_of_the_schema_can_fail(grey_bundle: bytes) -> None:
+@pytest.mark.parametrize("name", ["grey_bundle", "heads_bundle"])
+def test_each_rule_of_the_schema_can_fail(name: str, request: pytest.FixtureRequest) -> None:
     """Every value replaced by one of another type, and every required key left out."""
-    sound = json.loads(Bundle.open(grey_bundle).manifest.to_json())
+    sound = json.loads(Bundle.open(request.getfixturevalue(name)).manifest.to_json())
     for index in range(len(places(sound))):
         changed = copy.deepcopy(sound)
         container, key = places(changed)[index]

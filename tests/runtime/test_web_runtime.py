@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import runtime
+from runtime.tasks import TASKS
 
 ROOT = Path(runtime.__file__).parents[1]
 WEB = ROOT / "runtime" / "web"
@@ -52,14 +53,30 @@ def test_the_errors_are_those_of_the_python_runtime() -> None:
     }
 
 
+def test_the_tasks_are_those_of_the_python_runtime() -> None:
+    code = (
+        f"import {{ TASKS }} from {json.dumps((WEB / 'tasks' / 'index.mjs').as_uri())};"
+        "const rows = [...TASKS.values()];"
+        "console.log(JSON.stringify(rows.map((t) => "
+        "[t.name, t.specVersion, t.hasLabels, t.hasThresholds])))"
+    )
+    done = subprocess.run(
+        [node(), "--input-type=module", "-e", code], capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout) == [
+        [task.name, task.spec_version, task.has_labels, task.has_thresholds]
+        for task in TASKS.values()
+    ]
+
+
 def test_every_module_is_plain_and_imports_only_its_neighbours() -> None:
     """No package, no bundler: what the folder holds is what runs."""
-    names = {path.name for path in WEB.glob("*.mjs")}
-    for path in WEB.glob("*.mjs"):
+    modules = set(WEB.rglob("*.mjs"))
+    for path in modules:
         imports = re.findall(
             r"^(?:import|export|\}) .*?from \"(.*?)\";", path.read_text("utf-8"), re.M
         )
-        assert {name.removeprefix("./") for name in imports} <= names, path.name
+        assert {(path.parent / name).resolve() for name in imports} <= modules, path.name
 
 
 def test_the_declarations_name_what_is_exported() -> None:
@@ -85,7 +102,12 @@ def test_the_types_are_complete_and_as_declared(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "pipeline" / "web" / "page", page)
     shutil.copytree(WEB, page / "runtime")
     config = json.loads((WEB / "tsconfig.json").read_text("utf-8"))
-    config["include"] = [str(WEB / "*.mjs"), str(page / "*.mjs"), str(PARTS / "types.mts")]
+    config["include"] = [
+        str(WEB / "*.mjs"),
+        str(WEB / "tasks" / "*.mjs"),
+        str(page / "*.mjs"),
+        str(PARTS / "types.mts"),
+    ]
     (tmp_path / "tsconfig.json").write_text(json.dumps(config), encoding="utf-8")
     done = subprocess.run([tsc, "-p", str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout

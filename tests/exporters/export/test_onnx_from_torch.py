@@ -312,7 +312,7 @@ def test_dequantizing_gives_the_bits_of_the_network() -> None:
 
 def test_int8_takes_the_pixels_as_they_are() -> None:
     """No QuantizeLinear before the first layer: nothing is rounded there."""
-    from exporters.graph.qdq import Graph
+    from exporters.graph.walk import Graph
     from exporters.options import Int8Options
     from exporters.quantize.int8_from_fp32 import int8_from_fp32
 

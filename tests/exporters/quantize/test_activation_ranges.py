@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from exporters.errors import QuantizeError
-from exporters.graph.qdq import Graph
+from exporters.graph.walk import Graph
 from exporters.options import Int8Options
 from exporters.quantize.activation_ranges import (
     ActivationStatistics,

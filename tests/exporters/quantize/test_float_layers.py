@@ -11,7 +11,7 @@ import pytest
 
 from exporters.errors import QuantizeError
 from exporters.graph import onnx_file
-from exporters.graph.qdq import Graph, quantized_weights
+from exporters.graph.walk import Graph, quantized_weights
 from exporters.options import Int8Options
 from exporters.quantize.float_layers import float_layers, integer_layers, is_barrier, verify_running
 from exporters.quantize.int8_from_fp32 import int8_from_fp32

@@ -13,12 +13,13 @@ import onnx
 import pytest
 
 from exporters.errors import GraphError, QuantizeError
+from exporters.evaluate.tasks import Bounds
 from exporters.foreign import foreign_model
-from exporters.foreign.agreement import Bounds, Reference
+from exporters.foreign.agreement import Reference
 from exporters.foreign.foreign_model import ForeignModel
 from exporters.foreign.model_inputs import ModelInputs, input_of
 from exporters.graph import onnx_file
-from exporters.graph.qdq import Graph, quantized_weights
+from exporters.graph.walk import Graph, quantized_weights
 from exporters.options import GateOptions, Int8Options, QuantizeOptions, SearchOptions
 from exporters.quantize.activation_ranges import ActivationStatistics
 from exporters.quantize.int8_from_fp32 import impossible, quantize, verify_int8

@@ -14,7 +14,7 @@ from onnx import TensorProto, numpy_helper
 
 from exporters.errors import QuantizeError
 from exporters.graph import onnx_file
-from exporters.graph.qdq import Graph, quantized_weights
+from exporters.graph.walk import Graph, quantized_weights
 from exporters.options import Int8Options
 from exporters.quantize import calibration
 from exporters.quantize.fp16_from_fp32 import fp16_from_fp32, verify_fp16

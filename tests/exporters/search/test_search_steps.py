@@ -17,7 +17,7 @@ import pytest
 from exporters.errors import ExportError, QuantizeError
 from exporters.evaluate.parity_values import Assessment
 from exporters.graph import onnx_file
-from exporters.graph.qdq import Graph, quantized_weights
+from exporters.graph.walk import Graph, quantized_weights
 from exporters.options import FineTuneOptions, Int8Options, QuantizeOptions, SearchOptions
 from exporters.quantize.activation_ranges import ActivationStatistics
 from exporters.quantize.calibration import ImageReader

@@ -38,11 +38,12 @@ def test_what_is_printed_moves_no_cursor() -> None:
         ("predict", f"{HOSTILE}.zip", HOSTILE),
         ("inspect", "x.zip", "--trusted-key", HOSTILE),
         ("show", HOSTILE),
-        ("quantize", HOSTILE, "--data", HOSTILE),
+        ("quantize-onnx", HOSTILE, "--data", HOSTILE),
         ("sign", HOSTILE, "--key", HOSTILE),
         ("compare", HOSTILE, HOSTILE),
         ("verify", HOSTILE),
-        ("package", HOSTILE, "--kit", "arm64"),
+        ("kit", HOSTILE, "--platform", "arm64"),
+        ("web", HOSTILE),
     ],
 )
 def test_no_error_moves_the_cursor(

@@ -15,14 +15,15 @@ from torch import nn
 
 from exporters.export.onnx_from_torch import onnx_from_torch
 from exporters.graph import onnx_file
-from exporters.graph.qdq import Graph, quantized_weights
+from exporters.graph.walk import Graph, quantized_weights
 from exporters.options import ExportOptions, FineTuneOptions, Int8Options
 from exporters.quantize import calibration
 from exporters.quantize.int8_from_fp32 import int8_from_fp32
 from pipeline.datasets.arrays import Dataset, Split
 from pipeline.datasets.info import DatasetInfo
 from pipeline.errors import TrainError
-from pipeline.learning.networks.networks import PixelNetwork, build_network
+from pipeline.learning.networks.build import build_network
+from pipeline.learning.networks.pixel_network import PixelNetwork
 from pipeline.learning.quantization_aware.equalization import equalize
 from pipeline.learning.quantization_aware.fake_quantization import (
     ActivationRounding,
@@ -32,9 +33,10 @@ from pipeline.learning.quantization_aware.fake_quantization import (
 )
 from pipeline.learning.quantization_aware.fine_tuning import FineTuned, fine_tune
 from pipeline.learning.training.evaluate import probabilities
-from pipeline.learning.training.fit import StepProgress
-from pipeline.learning.training.optimize import build_optimizer, targets_of, training_loss
+from pipeline.learning.training.optimize import build_optimizer, training_loss
+from pipeline.learning.training.results import StepProgress
 from pipeline.recipe import AugmentOptions, NetworkOptions, TrainOptions
+from pipeline.tasks import training_task
 from runtime.spec import ModelSpec
 
 SHAPES = ModelSpec("shapes", "multi-class", 12, 12, 1, ("none", "upright", "level"))
@@ -187,8 +189,9 @@ def trained_network(data: Dataset, spec: ModelSpec) -> PixelNetwork:
         chosen = order.integers(0, len(data.train), 32)
         pixels = torch.from_numpy(data.train.images[chosen])
         labels = torch.from_numpy(data.train.labels[chosen])
-        targets = targets_of(labels, spec.task, len(spec.labels))
-        loss = training_loss(network.logits(pixels), targets, spec.task)
+        task = training_task(spec.task)
+        targets = task.targets(labels, len(spec.labels))
+        loss = training_loss(network.logits(pixels), targets, task)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

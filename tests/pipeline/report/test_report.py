@@ -20,8 +20,8 @@ from rich.console import Console
 
 from exporters.evaluate.parity_values import Assessment
 from exporters.evaluate.score_values import Baseline, Estimate, Scores
-from exporters.evaluate.scoring import OBJECTIVES, Scored, majority_answer, score
-from exporters.evaluate.scoring import Answers as FormAnswers
+from exporters.evaluate.scoring import OBJECTIVES, ModelOutputs, Scored, score
+from exporters.evaluate.tasks import label_task
 from exporters.quantize.saturation_values import Confirmation, LayerSaturation
 from exporters.search.explanation import Clipping, Explanation, LayerDamage, LayerNoise
 from exporters.search.result import SearchResult
@@ -270,15 +270,16 @@ def scored(spec: ModelSpec, forms: tuple[str, ...], baseline: str) -> Scored:
         truth = (random.random((400, labels)) < np.linspace(0.02, 0.5, labels)).astype(np.uint8)
         present = truth == 1
 
-    def answers(name: str, noise: float) -> FormAnswers:
+    def answers(name: str, noise: float) -> ModelOutputs:
         logits = 4.0 * present + noise * random.normal(size=present.shape)
         found = (1 / (1 + np.exp(2 - logits))).astype(np.float32)
         halves = {objective: np.full(labels, 0.5) for objective in OBJECTIVES}
-        return FormAnswers(name, found, halves if spec.task == "multi-label" else {})
+        return ModelOutputs(name, found, halves if spec.task == "multi-label" else {})
 
     own = [answers(name, 1.0) for name in ("PyTorch", *forms)]
-    majority = majority_answer(truth, spec)
-    return score(own, truth, spec, majority, answers(baseline, 1.5), samples=40)
+    task = label_task(spec.task)
+    majority = task.majority_answer(truth, len(spec.labels))
+    return score(task, own, truth, spec.labels, majority, answers(baseline, 1.5), samples=40)
 
 
 @cache
@@ -1187,10 +1188,12 @@ def guesses() -> Scores:
     random = np.random.default_rng(0)
     truth = np.arange(400) % 10
     answers = [
-        FormAnswers(name, random.random((400, 10)).astype(np.float32))
+        ModelOutputs(name, random.random((400, 10)).astype(np.float32))
         for name in ("PyTorch", "fp32", "fp16", "int8-u8s8-rr")
     ]
-    found = score(answers, truth, spec, majority_answer(truth, spec), None, samples=40)
+    task = label_task(spec.task)
+    majority = task.majority_answer(truth, len(spec.labels))
+    found = score(task, answers, truth, spec.labels, majority, None, samples=40)
     return Scores(400, 40, found.majority, found.forms)
 
 

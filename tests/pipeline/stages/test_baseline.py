@@ -63,7 +63,7 @@ def test_the_same_attributes_in_another_order(tmp_path: Path) -> None:
     with np.load(tmp_path / PROBABILITIES_NAME) as arrays:
         assert np.array_equal(found.answers.probabilities, arrays["reference"][:, [1, 2, 0]])
     assert found.answers.thresholds["accuracy"] == pytest.approx([0.2, 0.3, 0.1])
-    assert found.answers.known is not None and found.answers.known.all()
+    assert found.answers.labels is not None and found.answers.labels.all()
 
 
 def test_one_attribute_of_many(tmp_path: Path) -> None:
@@ -71,8 +71,8 @@ def test_one_attribute_of_many(tmp_path: Path) -> None:
     found = read_baseline("smile", other, FACES, dataset(FACES, TRUTH))
     assert isinstance(found, Compared)
     assert found.common_labels == 1
-    assert found.answers.known is not None
-    assert found.answers.known.tolist() == [True, False, False]
+    assert found.answers.labels is not None
+    assert found.answers.labels.tolist() == [True, False, False]
     # and the other way round
     many = finished(tmp_path, FACES, dataset(FACES, TRUTH))
     found = read_baseline("many", many, SMILE, dataset(SMILE, TRUTH[:, :1]))
@@ -83,7 +83,7 @@ def test_classes(tmp_path: Path) -> None:
     data = dataset(DIGITS, np.array([0, 1, 2, 1]), "mnist")
     found = read_baseline("textbook", finished(tmp_path, DIGITS, data), DIGITS, data)
     assert isinstance(found, Compared)
-    assert found.answers.known is None and not found.answers.thresholds
+    assert found.answers.labels is None and not found.answers.thresholds
 
 
 OWN = dataset(FACES, TRUTH)

@@ -3,15 +3,15 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { checkedAnswer } from "../../../runtime/web/answers.mjs";
+import { checkedAnswers } from "../../../runtime/web/answers.mjs";
 import * as errors from "../../../runtime/web/errors.mjs";
 import { Golden, arrayOf } from "../../../runtime/web/golden.mjs";
 import { asImage, decode } from "../../../runtime/web/images.mjs";
 import { checkedMetadata } from "../../../runtime/web/model_file.mjs";
 import { Bundle, Predictor, onnxruntimeWeb } from "../../../runtime/web/index.mjs";
 import { hiddenCharacter } from "../../../runtime/web/plain_text.mjs";
-import { AttributePrediction, Prediction } from "../../../runtime/web/results.mjs";
 import { parse } from "../../../runtime/web/strict_json.mjs";
+import { AttributePrediction, Prediction, TASKS, Values, taskNamed } from "../../../runtime/web/tasks/index.mjs";
 import { ZipReader } from "../../../runtime/web/zip_reader.mjs";
 
 const bytes = (text) => new TextEncoder().encode(text);
@@ -221,10 +221,10 @@ test("an attribute is present from its threshold upwards", () => {
 });
 
 /** A golden record of two samples, [0.25, 0.75] and [1, 0], by their first pixels 3 and 5. */
-function goldenOf(values = [0.25, 0.75, 1, 0]) {
+function goldenOf(values = [0.25, 0.75, 1, 0], task = "multi-class") {
   const pixels = { shape: [2, 1, 2, 1], data: Uint8Array.of(3, 4, 5, 6) };
   const probabilities = { shape: [2, 2], data: Float32Array.from(values) };
-  return new Golden([], pixels, new Map([["fp32", probabilities]]));
+  return new Golden([], pixels, new Map([["fp32", [probabilities]]]), taskNamed(task));
 }
 
 const ROW = { id: "fp32", goldenTolerance: 0.01, thresholds: null };
@@ -235,7 +235,7 @@ function model(change = (rows) => rows) {
     const known = new Map([[3, [0.25, 0.7421875]], [5, [1, 0]]]);
     const own = Array.from({ length: images }, (_, i) => known.get(data[2 * i]) ?? [0.5, 0.5]);
     const rows = change(own);
-    return { shape: [rows.length, 2], data: Float32Array.from(rows.flat()) };
+    return [{ shape: [rows.length, 2], data: Float32Array.from(rows.flat()) }];
   };
 }
 
@@ -276,12 +276,28 @@ for (const [name, change, message] of [
 test("what no tolerance excuses is not recorded", async () => {
   const wide = { ...ROW, goldenTolerance: 1 };
   await assert.rejects(goldenOf([0, 0, 1, 0]).replay(wide, model()), /sample 0 sums to 0/);
-  await goldenOf([0, 0, 1, 0]).replay({ ...wide, thresholds: [0.5, 0.5] }, model());
+  await goldenOf([0, 0, 1, 0], "multi-label").replay(wide, model());
 });
 
 // --- the answer of a session --------------------------------------------------------------------
 
-const SPEC = { task: "multi-class", height: 1, width: 2, channels: 1, labels: ["a", "b"] };
+const SPEC = {
+  task: "multi-class",
+  height: 1,
+  width: 2,
+  channels: 1,
+  labels: ["a", "b"],
+  outputs: taskNamed("multi-class").outputs(["a", "b"], []),
+};
+const HEADS = {
+  ...SPEC,
+  task: "values",
+  labels: [],
+  outputs: [
+    { name: "boxes", shape: [null, 2], dtype: "float32" },
+    { name: "scores", shape: [2], dtype: "float32" },
+  ],
+};
 const tensor = (dims, values, type = "float32") => ({
   type,
   dims,
@@ -289,16 +305,16 @@ const tensor = (dims, values, type = "float32") => ({
 });
 
 test("a row of probabilities for each image is an answer", () => {
-  const found = checkedAnswer(tensor([2, 2], [0.25, 0.75, 1, 0]), 2, SPEC);
+  const [found] = checkedAnswers([tensor([2, 2], [0.25, 0.75, 1, 0])], 2, SPEC);
   assert.deepEqual(found, { shape: [2, 2], data: Float32Array.of(0.25, 0.75, 1, 0) });
-  checkedAnswer(tensor([1, 2], [0.9, 0.9]), 1, { ...SPEC, task: "multi-label" });
+  checkedAnswers([tensor([1, 2], [0.9, 0.9])], 1, { ...SPEC, task: "multi-label" });
 });
 
 for (const [answer, message, image] of [
-  [tensor([1, 2], [0.25, 0.75]), /float32 \(1,2\) for 2 images; expected float32 \(2, 2\)/],
-  [tensor([4, 2], Array(8).fill(0.5)), /float32 \(4,2\) for 2 images/],
-  [tensor([2], [0.25, 0.75]), /float32 \(2\) for 2 images/],
-  [tensor([2, 2], [1, 0, 1, 0], "float64"), /float64 \(2,2\)/],
+  [tensor([1, 2], [0.25, 0.75]), /float32 \(1, 2\) .*for 2 images; expected float32 \(2, 2\)/],
+  [tensor([4, 2], Array(8).fill(0.5)), /float32 \(4, 2\) .*for 2 images/],
+  [tensor([2], [0.25, 0.75]), /float32 \(2\) .*for 2 images/],
+  [tensor([2, 2], [1, 0, 1, 0], "float64"), /float64 \(2, 2\)/],
   [tensor([2, 2], [1, 0]), /expected float32/],
   [undefined, /expected float32/],
   [tensor([2, 2], [1, 0, NaN, 1]), /holds NaN or infinity.*image 1 of 2/, 1],
@@ -308,7 +324,7 @@ for (const [answer, message, image] of [
 ]) {
   test(`an answer is refused: ${message}`, () => {
     assert.throws(
-      () => checkedAnswer(answer, 2, SPEC),
+      () => checkedAnswers([answer], 2, SPEC),
       (error) => {
         assert.ok(error instanceof errors.AnswerError);
         assert.match(error.message, message);
@@ -318,6 +334,57 @@ for (const [answer, message, image] of [
     );
   });
 }
+
+// --- named outputs ---------------------------------------------------------------------------------
+
+test("the tasks are those of the Python runtime, in its order", () => {
+  assert.deepEqual([...TASKS.keys()], ["multi-class", "multi-label", "values"]);
+  assert.throws(() => taskNamed("sound"), /"sound".*"multi-class", "multi-label", "values"/);
+});
+
+test("outputs of stated shapes are an answer, an array for each", () => {
+  const arrays = checkedAnswers([tensor([1, 3, 2], Array(6).fill(7)), tensor([1, 2], [1, -9])], 1, HEADS);
+  const answer = taskNamed("values").answer(arrays, HEADS, null, 0);
+  assert.ok(answer instanceof Values);
+  assert.deepEqual(answer.get("boxes").shape, [3, 2]);
+  assert.deepEqual([...answer.get("scores").data], [1, -9]);
+  assert.throws(() => answer.get("masks"), /"masks".*boxes, scores/);
+});
+
+for (const [tensors, message, image] of [
+  [[tensor([1, 3, 3], Array(9).fill(7)), tensor([1, 2], [1, 2])], /"boxes".*\(1, any, 2\)/],
+  [[tensor([1, 3, 2], Array(6).fill(7)), tensor([1, 3], [1, 2, 3])], /"scores".*\(1, 2\)/],
+  [[tensor([1, 3, 2], Array(6).fill(7)), undefined], /"scores"/],
+  [[tensor([1, 1, 2], [7, Infinity]), tensor([1, 2], [1, 2])], /NaN or infinity.*image 0/, 0],
+]) {
+  test(`named outputs are refused: ${message}`, () => {
+    assert.throws(
+      () => checkedAnswers(tensors, 1, HEADS),
+      (error) => {
+        assert.ok(error instanceof errors.AnswerError);
+        assert.match(error.message, message);
+        assert.equal(error.image, image);
+        return true;
+      },
+    );
+  });
+}
+
+test("the first image with a value that is not finite is named", () => {
+  const faulty = tensor([3, 2], [1, 2, 3, 4, 5, NaN]);
+  const fault = taskNamed("values").fault([{ shape: [3, 1, 2], data: Float32Array.from(Array(6).fill(0)) }, { shape: [3, 2], data: faulty.data }]);
+  assert.equal(fault[0], 2);
+});
+
+test("named outputs are compared as a share of the largest recorded magnitude", () => {
+  const { compareGolden } = taskNamed("values");
+  const array = (shape, ...values) => ({ shape, data: Float32Array.from(values) });
+  const record = [array([2, 2], 100, -200, 1, 2)];
+  assert.equal(compareGolden([array([2, 2], 100, -198, 1, 2)], record, 0), 0.01);
+  assert.equal(compareGolden([array([1, 2], 1, 4)], record, 1), 0.01);
+  assert.equal(compareGolden([array([1, 3], 1, 4, 5)], record, 1), Infinity);
+  assert.ok(Number.isNaN(compareGolden([array([1, 2], 1, NaN)], record, 1)));
+});
 
 // --- the caller's buffer ------------------------------------------------------------------------
 

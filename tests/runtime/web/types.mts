@@ -6,7 +6,7 @@ import { Bundle } from "../../../runtime/web/bundle.mjs";
 import { Golden } from "../../../runtime/web/golden.mjs";
 import { onnxruntimeNode, onnxruntimeWeb } from "../../../runtime/web/onnxruntime.mjs";
 import { Predictor } from "../../../runtime/web/predictor.mjs";
-import { AttributePrediction, Prediction } from "../../../runtime/web/results.mjs";
+import { AttributePrediction, Prediction, Values } from "../../../runtime/web/tasks/index.mjs";
 
 export async function app(file: File): Promise<string> {
   const p = await declared.Predictor.load("bundle.zip", { threads: 1 });
@@ -14,6 +14,7 @@ export async function app(file: File): Promise<string> {
   const report = await p.selftest();
   await p.close();
   if (answer instanceof declared.Prediction) return answer.top(3)[0].label;
+  if (answer instanceof declared.Values) return `${answer.get("boxes").shape}`;
   return `${answer.present.join()} ${report.maxDifference.toFixed(9)}`;
 }
 
@@ -32,6 +33,7 @@ export function described(
   golden: Golden,
   prediction: Prediction,
   attributes: AttributePrediction,
+  outputs: Values,
 ): unknown[] {
   const load: typeof declared.Predictor.load = Predictor.load;
   const open: typeof declared.Bundle.open = Bundle.open;
@@ -43,6 +45,7 @@ export function described(
     declared.Golden,
     declared.Prediction,
     declared.AttributePrediction,
-  ] = [predictor, bundle, golden, prediction, attributes];
+    declared.Values,
+  ] = [predictor, bundle, golden, prediction, attributes, outputs];
   return [load, open, web, node, values];
 }

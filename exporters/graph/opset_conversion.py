@@ -13,7 +13,7 @@ from onnx import numpy_helper, version_converter
 
 from exporters.errors import GraphError
 from exporters.graph import foreign_file, onnx_file
-from exporters.graph.qdq import Graph
+from exporters.graph.walk import Graph
 
 MIN_OPSET = 13  # the first with a QuantizeLinear that has an axis
 _RESIZE_SAYS = 11  # the first in which a Resize says where pixels are

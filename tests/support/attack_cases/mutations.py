@@ -1,11 +1,11 @@
 """Mutated bundles: each is refused with one of the runtime's own errors, or answers as the sound
 one does.
 
-    PYTHONPATH=. python tests/attacks/mutations.py COUNT SEED [BUNDLE]
+    PYTHONPATH=.:tests/support python -m attack_cases.mutations COUNT SEED [BUNDLE]
 
 Without BUNDLE, which must be of a multi-class model, three small ones are mutated in turns. Prints
 JSON. The mutations are of bytes, as damage is: hashes are not made to fit (that is a forger's work,
-and in ``cases.py``).
+and in the other modules).
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import cases
-import zips
-
+from attack_cases import zips
+from attack_cases.attack import attempt
+from attack_cases.forging import build, plain
+from attack_cases.signature_attacks import well_signed
 from runtime import PredictorError
 
 Mutation = Callable[[bytes, random.Random], bytes]
@@ -95,8 +96,8 @@ def main() -> None:
     if len(sys.argv) > 3:
         sound = [Path(sys.argv[3]).read_bytes()]
     else:  # stored, deflated, signed
-        sound = [cases.plain(), cases.build.bundle(), cases.well_signed()]
-    expected = cases.attempt(sound[0])
+        sound = [plain(), build.bundle(), well_signed()]
+    expected = attempt(sound[0])
     outcomes: Counter[str] = Counter()
     slowest, problems = 0.0, []
     for index in range(count):
@@ -104,7 +105,7 @@ def main() -> None:
         data = mutate(sound[index // len(MUTATIONS) % len(sound)], rng)
         start = time.process_time()
         try:
-            answer = cases.attempt(data)
+            answer = attempt(data)
         except PredictorError as exc:
             outcomes[type(exc).__name__] += 1
         except BaseException as exc:
