@@ -22,12 +22,12 @@ from pipeline.recipe.options import (
     Recipe,
     TrainOptions,
 )
-from pipeline.recipe.renamed_keys import RENAMED, RenamedKeyWarning, current_key
+from pipeline.recipe.renamed_keys import RENAMED, current_key
 from pipeline.recipe.shipping import check_what_ships
 
 __all__ = [
     "HOW_FAST", "RENAMED", "SWEEPS", "AcrossSplits", "Activation", "AugmentOptions",
     "BenchmarkOptions", "Conv", "DataOptions", "DistillOptions", "Dropout", "EdgeOptions", "Layer",
-    "Linear", "NetworkOptions", "Pool", "PreprocessOptions", "Recipe", "RenamedKeyWarning",
+    "Linear", "NetworkOptions", "Pool", "PreprocessOptions", "Recipe",
     "TrainOptions", "check_what_ships", "current_key", "load", "shipped_names",
 ]  # fmt: skip

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import RecipeError
-from pipeline.recipe import RENAMED, RenamedKeyWarning, load, shipped_names
+from pipeline.errors import RecipeError, RenamedKeyWarning
+from pipeline.recipe import RENAMED, load, shipped_names
 from pipeline.sweep.grid import parse, trials
 from pipeline.teacher import teachers_of
 
