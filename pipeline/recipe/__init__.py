@@ -1,5 +1,5 @@
-"""What to build: a recipe is a TOML file, read into frozen values. ``load`` reads one; unknown keys
-are refused with the nearest known name. Loads neither torch nor numpy."""
+"""Recipes: TOML files that say what to build, read into frozen values by ``load``. Unknown keys are
+refused with the nearest known name."""
 
 from pipeline.recipe.loading import load, shipped_names
 from pipeline.recipe.options import (

@@ -232,7 +232,7 @@ def test_a_column_of_groups_that_nobody_named_is_no_label(wards: Path, tmp_path:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"group_column": "a", "group_pattern": "(b)"}, "give one of them"),
+        ({"group_column": "a", "group_pattern": "(b)"}, "group_column and group_pattern"),
         ({"group_pattern": "P[0-9]+"}, "0 pairs of capturing parentheses; expected one"),
         ({"group_pattern": "(P)(Q)"}, "2 pairs"),
         ({"group_pattern": "(P"}, "not a regular expression"),
