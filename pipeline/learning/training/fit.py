@@ -269,7 +269,7 @@ class _Run:
             val_loss=loss,
             val_accuracy_percent=accuracy,
             cpu_seconds=round(self.clock.cpu_seconds(), 3),
-            wall_seconds=round(self.clock.wall_seconds, 3),
+            seconds=round(self.clock.wall_seconds, 3),
             images_per_second=round(rate, 1),
         )
         self.metrics.append(line)
