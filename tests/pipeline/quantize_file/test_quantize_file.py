@@ -669,7 +669,7 @@ def test_a_full_disk_in_the_middle_of_the_search(place: Path) -> None:
 def test_someone_elses_folder_of_the_same_name_stays(place: Path, tmp_path: Path) -> None:
     (tmp_path / "trials").mkdir()
     (tmp_path / "trials" / "notes.txt").write_text("mine")
-    for data, message in (("nope", "is not there"), ("images", "holds no trials of this command")):
+    for data, message in (("nope", "does not exist"), ("images", "holds no trials of this command")):
         found = invoke(place / "net.onnx", "--data", place / data, "--out", tmp_path)
         assert found.exit_code == 1 and message in found.output, found.output
         assert [file.name for file in tmp_path.rglob("*")] == ["trials", "notes.txt"]
