@@ -1,4 +1,4 @@
-"""Recipes: good ones beside refused ones, each refusal with its words."""
+"""Recipes: good ones next to refused ones, each refusal with its facts."""
 
 from __future__ import annotations
 

@@ -212,10 +212,10 @@ def test_people_and_pictures_in_two_splits_are_reported(root: Path, tmp_path: Pa
         text.startswith("1 of 20 people have images in more than one split (3 of 40 images)")
         for text in notes
     )
-    told = next(text for text in notes if "images occur in more than one split" in text)
-    assert told.startswith("2 images") and "1 byte for byte and 1 with other bytes" in told
-    assert f"{name(1)} (train) = {name(33)} (test)" in told
-    assert f"{name(2)} (train) = {name(34)} (test)" in told
+    note = next(text for text in notes if "images occur in more than one split" in text)
+    assert note.startswith("2 images") and "1 byte for byte and 1 with other bytes" in note
+    assert f"{name(1)} (train) = {name(33)} (test)" in note
+    assert f"{name(2)} (train) = {name(34)} (test)" in note
     with (tmp_path / "out" / "duplicates.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["file"], row["split"]) for row in rows] == [
@@ -293,9 +293,9 @@ def test_the_official_set_is_known_by_its_lists(
 
     publish(ATTR)
     publish(PART)
-    told = first("a")
-    assert told.startswith("CelebA, a partial copy: 40 of 202,599 images; published by md5: list_a")
-    assert told.endswith("not as published: identity_CelebA.txt.")
+    note = first("a")
+    assert note.startswith("CelebA, a partial copy: 40 of 202,599 images; published by md5: list_a")
+    assert note.endswith("not as published: identity_CelebA.txt.")
     monkeypatch.setattr(celeba, "IMAGES", 40)
     assert first("b").startswith("CelebA with all 40 images, but other lists")
     publish(IDEN)
@@ -555,7 +555,7 @@ def test_a_failed_download_says_what_to_do(tmp_path: Path, monkeypatch: pytest.M
 
 
 def _torchvision_with(monkeypatch: pytest.MonkeyPatch, celeba_class: object) -> None:
-    """A stand-in for torchvision, which takes seconds to import and would use the network."""
+    """A replacement for torchvision, which takes seconds to import and would use the network."""
     module = types.ModuleType("torchvision.datasets")
     vars(module)["CelebA"] = celeba_class
     monkeypatch.setitem(sys.modules, "torchvision", types.ModuleType("torchvision"))

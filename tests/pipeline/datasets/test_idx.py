@@ -261,7 +261,7 @@ def test_an_installed_package_says_both_ways(tmp_path: Path, monkeypatch: pytest
 
 
 def torchvision_with(monkeypatch: pytest.MonkeyPatch, **datasets: object) -> None:
-    """A stand-in for torchvision, which takes seconds to import and would use the network."""
+    """A replacement for torchvision, which takes seconds to import and would use the network."""
     module = types.ModuleType("torchvision.datasets")
     vars(module).update(datasets)
     monkeypatch.setitem(sys.modules, "torchvision", types.ModuleType("torchvision"))
