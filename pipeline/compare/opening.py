@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from exporters.errors import GraphError
 from exporters.graph import onnx_file
+from exporters.graph.external_data import embed_external_data
 from exporters.graph.quantized import precision_of
 from pipeline.compare.foreign import adapted, is_foreign
 from pipeline.compare.model_forms import ModelForm
@@ -22,7 +23,6 @@ from runtime.manifest import PREPROCESS_NAME
 from runtime.opening import read_golden
 
 if TYPE_CHECKING:
-    import onnx
     from torch import nn
 
 EXPECTED = (
@@ -76,7 +76,7 @@ def _network(name: str, network: nn.Module, spec: ModelSpec | None) -> ModelForm
 
 def _onnx(name: str) -> ModelForm:
     model = onnx_file.load(Path(name))
-    _embed(name, model)
+    embed_external_data(model, Path(name))
     takes = None
     try:
         spec = onnx_file.spec_of(model)
@@ -93,19 +93,6 @@ def _onnx(name: str) -> ModelForm:
         spec=spec,
         graph=model,
     )
-
-
-def _embed(name: str, model: onnx.ModelProto) -> None:
-    """Move weights stored next to the file into it; PyTorch's exporter stores large ones there."""
-    from onnx.external_data_helper import load_external_data_for_model
-
-    try:
-        load_external_data_for_model(model, str(Path(name).resolve().parent))
-    except Exception as exc:  # OSError, ValueError, or the checker's own
-        raise DataError(
-            f"{name} has its weights in another file, which cannot be read: {exc}. Put that file "
-            "next to the model; both belong together."
-        ) from exc
 
 
 def _bundle(name: str, path: Path, variant: str) -> ModelForm:
