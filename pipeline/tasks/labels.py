@@ -11,9 +11,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from exporters.evaluate.score_values import Scores
-    from exporters.evaluate.tasks import LabelTask
-
     # (targets, logarithms of the probabilities, weights of the answers) of one kind of answer
     Term = tuple[Tensor, Tensor, Tensor | None]
 
@@ -29,14 +26,15 @@ class LabelledTask(ABC):
     exclusive: ClassVar[bool]  # True: each image has exactly one label
     label_smoothing: ClassVar[float]  # of a new recipe
 
-    @property
-    def evaluation(self) -> LabelTask:
-        """The task as it is measured."""
-        from exporters.evaluate.tasks import label_task
-
-        return label_task(self.name)
-
     # --- labels of a data set
+
+    @abstractmethod
+    def label_shape(self, images: int, count: int) -> tuple[int, ...]:
+        """The shape of the labels of so many images, for ``count`` labels."""
+
+    @abstractmethod
+    def largest_label(self, count: int) -> int:
+        """The largest number among labels; the smallest is 0."""
 
     @abstractmethod
     def label_counts(self, labels: NDArray[Any], count: int) -> NDArray[np.int64]:
@@ -65,10 +63,7 @@ class LabelledTask(ABC):
         they fit."""
         import numpy as np
 
-        shape, largest = (
-            self.evaluation.truth_shape(images, count),
-            self.evaluation.largest_truth(count),
-        )
+        shape, largest = self.label_shape(images, count), self.largest_label(count)
         if labels.shape != shape or not np.issubdtype(labels.dtype, np.integer):
             return (
                 f"are {labels.dtype} {labels.shape}; expected integers {shape} for a {self.name} "
@@ -79,6 +74,13 @@ class LabelledTask(ABC):
         return None
 
     # --- training
+
+    @abstractmethod
+    def judge(
+        self, probabilities: NDArray[np.float32], labels: NDArray[Any]
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """(the probability of each true answer, whether it was given); for validation while
+        training, with a threshold of 0.5 where there are thresholds."""
 
     @abstractmethod
     def probabilities(self, scores: Tensor) -> Tensor:
@@ -130,5 +132,5 @@ class LabelledTask(ABC):
         thresholds that ship were chosen for."""
 
     @abstractmethod
-    def method(self, shipped: str, scores: Scores) -> str:
-        """The same in several sentences."""
+    def method(self, shipped: str, labels: int, undefined: Sequence[str]) -> str:
+        """The same in several sentences; ``undefined`` are the labels without an average precision."""

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from exporters.evaluate.tasks import LABEL_TASKS
+from exporters.evaluate.tasks import LABEL_TASKS, label_task
 from pipeline import recipe as recipes
 from pipeline.errors import RecipeError
 from pipeline.recipe import load
 from pipeline.recipe.shipping import check_what_ships
-from pipeline.tasks import TRAINED, task_of_labels, training_task
+from pipeline.tasks import TRAINED, LabelledTask, task_of_labels, training_task
 from runtime import ModelSpec
 from runtime.tasks import TASKS
 
@@ -103,11 +103,10 @@ def test_labels_are_checked(task: str, labels: np.ndarray, facts: tuple[str, ...
 
 
 @pytest.mark.parametrize("task", TRAINED, ids=lambda task: task.name)
-def test_network_and_evaluation_make_the_same_probabilities(task: object) -> None:
+def test_network_and_evaluation_make_the_same_probabilities(task: LabelledTask) -> None:
     scores = np.random.default_rng(0).normal(0, 3, (5, 4)).astype(np.float32)
-    row = training_task(task.name)  # type: ignore[attr-defined]
-    learned = row.probabilities(torch.from_numpy(scores)).numpy()
-    np.testing.assert_allclose(learned, row.evaluation.probabilities(scores), atol=1e-6)
+    learned = task.probabilities(torch.from_numpy(scores)).numpy()
+    np.testing.assert_allclose(learned, label_task(task.name).probabilities(scores), atol=1e-6)
 
 
 def test_the_confusion_of_classes() -> None:
