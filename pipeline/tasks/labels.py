@@ -42,7 +42,7 @@ class LabelledTask(ABC):
 
     @abstractmethod
     def strata(self, labels: NDArray[Any]) -> NDArray[np.int64]:
-        """What drawn splits share out evenly, one number for each image [N]."""
+        """The strata that drawn splits share out evenly, one number for each image [N]."""
 
     @abstractmethod
     def unlearnable(self, labels: NDArray[Any], names: Sequence[str]) -> tuple[str, ...]:
@@ -56,7 +56,7 @@ class LabelledTask(ABC):
 
     @abstractmethod
     def answers(self, images: int, labels: int) -> int:
-        """How many answers so many images get."""
+        """The number of answers that so many images get."""
 
     def check_labels(self, labels: NDArray[Any], images: int, count: int) -> str | None:
         """Return how labels differ from those of ``images`` images and ``count`` labels; None where
@@ -88,7 +88,7 @@ class LabelledTask(ABC):
 
     @abstractmethod
     def targets(self, labels: Tensor, count: int, smoothing: float = 0.0) -> Tensor:
-        """What the probabilities should be, float32 [N, count], drawn by ``smoothing`` towards all
+        """The probabilities to learn, float32 [N, count], drawn by ``smoothing`` towards all
         answers alike."""
 
     def answer_weights(self, labels: Tensor, count: int, rare: float) -> Tensor | None:
@@ -117,13 +117,13 @@ class LabelledTask(ABC):
 
     @abstractmethod
     def moved(self, difference: NDArray[np.float32]) -> NDArray[np.float32]:
-        """How far each answer moved, of differences of probabilities [N, labels]."""
+        """The movement of each answer, of differences of probabilities [N, labels]."""
 
     @abstractmethod
     def confusion(
         self, probabilities: NDArray[np.float32], truth: NDArray[Any]
     ) -> tuple[tuple[int, ...], ...] | None:
-        """How often each label (row) got each answer (column); None where labels do not exclude
+        """Counts of each label (row) by answer (column); None where labels do not exclude
         each other."""
 
     @abstractmethod
@@ -133,4 +133,4 @@ class LabelledTask(ABC):
 
     @abstractmethod
     def method(self, shipped: str, labels: int, undefined: Sequence[str]) -> str:
-        """The same in several sentences; ``undefined`` are the labels without an average precision."""
+        """Return that note in full; ``undefined`` are the labels without an average precision."""

@@ -61,7 +61,7 @@ class MultiClass(LabelledTask):
     def judge(
         self, probabilities: NDArray[np.float32], labels: NDArray[Any]
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Of each image, [N]."""
+        """One of both for each image, [N]."""
         from exporters.evaluate.metrics import class_probabilities, correct
 
         return class_probabilities(probabilities, labels), correct(probabilities, labels, None)
@@ -116,7 +116,7 @@ class MultiClass(LabelledTask):
         return "Balanced accuracy is the mean of the classes' recalls."
 
     def method(self, shipped: str, labels: int, undefined: Sequence[str]) -> str:
-        """Likewise."""
+        """The same sentence."""
         return self.figures_note(shipped)
 
 

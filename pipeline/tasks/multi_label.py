@@ -71,7 +71,7 @@ class MultiLabel(LabelledTask):
     def judge(
         self, probabilities: NDArray[np.float32], labels: NDArray[Any]
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Of each image and label, [N, labels]."""
+        """One of both for each image and label, [N, labels]."""
         import numpy as np
 
         from exporters.evaluate.metrics import attribute_probabilities, correct
@@ -128,7 +128,7 @@ class MultiLabel(LabelledTask):
         )
 
     def method(self, shipped: str, labels: int, undefined: Sequence[str]) -> str:
-        """How thresholds were chosen, and which labels a mean is over."""
+        """The choice of thresholds, and the labels that a mean is over."""
         return (
             "Thresholds were chosen on the validation split: for accuracy those that are best at "
             "accuracy, for balanced accuracy those that are best at that; "
