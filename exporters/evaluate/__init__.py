@@ -1,1 +1,1 @@
-"""How good a model is, and whether two forms of it are equal: metrics, parity and gates."""
+"""The quality of a model, and the equality of two forms of it: metrics, parity, gates, tasks."""

@@ -18,11 +18,11 @@ from exporters.options import TOLERANCES, GateOptions, Tolerance
 
 
 class Gated(Protocol):
-    """What a task decides of the gate's questions."""
+    """The part of a task that the gate asks."""
 
     @property
     def unit(self) -> str:
-        """What is lost and won: "images", "answers"."""
+        """The unit of what is lost and won: "images", "answers"."""
 
     @property
     def label_noun(self) -> str:
@@ -32,7 +32,7 @@ class Gated(Protocol):
         """Upper bound of the share of accuracy that is lost."""
 
     def images_needed(self, labels: int, options: GateOptions) -> int:
-        """How many test images would pass without one changed answer."""
+        """The number of test images that would pass without one changed answer."""
 
 
 def judge(

@@ -49,6 +49,16 @@ def balanced_accuracy(
     return np.asarray(np.nanmean(rates, axis=0), np.float64)
 
 
+def class_probabilities(probabilities: Floats, classes: NDArray[np.integer]) -> Floats:
+    """Return the probability of the true class of each image, [N], of [N, labels]."""
+    return np.asarray(probabilities[np.arange(len(classes)), classes])
+
+
+def attribute_probabilities(probabilities: Floats, attributes: NDArray[np.integer]) -> Floats:
+    """Return the probability of each true yes or no, [N, labels], of [N, labels]."""
+    return np.where(attributes == 1, probabilities, 1 - probabilities)
+
+
 Objective = Literal["balanced", "accuracy"]
 
 

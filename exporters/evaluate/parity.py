@@ -21,7 +21,7 @@ Progress = Callable[[int, int], None]  # images done, images in all
 
 
 class Counting(Protocol):
-    """How a task's answers are counted."""
+    """The part of a task that counts answers."""
 
     @property
     def name(self) -> str:

@@ -41,7 +41,7 @@ class LabelParity:
 
 @dataclass(frozen=True)
 class Parity:
-    """What changed from a reference to a candidate. All differences are of probabilities."""
+    """The change from a reference to a candidate. All differences are of probabilities."""
 
     task: str  # as in ModelSpec
     images: int
@@ -80,7 +80,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a variant may ship, and why."""
+    """The decision whether a variant may ship, with its reasons."""
 
     passed: bool
     checks: tuple[Check, ...]
@@ -100,7 +100,7 @@ class Verdict:
 class Assessment:
     """The figures of a model on validation data, against its FP32 form."""
 
-    passed: bool  # the gate, as far as so many images can tell
+    passed: bool  # the gate, as far as so many images can show it
     failures: tuple[str, ...]  # texts of the failed checks
     accuracy_percent: float  # of right answers; without labels, of answers equal to FP32's
     lost_points: float  # percentage points of it that FP32 has more

@@ -115,7 +115,7 @@ class _Tally:
 
 @dataclass(frozen=True)
 class _Context:
-    """What is the same for all forms."""
+    """The parts that all forms share."""
 
     task: LabelTask
     labels: tuple[str, ...]
@@ -124,7 +124,8 @@ class _Context:
 
     @property
     def images_of_mean(self) -> int | None:
-        """How many images the overall accuracy is a plain proportion of; None: it is a mean."""
+        """The number of images that the overall accuracy is a plain proportion of; None: it is a
+        mean."""
         single = not self.task.answers_each_label or len(self.labels) == 1
         return len(self.truth) if single else None
 

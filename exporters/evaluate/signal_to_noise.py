@@ -61,9 +61,9 @@ def decibels(power: float, noise: float) -> float:
 def sqnr_db(signal: NDArray[np.floating], noisy: NDArray[np.floating]) -> float:
     """10 log10(signal power / noise power) of values [N, ...], from -200 to 200.
 
-    The signal is what differs over the N inputs, place by place; where nothing does, the values
-    themselves. Values that are no numbers (-inf, nan) count as equal where both sides have the
-    same, and as lost where one has them.
+    The signal is what differs over the N inputs, value by value; where nothing does, the values
+    themselves. Values that are not finite (-inf, nan) count as equal where both sides have
+    the same, and as lost where one has them.
     """
     return _bounded(*_powers(*_finite(signal, noisy)))
 
@@ -162,7 +162,7 @@ def _units(rows: NDArray[Any]) -> list[list[int]]:
 
 
 def _range(row: NDArray[Any]) -> float:
-    """The widest range that a place of a channel has over the inputs."""
+    """The widest range that a value of a channel has over the inputs."""
     finite = np.where(np.isfinite(row), row, 0).astype(np.float64)
     return float(np.ptp(finite, axis=0).max(initial=0.0))
 

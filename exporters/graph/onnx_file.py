@@ -29,6 +29,7 @@ from runtime.regular_file import read_regular
 from runtime.spec import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ModelSpec
 
 MAX_FILE_BYTES = 2**31 - 1  # of a single ONNX file: protobuf's own limit
+_Value = tuple[str, str, list[str | int]]  # (name, type, sizes) of an input or output
 TensorTypes = dict[str, tuple[str, list[int | str | None]]]  # tensor -> (type, sizes)
 BATCH_NAME = "N"  # the one dynamic dimension
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")  # operators that multiply by weights
@@ -299,8 +300,8 @@ def joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
 def check_model(model: onnx.ModelProto, spec: ModelSpec) -> None:
     """Raise GraphError unless ``model`` keeps the contract of a shipped model file.
 
-    Opset 18 and IR 8 alone, one file, ``images`` uint8 [N, h, w, c] to ``probabilities`` float32
-    [N, labels] with N free, the spec in the metadata, no traces of the building machine, and
+    Opset 18 and IR 8 alone, one file, ``images`` uint8 [N, h, w, c] to the float32 outputs of the
+    spec with N free, the spec in the metadata, no traces of the building machine, and
     clean by ONNX's checker and strict shape inference with data propagation.
     """
     problems = [*_format(model), *_interface(model, spec), *_traces(model, spec)]
@@ -331,18 +332,27 @@ def _format(model: onnx.ModelProto) -> list[str]:
 
 def _interface(model: onnx.ModelProto, spec: ModelSpec) -> list[str]:
     expected_in = (INPUT_NAME, "UINT8", [BATCH_NAME, *spec.shape])
-    expected_out = (OUTPUT_NAME, "FLOAT", [BATCH_NAME, len(spec.labels)])
+    expected_out = [(o.name, "FLOAT", [BATCH_NAME, *o.shape]) for o in spec.outputs]
     actual_in = [_value(value) for value in model.graph.input]
     actual_out = [_value(value) for value in model.graph.output]
     problems = []
     if actual_in != [expected_in]:
         problems.append(f"inputs are {actual_in}, expected {[expected_in]}")
-    if actual_out != [expected_out]:
-        problems.append(f"outputs are {actual_out}, expected {[expected_out]}")
+    if len(actual_out) != len(expected_out) or not all(map(_fits, actual_out, expected_out)):
+        problems.append(f"outputs are {actual_out}, expected {expected_out}")
     return problems
 
 
-def _value(value: onnx.ValueInfoProto) -> tuple[str, str, list[str | int]]:
+def _fits(found: _Value, wanted: tuple[str, str, Sequence[str | int | None]]) -> bool:
+    """True for the same name, type and sizes; a size of None may be any."""
+    return (
+        found[:2] == wanted[:2]
+        and len(found[2]) == len(wanted[2])
+        and all(b in (a, None) for a, b in zip(found[2], wanted[2], strict=True))
+    )
+
+
+def _value(value: onnx.ValueInfoProto) -> _Value:
     tensor = value.type.tensor_type
     kind = onnx.TensorProto.DataType.Name(tensor.elem_type)
     return value.name, kind, [dim.dim_param or dim.dim_value for dim in tensor.shape.dim]

@@ -34,6 +34,8 @@ from runtime.manifest import (
     MODEL_CARD_NAME,
     PREPROCESS_NAME,
 )
+from runtime.spec import INPUT_NAME
+from runtime.tasks import task_named
 
 _KEPT = " Nothing was replaced."
 # Of FP32's rounding, as measured when the bundle is written, that another CPU may show: kernels
@@ -77,7 +79,8 @@ class Golden:
 
 
 def golden_tolerance(precision: str, portable: bool) -> float:
-    """Return the allowed difference between a device's probabilities and the recorded ones.
+    """Return the allowed difference between a device's probabilities and the recorded ones; for
+    other outputs, as a share of their largest magnitude.
 
     It must let every healthy device pass and no broken one: a saturating CPU, a wrong layout, one
     altered weight.
@@ -166,7 +169,7 @@ def _golden(
     """Return golden.npz, and the tolerance of each variant by its id.
 
     The arrays are ``raw/<i>`` [H, W, C], ``pixels`` [n, h, w, c] (first those of the raw images)
-    and ``probabilities/<variant>`` [n, labels].
+    and ``<output>/<variant>`` [n, ...] for each output.
     """
     if not variants:
         raise PackageError("there are no variants to package; expected at least one that passed.")
@@ -195,22 +198,30 @@ def _golden(
             if not len(arrays["pixels"]):
                 raise PackageError("there are no golden images; expected at least one.")
             # one by one, as most apps do; the selftest gives them in batches as well
-            rows = [predictor(pixels[None]) for pixels in arrays["pixels"]]
-            arrays[f"probabilities/{variant.id}"] = record = np.concatenate(rows)
+            rows = [predictor.outputs(pixels[None]) for pixels in arrays["pixels"]]
+            record = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+            arrays |= {f"{name}/{variant.id}": values for name, values in record.items()}
         if variant.precision == "fp32":
-            widened = min(_MARGIN * _rounding(variant.model, arrays["pixels"], record), _WIDEST)
+            rounding = _rounding(spec, variant.model, arrays["pixels"], record)
+            widened = min(_MARGIN * rounding, _WIDEST)
             tolerances[variant.id] = max(variant.golden_tolerance, widened)
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]  # numpy stores without times: same bytes
     return buffer.getvalue(), tolerances
 
 
-def _rounding(model: bytes, pixels: NDArray[np.uint8], record: NDArray[np.float32]) -> float:
-    """Return the change of this network's probabilities when its sums have another order: that of
-    onnxruntime's plain kernels, without graph optimization."""
+def _rounding(
+    spec: ModelSpec,
+    model: bytes,
+    pixels: NDArray[np.uint8],
+    record: Mapping[str, NDArray[np.float32]],
+) -> float:
+    """Return the change of this network's outputs, as golden samples are compared, when its sums
+    have another order: that of onnxruntime's plain kernels, without graph optimization."""
     session = onnx_file.session(model, optimized=False)
-    plain = np.concatenate([onnx_file.run(session, image[None]) for image in pixels])
-    return float(np.abs(plain - record).max())
+    rows = [onnx_file.run_feed(session, list(record), {INPUT_NAME: i[None]}) for i in pixels]
+    plain = [np.concatenate(values) for values in zip(*rows, strict=True)]
+    return task_named(spec.task).compare_golden(plain, list(record.values()))
 
 
 def _selftest(path: Path, manifest: Manifest) -> None:

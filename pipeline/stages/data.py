@@ -5,6 +5,7 @@ from __future__ import annotations
 from pipeline.engine.stage import Context, Stage
 from pipeline.recipe import PreprocessOptions, Recipe
 from pipeline.reports import DataReport
+from pipeline.stages.sources import METRICS
 
 
 def preprocess_graph(options: PreprocessOptions) -> bytes:
@@ -59,7 +60,7 @@ STAGE = Stage(
     sections=("data", "preprocess"),
     sources=(
         "pipeline/stages/data.py",
-        "pipeline/datasets",
+        *("pipeline/datasets", "pipeline/tasks", *METRICS),
         "exporters/export/digit_graph.py",
         "exporters/export/graph_builder.py",
         "exporters/export/resize_graph.py",

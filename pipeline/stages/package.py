@@ -65,7 +65,8 @@ STAGE = Stage(
     sections=("name", "description", "seed", "preprocess", "package"),
     sources=(
         *("pipeline/stages/package.py", "pipeline/packaging.py", "pipeline/report"),
-        *("pipeline/datasets", "pipeline/hardware.py", "pipeline/engine/digests.py"),
+        *("pipeline/datasets", "pipeline/tasks", "pipeline/hardware.py"),
+        "pipeline/engine/digests.py",
         *("pipeline/learning/training/results.py", "pipeline/timing/values.py"),
         *("pipeline/validation/saved_answers.py", *EXPORTED, *SEARCHED),
         *("exporters/evaluate", "exporters/package"),

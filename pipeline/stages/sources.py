@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-DATA = ("pipeline/datasets/arrays.py", "pipeline/datasets/info.py")  # the arrays on disk
-LEARNING = ("pipeline/learning", "pipeline/user_code.py", "pipeline/processes.py")
+DATA = (  # the arrays on disk, and what their labels mean
+    *("pipeline/datasets/arrays.py", "pipeline/datasets/info.py"),
+    "pipeline/tasks",
+)
+METRICS = ("exporters/evaluate/metrics.py", "exporters/evaluate/probabilities.py")
+LEARNING = (
+    *("pipeline/learning", "pipeline/user_code.py", "pipeline/processes.py"),
+    *METRICS,
+)
 EXPORTED = ("exporters/errors.py", "exporters/files.py", "exporters/options.py", "exporters/graph")
 SEARCHED = (  # a search's result, as values
     *("exporters/search/result.py", "exporters/search/explanation.py"),

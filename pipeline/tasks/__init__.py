@@ -1,4 +1,4 @@
-"""How each task is learned: what label files mean, targets, loss, and what a report shows.
+"""The table of tasks: what their labels mean, how they are learned, and what a report shows.
 Everything that differs between tasks is in one file for each; ``TASKS`` lists them.
 
 Importing this package loads neither numpy nor torch, so that a recipe can be checked without them.

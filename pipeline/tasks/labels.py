@@ -11,9 +11,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from exporters.evaluate.score_values import Scores
-    from exporters.evaluate.tasks import LabelTask
-
     # (targets, logarithms of the probabilities, weights of the answers) of one kind of answer
     Term = tuple[Tensor, Tensor, Tensor | None]
 
@@ -29,14 +26,15 @@ class LabelledTask(ABC):
     exclusive: ClassVar[bool]  # True: each image has exactly one label
     label_smoothing: ClassVar[float]  # of a new recipe
 
-    @property
-    def evaluation(self) -> LabelTask:
-        """The task as it is measured."""
-        from exporters.evaluate.tasks import label_task
-
-        return label_task(self.name)
-
     # --- labels of a data set
+
+    @abstractmethod
+    def label_shape(self, images: int, count: int) -> tuple[int, ...]:
+        """The shape of the labels of so many images, for ``count`` labels."""
+
+    @abstractmethod
+    def largest_label(self, count: int) -> int:
+        """The largest number among labels; the smallest is 0."""
 
     @abstractmethod
     def label_counts(self, labels: NDArray[Any], count: int) -> NDArray[np.int64]:
@@ -44,7 +42,7 @@ class LabelledTask(ABC):
 
     @abstractmethod
     def strata(self, labels: NDArray[Any]) -> NDArray[np.int64]:
-        """What drawn splits share out evenly, one number for each image [N]."""
+        """The strata that drawn splits share out evenly, one number for each image [N]."""
 
     @abstractmethod
     def unlearnable(self, labels: NDArray[Any], names: Sequence[str]) -> tuple[str, ...]:
@@ -58,17 +56,14 @@ class LabelledTask(ABC):
 
     @abstractmethod
     def answers(self, images: int, labels: int) -> int:
-        """How many answers so many images get."""
+        """The number of answers that so many images get."""
 
     def check_labels(self, labels: NDArray[Any], images: int, count: int) -> str | None:
         """Return how labels differ from those of ``images`` images and ``count`` labels; None where
         they fit."""
         import numpy as np
 
-        shape, largest = (
-            self.evaluation.truth_shape(images, count),
-            self.evaluation.largest_truth(count),
-        )
+        shape, largest = self.label_shape(images, count), self.largest_label(count)
         if labels.shape != shape or not np.issubdtype(labels.dtype, np.integer):
             return (
                 f"are {labels.dtype} {labels.shape}; expected integers {shape} for a {self.name} "
@@ -81,12 +76,19 @@ class LabelledTask(ABC):
     # --- training
 
     @abstractmethod
+    def judge(
+        self, probabilities: NDArray[np.float32], labels: NDArray[Any]
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """(the probability of each true answer, whether it was given); for validation while
+        training, with a threshold of 0.5 where there are thresholds."""
+
+    @abstractmethod
     def probabilities(self, scores: Tensor) -> Tensor:
         """Probabilities [N, labels] of the network's scores."""
 
     @abstractmethod
     def targets(self, labels: Tensor, count: int, smoothing: float = 0.0) -> Tensor:
-        """What the probabilities should be, float32 [N, count], drawn by ``smoothing`` towards all
+        """The probabilities to learn, float32 [N, count], drawn by ``smoothing`` towards all
         answers alike."""
 
     def answer_weights(self, labels: Tensor, count: int, rare: float) -> Tensor | None:
@@ -115,13 +117,13 @@ class LabelledTask(ABC):
 
     @abstractmethod
     def moved(self, difference: NDArray[np.float32]) -> NDArray[np.float32]:
-        """How far each answer moved, of differences of probabilities [N, labels]."""
+        """The movement of each answer, of differences of probabilities [N, labels]."""
 
     @abstractmethod
     def confusion(
         self, probabilities: NDArray[np.float32], truth: NDArray[Any]
     ) -> tuple[tuple[int, ...], ...] | None:
-        """How often each label (row) got each answer (column); None where labels do not exclude
+        """Counts of each label (row) by answer (column); None where labels do not exclude
         each other."""
 
     @abstractmethod
@@ -130,5 +132,5 @@ class LabelledTask(ABC):
         thresholds that ship were chosen for."""
 
     @abstractmethod
-    def method(self, shipped: str, scores: Scores) -> str:
-        """The same in several sentences."""
+    def method(self, shipped: str, labels: int, undefined: Sequence[str]) -> str:
+        """Return that note in full; ``undefined`` are the labels without an average precision."""

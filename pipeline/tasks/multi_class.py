@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from exporters.evaluate.score_values import Scores
     from pipeline.tasks.labels import Term
 
 
@@ -27,6 +26,14 @@ class MultiClass(LabelledTask):
     exclusive = True
     label_smoothing = 0.05
     unlearnable_note = "The train images have none of the class, so it can't be learned"
+
+    def label_shape(self, images: int, count: int) -> tuple[int, ...]:
+        """A class for each image."""
+        return (images,)
+
+    def largest_label(self, count: int) -> int:
+        """The last class."""
+        return count - 1
 
     def label_counts(self, labels: NDArray[Any], count: int) -> NDArray[np.int64]:
         """Images of each class."""
@@ -50,6 +57,14 @@ class MultiClass(LabelledTask):
     def answers(self, images: int, labels: int) -> int:
         """One for each image."""
         return images
+
+    def judge(
+        self, probabilities: NDArray[np.float32], labels: NDArray[Any]
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """One of both for each image, [N]."""
+        from exporters.evaluate.metrics import class_probabilities, correct
+
+        return class_probabilities(probabilities, labels), correct(probabilities, labels, None)
 
     def probabilities(self, scores: Tensor) -> Tensor:
         """A softmax over the classes."""
@@ -100,8 +115,8 @@ class MultiClass(LabelledTask):
         """The meaning of balanced accuracy."""
         return "Balanced accuracy is the mean of the classes' recalls."
 
-    def method(self, shipped: str, scores: Scores) -> str:
-        """Likewise."""
+    def method(self, shipped: str, labels: int, undefined: Sequence[str]) -> str:
+        """The same sentence."""
         return self.figures_note(shipped)
 
 

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from exporters.evaluate.score_values import Scores
     from pipeline.tasks.labels import Term
 
 
@@ -27,6 +26,14 @@ class MultiLabel(LabelledTask):
     exclusive = False
     label_smoothing = 0.0
     unlearnable_note = "Never or always true in the train split, so nothing can be learned"
+
+    def label_shape(self, images: int, count: int) -> tuple[int, ...]:
+        """A 0 or 1 for each image and label."""
+        return (images, count)
+
+    def largest_label(self, count: int) -> int:
+        """1, for yes."""
+        return 1
 
     def label_counts(self, labels: NDArray[Any], count: int) -> NDArray[np.int64]:
         """Images with each attribute."""
@@ -60,6 +67,17 @@ class MultiLabel(LabelledTask):
     def answers(self, images: int, labels: int) -> int:
         """One for each image and label."""
         return images * labels
+
+    def judge(
+        self, probabilities: NDArray[np.float32], labels: NDArray[Any]
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """One of both for each image and label, [N, labels]."""
+        import numpy as np
+
+        from exporters.evaluate.metrics import attribute_probabilities, correct
+
+        right = correct(probabilities, labels, np.full(1, 0.5))
+        return attribute_probabilities(probabilities, labels), right
 
     def probabilities(self, scores: Tensor) -> Tensor:
         """A sigmoid for each label."""
@@ -109,23 +127,21 @@ class MultiLabel(LabelledTask):
             f"ships, those chosen for {shipped}."
         )
 
-    def method(self, shipped: str, scores: Scores) -> str:
-        """How thresholds were chosen, and which labels a mean is over."""
+    def method(self, shipped: str, labels: int, undefined: Sequence[str]) -> str:
+        """The choice of thresholds, and the labels that a mean is over."""
         return (
             "Thresholds were chosen on the validation split: for accuracy those that are best at "
             "accuracy, for balanced accuracy those that are best at that; "
             f"what ships has those for {shipped}. Average precision needs no threshold. "
-            f"Means are over {_defined(scores)}."
+            f"Means are over {_defined(labels, undefined)}."
         )
 
 
-def _defined(scores: Scores) -> str:
-    rows = scores.forms[0].labels
-    undefined = [row.label for row in rows if row.own.average_precision is None]
+def _defined(labels: int, undefined: Sequence[str]) -> str:
     if not undefined:
-        return f"{len(rows)} label{'s' if len(rows) != 1 else ''}"
+        return f"{labels} label{'s' if labels != 1 else ''}"
     return (
-        f"{len(rows)} labels, of average precision over {len(rows) - len(undefined)} "
+        f"{labels} labels, of average precision over {labels - len(undefined)} "
         f"(no test image has {', '.join(undefined)})"
     )
 

@@ -1,5 +1,6 @@
-"""How the answers of each task are measured and compared. Everything that differs between tasks is
-in one file for each; ``TASKS`` lists them, in the order in which outputs are tried against them."""
+"""The table of tasks: how the answers of each are measured and compared. Everything that differs
+between tasks is in one file for each; ``TASKS`` lists them, in the order in which outputs are tried
+against them."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class LabelTask(ABC):
 
     @abstractmethod
     def images_of_label(self, truth: NDArray[np.integer], index: int) -> int:
-        """How many images the accuracy of a label is a proportion of."""
+        """The number of images that the accuracy of a label is a proportion of."""
 
     @abstractmethod
     def majority_answer(self, truth: NDArray[np.integer], labels: int) -> NDArray[np.int64]:
@@ -130,7 +130,7 @@ class LabelTask(ABC):
 
     @abstractmethod
     def images_needed(self, labels: int, options: GateOptions) -> int:
-        """How many test images would pass without one changed answer."""
+        """The number of test images that would pass without one changed answer."""
 
     # --- scores before and after the last layer
 
@@ -149,11 +149,11 @@ class LabelTask(ABC):
 
     @abstractmethod
     def guess(self, values: Outputs, inputs: int, classes: int | None) -> Guess | None:
-        """Why outputs look like this task's; None where they do not."""
+        """The reason why outputs look like this task's; None where they do not."""
 
     @abstractmethod
     def could_return(self, values: Outputs) -> bool:
-        """True when outputs, known to be answers, may be this task's."""
+        """True when outputs that are answers may be this task's."""
 
     def cross_entropy(
         self, probabilities: Floats, truth: NDArray[np.integer], floor: float = _SMALLEST

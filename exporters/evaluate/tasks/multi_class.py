@@ -10,7 +10,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.evaluate.metrics import Objective, correct
+from exporters.evaluate.metrics import Objective, class_probabilities, correct
 from exporters.evaluate.paired_tests import Losses, tango_upper
 from exporters.evaluate.probabilities import Floats, add_up, are_probabilities, softmax
 from exporters.evaluate.tasks.labels import GUESSED_DB, LIKELY_DB, LabelTask
@@ -58,7 +58,7 @@ class MultiClass(LabelTask):
 
     def truth_probabilities(self, probabilities: Floats, truth: NDArray[np.integer]) -> Floats:
         """The probability of each image's class, [N]."""
-        return np.asarray(probabilities[np.arange(len(truth)), truth])
+        return class_probabilities(probabilities, truth)
 
     def statistic(
         self,

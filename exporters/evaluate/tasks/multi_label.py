@@ -16,6 +16,7 @@ from exporters.evaluate.metrics import (
     Objective,
     Thresholds,
     adjusted_thresholds,
+    attribute_probabilities,
     balanced_accuracy,
     best_thresholds,
     correct,
@@ -68,7 +69,7 @@ class MultiLabel(LabelTask):
 
     def truth_probabilities(self, probabilities: Floats, truth: NDArray[np.integer]) -> Floats:
         """The probability of each true yes or no, [N, labels]."""
-        return np.where(truth == 1, probabilities, 1 - probabilities)
+        return attribute_probabilities(probabilities, truth)
 
     def statistic(
         self,

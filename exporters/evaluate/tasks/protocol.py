@@ -1,9 +1,10 @@
-"""What the evaluation asks of every task."""
+"""The protocol of every task, and the values that its judge takes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,7 +19,7 @@ Outputs = Sequence[NDArray[Any]]  # of one form, each with a row for each input
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a form may lose against FP32."""
+    """The loss against FP32 that a form may have."""
 
     gate: GateOptions  # of answers
     min_sqnr_db: float  # of values: 20 dB are noise of a hundredth of the power
@@ -43,7 +44,7 @@ class OutputPair:
     truth: NDArray[np.integer] | None = field(default=None, repr=False)  # None: FP32's own answers
     guessed_db: float | None = None  # of a guessed task: signal-to-noise asked for; None: stated
 
-    @property
+    @cached_property
     def worst(self) -> Fidelity:
         """The part of the outputs that is farthest from FP32's. An output of another shape (fewer
         boxes, for example) cannot be compared and counts as noise alone."""
@@ -62,7 +63,7 @@ class Task(Protocol):
         """The heading of a column with ``Assessment.accuracy_percent``."""
 
     def criterion(self, bounds: Bounds, labelled: bool, guessed: bool) -> str:
-        """What forms are judged by, with the bound, for people."""
+        """The criterion that forms are judged by, with its bound, as text."""
 
     def assess(self, pair: OutputPair, bounds: Bounds, variant: str) -> Assessment:
         """Judge outputs against FP32's."""
@@ -78,10 +79,10 @@ class Task(Protocol):
         """True when the first output of so many inputs can be this task's."""
 
     def guess(self, values: Outputs, inputs: int, classes: int | None) -> Guess | None:
-        """Why outputs of so many inputs look like this task's; None where they do not."""
+        """Return why outputs of so many inputs look like this task's; None where they do not."""
 
     def could_return(self, values: Outputs) -> bool:
-        """True when outputs, known to be answers, may be this task's."""
+        """True when outputs that are answers may be this task's."""
 
 
 def not_comparable(name: str, was: NDArray[Any], now: NDArray[Any]) -> str:

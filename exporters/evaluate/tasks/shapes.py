@@ -1,4 +1,4 @@
-"""Shapes and ranges by which outputs are told apart."""
+"""Shapes and ranges that distinguish the outputs of tasks."""
 
 from __future__ import annotations
 

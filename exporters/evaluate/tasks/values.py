@@ -36,13 +36,11 @@ class ValuesTask:
         """Compare the worst part of the outputs with the minimum."""
         worst = pair.worst
         passed = worst.sqnr_db >= min_sqnr_db
-        texts = (
-            [too_noisy(worst, min_sqnr_db)]
-            if not passed
-            else [f"{worst.part} has {worst.own_db:.1f} dB"]
-        )
-        if not passed:
-            texts += filter(None, map(not_comparable, pair.names, pair.reference, pair.candidate))
+        if passed:
+            texts = [f"{worst.part} has a signal-to-noise ratio of {worst.own_db:.1f} dB"]
+        else:
+            reasons = map(not_comparable, pair.names, pair.reference, pair.candidate)
+            texts = [too_noisy(worst, min_sqnr_db), *filter(None, reasons)]
         checks = [Check("signal", passed, worst.sqnr_db, min_sqnr_db, text) for text in texts]
         return Verdict(passed, tuple(checks))
 
@@ -73,7 +71,7 @@ class ValuesTask:
         return True
 
     def guess(self, values: Outputs, inputs: int, classes: int | None) -> Guess:
-        """Why the outputs look like nothing else."""
+        """The reason why the outputs look like nothing else."""
         return Guess(self.name, _reason(values, inputs, classes))
 
     def could_return(self, values: Outputs) -> bool:

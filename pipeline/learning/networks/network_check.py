@@ -125,7 +125,7 @@ class _Trial:
                     "mean, max or softmax over dimension 0.",
                 )
         rows = together.sum(1)
-        if training_task(self.spec.task).evaluation.sums_to_one and bool(
+        if training_task(self.spec.task).exclusive and bool(
             (together >= 0).all() and ((rows - 1).abs() < 1e-4).all()
         ):
             return [

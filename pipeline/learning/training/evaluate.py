@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from exporters.evaluate.tasks import label_task
 from pipeline.datasets.arrays import Split
 from pipeline.learning.networks.pixel_network import PixelNetwork
+from pipeline.tasks import training_task
 
 BATCH_SIZE = 256  # larger ones fall out of the processor's cache and were slower
 
@@ -60,9 +60,7 @@ def validate(
     predicted = probabilities(network, split.images, device=device)
     of_truth, right = np.zeros(0, np.float32), np.zeros(0, np.bool_)
     if len(split):
-        task = label_task(network.spec.task)
-        of_truth = task.truth_probabilities(predicted, split.labels)
-        right = task.correct(predicted, split.labels)
+        of_truth, right = training_task(network.spec.task).judge(predicted, split.labels)
     tiny = np.finfo(np.float32).tiny
     loss = -np.log(np.maximum(of_truth, tiny), dtype=np.float64).sum()
     count = total(right.size)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from exporters.evaluate.score_values import Estimate, LabelScore, Metrics
+from exporters.evaluate.tasks import label_task
 from pipeline.report.model import Report
 from pipeline.report.text import summary as words
 from pipeline.tasks import LabelledTask, training_task
@@ -52,7 +53,7 @@ def _common(report: Report) -> str:
 
 def columns(report: Report) -> list[str]:
     """Names of the figures that there are: fields of ``Metrics``."""
-    return list(_task(report).evaluation.metrics)
+    return list(label_task(report.model.task).metrics)
 
 
 def interval(estimate: Estimate | None, digits: int = 2) -> str:
@@ -108,7 +109,9 @@ def method(report: Report) -> str:
     scores = report.scores
     if scores is None:
         return ""
-    text = _task(report).method(_OF[_objective(report)], scores)
+    rows = scores.forms[0].labels
+    undefined = [row.label for row in rows if row.own.average_precision is None]
+    text = _task(report).method(_OF[_objective(report)], len(rows), undefined)
     return (
         f"{text} In brackets 95{words.SPACE}% intervals from {scores.samples:,} bootstrap samples "
         "of the test images (of single proportions: Wilson's); differences are paired. Several "
@@ -139,6 +142,6 @@ def shipped(report: Report, metric: str) -> str:
 
 def accuracy_note(report: Report) -> str:
     """What accuracy means in the tables of variants, where the thresholds that ship are used."""
-    if report.scores is None or not _task(report).evaluation.has_thresholds:
+    if report.scores is None or not label_task(report.model.task).has_thresholds:
         return ""
     return f"With the thresholds that ship, chosen for {_OF[_objective(report)]}."

@@ -11,8 +11,8 @@ from exporters.evaluate.average_precision import Ranking, average_precision
 
 
 def precision_of(scores: list[float], truth: list[int]) -> float:
-    (found,) = average_precision(np.array([scores], np.float32).T, np.array([truth]).T)
-    return float(found)
+    (precision,) = average_precision(np.array([scores], np.float32).T, np.array([truth]).T)
+    return float(precision)
 
 
 @pytest.mark.parametrize(
@@ -42,10 +42,10 @@ def test_by_hand(scores: list[float], truth: list[int], expected: float) -> None
 
 def test_without_images_of_the_label_it_is_undefined() -> None:
     assert np.isnan(precision_of([0.2, 0.9], [0, 0]))
-    found = average_precision(
+    precision = average_precision(
         np.array([[0.2, 0.1], [0.9, 0.3]], np.float32), np.array([[0, 1], [0, 0]])
     )
-    assert np.isnan(found[0]) and found[1] == 0.5
+    assert np.isnan(precision[0]) and precision[1] == 0.5
 
 
 @given(
@@ -58,13 +58,13 @@ def test_without_images_of_the_label_it_is_undefined() -> None:
     )
 )
 def test_a_weight_is_so_many_copies(images: list[tuple[float, int, int]]) -> None:
-    """What the bootstrap relies on: counts in place of drawn images."""
+    """What the bootstrap relies on: counts instead of drawn images."""
     scores, truth, counts = (np.array(column) for column in zip(*images, strict=True))
     weights = np.stack([counts, np.ones_like(counts)], axis=1).astype(np.uint8)
-    found = Ranking.of(scores.astype(np.float32), truth).average_precision(weights)
+    precision = Ranking.of(scores.astype(np.float32), truth).average_precision(weights)
     for column, repeats in ((0, counts), (1, 1)):
         copies, labels = np.repeat(scores, repeats), np.repeat(truth, repeats)
         if labels.sum():
-            assert found[column] == pytest.approx(precision_of(list(copies), list(labels)))
+            assert precision[column] == pytest.approx(precision_of(list(copies), list(labels)))
         else:
-            assert np.isnan(found[column])
+            assert np.isnan(precision[column])

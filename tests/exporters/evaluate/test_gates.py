@@ -37,8 +37,8 @@ def compare(before: Any, after: Any, truth: Any, spec: ModelSpec, **options: Any
     return parity.compare(label_task(spec.task), before, after, truth, spec.labels, **options)
 
 
-def judged(found: Parity, options: GateOptions, *rows: Tolerance) -> Verdict:
-    return gates.judge(label_task(found.task), found, options, rows)
+def judged(comparison: Parity, options: GateOptions, *rows: Tolerance) -> Verdict:
+    return gates.judge(label_task(comparison.task), comparison, options, rows)
 
 
 def one_hot(answers: Any, width: int = 3, sure: float = 0.9) -> NDArray[np.float32]:
@@ -64,8 +64,7 @@ def one_hot(answers: Any, width: int = 3, sure: float = 0.9) -> NDArray[np.float
 def test_tango_as_published(
     lost: int, won: int, total: int, alpha: float, expected: float, digits: int
 ) -> None:
-    found = tango_upper(lost, won, total, alpha)
-    assert round(found, digits) == expected
+    assert round(tango_upper(lost, won, total, alpha), digits) == expected
 
 
 def test_tango_statistic_as_published() -> None:
@@ -117,8 +116,8 @@ def test_mean_loss_by_hand() -> None:
     mean, square = 2 / 100, 6 / 100
     error = ((square - mean**2) / 99) ** 0.5
     expected = mean + 1.660391 * error
-    found = mean_loss_upper([(-1, 1), (0, 94), (1, 3)], 1, 0.05)
-    assert found == pytest.approx(expected, rel=1e-6)
+    bound = mean_loss_upper([(-1, 1), (0, 94), (1, 3)], 1, 0.05)
+    assert bound == pytest.approx(expected, rel=1e-6)
 
 
 # --- compare ---------------------------------------------------------------------------------
@@ -126,32 +125,32 @@ def test_mean_loss_by_hand() -> None:
 
 def test_compare_counts_by_hand() -> None:
     labels = np.array([0, 0, 1, 1, 2])
-    found = compare(one_hot([0, 0, 1, 2, 0]), one_hot([0, 1, 1, 1, 0]), labels, CLASSES)
-    assert dataclasses.astuple(found.pairs) == (2, 1, 1, 1)
-    assert found.pairs.total == found.images == 5
-    assert (found.reference_accuracy, found.candidate_accuracy) == (0.6, 0.6)
-    assert found.agreement == 0.6
-    assert [dataclasses.astuple(row.pairs) for row in found.labels] == [
+    comparison = compare(one_hot([0, 0, 1, 2, 0]), one_hot([0, 1, 1, 1, 0]), labels, CLASSES)
+    assert dataclasses.astuple(comparison.pairs) == (2, 1, 1, 1)
+    assert comparison.pairs.total == comparison.images == 5
+    assert (comparison.reference_accuracy, comparison.candidate_accuracy) == (0.6, 0.6)
+    assert comparison.agreement == 0.6
+    assert [dataclasses.astuple(row.pairs) for row in comparison.labels] == [
         (1, 1, 0, 0),
         (1, 0, 1, 0),
         (0, 0, 0, 1),
     ]
-    assert found.losses == ((-1, 1), (0, 3), (1, 1))
-    assert [index for index, _ in found.worst[:2]] == [1, 3]
-    assert found.max_abs == pytest.approx(0.85)
-    assert found.mean_abs == pytest.approx(4 * 0.85 / 15)
+    assert comparison.losses == ((-1, 1), (0, 3), (1, 1))
+    assert [index for index, _ in comparison.worst[:2]] == [1, 3]
+    assert comparison.max_abs == pytest.approx(0.85)
+    assert comparison.mean_abs == pytest.approx(4 * 0.85 / 15)
 
 
 def test_compare_multi_label_by_hand() -> None:
     labels = np.array([[1, 0], [1, 1], [0, 0]])
     before = np.array([[0.9, 0.1], [0.8, 0.7], [0.2, 0.4]], np.float32)
     after = np.array([[0.4, 0.6], [0.8, 0.7], [0.2, 0.4]], np.float32)
-    found = compare(before, after, labels, ATTRIBUTES)
-    assert found.reference_accuracy == 1
-    assert found.candidate_accuracy == pytest.approx(4 / 6)
-    assert found.losses == ((0, 2), (2, 1))
-    assert [row.label for row in found.labels] == ["hat", "beard"]
-    assert dataclasses.astuple(found.labels[0].pairs) == (2, 1, 0, 0)
+    comparison = compare(before, after, labels, ATTRIBUTES)
+    assert comparison.reference_accuracy == 1
+    assert comparison.candidate_accuracy == pytest.approx(4 / 6)
+    assert comparison.losses == ((0, 2), (2, 1))
+    assert [row.label for row in comparison.labels] == ["hat", "beard"]
+    assert dataclasses.astuple(comparison.labels[0].pairs) == (2, 1, 0, 0)
     lenient = compare(
         before, after, labels, ATTRIBUTES, candidate_thresholds=np.array([0.35, 0.65])
     )
@@ -189,19 +188,19 @@ def test_compare_refuses(
         compare(reference, candidate, labels, spec, reference_thresholds=thresholds)
 
 
-def test_stream_takes_any_callable_and_tells_how_far_it_is() -> None:
+def test_stream_takes_any_callable_and_reports_progress() -> None:
     images = np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1)
-    sizes, told = [], []
+    sizes, steps = [], []
 
     def model(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         sizes.append(len(batch))
         return np.hstack([batch.reshape(-1, 1) / 10, 1 - batch.reshape(-1, 1) / 10])
 
-    found = stream(model, images, batch_size=4, progress=lambda *at: told.append(at))
-    assert np.allclose(found[:, 0], np.arange(10) / 10)
-    assert found.dtype == np.float32
+    probabilities = stream(model, images, batch_size=4, progress=lambda *at: steps.append(at))
+    assert np.allclose(probabilities[:, 0], np.arange(10) / 10)
+    assert probabilities.dtype == np.float32
     assert sizes == [4, 4, 2]
-    assert told == [(4, 10), (8, 10), (10, 10)]
+    assert steps == [(4, 10), (8, 10), (10, 10)]
 
 
 @pytest.mark.parametrize(
@@ -283,7 +282,7 @@ def test_multi_label_is_judged_by_the_mean_over_labels() -> None:
     assert not judged(compare(before, after, labels, ATTRIBUTES), GateOptions(0.10)).passed
 
 
-def test_tolerances_are_held_and_their_reasons_told() -> None:
+def test_tolerances_are_checked_and_give_their_reasons() -> None:
     row = Tolerance("max_abs", 1e-4, "sums in another order")
     verdict = judged(parity_of(0, 0, 9_999), GATE, row)
     assert not verdict.passed
@@ -362,7 +361,7 @@ def flipped(images: int, lost: int, won: int) -> Parity:
     return compare(one_hot(before), one_hot(after, sure=0.89), labels, CLASSES)
 
 
-def test_screening_few_images_asks_for_the_loss_that_was_found() -> None:
+def test_screening_few_images_uses_the_measured_loss() -> None:
     """300 images can never bound a loss below 0.15 points; a search must not fail for that."""
     same, lost = flipped(300, 0, 0), flipped(300, 3, 0)
     options = GateOptions()
@@ -373,8 +372,8 @@ def test_screening_few_images_asks_for_the_loss_that_was_found() -> None:
 
 def test_screening_enough_images_is_judging() -> None:
     for lost in (0, 1, 5, 30):
-        found = flipped(10_000, lost, 0)
-        assert gates.screen(CLASS_TASK, found, GateOptions()) == judged(found, GateOptions())
+        flips = flipped(10_000, lost, 0)
+        assert gates.screen(CLASS_TASK, flips, GateOptions()) == judged(flips, GateOptions())
 
 
 @pytest.mark.parametrize(

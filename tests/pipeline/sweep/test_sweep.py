@@ -244,7 +244,7 @@ def test_local_processes_run_the_command_line(tmp_path: Path) -> None:
 
 
 class _Recorded:
-    """An executor like a cluster's: accepts processes, ends them in its own order and runs the words
+    """An executor like a cluster's: accepts processes, ends them in its own order, runs the words
     in this very process; ``failing`` are parts of the names of those that it lets fail."""
 
     def __init__(self, failing: str = "") -> None:
