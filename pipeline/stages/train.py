@@ -41,9 +41,9 @@ def run(context: Context) -> TrainReport:
 
 
 def _show(context: Context, progress: StepProgress) -> None:
+    val = progress.val_accuracy_percent
     detail = f"epoch {progress.epoch}/{progress.epochs}  loss {progress.loss:.3f}"
-    if progress.val_accuracy_percent is not None:
-        detail += f"  validation {progress.val_accuracy_percent:.2f} %"
+    detail += "" if val is None else f"  validation {val:.2f} %"
     context.observer.step("train: steps", progress.step, progress.steps, detail)
 
 
