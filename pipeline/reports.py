@@ -79,7 +79,7 @@ class JudgedVariant:
     parity: Parity
     verdict: Verdict
     difference: Difference
-    thresholds: tuple[float, ...] | None = None  # one for each label; None for multi-class
+    thresholds: tuple[float, ...] | None = None  # one for each label; None: the task has none
     # balanced accuracy of each label in percent, with these thresholds and with the reference's
     balanced_percent: tuple[float, ...] | None = None
     balanced_before_percent: tuple[float, ...] | None = None
@@ -101,7 +101,7 @@ class Reference:
 
     accuracy_percent: float
     balanced_percent: tuple[float, ...] | None = None  # of each label
-    thresholds: tuple[float, ...] | None = None  # one for each label; None for multi-class
+    thresholds: tuple[float, ...] | None = None  # one for each label; None: the task has none
     # the same by what they are best at
     thresholds_for: dict[str, tuple[float, ...]] = field(default_factory=dict)
 

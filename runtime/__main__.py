@@ -14,6 +14,7 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from .devices import DEVICES
 from .errors import InputError, PredictorError
 from .plain_text import escaped
 from .regular_file import read_regular
@@ -107,7 +108,7 @@ def argument_parser(package: str, bundle: str) -> argparse.ArgumentParser:
 def _options() -> argparse.ArgumentParser:
     """What every verb takes."""
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--device", default="auto", help="auto (default), cpu, cuda or openvino")
+    common.add_argument("--device", default="auto", help=f"auto (default) or {', '.join(DEVICES)}")
     common.add_argument("--variant", default="auto", help="a variant's id; default: auto")
     common.add_argument("--threads", type=int, help="default: all cores this process may use")
     common.add_argument("--json", action="store_true", help="print JSON")

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from . import autotune_cache
 from .answers import AnswerCheck
+from .devices import DEVICES
 from .errors import InputError, PredictorError, SelftestError
 from .manifest import WORTH
 from .opening import infer, open_variant, read_golden, usual_variant
-from .providers import DEVICES
 from .reports import AutotuneReport, AutotuneRow
 
 if TYPE_CHECKING:

@@ -286,6 +286,15 @@ class Parts:
         self._members = {}
 
 
+def check_same(path: str, bundle_id: str | None, expected: str | None) -> None:
+    """Raise BundleIntegrityError unless the bundle that was opened again has the expected id."""
+    if bundle_id != expected:
+        raise BundleIntegrityError(
+            f"{path}: the bundle has the id {bundle_id}; expected {expected}, the one that was "
+            "open. It was replaced: open it again."
+        )
+
+
 def reusable_keys(trusted_keys: Iterable[str] | None) -> tuple[str, ...] | None:
     """Trusted keys that can be asked for more than once, unlike an iterator; raises InputError."""
     if trusted_keys is None:

@@ -29,7 +29,7 @@ def usable_threads(root: str = "/") -> int:
         cores = len(os.sched_getaffinity(0))
     else:
         cores = os.cpu_count() or 1
-    return max(1, math.floor(min(cores, _quota_cores(root))))
+    return max(1, math.floor(min(cores, quota_cores(root))))
 
 
 def startable_threads(wanted: int, spare_bytes: int) -> int:
@@ -118,7 +118,7 @@ def _features(root: str) -> set[str]:
     return {name.lower() for name, found in detected.items() if found}
 
 
-def _quota_cores(root: str) -> float:
+def quota_cores(root: str = "/") -> float:
     """Cores that the CPU quotas of this process's cgroups grant; infinite without a quota."""
     cores = math.inf
     for line in _read(f"{root}proc/self/cgroup").splitlines():

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ._onnxruntime import onnxruntime
+from .devices import CPU_PROVIDER
 from .errors import BundleFormatError
 from .model_file import check_model_file
 from .origin import raised_by
@@ -23,7 +24,6 @@ from .spec import (
 
 Session = Any  # onnxruntime.InferenceSession, which has no types
 
-CPU_PROVIDER = "CPUExecutionProvider"
 _OPTIONS = {
     # Which provider got which node: opening takes as long with it as without (2.84 and 2.87 ms of
     # CPU for a face network), and releases that do not know the entry ignore it.

@@ -5,13 +5,14 @@ take longer than all the rest of the runtime."""
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from . import autotune_cache, onnx_session
 from .answers import AnswerCheck
 from .bundle import ModelParts
 from .cpu import cpu_targets, startable_threads, usable_threads
+from .devices import Device
 from .errors import (
     AnswerError,
     BundleFormatError,
@@ -24,7 +25,7 @@ from .golden import MAX_GOLDEN_BYTES, Golden
 from .manifest import GOLDEN_NAME, PREPROCESS_NAME, Manifest, Variant
 from .onnx_session import Session
 from .origin import raised_by
-from .providers import Device, choose, failed_run, open_session
+from .providers import choose, failed_run, open_session
 from .reports import PredictorInfo
 from .spec import INPUT_NAME
 
@@ -48,53 +49,69 @@ _EXACT_REASON = (
 
 @dataclass(frozen=True)
 class OpenedModel:
-    """A variant that runs on a device, and what is to be said of it."""
+    """A variant that runs on a device."""
 
     session: Session
     variant: Variant
-    info: PredictorInfo
+    device: Device
+    is_exact: bool  # with 8-bit kernels that cannot saturate
 
 
-def open_model(parts: ModelParts, device: str, variant: str, threads: int | None) -> OpenedModel:
+@dataclass(frozen=True)
+class Reason:
+    """Why this device and this variant were taken, a sentence each."""
+
+    device: str
+    variant: str
+
+    def __str__(self) -> str:
+        return f"device: {self.device} variant: {self.variant}"
+
+
+def open_model(
+    parts: ModelParts, device: str, variant: str, threads: int | None
+) -> tuple[OpenedModel, Reason]:
     """Open one variant on one device; raises DeviceError, VariantError and other BundleErrors."""
     count = _thread_count(threads, _spare_bytes(parts))
 
-    def attempt(row: Device) -> OpenedModel:
-        chosen, why = _variant(parts, variant, row.name, count)
+    def attempt(row: Device) -> tuple[OpenedModel, str]:
+        chosen, variant_reason = _variant(parts, variant, row.name, count)
         opened = open_variant(parts, row, chosen, count)
         if row.name != "cpu" and parts.id is not None:
             _prove(opened.session, row, parts, chosen)
-        info = replace(opened.info, reason=f"variant: {why}{opened.info.reason}")
-        return replace(opened, info=info)
+        return opened, variant_reason + (_EXACT_REASON if opened.is_exact else "")
 
-    opened, reason = choose(device, parts.manifest.devices, attempt)
-    _log.info("opened %s on %s", opened.variant.id, opened.info.provider)
-    info = replace(opened.info, reason=f"device: {reason} {opened.info.reason}")
-    return replace(opened, info=info)
+    (opened, variant_reason), device_reason = choose(device, parts.manifest.devices, attempt)
+    _log.info("opened %s on %s", opened.variant.id, opened.device.provider)
+    return opened, Reason(device_reason, variant_reason)
 
 
-def open_variant(parts: ModelParts, device: Device, variant: Variant, threads: int) -> OpenedModel:
-    """A session of that variant on that device, checked against the spec. ``info.reason`` says
-    only what is special about how it runs."""
-    target = _targets(device.name)[0]
-    # Only there do the 8-bit kernels saturate: they sum pairs in 16 bits.
-    exact = variant.precision == "int8" and not variant.portable and target == "x86_64-avx2"
-    session = open_session(parts.read(variant.file), device, threads, exact_int8=exact)
-    onnx_session.check_model(session, parts.manifest.spec)
-    info = PredictorInfo(
-        device=device.name,
+def info_of(opened: OpenedModel, parts: ModelParts, reason: Reason) -> PredictorInfo:
+    """The report about what was opened."""
+    session = opened.session
+    return PredictorInfo(
+        device=opened.device.name,
         provider=session.get_providers()[0],
-        variant=variant.id,
-        target=target,
+        variant=opened.variant.id,
+        target=_targets(opened.device.name)[0],
         threads=session.get_session_options().intra_op_num_threads,
-        reason=_EXACT_REASON if exact else "",
+        reason=str(reason),
         model_version=parts.manifest.model_version if parts.id else None,
         bundle_id=parts.id,
         signed_by=parts.signed_by,
         synthetic=parts.manifest.synthetic,
         nodes=onnx_session.nodes_by_provider(session),
     )
-    return OpenedModel(session, variant, info)
+
+
+def open_variant(parts: ModelParts, device: Device, variant: Variant, threads: int) -> OpenedModel:
+    """A session of that variant on that device, checked against the spec."""
+    target = _targets(device.name)[0]
+    # Only there do the 8-bit kernels saturate: they sum pairs in 16 bits.
+    exact = variant.precision == "int8" and not variant.portable and target == "x86_64-avx2"
+    session = open_session(parts.read(variant.file), device, threads, exact_int8=exact)
+    onnx_session.check_model(session, parts.manifest.spec)
+    return OpenedModel(session, variant, device, exact)
 
 
 def usual_variant(manifest: Manifest, device: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from .errors import BundleFormatError
 
@@ -53,6 +53,18 @@ class OutputSpec:
         return len(shape) == len(self.shape) and all(
             expected in (size, None) for size, expected in zip(shape, self.shape, strict=True)
         )
+
+
+class TaskSpec(Protocol):
+    """The part of a model's spec that depends on its task."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Distinct names; none for a task without labels."""
+
+    @property
+    def outputs(self) -> tuple[OutputSpec, ...]:
+        """What the model returns."""
 
 
 def check_outputs(outputs: Sequence[OutputSpec]) -> None:

@@ -1,8 +1,8 @@
 """The predictor: pixels in, the model's outputs out; or any image in, an answer out.
 
 Everything that only opening needs is imported when a predictor is opened. A predictor may be
-used from many threads at once and, on the CPU, in a forked child; one that was opened from a path
-can be pickled. ``processes.py`` has what that takes.
+used from many threads at once and, on the CPU, in a forked child (see ``processes.py``); one that
+was opened from a path can be pickled.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from . import _onnxruntime as _onnxruntime  # its absence is told here, not at t
 from . import processes
 from .answers import AnswerCheck
 from .errors import BundleFormatError, DeviceError, InputError, PredictorError
-from .images import as_batch, as_image
+from .images import as_batch, as_image, renew_locks
 from .origin import raised_by
 from .spec import INPUT_NAME, PREPROCESS_INPUT, PREPROCESS_OUTPUT
 from .tasks import task_named
@@ -114,17 +114,17 @@ class Predictor:
         return predictor
 
     def _open(self, parts: ModelParts, device: str, variant: str, threads: int | None) -> None:
-        from .opening import open_model
+        from .opening import info_of, open_model
 
         try:
-            opened = open_model(parts, device, variant, threads)
+            opened, reason = open_model(parts, device, variant, threads)
+            self._info = info_of(opened, parts, reason)
         except BaseException:
             parts.close()
             raise
         self._parts = parts
         self._parts_pid = os.getpid()
         self._variant = opened.variant
-        self._info = opened.info
         self._threads = threads
         self._spec = parts.manifest.spec
         self._shape = self._spec.shape
@@ -135,7 +135,7 @@ class Predictor:
         self._preprocess_session: Session = None
         self._is_closed = False
         self._lock = threading.Lock()  # for what is opened at its first use
-        processes.watch_forks(self)
+        processes.on_fork(self._after_fork)
 
     @property
     def info(self) -> PredictorInfo:
@@ -401,7 +401,7 @@ class Predictor:
             )
         info = self._info
         state = (self._path, info.bundle_id, info.device, info.variant, self._threads, self._keys)
-        return (processes.reopened, (type(self), *state))
+        return (_unpickled, (type(self), *state))
 
     def _answers(self, pixels: NDArray[np.uint8], min_probability: float) -> Sequence[Answer]:
         """The answers for the model's pixels [N, h, w, c]."""
@@ -446,20 +446,23 @@ class Predictor:
 
     def _own_parts(self) -> ModelParts:
         """The bundle, open in this process: a forked child shares its parent's position in the
-        file, so it opens the path anew."""
+        file, so it opens the path again."""
         self._require_open()
         if self._parts_pid != os.getpid():
+            from .bundle import Bundle, check_same
+
             with self._lock:
                 if self._parts_pid != os.getpid():
                     if self._path is not None:
-                        self._parts = processes.same_bundle(
-                            self._path, self._keys, self._info.bundle_id
-                        )
+                        bundle = Bundle.open(self._path, self._keys)
+                        check_same(self._path, bundle.id, self._info.bundle_id)
+                        self._parts = bundle
                     self._parts_pid = os.getpid()
         return self._parts
 
     def _after_fork(self) -> None:
         """In a forked child. Locks may have been held; threads and CUDA contexts stay behind."""
+        renew_locks()
         self._lock = threading.Lock()
         self._parts.renew_lock()
         if self._is_closed:
@@ -474,8 +477,8 @@ class Predictor:
 
     def _run_in_child(self, *arguments: Any) -> Any:
         """Stands where the session's ``run`` stood, until the child has a session of its own."""
+        from .devices import DEVICES
         from .opening import open_variant
-        from .providers import DEVICES
 
         parts = self._own_parts()
         with self._lock:
@@ -500,3 +503,24 @@ class Predictor:
     def _refuse(self, *_: object) -> NoReturn:
         """Stands where the session's ``run`` stood."""
         raise PredictorError("this predictor is closed. Open another one.")
+
+
+def _unpickled(
+    cls: type[Predictor],
+    path: str,
+    bundle_id: str,
+    device: str,
+    variant: str,
+    threads: int | None,
+    keys: tuple[str, ...] | None,
+) -> Predictor:
+    """Open a predictor again; raises BundleIntegrityError where the path has another bundle now."""
+    from .bundle import check_same
+
+    predictor = cls(path, device, variant, threads, trusted_keys=keys)
+    try:
+        check_same(path, predictor.info.bundle_id, bundle_id)
+    except BaseException:
+        predictor.close()
+        raise
+    return predictor

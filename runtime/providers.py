@@ -1,7 +1,6 @@
-"""Which device, and why. onnxruntime itself replaces a provider that does not work by the CPU,
-says so on the C++ side's stderr at best, and goes on; here that is an error with its cause.
-
-``DEVICES`` is the one table: a further provider is one more row. Knows nothing of bundles.
+"""The choice of a device. onnxruntime itself replaces a provider that does not work with the CPU,
+reports it on the C++ side's stderr at best, and continues; here that is an error with its cause.
+Independent of bundles.
 """
 
 from __future__ import annotations
@@ -14,60 +13,18 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 from . import onnx_session
 from ._onnxruntime import installed_wheels, mixture_note, onnxruntime
+from .devices import CPU_PROVIDER, DEVICES, Device
 from .errors import BundleFormatError, DeviceError
-from .onnx_session import CPU_PROVIDER, Session
+from .onnx_session import Session
 from .origin import let_through, raised_by
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
-
-@dataclass(frozen=True)
-class Device:
-    """One row of the table."""
-
-    name: str  # what device= takes
-    provider: str  # onnxruntime's name
-    extra: str  # what to install for it
-    wheel: str  # the wheel that the extra brings
-    libraries: str = ""  # how to get the libraries that the provider itself needs
-    driver: str | None = None  # the library that only the device's driver brings
-    preloads: bool = False  # its libraries come as wheels of their own, which must be found first
-    options: dict[str, str] = field(default_factory=dict)  # the provider's own
-    threads_option: str | None = None  # its option for threads, if it has a pool of its own
-
-
-DEVICES = {
-    row.name: row
-    for row in (
-        Device("cpu", CPU_PROVIDER, "edgeproof[cpu]", "onnxruntime"),
-        Device(
-            "cuda",
-            "CUDAExecutionProvider",
-            "edgeproof[gpu]",
-            "onnxruntime-gpu",
-            libraries="pip install 'onnxruntime-gpu[cuda,cudnn]'",
-            driver="libcuda.so.1",
-            preloads=True,
-        ),
-        # On an x86 CPU; its kernels and compiler are in the wheel. Opening takes 0.1 to 0.2 s, so
-        # "auto" tries it only where a bundle's devices name it.
-        Device(
-            "openvino",
-            "OpenVINOExecutionProvider",
-            "edgeproof[openvino]",
-            "onnxruntime-openvino",
-            # ACCURACY: float32 stays float32, also on CPUs where OpenVINO would take bfloat16
-            options={"device_type": "CPU", "precision": "ACCURACY"},
-            threads_option="num_of_threads",
-        ),
-    )
-}
 
 # What CUDA says through onnxruntime, what it means and what to do.
 _CAUSES = (

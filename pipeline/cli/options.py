@@ -35,14 +35,13 @@ TRUSTED_KEY = click.option(
 
 
 class DeviceChoice(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generic from 8.3
-    """A device of the runtime's own table, which is imported, with onnxruntime, at the first use
-    and not by ``--help``."""
+    """A device of the runtime's own table, which is imported at the first use."""
 
     name = "device"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the device; fail for one that the table lacks."""
-        from runtime.providers import DEVICES
+        from runtime.devices import DEVICES
 
         return click.Choice(["auto", *DEVICES]).convert(value, param, ctx)
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from statistics import fmean
 
-import numpy as np
-
 from exporters.evaluate.probabilities import Floats
 from exporters.evaluate.score_values import Scores
 from pipeline.datasets.arrays import SPLITS, Dataset
@@ -35,6 +33,7 @@ from pipeline.reports import (
     TrainReport,
     ValidateReport,
 )
+from pipeline.tasks import training_task
 from runtime.spec import ModelSpec
 
 
@@ -73,7 +72,9 @@ def assemble(run: Run) -> Report:
         variants=tuple(_variant(variant, run) for variant in validated.variants),
         defaults=benchmark.defaults,
         target=benchmark.target,
-        confusion=_confusion(run.probabilities[shown], run.dataset, spec),
+        confusion=training_task(spec.task).confusion(
+            run.probabilities[shown], run.dataset.test.labels
+        ),
         worst=worst_images(answers, validated.variants),
         scores=validated.scores,
         search=run.quantize.search,
@@ -202,15 +203,3 @@ def _with_thresholds(
 
 def _mean(values: tuple[float, ...] | None) -> float | None:
     return None if values is None else fmean(values)
-
-
-def _confusion(
-    probabilities: Floats, dataset: Dataset, spec: ModelSpec
-) -> tuple[tuple[int, ...], ...] | None:
-    """How often each class (row) got each answer (column)."""
-    if spec.task == "multi-label":
-        return None
-    classes = len(spec.labels)
-    matrix = np.zeros((classes, classes), np.int64)
-    np.add.at(matrix, (dataset.test.labels, probabilities.argmax(axis=1)), 1)
-    return tuple(tuple(int(cell) for cell in row) for row in matrix)

@@ -15,6 +15,7 @@ from exporters.evaluate.metrics import correct, decide
 from pipeline.datasets.arrays import Dataset
 from pipeline.report.model import Flips, WorstImage
 from pipeline.reports import JudgedVariant
+from pipeline.tasks import training_task
 from runtime.spec import ModelSpec
 
 WORST_IMAGES = 12
@@ -29,14 +30,13 @@ class Answers:
     spec: ModelSpec
     dataset: Dataset
     probabilities: Mapping[str, NDArray[np.float32]]  # "reference" and each variant: [n, labels]
-    thresholds: Mapping[str, Thresholds]  # by the same names; None for multi-class
+    thresholds: Mapping[str, Thresholds]  # by the same names; None: the task has none
 
     def image(self, index: int, variant: str, label: int | None = None) -> WorstImage:
-        """One test image; multi-label: by one attribute, the one that moved most by default."""
+        """One test image, by one label, or as the task describes it by default."""
         before, after = (self.probabilities[name][index] for name in ("reference", variant))
-        multi_label = self.spec.task == "multi-label"
-        if multi_label and label is None:
-            label = int(np.abs(before - after).argmax())
+        if label is None:
+            label = training_task(self.spec.task).shown_label(before, after)
         told = self.dataset.test.labels[index]
         truth = told if label is None else told[label]
         (was, was_probability), (now, now_probability) = (
@@ -99,9 +99,8 @@ def flips(answers: Answers, variant: str) -> Flips:
     the lost ones first."""
     was, now = answers.correct("reference"), answers.correct(variant)
     changed = answers.decide("reference") != answers.decide(variant)
-    moved = np.abs(answers.probabilities["reference"] - answers.probabilities[variant])
-    if moved.shape != changed.shape:  # multi-class: one answer of many probabilities
-        moved = moved.max(axis=1)
+    difference = np.abs(answers.probabilities["reference"] - answers.probabilities[variant])
+    moved = training_task(answers.spec.task).moved(difference)
     places = np.argwhere(changed)  # (image,) or (image, label)
     order = np.argsort(-moved[changed], kind="stable")[:FLIPPED_IMAGES]
     kinds = np.where(was & ~now, 0, np.where(~was & now, 1, 2))

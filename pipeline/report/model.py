@@ -36,7 +36,7 @@ class ModelReport:
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     name: str
     version: str
-    task: str  # "multi-class" or "multi-label", as in ModelSpec
+    task: str  # as in ModelSpec
     labels: tuple[str, ...]
     input_shape: tuple[int, int, int]  # (height, width, channels) of one image, uint8
     parameters: int
@@ -80,7 +80,7 @@ class ReferenceReport:
     """The trained network in PyTorch, eager: what every variant is compared with."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
-    accuracy_percent: float  # on the test split; mean over labels when multi-label
+    accuracy_percent: float  # on the test split; of attributes the mean
     balanced_accuracy_percent: float | None = None
     speed: Speed | None = None
 
@@ -96,7 +96,7 @@ class LabelRow:
     balanced_percent: float | None = None  # of the variant
     # of the variant with the reference's thresholds instead of its own
     balanced_before_percent: float | None = None
-    threshold: float | None = None  # of the variant; multi-label
+    threshold: float | None = None  # of the variant, for an attribute
     reference_threshold: float | None = None
     majority_percent: float | None = None  # always giving the commoner answer
     images: int | None = None  # test images with this label
@@ -117,7 +117,7 @@ class VariantReport:
     passed: bool  # the gate
     verdict_reasons: tuple[str, ...]  # each test of the gate in words, or why it failed
     accuracy_percent: float
-    top1_agreement_percent: float  # with the reference; multi-label: of all yes/no answers
+    top1_agreement_percent: float  # with the reference; of attributes, of all yes/no answers
     difference: Difference
     balanced_accuracy_percent: float | None = None
     per_label: tuple[LabelRow, ...] = ()
@@ -150,7 +150,7 @@ class Flips:
     lost: int  # right before, wrong now
     won: int  # wrong before, right now
     still_wrong: int  # another wrong answer
-    answers: int  # in all: images, multi-label: times labels
+    answers: int  # in all: one for each image, of attributes for each label too
     images: tuple[WorstImage, ...] = ()  # lost ones first; those that moved most, if many
 
     @property
@@ -194,7 +194,7 @@ class Report:
     variants: tuple[VariantReport, ...]
     defaults: tuple[Default, ...] = ()
     target: str = "cpu"  # the kind of device that was timed, one of those in ``defaults``
-    confusion: tuple[tuple[int, ...], ...] | None = None  # multi-class: rows truth, default variant
+    confusion: tuple[tuple[int, ...], ...] | None = None  # of classes: rows truth, default variant
     worst: tuple[WorstImage, ...] = ()
     scores: Scores | None = None  # against the majority answer and a baseline, with intervals
     search: SearchResult | None = None

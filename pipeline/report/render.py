@@ -21,6 +21,7 @@ from pipeline.report.model import LabelRow, Report, VariantReport
 from pipeline.report.text import scores as score_words
 from pipeline.report.text import search as search_words
 from pipeline.report.text import summary as words
+from pipeline.tasks import training_task
 
 # (anchor, title) in reading order; a section of the template shows itself when it is listed
 SECTIONS = (
@@ -48,6 +49,7 @@ def render_html(report: Report) -> str:
         .get_template("template.html.j2")
         .render(
             report=report,
+            task=training_task(report.model.task),
             default=report.default,
             charts={name: _figure(chart) for name, chart in charts.items()},
             sections=[

@@ -28,7 +28,7 @@ _IMAGES = 64
 class Known:
     """Of the data that accuracies were measured on."""
 
-    task: str = ""  # "multi-class", "multi-label"; empty: no trial has data yet
+    task: str = ""  # as in ModelSpec; empty: no trial has data yet
     validation_images: int = 0
     synthetic: bool = False
 
@@ -114,13 +114,14 @@ def time_forms(
 def _run(store: Store, form: Form, stack: ExitStack) -> Run:
     """A callable from the number of an image to its probabilities: trials differ in the size of
     their images, so that what they share in a measurement is a number."""
+    from exporters.evaluate.tasks import label_task
     from pipeline.datasets.arrays import open_dataset
     from runtime import Predictor
 
     report = store.report("quantize", QuantizeReport)
     assert report is not None  # the form was read from it
     spec = report.spec
-    thresholds = (0.5,) * len(spec.labels) if spec.task == "multi-label" else None
+    thresholds = label_task(spec.task).default_thresholds(len(spec.labels))
     predictor = stack.enter_context(
         Predictor.from_parts(
             spec,

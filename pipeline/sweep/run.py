@@ -28,6 +28,7 @@ from pipeline.sweep.grid import Axis, Trial
 from pipeline.sweep.result import Form, SweepResult, TrialResult, mark_front
 from pipeline.sweep.schedule import Step, steps
 from pipeline.teacher import teachers_of
+from runtime.tasks import TASKS
 
 GOALS = ("train", "quantize", "validate", "benchmark")
 _STAGE_NAMES = tuple(stage.name for stage in STAGES)
@@ -211,9 +212,8 @@ class _Sweep:
         """Whether thresholds are chosen for balanced accuracy, so that plain accuracy says little:
         a rare label is found more often than it should be."""
         objectives = {trial.recipe.gate.thresholds for trial in self.options.trials}
-        return (
-            self.options.until != "train" and task == "multi-label" and objectives == {"balanced"}
-        )
+        thresholds = task in TASKS and TASKS[task].has_thresholds
+        return self.options.until != "train" and thresholds and objectives == {"balanced"}
 
     def _trial(self, trial: Trial) -> TrialResult:
         result = TrialResult(

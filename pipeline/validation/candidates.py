@@ -1,7 +1,7 @@
 """Compare each candidate with the PyTorch network on the test split, then judge it. Independent of
 stages and of files.
 
-Each form of a multi-label model has thresholds of its own, as it ships: those of the PyTorch
+Each form of a model with thresholds has its own, as it ships: those of the PyTorch
 network, moved where its own probabilities of the validation split ask for it by more than chance.
 """
 

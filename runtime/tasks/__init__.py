@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ..output_spec import OutputSpec
-    from ..spec import ModelSpec
+    from ..output_spec import OutputSpec, TaskSpec
 
     Arrays = Sequence[NDArray[np.float32]]  # one for each output of the spec, in its order
 
@@ -34,7 +33,7 @@ class Task(Protocol):
     has_labels: bool  # True: one column of each answer for each label; False: no labels at all
     has_thresholds: bool  # True: each variant has one threshold for each label
 
-    def outputs(self, spec: ModelSpec) -> tuple[OutputSpec, ...]:
+    def outputs(self, spec: TaskSpec) -> tuple[OutputSpec, ...]:
         """What a model of this spec returns; the task may leave it to ``spec.outputs``."""
 
     def fault(self, arrays: Arrays) -> tuple[int, str] | None:
@@ -44,7 +43,7 @@ class Task(Protocol):
     def answers(
         self,
         arrays: Arrays,
-        spec: ModelSpec,
+        spec: TaskSpec,
         thresholds: tuple[float, ...] | None,
         min_probability: float = 0.0,
     ) -> Sequence[Answer]:

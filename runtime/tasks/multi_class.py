@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ..spec import ModelSpec
+    from ..output_spec import TaskSpec
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class MultiClass(ProbabilityTask):
     def answers(
         self,
         arrays: Sequence[NDArray[np.float32]],
-        spec: ModelSpec,
+        spec: TaskSpec,
         thresholds: tuple[float, ...] | None,
         min_probability: float = 0.0,
     ) -> Sequence[Prediction]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ..spec import ModelSpec
+    from ..output_spec import TaskSpec
 
 
 class Attribute(NamedTuple):
@@ -94,7 +94,7 @@ class MultiLabel(ProbabilityTask):
     def answers(
         self,
         arrays: Sequence[NDArray[np.float32]],
-        spec: ModelSpec,
+        spec: TaskSpec,
         thresholds: tuple[float, ...] | None,
         min_probability: float = 0.0,
     ) -> Sequence[AttributePrediction]:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ..spec import ModelSpec
+    from ..output_spec import TaskSpec
 
 OUTPUT_NAME = "probabilities"
 # How far a probability may lie outside [0, 1], and the sum of a softmax from 1. A softmax in half
@@ -28,7 +28,7 @@ class ProbabilityTask:
     has_labels = True
     sums_to_one: bool  # True: each row is a softmax
 
-    def outputs(self, spec: ModelSpec) -> tuple[OutputSpec, ...]:
+    def outputs(self, spec: TaskSpec) -> tuple[OutputSpec, ...]:
         """One column for each label."""
         return (OutputSpec(OUTPUT_NAME, (len(spec.labels),)),)
 

@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ..output_spec import OutputSpec
-    from ..spec import ModelSpec
+    from ..output_spec import OutputSpec, TaskSpec
 
 _SHOWN = 8  # values of an array in a line of text; of a larger one only the range
 
@@ -46,7 +45,7 @@ class ValuesTask:
     has_labels = False
     has_thresholds = False
 
-    def outputs(self, spec: ModelSpec) -> tuple[OutputSpec, ...]:
+    def outputs(self, spec: TaskSpec) -> tuple[OutputSpec, ...]:
         """As the spec states them."""
         return spec.outputs
 
@@ -64,7 +63,7 @@ class ValuesTask:
     def answers(
         self,
         arrays: Sequence[NDArray[np.float32]],
-        spec: ModelSpec,
+        spec: TaskSpec,
         thresholds: tuple[float, ...] | None,
         min_probability: float = 0.0,
     ) -> Sequence[Values]:

@@ -302,7 +302,7 @@ def test_a_pickle_of_a_bundle_that_was_replaced_is_refused(path: Path, build: An
     with Predictor(path, device="cpu") as p:
         data = pickle.dumps(p)
     path.write_bytes(build.bundle(edit=lambda d: d.update(model_version="9")))
-    with pytest.raises(BundleIntegrityError, match="It was replaced: open it anew"):
+    with pytest.raises(BundleIntegrityError, match=r"bundle\.zip.*[0-9a-f]{64}.*[0-9a-f]{64}"):
         pickle.loads(data)
     with pytest.raises(PredictorError, match="is closed"):
         pickle.dumps(p)

@@ -50,7 +50,8 @@ COUNTED = """if True:
     import ctypes, sys
     import numpy
     from runtime import Bundle, Predictor
-    from runtime.onnx_session import CPU_PROVIDER, create
+    from runtime.devices import CPU_PROVIDER
+    from runtime.onnx_session import create
     path, variant, library, what, calls = sys.argv[1:]
     images = numpy.zeros((1, 28, 28, 1), numpy.uint8)
     predictor = Predictor(path, "cpu", variant, 1)

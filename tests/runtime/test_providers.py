@@ -11,7 +11,8 @@ import pytest
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
 from runtime import BundleFormatError, DeviceError, Predictor, onnx_session, providers
-from runtime.providers import DEVICES, choose
+from runtime.devices import DEVICES
+from runtime.providers import choose
 
 HAS_CUDA = DEVICES["cuda"].provider in providers.onnxruntime.get_available_providers()
 

@@ -21,7 +21,7 @@ import numpy as np
 import onnxruntime
 
 from runtime import Predictor
-from runtime.cpu import _quota_cores, cpu_target
+from runtime.cpu import cpu_target, quota_cores
 from runtime.onnx_session import create_on_cpu
 
 
@@ -106,7 +106,7 @@ def _about() -> dict[str, Any]:
     }
     if hasattr(os, "sched_getaffinity"):
         about["cores"] = len(os.sched_getaffinity(0))
-    quota = _quota_cores("/")
+    quota = quota_cores()
     about["quota_cores"] = quota if math.isfinite(quota) else None
     try:
         import resource

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from pipeline import __main__ as program
 from pipeline.cli.main import GROUPS, RENAMED, VERBS, cli
 from runtime.__main__ import argument_parser as runtime_parser
-from runtime.providers import DEVICES
+from runtime.devices import DEVICES
 
 CONTEXT = click.Context(cli, info_name="pipeline", **cli.context_settings)
 
