@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import reports
 from pipeline.engine.stage import Context, Stage
-from pipeline.stages.sources import EXPORTED, SEARCHED
+from pipeline.stages.sources import EXPORTED, SEARCHED, TASKS
 
 if TYPE_CHECKING:
     from pipeline.datasets.arrays import Dataset
@@ -66,9 +66,9 @@ STAGE = Stage(
     sources=(
         *("pipeline/stages/package.py", "pipeline/packaging.py", "pipeline/report"),
         *("pipeline/datasets", "pipeline/hardware.py", "pipeline/engine/digests.py"),
-        *("pipeline/learning/training/result.py", "pipeline/timing/values.py"),
-        *("pipeline/validation/saved_answers.py", *EXPORTED, *SEARCHED),
-        *("exporters/evaluate", "exporters/package"),
+        *("pipeline/learning/training/results.py", "pipeline/timing/values.py"),
+        *("pipeline/validation/saved_answers.py", *TASKS, *EXPORTED, *SEARCHED),
+        "exporters/package",
         "runtime",
     ),
     libraries=("numpy", "onnxruntime", "matplotlib", "jinja2"),

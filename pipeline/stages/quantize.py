@@ -64,7 +64,7 @@ STAGE = Stage(
         *("pipeline/stages/quantize.py", "pipeline/quantizing.py"),
         *("pipeline/timing", "pipeline/hardware.py"),
         *(*DATA, *LEARNING, *EXPORTED),
-        *("exporters/evaluate", "exporters/export", "exporters/quantize", "exporters/search"),
+        *("exporters/export", "exporters/quantize", "exporters/search"),
         "runtime",
     ),
     libraries=("numpy", "torch", "onnx", "onnxscript", "onnxruntime"),

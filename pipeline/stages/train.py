@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pipeline.engine.stage import Context, Elsewhere, Stage
 from pipeline.recipe import HOW_FAST, Recipe
 from pipeline.reports import TrainReport
-from pipeline.stages.sources import DATA, LEARNING
+from pipeline.stages.sources import DATA, LEARNING, SPEC
 from pipeline.teacher import teacher_of
 from pipeline.user_modules import current_digests, loaded_modules, weights_digest
 
@@ -65,12 +65,7 @@ STAGE = Stage(
     sources=(
         *("pipeline/stages/train.py", "pipeline/stages/model_spec.py"),
         *("pipeline/teacher.py", "pipeline/user_modules.py"),
-        *(*DATA, *LEARNING),
-        "exporters/evaluate/metrics.py",
-        "exporters/files.py",
-        *("runtime/cpu.py", "runtime/errors.py", "runtime/origin.py", "runtime/plain_text.py"),
-        *("runtime/regular_file.py", "runtime/spec.py", "runtime/strict_json.py"),
-        *("runtime/output_spec.py", "runtime/tasks"),
+        *(*DATA, *LEARNING, *SPEC),
     ),
     libraries=("numpy", "torch", "torchvision"),
     outside=lambda recipe: weights_digest(recipe.network),

@@ -67,8 +67,7 @@ STAGE = Stage(
     sections=("gate", "baseline"),
     sources=(
         *("pipeline/stages/validate.py", "pipeline/validation"),
-        *(*DATA, *LEARNING, *EXPORTED),
-        *("exporters/evaluate", *SEARCHED),
+        *(*DATA, *LEARNING, *EXPORTED, *SEARCHED),
         "runtime",
     ),
     libraries=("numpy", "torch", "onnxruntime"),
