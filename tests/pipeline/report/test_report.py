@@ -8,6 +8,7 @@ import json
 import math
 import random
 import re
+import tomllib
 from dataclasses import replace
 from functools import cache
 from html.parser import HTMLParser
@@ -35,7 +36,8 @@ from pipeline.hardware import Hardware
 from pipeline.learning.training.results import EpochMetrics
 from pipeline.report import model as data
 from pipeline.report import render
-from pipeline.report.charts import charts, drawing
+from pipeline.report.charts import drawing, variants
+from pipeline.report.charts.draw import CHARTS, draw_all
 from pipeline.report.images import FLIPPED_IMAGES, Answers, flips
 from pipeline.report.model import (
     BundleReport,
@@ -1252,21 +1254,21 @@ def test_charts_leave_matplotlib_as_it_was() -> None:
         return {key: mpl.rcParams[key] for key in mpl.rcParams if key != "backend"}
 
     before = settings()
-    drawn = charts.draw_all(digits())
+    drawn = draw_all(digits())
     assert settings() == before
     # all but the chart of attributes
-    assert set(drawn) == {draw.__name__ for draw in charts.CHARTS} - {"label_scores"}
+    assert set(drawn) == {draw.__name__ for draw in CHARTS} - {"label_scores"}
     assert all(chart.alt.endswith(".") for chart in drawn.values())
 
 
 def test_charts_are_drawn_in_css_colours_and_repeat_exactly() -> None:
-    first, second = charts.parity(digits()), charts.parity(digits())
+    first, second = variants.parity(digits()), variants.parity(digits())
     assert first == second and first is not None
     assert "var(--orange)" in first.svg and "#0101" not in first.svg
 
 
 def test_search_charts_show_what_was_found() -> None:
-    drawn = charts.draw_all(digits())
+    drawn = draw_all(digits())
     tried = drawn["tried"]
     assert tried.alt.startswith("7 forms; on the front: fp32 loses 0.00 points at 1.00")
     assert "var(--red)" in tried.svg  # refused ones, and the gate's margin
@@ -1280,7 +1282,7 @@ def test_search_charts_show_what_was_found() -> None:
         search.explanation,
         clippings=(clipping("relu_0", high=6.0, highest=6.0, used=1, clipped=0),),
     )
-    unclipped = charts.draw_all(replace(digits(), search=replace(search, explanation=whole)))
+    unclipped = draw_all(replace(digits(), search=replace(search, explanation=whole)))
     assert "var(--red)" not in unclipped["activations"].svg
 
 
@@ -1290,8 +1292,8 @@ def test_changes_by_label_need_a_change() -> None:
     same = replace(
         report, variants=(*report.variants[:2], replace(report.variants[2], per_label=rows))
     )
-    assert "label_changes" in charts.draw_all(report)
-    assert "label_changes" not in charts.draw_all(same)
+    assert "label_changes" in draw_all(report)
+    assert "label_changes" not in draw_all(same)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -1313,7 +1315,7 @@ def test_names_beside_points_do_not_overlap(seed: int) -> None:
 
 
 def test_charts_without_data_are_left_out() -> None:
-    assert set(charts.draw_all(bare())) == {"parity", "sizes"}
+    assert set(draw_all(bare())) == {"parity", "sizes"}
 
 
 def test_many_labels_stay_small() -> None:
@@ -1333,10 +1335,11 @@ def test_many_labels_stay_small() -> None:
 
 
 def test_recipe_reads_like_its_file() -> None:
-    text = render._toml(digits().recipe)
+    text = render.recipe_toml(digits().recipe)
     assert text.startswith('name = "mnist"\nseed = 0\n\n[data]\nkind = "mnist"\n')
-    assert "augment.shift = 2.0" in text
-    assert '  { op = "conv", out = 32, kernel = 3 },' in text
+    recipe = tomllib.loads(text)
+    assert recipe["train"]["augment"]["shift"] == 2.0
+    assert recipe["network"]["layers"][0] == {"op": "conv", "out": 32, "kernel": 3}
     assert "root" not in text  # TOML has no null
 
 
