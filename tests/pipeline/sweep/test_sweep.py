@@ -244,8 +244,8 @@ def test_local_processes_run_the_command_line(tmp_path: Path) -> None:
 
 
 class _Recorded:
-    """An executor like a cluster's: accepts processes, ends them in its own order and runs the words
-    in this very process; ``failing`` are parts of the names of those that it lets fail."""
+    """An executor with an order of its own, which runs the words in this very process;
+    ``failing`` are parts of the names of those that it lets fail."""
 
     def __init__(self, failing: str = "") -> None:
         self.failing = failing
