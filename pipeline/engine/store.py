@@ -85,7 +85,7 @@ class Store:
         self.root = artifacts / recipe
         self._folders = {name: f"{i}_{name}" for i, name in enumerate(stage_names, start=1)}
 
-    def beside(self, recipe: str) -> Store:
+    def of_recipe(self, recipe: str) -> Store:
         """The artifact folder of another recipe, next to this one."""
         return Store(self.root.parent, recipe, tuple(self._folders))
 
@@ -120,7 +120,7 @@ class Store:
         return "it has not run yet"
 
     def damage(self, stage: str, record: Record) -> str | None:
-        """What is wrong with a finished folder, or None.
+        """Describe what is wrong with a finished folder; None when it is intact.
 
         A file whose size and time stamp are those of the record is taken as unchanged, as git
         does; with another time stamp it is hashed.
@@ -286,7 +286,7 @@ def _link(source: str | Path, target: str | Path) -> None:
     try:
         os.link(source, target)
     except OSError:  # another file system, or one without links
-        shutil.copy2(source, target)  # with its time stamp, which the record knows
+        shutil.copy2(source, target)  # with its time stamp, which is in the record
 
 
 def _mirror(source: Path, target: Path) -> None:
@@ -300,7 +300,7 @@ def _mirror(source: Path, target: Path) -> None:
 
 
 def _remove(target: Path) -> None:
-    """A file or folder of an earlier run that would be taken for one of this run."""
+    """Remove a file or folder of an earlier run, which would be taken for one of this run."""
     if target.is_dir():
         shutil.rmtree(target)
     else:
