@@ -14,7 +14,7 @@ from exporters.evaluate.error_metrics import absolute_difference
 from exporters.evaluate.metrics import Thresholds, correct, decide
 from exporters.evaluate.parity_values import LabelParity, Pairs, Parity
 from exporters.evaluate.probabilities import Floats, check_probabilities
-from runtime import AnswerError
+from runtime.errors import AnswerError
 
 Model = Callable[[NDArray[np.uint8]], Floats]  # uint8 [n, h, w, c] -> float32 [n, labels]
 Progress = Callable[[int, int], None]  # images done, images in all

@@ -43,7 +43,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one stage in a run."""
+    """The outcome of one stage in a run."""
 
     stage: Stage[Any]
     skipped: bool
@@ -114,8 +114,8 @@ class Runner:
         self.store = store
 
     def plan(self, goal: str, start: str | None = None, force: bool = False) -> tuple[Step, ...]:
-        """What would run, and why, to bring the stages up to ``goal`` ("all" for the last one) up
-        to date. From ``start`` on every stage runs; ``force`` runs the goal itself, or all.
+        """Plan what would run, and why, to bring the stages up to ``goal`` ("all" for the last
+        one) up to date. From ``start`` on every stage runs; ``force`` runs the goal itself, or all.
 
         A stage behind one that will run is judged as if that one's result changed; the run looks
         again and skips it when the result turns out the same.
@@ -205,7 +205,7 @@ class Runner:
                     taken.append(stage.name)
                 record = self.store.record(stage.name)
                 if record is None:
-                    break  # altered between two looks; a run would say so
+                    break  # altered in the meantime; a run reports that
                 digests[stage.name] = record.digest()
         return tuple(taken)
 
@@ -240,7 +240,7 @@ class Runner:
             out=out,
             inputs={name: self.store.folder(name) for name in stage.inputs}
             | {
-                name: self.store.beside(place.recipe).folder(place.stage)
+                name: self.store.of_recipe(place.recipe).folder(place.stage)
                 for name, place in stage.borrows(self.recipe).items()
                 if name in records
             },
@@ -262,7 +262,7 @@ class Runner:
         )
 
     def _begin(self, stage: Stage[Any], parts: Mapping[str, str], observer: Observer) -> Path:
-        """The folder to work in, with what a killed run left if this one can go on from it."""
+        """The folder to work in; files of a killed run stay if this one can continue from them."""
         before = self.store.begun(stage.name) if stage.resumable else None
         if before is None:
             return self.store.begin(stage.name, parts, resume=False)
@@ -270,13 +270,13 @@ class Runner:
         if lines:
             more = f"; and {len(lines) - 3} more" if len(lines) > 3 else ""
             observer.note(
-                f"{self.recipe.name} {stage.name} begins anew, what an interrupted run left is "
+                f"{self.recipe.name} {stage.name} starts over; the rest of an interrupted run is "
                 f"removed: {'; '.join(lines[:3])}{more}"
             )
         return self.store.begin(stage.name, parts, resume=not lines)
 
     def _inputs(self, stage: Stage[Any], records: Mapping[str, Record]) -> list[str]:
-        """Its inputs, and what it borrows as far as that is there."""
+        """Names of its inputs, and of the borrowed stages that exist."""
         borrowed = [name for name in stage.borrows(self.recipe) if name in records]
         return [*stage.inputs, *borrowed]
 
@@ -285,7 +285,7 @@ class Runner:
         missing."""
         borrowed, missing = {}, []
         for name, place in stage.borrows(self.recipe).items():
-            store = self.store.beside(place.recipe)
+            store = self.store.of_recipe(place.recipe)
             record = store.record(place.stage)
             if record and place.optional and not self._usable(store, place.stage, record):
                 record = None
@@ -341,7 +341,7 @@ class Runner:
         return (damage,) if damage else ()
 
     def _has(self, donor: Store, stage: Stage[Any], digests: Mapping[str, str]) -> bool:
-        """Whether a folder has an undamaged stage as it would be here."""
+        """True where a folder has an undamaged stage as it would be here."""
         record = donor.record(stage.name)
         report = None if record is None else record.report(stage.report)
         if record is None or report is None:
@@ -368,7 +368,7 @@ class Runner:
 
 @contextmanager
 def _failures(stage: Stage[Any]) -> Iterator[None]:
-    """Whatever goes wrong in this block is told with the stage's name."""
+    """Wrap any exception of this block in an error that has the stage's name."""
     try:
         yield
     except KeyboardInterrupt as exc:

@@ -22,6 +22,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from exporters.files import atomic_file, write_text
 from pipeline.engine.digests import file_sha256
 from pipeline.engine.errors import as_store_error
 from pipeline.engine.lock import locked
@@ -30,7 +31,7 @@ from pipeline.recipe import SWEEPS as SWEEPS  # the folder that sweeps have next
 
 RECORD_NAME = "stage.json"  # written last: without it a folder is not finished
 _INTENT_NAME = "intent.json"  # the fingerprint that a partial folder works for
-_PLUMBING = {RECORD_NAME, f"{RECORD_NAME}.tmp", _INTENT_NAME}  # not made by the stage
+_PLUMBING = {RECORD_NAME, f"{RECORD_NAME}.partial", _INTENT_NAME}  # not made by the stage
 _RECORD_VERSION = 3
 _ADAPTERS: dict[type[StageReport], TypeAdapter[Any]] = {}
 
@@ -84,7 +85,7 @@ class Store:
         self.root = artifacts / recipe
         self._folders = {name: f"{i}_{name}" for i, name in enumerate(stage_names, start=1)}
 
-    def beside(self, recipe: str) -> Store:
+    def of_recipe(self, recipe: str) -> Store:
         """The artifact folder of another recipe, next to this one."""
         return Store(self.root.parent, recipe, tuple(self._folders))
 
@@ -119,7 +120,7 @@ class Store:
         return "it has not run yet"
 
     def damage(self, stage: str, record: Record) -> str | None:
-        """What is wrong with a finished folder, or None.
+        """Describe what is wrong with a finished folder; None when it is intact.
 
         A file whose size and time stamp are those of the record is taken as unchanged, as git
         does; with another time stamp it is hashed.
@@ -185,7 +186,8 @@ class Store:
             )
             data = {"version": _RECORD_VERSION, **asdict(record), "report": values}
             del data["report_json"]
-            _write_whole(partial / RECORD_NAME, {**data, "sha256": _json_sha256(data)})
+            record_text = json.dumps({**data, "sha256": _json_sha256(data)}, indent=1)
+            write_text(partial / RECORD_NAME, record_text)
             for name in scratch:  # not before the stage counts as finished
                 (partial / name).unlink(missing_ok=True)
             self._swap(stage)
@@ -222,7 +224,7 @@ class Store:
         if record is None:
             return  # not finished: a resumed run may need it
         with as_store_error(self.root):
-            for name in (*scratch, f"{RECORD_NAME}.tmp", _INTENT_NAME):
+            for name in (*scratch, f"{RECORD_NAME}.partial", _INTENT_NAME):
                 if name not in record.outputs:
                     (self.folder(stage) / name).unlink(missing_ok=True)
 
@@ -280,21 +282,11 @@ def _json_sha256(data: Any) -> str:
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
-def _write_whole(file: Path, data: dict[str, Any]) -> None:
-    """Write JSON so that ``file`` is there with all of it on the disk, or not at all."""
-    aside = file.with_name(file.name + ".tmp")
-    with aside.open("w", encoding="utf-8") as stream:
-        json.dump(data, stream, indent=1)
-        stream.flush()
-        os.fsync(stream.fileno())
-    aside.replace(file)
-
-
 def _link(source: str | Path, target: str | Path) -> None:
     try:
         os.link(source, target)
     except OSError:  # another file system, or one without links
-        shutil.copy2(source, target)  # with its time stamp, which the record knows
+        shutil.copy2(source, target)  # with its time stamp, which is in the record
 
 
 def _mirror(source: Path, target: Path) -> None:
@@ -308,7 +300,7 @@ def _mirror(source: Path, target: Path) -> None:
 
 
 def _remove(target: Path) -> None:
-    """A file or folder of an earlier run that would be taken for one of this run."""
+    """Remove a file or folder of an earlier run, which would be taken for one of this run."""
     if target.is_dir():
         shutil.rmtree(target)
     else:
@@ -319,10 +311,5 @@ def _copy(source: Path, target: Path) -> None:
     same_size = target.exists() and target.stat().st_size == source.stat().st_size
     if same_size and file_sha256(target) == file_sha256(source):
         return
-    aside = target.with_name(target.name + ".partial")
-    try:
-        shutil.copyfile(source, aside)
-        aside.replace(target)
-    except OSError:
-        aside.unlink(missing_ok=True)  # half a copy would only fill a full disk further
-        raise
+    with atomic_file(target) as partial:
+        shutil.copyfile(source, partial)

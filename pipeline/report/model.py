@@ -1,6 +1,6 @@
-"""What a run has found out, as one value: ``report.json`` is exactly this. Standard library,
-pydantic and plain values only, so that ``pipeline show`` reads it quickly. Knows nothing of
-drawing; judges nothing. None always means "not measured".
+"""The result of a run as one value: ``report.json`` is exactly this. Standard library,
+pydantic and plain values only, so that ``pipeline show`` reads it quickly. Draws nothing and
+judges nothing. None always means "not measured".
 
 Within schema version 1 new fields may be added with a default, so that older files stay readable.
 """

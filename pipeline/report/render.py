@@ -4,19 +4,20 @@ on paper and on a phone. The words are in ``words.py``, the looks in ``template.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import tomli_w
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from exporters.search.explanation import LayerDamage, LayerNoise
 from exporters.search.result import SearchResult
 from exporters.search.trial import Trial
-from pipeline.report.charts.charts import LABELS_SHOWN, draw_all
+from pipeline.report.charts.draw import draw_all
 from pipeline.report.charts.drawing import Chart
+from pipeline.report.charts.labels import LABELS_SHOWN
 from pipeline.report.model import LabelRow, Report, VariantReport
 from pipeline.report.text import scores as score_words
 from pipeline.report.text import search as search_words
@@ -65,7 +66,7 @@ def render_html(report: Report) -> str:
             label_rows=_label_rows(report.default),
             labels_shown=LABELS_SHOWN,
             flips=sum(image.reference_answer != image.candidate_answer for image in report.worst),
-            recipe=_toml(report.recipe),
+            recipe=recipe_toml(report.recipe),
             fates=_fates(report),
             layer_rows=_layer_rows(report.search),
             change_rows=_change_rows(report.int8),
@@ -153,34 +154,14 @@ def _label_rows(variant: VariantReport | None) -> list[LabelRow]:
     return sorted(rows, key=lambda row: row.variant_percent)
 
 
-def _toml(recipe: Mapping[str, Any]) -> str:
-    """The resolved recipe in the words of its TOML file; null values are left out."""
-    plain, sections = [], []
-    for key, value in recipe.items():
-        if isinstance(value, Mapping):
-            sections.append(f"\n[{key}]\n" + "\n".join(_pairs(value)))
-        else:
-            plain += _pairs({key: value})
-    return "\n".join(plain + sections).strip()
+def recipe_toml(recipe: Mapping[str, Any]) -> str:
+    """The resolved recipe as TOML, which has no null: such keys are left out."""
+    return tomli_w.dumps(_without_null(recipe)).strip()
 
 
-def _pairs(values: Mapping[str, Any], prefix: str = "") -> list[str]:
-    lines = []
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            lines += _pairs(value, f"{prefix}{key}.")
-        elif value is not None:
-            lines.append(f"{prefix}{key} = {_value(value)}")
-    return lines
-
-
-def _value(value: Any) -> str:
+def _without_null(value: Any) -> Any:
     if isinstance(value, Mapping):
-        inner = (f"{key} = {_value(item)}" for key, item in value.items() if item is not None)
-        return "{ " + ", ".join(inner) + " }"
+        return {key: _without_null(item) for key, item in value.items() if item is not None}
     if isinstance(value, list | tuple):
-        items = [_value(item) for item in value]
-        if any(isinstance(item, Mapping) for item in value):
-            return "[\n" + "".join(f"  {item},\n" for item in items) + "]"
-        return "[" + ", ".join(items) + "]"
-    return json.dumps(value, ensure_ascii=False)
+        return [_without_null(item) for item in value]
+    return value

@@ -44,8 +44,8 @@ STAGE = Stage(
     sources=(
         *("pipeline/stages/benchmark.py", "pipeline/benchmarking.py"),
         *("pipeline/hardware.py", "pipeline/timing"),
-        *(*DATA, *LEARNING, *EXPORTED),
-        *("exporters/evaluate", "exporters/package/defaults.py", *SEARCHED),
+        *(*DATA, *LEARNING, *EXPORTED, *SEARCHED),
+        *("exporters/evaluate", "exporters/package/defaults.py"),
         "runtime",
     ),
     libraries=("numpy", "torch", "onnxruntime"),

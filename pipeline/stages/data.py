@@ -5,7 +5,7 @@ from __future__ import annotations
 from pipeline.engine.stage import Context, Stage
 from pipeline.recipe import PreprocessOptions, Recipe
 from pipeline.reports import DataReport
-from pipeline.stages.sources import METRICS
+from pipeline.stages.sources import METRICS, VALUES
 
 
 def preprocess_graph(options: PreprocessOptions) -> bytes:
@@ -64,9 +64,7 @@ STAGE = Stage(
         "exporters/export/digit_graph.py",
         "exporters/export/graph_builder.py",
         "exporters/export/resize_graph.py",
-        "exporters/errors.py",
-        "exporters/files.py",
-        "exporters/options.py",
+        *VALUES,
         "runtime",
     ),
     libraries=("numpy", "onnx", "onnxruntime", "pillow"),

@@ -66,10 +66,9 @@ STAGE = Stage(
     sources=(
         *("pipeline/stages/package.py", "pipeline/packaging.py", "pipeline/report"),
         *("pipeline/datasets", "pipeline/tasks", "pipeline/hardware.py"),
-        "pipeline/engine/digests.py",
+        *("pipeline/engine/digests.py", "pipeline/validation/saved_answers.py"),
         *("pipeline/learning/training/results.py", "pipeline/timing/values.py"),
-        *("pipeline/validation/saved_answers.py", *EXPORTED, *SEARCHED),
-        *("exporters/evaluate", "exporters/package"),
+        *("exporters/evaluate", "exporters/package", *EXPORTED, *SEARCHED),
         "runtime",
     ),
     libraries=("numpy", "onnxruntime", "matplotlib", "jinja2"),

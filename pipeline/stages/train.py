@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pipeline.engine.stage import Context, Elsewhere, Stage
 from pipeline.recipe import HOW_FAST, Recipe
 from pipeline.reports import TrainReport
-from pipeline.stages.sources import DATA, LEARNING
+from pipeline.stages.sources import DATA, LEARNING, SPEC
 from pipeline.teacher import teacher_of
 from pipeline.user_modules import current_digests, loaded_modules, weights_digest
 
@@ -41,9 +41,9 @@ def run(context: Context) -> TrainReport:
 
 
 def _show(context: Context, progress: StepProgress) -> None:
+    val = progress.val_accuracy_percent
     detail = f"epoch {progress.epoch}/{progress.epochs}  loss {progress.loss:.3f}"
-    if progress.val_accuracy_percent is not None:
-        detail += f"  validation {progress.val_accuracy_percent:.2f} %"
+    detail += "" if val is None else f"  validation {val:.2f} %"
     context.observer.step("train: steps", progress.step, progress.steps, detail)
 
 
@@ -65,11 +65,8 @@ STAGE = Stage(
     sources=(
         *("pipeline/stages/train.py", "pipeline/stages/model_spec.py"),
         *("pipeline/teacher.py", "pipeline/user_modules.py"),
-        *(*DATA, *LEARNING),
+        *(*DATA, *LEARNING, *SPEC),
         *("exporters/errors.py", "exporters/files.py"),
-        *("runtime/cpu.py", "runtime/errors.py", "runtime/origin.py", "runtime/plain_text.py"),
-        *("runtime/regular_file.py", "runtime/spec.py", "runtime/strict_json.py"),
-        *("runtime/output_spec.py", "runtime/tasks"),
     ),
     libraries=("numpy", "torch", "torchvision"),
     outside=lambda recipe: weights_digest(recipe.network),

@@ -67,8 +67,8 @@ STAGE = Stage(
     sections=("gate", "baseline"),
     sources=(
         *("pipeline/stages/validate.py", "pipeline/validation"),
-        *(*DATA, *LEARNING, *EXPORTED),
-        *("exporters/evaluate", *SEARCHED),
+        *(*DATA, *LEARNING, *EXPORTED, *SEARCHED),
+        "exporters/evaluate",
         "runtime",
     ),
     libraries=("numpy", "torch", "onnxruntime"),

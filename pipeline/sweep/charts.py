@@ -24,7 +24,7 @@ from pipeline.sweep.result import Form, SweepResult
 _AREA = 60.0  # square points of a mark on the front
 _SMALLER = 34.0  # of others
 _WIDE = 2.5  # times as much from the least to the most: beyond, the axis is logarithmic
-_NAMED = 12  # names that fit beside their points
+_NAMED = 12  # names that fit next to their points
 
 
 @styled
@@ -58,8 +58,8 @@ def parameters(result: SweepResult) -> Chart | None:
     axes.set_ylabel("validation accuracy, %")
     named = [(*point, result.labels[row.name]) for point, row in zip(points, rows, strict=True)]
     name_points(axes, named[:_NAMED], points[_NAMED:])
-    told = "; ".join(f"{row.name}: {percent(row.accuracy_percent)}" for row in rows)
-    return to_chart(figure, "parameters", f"Accuracy against parameters. {told}.")
+    listed = "; ".join(f"{row.name}: {percent(row.accuracy_percent)}" for row in rows)
+    return to_chart(figure, "parameters", f"Accuracy against parameters. {listed}.")
 
 
 def _forms(
@@ -92,8 +92,8 @@ def _forms(
         [pair[1] for pair in pairs if pair not in named],
     )
     front = [pair for pair in pairs if pair[0].on_front]
-    told = "; ".join(f"{form.name}: {percent(y)} at {x:.3g}" for form, (x, y) in front)
-    return to_chart(figure, name, f"{len(rows)} forms, accuracy against {label}. Front: {told}.")
+    listed = "; ".join(f"{form.name}: {percent(y)} at {x:.3g}" for form, (x, y) in front)
+    return to_chart(figure, name, f"{len(rows)} forms, accuracy against {label}. Front: {listed}.")
 
 
 def _limits(axes: Axes, places: Sequence[tuple[float, float]]) -> None:

@@ -1,5 +1,5 @@
 """What is varied: words such as ``width=16,32`` become trials, each with a recipe of its own. All
-mistakes are found here, before anything runs. Knows nothing of folders or processes."""
+mistakes are found here, before anything runs. Independent of folders and processes."""
 
 from __future__ import annotations
 
@@ -173,17 +173,17 @@ def _check_family(recipe: str, base: Recipe, axes: Sequence[Axis]) -> None:
 
 
 def _trial(recipe: str, settings: tuple[tuple[str, str], ...], changes: tuple[str, ...]) -> Trial:
-    told = ", ".join(f"{word}={value}" for word, value in settings)
+    joined = ", ".join(f"{word}={value}" for word, value in settings)
     try:
         loaded = load(recipe, changes)
     except RecipeError as exc:
-        raise RecipeError(f"--grid {told}: {exc}") from exc
+        raise RecipeError(f"--grid {joined}: {exc}") from exc
     return Trial(_folder(settings), settings, changes, loaded)
 
 
 def _folder(settings: Sequence[tuple[str, str]]) -> str:
     """A folder's name, distinct for distinct settings: what a file system may not like is
-    replaced, and a hash tells apart what would look the same then."""
+    replaced, and a hash distinguishes values that would look the same then."""
     text = ",".join(f"{word}={value}" for word, value in settings)
     plain = re.sub(r"[^\w.,=+-]+", "_", text, flags=re.ASCII).strip(".")
     if plain == text and len(text) <= _LONGEST_NAME:

@@ -1,5 +1,6 @@
-"""What the stages of a trial found, and how fast its files are beside those of all others. Accuracy
-is that on validation images: a test split that is chosen by measures nothing any more."""
+"""Results of a trial's stages, and the speed of its files next to those of all others. Accuracy is
+measured on validation images: a test split that decides a choice no longer gives an unbiased
+estimate."""
 
 from __future__ import annotations
 
@@ -25,23 +26,23 @@ _IMAGES = 64
 
 
 @dataclass(frozen=True)
-class Known:
-    """Of the data that accuracies were measured on."""
+class DataFacts:
+    """The data that accuracies were measured on."""
 
     task: str = ""  # as in ModelSpec; empty: no trial has data yet
     validation_images: int = 0
     synthetic: bool = False
 
 
-def data_of(stores: Sequence[Store]) -> Known:
-    """What the first finished data stage says."""
+def data_of(stores: Sequence[Store]) -> DataFacts:
+    """Facts of the first finished data stage."""
     from pipeline.datasets.arrays import open_dataset
 
     for store in stores:
         if store.record("data") is not None:
             info = open_dataset(store.folder("data")).info
-            return Known(info.task, info.counts["val"], info.synthetic)
-    return Known()
+            return DataFacts(info.task, info.counts["val"], info.synthetic)
+    return DataFacts()
 
 
 def forms_of(trial: str, store: Store, balanced: bool) -> tuple[Form, ...]:
@@ -95,7 +96,7 @@ def time_forms(
         runs = {form.name: _run(stores[form.trial], form, stack) for form in forms}
         if not runs:
             return {}
-        found = measure_all(
+        timings = measure_all(
             runs,
             np.arange(_IMAGES, dtype=np.uint8),
             TimingOptions(seconds=_SECONDS, batch=1),
@@ -104,8 +105,8 @@ def time_forms(
     return {
         form.name: replace(
             form,
-            latency_ms=found[form.name].cpu_ms,
-            wall_p50_ms=found[form.name].latency.p50_ms,
+            latency_ms=timings[form.name].cpu_ms,
+            wall_p50_ms=timings[form.name].latency.p50_ms,
         )
         for form in forms
     }

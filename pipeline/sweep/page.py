@@ -107,7 +107,7 @@ def _table(result: SweepResult) -> Table:
 
 
 def _rows(result: SweepResult, trial: TrialResult, tested: bool) -> Iterator[list[str]]:
-    settings = [escape(result.told(word, trial)) for word in result.grid]
+    settings = [escape(result.setting(word, trial)) for word in result.grid]
     known = [f"{trial.parameters or 0:,}", f"{trial.cpu_seconds or 0:.0f}"]
     if not trial.forms:
         accuracy = f"{trial.accuracy_percent or 0:.2f}"

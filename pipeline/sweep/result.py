@@ -1,5 +1,5 @@
-"""What a sweep found, as values; ``sweep.json`` has the same names. Judges only which forms nothing
-beats, by the rule of the search of variants."""
+"""The result of a sweep, as values; ``sweep.json`` has the same names. Judges only which forms
+nothing beats, by the rule of the search of variants."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-LONG = 16  # letters: a longer value does not fit beside a point or into a column
+LONG = 16  # letters: a longer value does not fit next to a point or into a column
 Status = Literal["finished", "failed", "not run"]
 
 
@@ -37,7 +37,7 @@ class Form:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What became of one point of the grid."""
+    """The outcome of one point of the grid."""
 
     name: str
     settings: dict[str, str]
@@ -77,7 +77,7 @@ class SweepResult:
 
     @property
     def front(self) -> tuple[Form, ...]:
-        """What nothing beats, fastest first."""
+        """The candidates that nothing beats, fastest first."""
         rows = [form for form in self.forms if form.on_front]
         return tuple(sorted(rows, key=lambda form: form.latency_ms or math.inf))
 
@@ -88,15 +88,15 @@ class SweepResult:
 
     @property
     def labels(self) -> dict[str, str]:
-        """What tells each trial from the others, in few letters, by its name: "width 16"."""
-        found = {}
+        """The settings that distinguish each trial, in few letters, by its name: "width 16"."""
+        labels = {}
         for trial in self.trials:
             varied = [word for word in self.grid if len(self.grid[word]) > 1] or list(self.grid)
-            told = (f"{word.rpartition('.')[2]} {self.told(word, trial)}" for word in varied)
-            found[trial.name] = ", ".join(told)
-        return found
+            parts = (f"{word.rpartition('.')[2]} {self.setting(word, trial)}" for word in varied)
+            labels[trial.name] = ", ".join(parts)
+        return labels
 
-    def told(self, word: str, trial: TrialResult) -> str:
+    def setting(self, word: str, trial: TrialResult) -> str:
         """The trial's value of an axis; of a long one, such as a list of layers, its number."""
         value = trial.settings[word]
         if len(value) <= LONG:
@@ -117,8 +117,8 @@ class SweepResult:
 
 
 def mark_front(result: SweepResult) -> SweepResult:
-    """Say of each timed form whether any other one is at least as accurate, as fast and as small,
-    and better in one of these by more than chance."""
+    """Mark each timed form that no other one beats: none is at least as accurate, as fast and as
+    small, and better in one of these by more than chance."""
     from exporters.search.trial import Merit, undominated
 
     timed = [(form, form.latency_ms) for form in result.forms if form.latency_ms]

@@ -1,9 +1,9 @@
 """Runs the trials of a grid through an executor, each in a folder of its own, and collects what
-they found. What is finished is never repeated; what failed is told, and the others go on.
+they found. Finished trials are never repeated; a failed one is reported, and the others continue.
 
     artifacts/sweeps/<recipe>/sweep.json, sweep.html       written again after each trial
     artifacts/sweeps/<recipe>/<trial>/<recipe>/1_data/...  stages, as ``pipeline run`` makes them
-    artifacts/sweeps/<recipe>/<trial>/<stage>.log          what the last command said
+    artifacts/sweeps/<recipe>/<trial>/<stage>.log          output of the last command
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class _Sweep:
     ) -> None:
         self.options, self.executor, self.on_trial = options, executor, on_trial
         self.waiting: dict[str, Step] = {}  # by the name of their job
-        self.errors: dict[str, tuple[str, Path | None]] = {}  # by trial: in words, and the log
+        self.errors: dict[str, tuple[str, Path | None]] = {}  # by trial: the message, and the log
         self.ended: set[str] = set()  # trials
         self.shared: dict[str, list[str]] = {trial.name: [] for trial in options.trials}
 
@@ -151,7 +151,7 @@ class _Sweep:
 
     def _done(self, step: Step) -> None:
         if step.final:
-            self._tell(step.trial)
+            self._report(step.trial)
         for follower in step.followers:
             self._begin(follower)
 
@@ -162,24 +162,23 @@ class _Sweep:
             return
         for trial in step.finals():
             self.errors[trial.name] = error, log
-            self._tell(trial)
+            self._report(trial)
 
     def _has_teachers(self, trial: Trial) -> bool:
         stores = [self._runner(trial, teacher).store for teacher in teachers_of(trial.recipe)]
         return all(store.record("train") is not None for store in stores)
 
-    def _tell(self, trial: Trial) -> None:
+    def _report(self, trial: Trial) -> None:
         self.ended.add(trial.name)
-        told = self._trial(trial)
-        self.on_trial(Progress(told, len(self.ended), len(self.options.trials)))
+        self.on_trial(Progress(self._trial(trial), len(self.ended), len(self.options.trials)))
 
-    # --- what is known so far ---------------------------------------------------------------
+    # --- results so far ---------------------------------------------------------------
 
     def _result(self) -> SweepResult:
         from pipeline.hardware import detect
 
         options = self.options
-        known = measure.data_of([options.store(trial) for trial in options.trials])
+        data = measure.data_of([options.store(trial) for trial in options.trials])
         return SweepResult(
             recipe=options.trials[0].recipe.name,
             description=options.trials[0].recipe.description,
@@ -189,10 +188,10 @@ class _Sweep:
             hardware=detect().caption(),
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
             trials=tuple(self._trial(trial) for trial in options.trials),
-            task=known.task,
-            validation_images=self._images(known.validation_images),
-            metric="balanced accuracy" if self._balanced(known.task) else "accuracy",
-            synthetic=known.synthetic,
+            task=data.task,
+            validation_images=self._images(data.validation_images),
+            metric="balanced accuracy" if self._balanced(data.task) else "accuracy",
+            synthetic=data.synthetic,
         )
 
     def _forms(self, trial: Trial, store: Store) -> tuple[Form, ...]:
@@ -201,12 +200,12 @@ class _Sweep:
         task = measure.data_of([store]).task
         return measure.forms_of(trial.name, store, self._balanced(task))
 
-    def _images(self, there: int) -> int:
-        """How many of ``there`` validation images a search judges files by."""
+    def _images(self, available: int) -> int:
+        """How many of the ``available`` validation images a search judges files by."""
         if self.options.until == "train":
-            return there
+            return available
         asked = [trial.recipe.quantize.search.validation_images for trial in self.options.trials]
-        return min(there, *asked)
+        return min(available, *asked)
 
     def _balanced(self, task: str) -> bool:
         """Whether thresholds are chosen for balanced accuracy, so that plain accuracy says little:

@@ -1,9 +1,9 @@
-"""Which trials share their first stages, and so what has to run before what.
+"""The order of a sweep: trials that share their first stages run those once.
 
 Trials whose recipes agree in all that decides the stages up to some point have the same results
 up to there: ``quantize.*`` varied, and one training serves all. Such a common beginning is a step
 of its own, run once, in the folder of its first trial; the others take it over. Steps form a tree.
-Knows nothing of folders or processes."""
+Independent of folders and processes."""
 
 from __future__ import annotations
 
@@ -81,6 +81,6 @@ def _group(group: list[Trial], stages: list[Stage[Any]], depth: int) -> tuple[St
 
 
 def _key(trial: Trial, stage: Stage[Any]) -> str:
-    """What the recipe has to say about a stage. All else that decides it (sources, libraries, the
+    """The recipe's part of a stage. All else that decides it (sources, libraries, the
     machine) is the same for all trials; that it really was, fingerprints check at the end."""
     return json.dumps(trial.recipe.slice(stage.sections), sort_keys=True)

@@ -140,7 +140,7 @@ def _turn(
     slice_ns = round(options.seconds * 1e9 / rounds)
     warm = max(options.warmup // 10, 1)
     _warm(run, ones, warm)
-    start = len(samples.wall_ns)  # goes on with the next image of the pool
+    start = len(samples.wall_ns)  # continues with the next image of the pool
     cpu = clock.cpu_ns()
     calls = _slice(run, ones, start, slice_ns, math.ceil(options.min_n / rounds), clock)
     cpu = clock.cpu_ns() - cpu

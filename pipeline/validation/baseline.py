@@ -50,7 +50,7 @@ def read_baseline(
     if task != spec.task:
         return f"it is a {task} model, this one {spec.task}"
     if not label_task(task).answers_each_label and labels != spec.labels:
-        return f"it tells {len(labels)} other classes apart ({', '.join(labels[:3])}, ...)"
+        return f"it has {len(labels)} other classes ({', '.join(labels[:3])}, ...)"
     common = [label for label in spec.labels if label in labels]
     if not common:
         return f"it has none of these labels (its first is {labels[0]})"

@@ -58,6 +58,29 @@ def test_the_fingerprint_covers_every_module_that_a_stage_imports(
     assert not missing, f"sources of stage {module} lack {missing}"
 
 
+def test_an_edited_wheel_writer_reruns_no_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sources are rooms: what packs a bundle decides nothing of what is packed."""
+    from pipeline.engine import digests, runner
+    from pipeline.recipe import load
+
+    recipe = load("mnist")
+    edited = "exporters/package/wheel.py"
+
+    def fingerprints() -> dict[str, dict[str, str]]:
+        known = dict.fromkeys((stage.name for stage in STAGES), "digest")
+        return {stage.name: runner.fingerprint(stage, recipe, known) for stage in STAGES}
+
+    def source_files(names: tuple[str, ...]) -> dict[str, str]:
+        files = digests.source_files(names)
+        return {file: "edited" if file == edited else digest for file, digest in files.items()}
+
+    before = fingerprints()
+    monkeypatch.setattr(runner, "source_files", source_files)
+    after = fingerprints()
+    assert [name for name in before if before[name] != after[name]] == ["package"]
+    assert runner.differences(before["package"], after["package"]) == (f"source: {edited} changed",)
+
+
 def test_help_loads_neither_torch_nor_onnx_nor_numpy() -> None:
     code = (
         "import sys; from click.testing import CliRunner\n"

@@ -407,7 +407,7 @@ def test_an_interrupted_training_goes_on_with_what_decides_only_how_fast(
     again = _pipeline(*words, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert "threads 2 after 1" in again.stdout and "INCOMPLETE" in again.stdout
-    assert "begins anew" not in again.stdout
+    assert "starts over" not in again.stdout
     record = json.loads((tmp_path / "artifacts/tiny/2_train/stage.json").read_text())
     result = record["report"]["result"]
     assert result["resumed"]

@@ -316,10 +316,9 @@ def test_what_decides_only_how_fast_throws_no_work_away(recipe: Recipe, tmp_path
 
     assert _note_of(runner()) == []
     longer = runner(threads=3, epochs=9)  # what decides the result is told, and no more than that
-    assert _note_of(longer) == [
-        "tiny one begins anew, what an interrupted run left is removed: recipe: train.epochs "
-        "changed: 2 -> 9"
-    ]
+    (note,) = _note_of(longer)
+    assert note.startswith("tiny one ")
+    assert note.endswith(": recipe: train.epochs changed: 2 -> 9")
     faster = runner(threads=1, epochs=9, max_minutes=5.0)
     assert _note_of(faster) == []
     assert faster.store.report("one", Said) == Said("counted", resumed=1)

@@ -244,8 +244,8 @@ def test_local_processes_run_the_command_line(tmp_path: Path) -> None:
 
 
 class _Recorded:
-    """An executor like a cluster's: accepts processes, ends them in its own order, runs the words
-    in this very process; ``failing`` are parts of the names of those that it lets fail."""
+    """An executor with an order of its own, which runs the words in this very process;
+    ``failing`` are parts of the names of those that it lets fail."""
 
     def __init__(self, failing: str = "") -> None:
         self.failing = failing
@@ -502,7 +502,7 @@ def test_a_killed_sweep_leaves_no_process_and_goes_on(recipe: Path, tmp_path: Pa
     children.wait_until(lambda: len(list(partial.glob("*"))) > 1, process)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=children.PATIENCE)
-    assert process.returncode == 130 and "the same command goes on" in output
+    assert process.returncode == 130 and "same command" in output
     owner = int((tmp_path / "sweeps/tiny/epochs=400/tiny/.lock").read_text())
     with pytest.raises(ProcessLookupError):
         os.kill(owner, 0)

@@ -113,7 +113,7 @@ def test_other_classes(tmp_path: Path) -> None:
     theirs = replace(DIGITS, labels=("a", "b", "c"))
     other = finished(tmp_path, theirs, dataset(theirs, np.array([0, 1, 2])))
     found = read_baseline("letters", other, DIGITS, dataset(DIGITS, np.array([0, 1, 2])))
-    assert found == "it tells 3 other classes apart (a, b, c, ...)"
+    assert "3 other classes (a, b, c, ...)" in str(found)
 
 
 def test_a_missing_baseline_says_the_command() -> None:
