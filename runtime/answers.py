@@ -28,7 +28,7 @@ _ADVICE = "Run the selftest; if it fails here alone, try another device or varia
 
 
 class AnswerCheck:
-    """The check for one spec."""
+    """The check of the outputs of models with one spec."""
 
     def __init__(self, spec: ModelSpec) -> None:
         self._outputs = spec.outputs
@@ -54,7 +54,7 @@ class AnswerCheck:
 
 
 def _fits(shape: Any, images: int, output: OutputSpec) -> bool:
-    """Whether a shape that has axes of unknown length is as stated."""
+    """True for a shape that fits the output, axes of unknown length included."""
     return shape is not None and shape[:1] == (images,) and output.fits(shape[1:])
 
 

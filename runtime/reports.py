@@ -9,9 +9,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class PredictorInfo:
-    """What was opened, where it runs, and why there."""
+    """The variant that was opened, its device, and the reason for both."""
 
-    device: str  # "cpu", "cuda", ...: what was taken, never "auto"
+    device: str  # "cpu", "cuda", ...: never "auto"
     provider: str  # onnxruntime's name of it, as the session reports it
     variant: str
     target: str  # the kind of device that the default variant was looked up for
@@ -21,7 +21,9 @@ class PredictorInfo:
     bundle_id: str | None  # sha256 of the manifest; None: made from parts
     signed_by: str | None  # the trusted key that signed it; None: no keys were given
     synthetic: bool  # trained on generated images
-    nodes: dict[str, int] | None = None  # of the graph, by provider; None: onnxruntime cannot tell
+    nodes: dict[str, int] | None = (
+        None  # of the graph, by provider; None: onnxruntime does not report it
+    )
 
     def to_dict(self) -> dict[str, Any]:
         """Every field."""
@@ -30,7 +32,7 @@ class PredictorInfo:
 
 @dataclass(frozen=True)
 class SelftestReport:
-    """What the golden samples gave; there is a report only if all came out as recorded."""
+    """The result of the golden samples; there is a report only if all came out as recorded."""
 
     variant: str
     provider: str
@@ -56,7 +58,7 @@ class AutotuneRow:
 
 @dataclass(frozen=True)
 class AutotuneReport:
-    """What autotune found. The winner is what ``variant="auto"`` opens from now on."""
+    """The result of autotune. ``variant="auto"`` opens the winner from now on."""
 
     variant: str  # the winner
     reason: str  # as ``PredictorInfo.reason`` will say it

@@ -1,5 +1,5 @@
-"""What a model takes and what it returns: one small value, stamped into every model file and
-written into every manifest. Knows nothing of files, sessions or devices."""
+"""The contract of a model, what it takes and returns: one small value, stamped into every model
+file and written into every manifest. Independent of files, sessions and devices."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class ModelSpec:
         if self.channels not in _CHANNELS or min(sides) < 1 or max(sides) > _MAX_SIDE:
             raise BundleFormatError(
                 f"model spec has size {self.height}x{self.width}x{self.channels}; expected a "
-                f"positive height and width of at most {_MAX_SIDE} and 1 (grey) or 3 (rgb) "
+                f"positive height and width of at most {_MAX_SIDE} and 1 (gray) or 3 (rgb) "
                 "channels."
             )
         if self.white_level is not None and not 1 <= self.white_level <= _MAX_WHITE:
@@ -82,9 +82,9 @@ class ModelSpec:
         check_outputs(outputs)
         object.__setattr__(self, "outputs", outputs)
         for text in (self.name, *self.labels):
-            if found := hidden_character(text):
+            if character := hidden_character(text):
                 raise BundleFormatError(
-                    f"model spec has the name or label {text!r} with {found}, a control or "
+                    f"model spec has the name or label {text!r} with {character}, a control or "
                     "invisible character; expected text that shows what it is. Rename it where "
                     "the model is trained."
                 )

@@ -1,5 +1,5 @@
-"""Answers of many images, one batch at a time: constant memory, in order, and an image that cannot
-be taken is named. Knows of a predictor only its two steps."""
+"""Answers for many images, one batch at a time: constant memory, in order, and an image that cannot
+be taken is named. Independent of predictors but for their two steps."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def answers_of(
 
     ``batch_size`` small images are held at a time and no item once it is prepared. An item that
     cannot be prepared (InputError) or that has no answer (AnswerError) ends the stream with that
-    error after the answers before it, or, with ``return_errors``, stands among the answers as it.
+    error after the answers before it; with ``return_errors`` the error takes its answer's place.
     """
     batch: list[_Entry] = []
     for index, item in enumerate(items):

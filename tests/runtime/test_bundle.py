@@ -52,9 +52,9 @@ def test_a_closed_bundle_says_so(grey_bundle: bytes) -> None:
 
 NO_BUNDLES: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "the file is empty"),
-    "no zip": (b"\x89PNG\r\n\x1a\n" + bytes(99), r"no zip file \(it begins with b'\\x89PNG"),
+    "no zip": (b"\x89PNG\r\n\x1a\n" + bytes(99), r"zip file \(it begins with b'\\x89PNG"),
     "lfs pointer": (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
-    "zip of something else": (b"", "there is no manifest.json, so this is no bundle"),
+    "zip of something else": (b"", r"manifest\.json is missing"),
 }
 
 
@@ -115,12 +115,12 @@ BROKEN_MEMBERS: dict[str, tuple[dict[str, Any], type[BundleError], str]] = {
     "no manifest": (
         {"pack": lambda m: m.pop("manifest.json")},
         BundleFormatError,
-        r"there is no manifest\.json",
+        r"manifest\.json is missing",
     ),
     "no hash of the manifest": (
         {"pack": lambda m: m.pop("manifest.sha256")},
         BundleFormatError,
-        r"there is no manifest\.sha256",
+        r"manifest\.sha256 is missing",
     ),
     "huge manifest": (
         {"pack": lambda m: m.update({"manifest.json": NOISE})},

@@ -77,7 +77,7 @@ BAD_IMAGES: dict[str, tuple[Any, str]] = {
     "masked": (np.ma.masked_equal(GREY, 3), r"x.filled\(255\)"),
     "list of rows": ([[1, 2]], "is a list; expected a numpy array"),
     "none": (None, "is a NoneType"),
-    "no file": ("no.png", "the image 'no.png' is not there; expected the path"),
+    "no file": ("no.png", "'no.png'.* expected the path"),
     "no bytes": (b"", "the bytes of the image cannot be decoded"),
     "text": (b"hello", "cannot be decoded .*UnidentifiedImageError"),
     "folder": (Path(), "cannot be decoded"),
@@ -189,7 +189,7 @@ def test_colours_of_16_bits_are_refused_where_white_is_stated() -> None:
     data = deep_color_png([(4095, 0, 0), (65535, 257, 300)])
     # what Pillow reads: the upper 8 bits
     assert as_image(data).tolist() == [[[15, 0, 0], [255, 1, 1]]]
-    with pytest.raises(InputError, match=r"colours of 16 bits.* white level is 4095"):
+    with pytest.raises(InputError, match=r"16 bits.* 4095"):
         as_image(data, white_level=4095)
     deep = np.array([[[4095, 0, 2048]]], np.uint16)
     assert as_image(deep, white_level=4095).tolist() == [[[255, 0, 128]]]
@@ -276,7 +276,7 @@ def test_a_batch_gets_the_axes_that_it_lacks(
         ),
         ((3, 64, 64), (64, 64, 3), r"Transpose with x\.transpose\(1, 2, 0\)"),
         ((5, 64), (8, 8, 1), r"Reshape with x\.reshape\(-1, 8, 8, 1\)"),
-        ((8, 9), (8, 8, 1), r"another size or colour go through predict\(\)"),
+        ((8, 9), (8, 8, 1), r"predict\(\)"),
         ((8, 8, 3), (8, 8, 1), r"go through predict\(\)"),
         ((0, 8, 8, 1), (8, 8, 1), "an empty batch; expected .* N at least 1"),
         ((0, 8, 8), (8, 8, 1), "an empty batch"),

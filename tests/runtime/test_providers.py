@@ -29,7 +29,7 @@ def attempt_only(*working: str) -> Any:
 @pytest.mark.parametrize(
     ("device", "order", "working", "expected"),
     [
-        ("cpu", ("cuda", "cpu"), ("cuda", "cpu"), ("CPUExecutionProvider", "cpu was asked for.")),
+        ("cpu", ("cuda", "cpu"), ("cuda", "cpu"), ("CPUExecutionProvider", "cpu was requested.")),
         (
             "auto",
             ("cuda", "cpu"),
@@ -194,7 +194,7 @@ def test_the_cause_is_read_from_what_cuda_says(
 
 def test_a_model_that_no_device_could_load_is_no_device_s_fault(cuda: Any, build: Any) -> None:
     cuda()
-    with pytest.raises(BundleFormatError, match="it is no ONNX model"):
+    with pytest.raises(BundleFormatError, match="ONNX model"):
         Predictor.from_parts(build.GREY, None, b"junk", device="cuda")
 
 
@@ -205,5 +205,5 @@ def test_another_device_needs_golden_samples(cuda: Any, build: Any) -> None:
         del manifest["files"]["golden.npz"]
 
     data = build.bundle(edit=forget, pack=lambda members: members.pop("golden.npz"))
-    with pytest.raises(DeviceError, match=r"there is no golden\.npz to test against"):
+    with pytest.raises(DeviceError, match=r"golden\.npz is missing"):
         Predictor(data, device="cuda")

@@ -67,7 +67,7 @@ def test_an_error_names_the_item_after_the_answers_before_it(grey: Predictor) ->
     answers = grey.stream([*PAGES[:5], "no.png", PAGES[5]], batch_size=4)
     for _ in range(5):
         next(answers)
-    with pytest.raises(InputError, match=r"image 5 of the stream \(no\.png\): .*is not there"):
+    with pytest.raises(InputError, match=r"image 5 of the stream \(no\.png\)"):
         next(answers)
 
 

@@ -77,7 +77,12 @@ def not_finite() -> bytes:
 
 boxes, scores = HEADS.outputs
 OUTPUTS = (
-    _output("the same name twice", "Which of the two is meant depends on the reader.", "scores", name="scores"),
+    _output(
+        "the same name twice",
+        "Which of the two is meant depends on the reader.",
+        "scores",
+        name="scores",
+    ),
     _output("two names that differ in case", "One file on Windows.", "Scores", name="Scores"),
     _output("a name that is a path", "Unpacked, it lands elsewhere.", r"\.\./x", name="../x"),
     _output("a name of a golden array", "Its record passes for raw images.", "raw", name="raw"),
