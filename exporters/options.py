@@ -31,7 +31,7 @@ class Tolerance:
     """How far probabilities may lie from their reference, and why so far. Loosening one is a
     change of one line here, with its reason."""
 
-    metric: Literal["max_abs", "mean_abs", "p99_abs"]  # fields of ``parity.Parity``
+    metric: Literal["max_abs", "mean_abs", "p99_abs"]  # fields of ``Parity``
     limit: float  # of |difference of probabilities|, inclusive
     reason: str
 
@@ -51,6 +51,12 @@ TOLERANCES: dict[str, tuple[Tolerance, ...]] = {  # by precision; ``gates.py`` h
         # no limit of max_abs: one image on the border may flip, and accuracy judges that
     ),
 }
+
+
+# Of outputs that are not labels: noise of a hundredth of the signal's power, a tenth of its
+# amplitude. 8 bits leave most networks more, and an output that lost a channel or its scale is far
+# below.
+MIN_SQNR_DB = 20.0
 
 
 @dataclass(frozen=True)
@@ -194,7 +200,7 @@ class GateOptions:
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     margin_points: float = 0.15  # percentage points of accuracy (mean over labels) it may lose
     alpha: float = 0.05  # one-sided level of the bound, and family level of the per-label tests
-    # multi-label: what each label's threshold is best at, on the validation split
+    # what the threshold of a label is best at, on the validation split; for tasks with thresholds
     thresholds: Literal["balanced", "accuracy"] = "balanced"
     # Bounds of what may ship at all, measured on this machine; None: no bound.
     max_latency_ms: float | None = None  # p50 at batch 1

@@ -30,6 +30,7 @@ from rich.table import Table
 from pipeline.cli.selection import STAGE_NAMES
 from pipeline.engine.store import Store
 from pipeline.hardware import detect
+from pipeline.reports import TrainReport, ValidateReport
 
 RESULTS_NAME = "results.json"
 SHORT = "mnist, short"
@@ -113,22 +114,22 @@ def _run(plan: Plan, seed: int, artifacts: Path) -> int:
 def _row(plan: Plan, seed: int, artifacts: Path) -> dict[str, Any]:
     """What the stages' own records say of one run."""
     store = Store(artifacts / plan.folder.format(seed=seed), plan.recipe, STAGE_NAMES)
-    train, validate = store.record("train"), store.record("validate")
+    train, validate = store.report("train", TrainReport), store.report("validate", ValidateReport)
     assert train is not None and validate is not None  # the command has just succeeded
-    result, report = train.report["result"], validate.report
+    result = train.result
     return {
         "recipe": plan.title,
         "seed": seed,
         "changes": list(plan.changes),
-        "accuracy_percent": report["reference"]["accuracy_percent"],
+        "accuracy_percent": validate.reference.accuracy_percent,
         "variants": {
-            row["id"]: {"accuracy_percent": row["accuracy_percent"], "passed": row["passed"]}
-            for row in report["variants"]
+            row.id: {"accuracy_percent": row.accuracy_percent, "passed": row.verdict.passed}
+            for row in validate.variants
         },
-        "parameters": result["parameters"],
-        "epochs": result["epochs"],
-        "cpu_seconds": result["cpu_seconds"],
-        "wall_seconds": result["wall_seconds"],
+        "parameters": result.parameters,
+        "epochs": result.epochs,
+        "cpu_seconds": result.cpu_seconds,
+        "wall_seconds": result.wall_seconds,
     }
 
 

@@ -1,5 +1,5 @@
 """Average precision: how well probabilities rank the images that have a label before those that do
-not, at every threshold at once. Knows neither models nor thresholds.
+not, at every threshold at once.
 
 AP = sum over thresholds, from the highest down, of (R_n - R_n-1) * P_n, where P_n and R_n are
 precision and recall when all images at or above the n-th distinct probability are taken; nothing
@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.evaluate.metrics import Floats
+from exporters.evaluate.probabilities import Floats
 
 
 def average_precision(probabilities: Floats, labels: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Of each label, [labels], from probabilities and 0/1 labels [N, labels]; nan where no image
-    has the label, since there is nothing to find then."""
+    """Return the figure of each label, [labels], from probabilities and 0/1 labels [N, labels]; nan
+    where no image has the label, since there is nothing to find then."""
     once = np.ones((len(labels), 1), np.uint8)
     rankings = [Ranking.of(*pair) for pair in zip(probabilities.T, labels.T, strict=True)]
     return np.array([ranking.average_precision(once)[0] for ranking in rankings])
@@ -32,27 +32,27 @@ class Ranking:
     order: NDArray[np.int32]  # [N], images, the most probable first
     positives: NDArray[np.int32]  # [P], places in ``order`` of images that have the label
     ends: NDArray[np.int32]  # [G], last places of groups of equal probability with such images
-    found: NDArray[np.int32]  # [G], how many of ``positives`` stand up to there
+    hits: NDArray[np.int32]  # [G], how many of ``positives`` come up to that place
 
     @classmethod
     def of(cls, probabilities: Floats, truth: NDArray[np.integer]) -> Ranking:
-        """Of probabilities and 0/1 labels [N]."""
+        """Rank by probabilities and 0/1 labels [N]."""
         order = np.argsort(-probabilities, kind="stable")
         falling = probabilities[order]
         last = np.flatnonzero(np.append(falling[1:] != falling[:-1], True))  # of each group
         positives = np.flatnonzero(truth[order] == 1)
         ends = np.unique(last[np.searchsorted(last, positives)])
-        found = np.searchsorted(positives, ends, side="right")
-        return cls(*(part.astype(np.int32) for part in (order, positives, ends, found)))
+        hits = np.searchsorted(positives, ends, side="right")
+        return cls(*(part.astype(np.int32) for part in (order, positives, ends, hits)))
 
     def average_precision(self, weights: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """For each column of ``weights`` [N, samples], how often an image counts in that sample;
-        [samples], nan where the images with the label count zero times."""
+        """Return the figure for each column of ``weights`` [N, samples], how often an image counts
+        in that sample; [samples], nan where the images with the label count zero times."""
         if not len(self.positives):
             return np.full(weights.shape[1], np.nan)
         ranked = weights[self.order]  # (N, samples)
         taken = np.cumsum(ranked, axis=0, dtype=np.int32)[self.ends]  # (G, samples)
-        right = np.cumsum(ranked[self.positives], axis=0, dtype=np.int32)[self.found - 1]
+        right = np.cumsum(ranked[self.positives], axis=0, dtype=np.int32)[self.hits - 1]
         gained = np.diff(right, axis=0, prepend=0)
         # where nothing is taken yet, nothing is gained either
         area = (gained * (right / np.maximum(taken, 1))).sum(axis=0)

@@ -1,5 +1,5 @@
-"""How sure is a figure that was measured on a sample of images? The percentile bootstrap for any
-statistic, and Wilson's interval for a single proportion. Knows nothing of what is measured.
+"""Intervals of figures that were measured on a sample of images: the percentile bootstrap for any
+statistic, and Wilson's interval for a single proportion.
 
 Images are drawn one by one with replacement: several images of one person count as independent, so
 the intervals are somewhat narrow where a split has them.
@@ -23,11 +23,11 @@ _COUNTS_AT_ONCE = 2_000_000  # images times samples: some 50 MB while they are d
 
 
 def resampled(images: int, samples: int, seed: int) -> Iterator[NDArray[np.uint8]]:
-    """How often each image was drawn into each bootstrap sample: pieces [images, n] whose columns
-    are ``samples`` in all. Every sample has as many draws as there are images.
+    """Yield how often each image was drawn into each bootstrap sample: pieces [images, n] whose
+    columns are ``samples`` in all. Every sample has as many draws as there are images.
 
-    Counts in place of index lists: a statistic of a sample is then a weighted sum, and samples of
-    several models are paired when they use the same counts.
+    Counts are used instead of index lists: a statistic of a sample is then a weighted sum, and
+    samples of several models are paired when they use the same counts.
     """
     random = np.random.default_rng(seed)
     piece = max(1, min(_SAMPLES_AT_ONCE, _COUNTS_AT_ONCE // images))
@@ -45,10 +45,11 @@ def _counts(images: int, samples: int, random: np.random.Generator) -> NDArray[n
 
 
 def percentile_interval(samples: NDArray[np.float64]) -> tuple[float, float] | None:
-    """The middle 95 % of a statistic's values [samples]; nan are samples in which it is undefined.
+    """Return the middle 95 % of a statistic's values [samples]; nan are samples in which it is
+    undefined.
 
-    None when it is undefined in more than half of them, or the same in all, as where nothing was
-    answered wrongly: drawing from these images then says nothing about others.
+    None when it is undefined in more than half of them, or the same in all, as where no answer was
+    wrong: drawing from these images then says nothing about others.
     """
     defined = samples[~np.isnan(samples)]
     if 2 * len(defined) < len(samples) or not len(defined) or defined.min() == defined.max():
@@ -59,8 +60,8 @@ def percentile_interval(samples: NDArray[np.float64]) -> tuple[float, float] | N
 
 
 def wilson_interval(right: int, total: int) -> tuple[float, float]:
-    """For the proportion ``right`` of ``total`` (at least 1). Unlike the bootstrap's it has a width
-    where nothing, or everything, was right."""
+    """Return the interval of the proportion ``right`` of ``total`` (at least 1). Unlike the
+    bootstrap's, it has a width where nothing, or everything, was right."""
     z = NormalDist().inv_cdf((1 + LEVEL) / 2)
     share, spread = right / total, z * z / total
     middle = (share + spread / 2) / (1 + spread)

@@ -1,5 +1,5 @@
-"""How good are probabilities? Plain numpy, so that PyTorch, ONNX and the packaged predictor are
-judged by the same lines. Knows neither models nor gates."""
+"""Answers behind probabilities, their accuracy, and thresholds. Plain numpy, so that PyTorch, ONNX
+and the packaged predictor are judged by the same lines."""
 
 from __future__ import annotations
 
@@ -8,20 +8,16 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from exporters.evaluate.probabilities import Floats
+
+Thresholds = NDArray[np.float64] | None  # [labels] or [N, labels]; None: a task without them
 
 
-def softmax(scores: Floats) -> Floats:
-    """Probabilities [N, K] of scores [N, K]; each row sums to 1."""
-    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)
+def decide(probabilities: Floats, thresholds: Thresholds) -> NDArray[np.int64]:
+    """Return the answers behind probabilities [N, labels].
 
-
-def decide(probabilities: Floats, thresholds: NDArray[np.floating] | None) -> NDArray[np.int64]:
-    """The answer behind probabilities [N, labels].
-
-    Multi-class (``thresholds`` is None): the index of the largest, [N]. Multi-label: 1 where the
-    probability reaches its label's threshold, [N, labels].
+    Without thresholds: the index of the largest, [N]. With them: 1 where the probability reaches
+    its label's threshold, [N, labels].
     """
     if thresholds is None:
         return np.asarray(probabilities.argmax(axis=1), np.int64)
@@ -29,9 +25,9 @@ def decide(probabilities: Floats, thresholds: NDArray[np.floating] | None) -> ND
 
 
 def correct(
-    probabilities: Floats, labels: NDArray[np.integer], thresholds: NDArray[np.floating] | None
+    probabilities: Floats, labels: NDArray[np.integer], thresholds: Thresholds
 ) -> NDArray[np.bool_]:
-    """Which answers are right: [N] for multi-class, [N, labels] for multi-label."""
+    """Return which answers are right, in the shape of :func:`decide`'s."""
     return np.asarray(decide(probabilities, thresholds) == labels, np.bool_)
 
 
@@ -42,14 +38,12 @@ def balanced_accuracy(
 
     A label that is never, or always, present has only one of the two; that one counts.
     """
-    truth, said = labels == 1, answers == 1
+    truth, yes = labels == 1, answers == 1
     positives, negatives = truth.sum(axis=0), (~truth).sum(axis=0)
     rates = np.stack(
         [
-            np.where(positives > 0, (said & truth).sum(axis=0) / np.maximum(positives, 1), np.nan),
-            np.where(
-                negatives > 0, (~said & ~truth).sum(axis=0) / np.maximum(negatives, 1), np.nan
-            ),
+            np.where(positives > 0, (yes & truth).sum(axis=0) / np.maximum(positives, 1), np.nan),
+            np.where(negatives > 0, (~yes & ~truth).sum(axis=0) / np.maximum(negatives, 1), np.nan),
         ]
     )
     return np.asarray(np.nanmean(rates, axis=0), np.float64)
@@ -61,7 +55,7 @@ Objective = Literal["balanced", "accuracy"]
 def best_thresholds(
     probabilities: Floats, labels: NDArray[np.integer], objective: Objective = "balanced"
 ) -> NDArray[np.float64]:
-    """For each label the threshold with the best balanced (or plain) accuracy, [labels].
+    """Return for each label the threshold with the best balanced (or plain) accuracy, [labels].
 
     Probabilities and 0/1 labels are [N, labels]. Of equally good thresholds the one nearest to
     0.5 is taken, so that a perfect label keeps 0.5. The grid has steps of 0.01: finer steps
@@ -84,7 +78,7 @@ def adjusted_thresholds(
     reference: NDArray[np.float64],
     objective: Objective = "balanced",
 ) -> NDArray[np.float64]:
-    """Thresholds [labels] of another form of a model that has those of ``reference``.
+    """Return thresholds [labels] of another form of a model whose own are ``reference``.
 
     A threshold moves to the best one of this form only where that is better by more than a
     standard error on these images. Scores are flat around their best: without that, the noise of
@@ -105,7 +99,7 @@ def _score(
     thresholds: NDArray[np.float64],
     objective: Objective,
 ) -> NDArray[np.float64]:
-    """What a threshold is chosen by, [labels]."""
+    """The accuracy that a threshold is chosen by, [labels]."""
     answers = decide(probabilities, thresholds)
     if objective == "balanced":
         return balanced_accuracy(answers, labels)
@@ -118,7 +112,7 @@ def _standard_error(
     thresholds: NDArray[np.float64],
     objective: Objective,
 ) -> NDArray[np.float64]:
-    """Of :func:`_score`, binomial, [labels]."""
+    """The binomial standard error of :func:`_score`, [labels]."""
     right = decide(probabilities, thresholds) == labels
     if objective == "accuracy":
         share = right.mean(axis=0)

@@ -1,5 +1,5 @@
-"""What a comparison of two forms of a model found, and how it was judged, as values. Standard
-library only; ``parity.py`` measures and ``gates.py`` judges."""
+"""The comparison of two forms of a model, and its verdict, as values. Standard library only;
+``parity.py`` measures and ``gates.py`` judges."""
 
 from __future__ import annotations
 
@@ -48,34 +48,34 @@ class Parity:
     max_abs: float
     mean_abs: float
     p99_abs: float
-    agreement: float  # share of equal answers (multi-label: over images and labels)
-    pairs: Pairs  # over all images (multi-label: over all images and labels)
+    agreement: float  # share of equal answers; of attributes, over images and labels
+    pairs: Pairs  # over all images; of attributes, over all images and labels
     labels: tuple[LabelParity, ...]
     # (right answers that the candidate has fewer in one image, how many such images), ascending:
-    # for multi-class -1, 0, 1; for multi-label -labels..labels. What the gate's bound is made of.
+    # of classes -1, 0, 1; of attributes -labels..labels. The gate's bound is computed from them.
     losses: tuple[tuple[int, int], ...]
     worst: tuple[tuple[int, float], ...]  # (image, its largest difference), worst first
 
     @property
     def reference_accuracy(self) -> float:
-        """Share of right answers; multi-label: the mean over labels."""
+        """Share of right answers; of attributes, the mean over labels."""
         return self.pairs.reference_accuracy
 
     @property
     def candidate_accuracy(self) -> float:
-        """Share of right answers; multi-label: the mean over labels."""
+        """Share of right answers; of attributes, the mean over labels."""
         return self.pairs.candidate_accuracy
 
 
 @dataclass(frozen=True)
 class Check:
-    """One question to a comparison, answered."""
+    """One question of the gate, answered."""
 
     name: str  # "accuracy", "labels", or a metric of the tolerance table
     passed: bool
-    value: float  # what was found: upper bound in points, smallest adjusted p, a difference
-    limit: float  # what it was held against
-    text: str  # in plain words, with the numbers
+    value: float  # upper bound in points, smallest adjusted p, a difference, or decibels
+    limit: float  # for ``value``
+    text: str  # a clause with the numbers
 
 
 @dataclass(frozen=True)
@@ -98,16 +98,16 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Assessment:
-    """How good a model is on validation data, against its FP32 form."""
+    """The figures of a model on validation data, against its FP32 form."""
 
     passed: bool  # the gate, as far as so many images can tell
-    failures: tuple[str, ...]  # in words
+    failures: tuple[str, ...]  # texts of the failed checks
     accuracy_percent: float  # of right answers; without labels, of answers equal to FP32's
     lost_points: float  # percentage points of it that FP32 has more
     loss: float  # mean cross entropy in nats, finer than accuracy
     sqnr_db: float  # of what outputs differ by from input to input; 200 when equal
-    balanced_percent: float | None = None  # mean balanced accuracy of multi-label models
-    worst_part: str | None = None  # of several channels or outputs: whose sqnr_db it is, in words
+    balanced_percent: float | None = None  # mean balanced accuracy of attributes
+    worst_part: str | None = None  # of several channels or outputs: the one that ``sqnr_db`` is of
 
 
 def _share(part: int, whole: int) -> float:

@@ -1,6 +1,6 @@
-"""How good a model is, as values: what ``scoring.py`` finds on the test split and reports carry.
-Standard library only. Figures are in percent, differences in percentage points; None always means
-that a figure is not defined."""
+"""The scores of a model on the test split, as values: ``scoring.py`` computes them and reports
+carry them. Standard library only. Figures are in percent, differences in percentage points; None
+always means that a figure is not defined."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Metrics:
-    """Of one label, or the mean over labels; or how much two models differ in them.
+    """Figures of one label, or means over labels; or how much two models differ in them.
 
-    A multi-label model is judged by plain accuracy with thresholds that were chosen for it, and by
-    balanced accuracy with thresholds that were chosen for that, both on the validation split.
-    Of one class of a multi-class model ``accuracy`` is the recall: the share of its own images.
+    Attributes are judged by plain accuracy with thresholds that were chosen for it, and by balanced
+    accuracy with thresholds that were chosen for that, both on the validation split. The
+    ``accuracy`` of one class is its recall: the share of its own images.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     accuracy: Estimate | None
-    balanced_accuracy: Estimate | None  # multi-class: the mean of the classes' recalls
-    average_precision: Estimate | None  # multi-label; None: no test image has the label
+    balanced_accuracy: Estimate | None  # of classes: the mean of their recalls
+    average_precision: Estimate | None  # of attributes; None: no test image has the label
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class LabelScore:
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     label: str
     own: Metrics
-    majority: float | None = None  # accuracy of the train split's commoner answer; multi-label
+    majority: float | None = None  # of an attribute: accuracy of the train split's commoner answer
     over_majority: Estimate | None = None
     over_baseline: Metrics | None = None  # None: the baseline does not have the label
 
@@ -53,7 +53,7 @@ class FormScore:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     id: str
-    own: Metrics  # over all images; multi-label: the mean over the labels that define a figure
+    own: Metrics  # over all images; of attributes, the mean over those that define a figure
     over_majority: Estimate | None  # in accuracy
     over_baseline: Metrics | None  # over the labels that both have
     labels: tuple[LabelScore, ...]
@@ -73,12 +73,12 @@ class Baseline:
 
 
 def doubt(images: int, form: FormScore) -> str | None:
-    """Why a form may have learned nothing; None where it beats the majority answer by more than
-    chance."""
+    """Return why a form may have learned nothing; None where it beats the majority answer by more
+    than chance."""
     gain = form.over_majority
     if gain is None or (gain.low is not None and gain.low > 0):
         return None
-    interval = "too few to tell"
+    interval = "too few images to say"
     if gain.low is not None and gain.high is not None:
         interval = f"95 % interval {gain.low:+.2f} to {gain.high:+.2f}"
     return (

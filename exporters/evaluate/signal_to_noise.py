@@ -1,7 +1,7 @@
-"""How far is a form of a model from its reference, in decibels? What counts as signal is how an
-output differs from input to input: a constant part is the same for every input and says nothing.
+"""The distance of one form of a model from its reference, in decibels. The signal is how an output
+differs from input to input: a constant part is the same for every input and carries nothing.
 
-Knows neither models nor files; takes arrays whose first axis is the inputs."""
+Takes arrays whose first axis is the inputs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SINGLE = 10.0
 _CONSTANT = 1e-12  # share of the power: a spread below a millionth of a value is float32's own
 _UNITS = 10.0  # channels whose largest values are so many times apart have different units
 _NEGLIGIBLE = 0.05  # of the widest range of its unit: a class that no input shows, an idle output
-_MOST_CHANNELS = 4096  # more places than this are no channels
+_MOST_CHANNELS = 4096  # an axis with more places than this does not hold channels
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Fidelity:
 
     @property
     def part(self) -> str:
-        """For messages: "output 'y'", "output 'y', channels 4 to 83 of 84"."""
+        """The text for messages: "output 'y'", "output 'y', channels 4 to 83 of 84"."""
         name = f"output {self.output!r}"
         if len(self.channels) == self.channel_count:
             return name
@@ -53,6 +53,11 @@ class Fidelity:
         return self.sqnr_db - SINGLE if self.alone else self.sqnr_db
 
 
+def decibels(power: float, noise: float) -> float:
+    """10 log10(power / noise); infinite without noise."""
+    return float(10 * np.log10(power / noise)) if noise > 0 else float("inf")
+
+
 def sqnr_db(signal: NDArray[np.floating], noisy: NDArray[np.floating]) -> float:
     """10 log10(signal power / noise power) of values [N, ...], from -200 to 200.
 
@@ -60,39 +65,39 @@ def sqnr_db(signal: NDArray[np.floating], noisy: NDArray[np.floating]) -> float:
     themselves. Values that are no numbers (-inf, nan) count as equal where both sides have the
     same, and as lost where one has them.
     """
-    return _decibels(*_powers(*_finite(signal, noisy)))
+    return _bounded(*_powers(*_finite(signal, noisy)))
 
 
 def weight_sqnr_db(signal: NDArray[np.floating], noisy: NDArray[np.floating]) -> float:
-    """The same of constants, whose first axis does not count inputs: all their power is signal."""
-    clean, found, same = _finite(signal, noisy)
-    return _decibels(float(np.square(clean).sum()), _noise(clean, found, same))
+    """The ratio of constants, whose first axis does not count inputs: all their power is signal."""
+    clean, other, same = _finite(signal, noisy)
+    return _bounded(float(np.square(clean).sum()), _noise(clean, other, same))
 
 
 def fidelity(output: str, signal: NDArray[Any], noisy: NDArray[Any]) -> Fidelity:
     """The worst part of an output [N, ...] against its reference.
 
     Channels of one unit are judged together, and each alone with an allowance of ``SINGLE``
-    decibels; those of different units (boxes in pixels beside scores) by their own power, since
+    decibels; those of different units (boxes in pixels next to scores) by their own power, since
     the larger one would hide the other. Channels that hardly move have no signal of their own and
     are judged with the rest.
     """
     if signal.shape != noisy.shape:  # fewer boxes, for one
         return Fidelity(LOST, output, (0,), 1, False)
-    rows, found = _by_channel(signal), _by_channel(noisy)
+    rows, others = _by_channel(signal), _by_channel(noisy)
     count = len(rows)
     if count == 0:
         return Fidelity(EQUAL, output, (), 0, False)
-    powers = [_powers(*_finite(a, b)) for a, b in zip(rows, found, strict=True)]
+    powers = [_powers(*_finite(a, b)) for a, b in zip(rows, others, strict=True)]
     worst: list[Fidelity] = []
     for unit in _units(rows):
         power, noise = (sum(powers[i][k] for i in unit) for k in (0, 1))
-        worst.append(Fidelity(_decibels(power, noise), output, tuple(unit), count, False))
+        worst.append(Fidelity(_bounded(power, noise), output, tuple(unit), count, False))
         if len(unit) > 1:
             reach = {i: _range(rows[i]) for i in unit}
             least = _NEGLIGIBLE * max(reach.values())
             worst += [
-                Fidelity(min(_decibels(*powers[i]) + SINGLE, EQUAL), output, (i,), count, True)
+                Fidelity(min(_bounded(*powers[i]) + SINGLE, EQUAL), output, (i,), count, True)
                 for i in unit
                 if reach[i] >= least
             ]
@@ -100,10 +105,10 @@ def fidelity(output: str, signal: NDArray[Any], noisy: NDArray[Any]) -> Fidelity
 
 
 def channel_axis(shape: Sequence[int]) -> int | None:
-    """Which axis of an output [N, ...] holds its channels; None where none does.
+    """The axis of an output [N, ...] that holds its channels; None where none does.
 
-    [N, K] has one. Of [N, 84, 8400] and [N, 8400, 6] it is the small one, of four sizes the one
-    beside two equal ones (a picture's sides), else the smaller end, and of more the last one.
+    [N, K] has one. In [N, 84, 8400] and [N, 8400, 6] it is the small one, among four sizes the one
+    next to two equal ones (a picture's sides), else the smaller end, and among more the last one.
     """
     if len(shape) < 2:
         return None
@@ -131,8 +136,8 @@ def _by_channel(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def _units(rows: NDArray[Any]) -> list[list[int]]:
-    """Channels [channels, N, places] by the size of their values. All that stay within [0, 1] are
-    of one unit, however small: the scores of classes that no input shows."""
+    """Channels [channels, N, places] grouped by the size of their values. All that stay within
+    [0, 1] are of one unit, however small: the scores of classes that no input shows."""
     shares, groups = list[int](), list[tuple[float, list[int]]]()
     highest = 0.0  # of the shares
     for number, row in enumerate(rows):
@@ -157,7 +162,7 @@ def _units(rows: NDArray[Any]) -> list[list[int]]:
 
 
 def _range(row: NDArray[Any]) -> float:
-    """How far a channel moves: its widest place over the inputs."""
+    """The widest range that a place of a channel has over the inputs."""
     finite = np.where(np.isfinite(row), row, 0).astype(np.float64)
     return float(np.ptp(finite, axis=0).max(initial=0.0))
 
@@ -165,31 +170,29 @@ def _range(row: NDArray[Any]) -> float:
 def _finite(
     signal: NDArray[Any], noisy: NDArray[Any]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], bool]:
-    """Both with 0 where they are the same non-number; False where only one is none."""
-    clean, found = np.asarray(signal, np.float64), np.asarray(noisy, np.float64)
-    odd = ~(np.isfinite(clean) & np.isfinite(found))
+    """Both with 0 where one is not finite; False when such places are not the same in both."""
+    clean, other = np.asarray(signal, np.float64), np.asarray(noisy, np.float64)
+    odd = ~(np.isfinite(clean) & np.isfinite(other))
     if not odd.any():
-        return clean, found, True
-    same = bool(((clean == found) | (np.isnan(clean) & np.isnan(found)))[odd].all())
-    return np.where(odd, 0, clean), np.where(odd, 0, found), same
+        return clean, other, True
+    same = bool(((clean == other) | (np.isnan(clean) & np.isnan(other)))[odd].all())
+    return np.where(odd, 0, clean), np.where(odd, 0, other), same
 
 
 def _powers(
-    clean: NDArray[np.float64], found: NDArray[np.float64], same: bool
+    clean: NDArray[np.float64], other: NDArray[np.float64], same: bool
 ) -> tuple[float, float]:
-    """(of what differs over the inputs, of the noise)."""
+    """(power of the part that differs over the inputs, power of the noise)."""
     raw = float(np.square(clean).sum())
     power = float(np.square(clean - clean.mean(axis=0)).sum()) if clean.ndim and len(clean) else raw
-    return (power if power > _CONSTANT * raw else raw), _noise(clean, found, same)
+    return (power if power > _CONSTANT * raw else raw), _noise(clean, other, same)
 
 
-def _noise(clean: NDArray[np.float64], found: NDArray[np.float64], same: bool) -> float:
-    return float(np.square(clean - found).sum()) if same else np.inf
+def _noise(clean: NDArray[np.float64], other: NDArray[np.float64], same: bool) -> float:
+    return float(np.square(clean - other).sum()) if same else np.inf
 
 
-def _decibels(power: float, noise: float) -> float:
+def _bounded(power: float, noise: float) -> float:
     if not np.isfinite(noise):
         return LOST
-    if noise <= 0:
-        return EQUAL
-    return float(np.clip(10 * np.log10(max(power, 1e-300) / noise), LOST, EQUAL))
+    return float(np.clip(decibels(max(power, 1e-300), noise), LOST, EQUAL))

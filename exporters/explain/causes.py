@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.evaluate.error_metrics import relative_error
-from exporters.evaluate.metrics import Floats, softmax
 from exporters.evaluate.parity import Model
+from exporters.evaluate.probabilities import Floats, log_odds
+from exporters.evaluate.tasks import LabelTask
 from exporters.explain.first_divergence import Pair, Parting
 from exporters.explain.pixel_changes import move_between, moves, tone_between, with_gamma
 from exporters.explain.trace import Values
@@ -29,7 +30,7 @@ _GAMMAS = (0.4, 0.5, 0.63, 0.8, 1.25, 1.6, 2.0, 2.5)
 _STRAIGHT = 1e-4  # relative difference of log-odds from a line, in float
 
 
-def of_outputs(a: Floats, b: Floats, labels: Sequence[str], task: str) -> Iterator[str]:
+def of_outputs(a: Floats, b: Floats, labels: Sequence[str], task: LabelTask) -> Iterator[str]:
     """What the probabilities [n, labels] alone show."""
     order = _order(a, b)
     if order is not None:
@@ -39,53 +40,27 @@ def of_outputs(a: Floats, b: Floats, labels: Sequence[str], task: str) -> Iterat
             f"({', '.join(moved[:4])})"
         )
         return
-    if task == "multi-class":
+    if task.sums_to_one:
         for name, soft, other in (("B", a, b), ("A", b, a)):
-            undone = softmax(_floats(_log_odds(other)))
+            undone = task.probabilities(np.asarray(log_odds(other), np.float32))
             if _sums_to_one(soft) and not _sums_to_one(other) and _explains(soft, other, undone):
                 yield f"{name} ends in a sigmoid and the other side in a softmax"
                 return
     yield from _temperature(a, b, task)
 
 
-def _temperature(a: Floats, b: Floats, task: str) -> Iterator[str]:
+def _temperature(a: Floats, b: Floats, task: LabelTask) -> Iterator[str]:
     """Logits times a constant. It is undone, and what is left is measured."""
-    if task == "multi-class" and not (_sums_to_one(a) and _sums_to_one(b)):
+    scores = task.scores(a, b)
+    if scores is None:
         return
-    x, y, known = _scores(a, b, task)
-    power = float((x[known] ** 2).sum())
-    factor = float((x[known] * y[known]).sum()) / power if power else 1.0
+    x, y, accurate = scores
+    power = float((x[accurate] ** 2).sum())
+    factor = float((x[accurate] * y[accurate]).sum()) / power if power else 1.0
     if not (factor > 0 and abs(factor - 1) > 0.01):
         return
-    logits = _floats(y / factor)
-    if _explains(a, b, softmax(logits) if task == "multi-class" else _sigmoid(logits)):
+    if _explains(a, b, task.probabilities(np.asarray(y / factor, np.float32))):
         yield f"B's logits are A's times {factor:.3g}: a temperature of {1 / factor:.3g}"
-
-
-def _scores(
-    a: Floats, b: Floats, task: str
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
-    """Logits of both, less that of A's first choice where they are behind a softmax; and which of
-    them are known: float32 ends at 1e-45."""
-    known = (a > 1e-30) & (b > 1e-30)
-    if task != "multi-class":
-        return _log_odds(a), _log_odds(b), known & (a < 1 - 1e-6) & (b < 1 - 1e-6)
-    x, y = (np.log(np.maximum(v.astype(np.float64), 1e-45)) for v in (a, b))
-    top = a.argmax(axis=1)[:, None]
-    return x - np.take_along_axis(x, top, 1), y - np.take_along_axis(y, top, 1), known
-
-
-def _log_odds(values: Floats) -> NDArray[np.float64]:
-    v = np.clip(values.astype(np.float64), 1e-12, 1 - 1e-7)
-    return np.asarray(np.log(v / (1 - v)))
-
-
-def _sigmoid(values: Floats) -> Floats:
-    return np.asarray(1 / (1 + np.exp(-values)), np.float32)
-
-
-def _floats(values: NDArray[np.float64]) -> Floats:
-    return np.asarray(values, np.float32)
 
 
 def _sums_to_one(values: Floats) -> bool:

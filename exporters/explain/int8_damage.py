@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from exporters.errors import ExportError
-from exporters.evaluate.error_metrics import decibels, relative_error
-from exporters.evaluate.metrics import Floats
+from exporters.evaluate.error_metrics import error_db, relative_error
+from exporters.evaluate.probabilities import Floats, log_odds
 from exporters.explain.first_divergence import Pair
 from exporters.explain.trace import Parameters
 from exporters.explain.weight_causes import common_factor, differs, weights_apart
@@ -94,14 +94,9 @@ def damages(
 def _snr(model: onnx.ModelProto, images: NDArray[np.uint8], expected: Floats) -> float:
     """Of log-odds less their mean, which do not saturate as probabilities do."""
     found = onnx_file.run(onnx_file.session(model, optimised=False), images)
-    signal = _log_odds(expected)
+    signal = log_odds(expected, _SURE, _SURE)
     middle = signal.mean(axis=0)
-    return decibels(relative_error(signal - middle, _log_odds(found) - middle))
-
-
-def _log_odds(values: Floats) -> NDArray[np.float64]:
-    v = np.clip(values.astype(np.float64), _SURE, 1 - _SURE)
-    return np.asarray(np.log(v / (1 - v)))
+    return error_db(relative_error(signal - middle, log_odds(found, _SURE, _SURE) - middle))
 
 
 def _copied(model: onnx.ModelProto) -> onnx.ModelProto:

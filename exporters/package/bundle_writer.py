@@ -51,7 +51,7 @@ class PackedVariant:
     precision: str  # "fp32", "fp16" or "int8"
     portable: bool
     golden_tolerance: float  # see golden_tolerance(); of FP32 the least, which rounding may widen
-    thresholds: tuple[float, ...] | None = None  # multi-label: one for each label
+    thresholds: tuple[float, ...] | None = None  # one for each label, of a task with thresholds
     device_tolerance: float | None = None  # see device_tolerance(); None: as on the CPU
 
     @property

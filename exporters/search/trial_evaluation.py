@@ -10,23 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.evaluate.gates import screen, tolerances_for
-from exporters.evaluate.metrics import (
-    Floats,
-    adjusted_thresholds,
-    balanced_accuracy,
-    best_thresholds,
-    decide,
-)
-from exporters.evaluate.parity import Thresholds, compare, stream
+from exporters.evaluate.metrics import Thresholds
+from exporters.evaluate.parity import compare, stream
 from exporters.evaluate.parity_values import Assessment
+from exporters.evaluate.probabilities import Floats
 from exporters.evaluate.signal_to_noise import sqnr_db
+from exporters.evaluate.tasks import LabelTask, label_task
 from exporters.options import GateOptions
 from exporters.quantize.calibration import spread
 from runtime import Predictor
 from runtime.spec import ModelSpec
 
 _HALVES = (slice(0, None, 2), slice(1, None, 2))  # of the images: every other one
-_SMALLEST = 1e-7  # probability: a float softmax may give 0, whose logarithm is infinite
 
 
 @dataclass(frozen=True)
@@ -62,19 +57,20 @@ class ValidationData:
         )
 
     @cached_property
+    def task(self) -> LabelTask:
+        """The task, by which answers are judged."""
+        return label_task(self.spec.task)
+
+    @cached_property
     def thresholds(self) -> Thresholds:
-        """Those of FP32, one row for each image; None for multi-class."""
-        if self.spec.task == "multi-class":
-            return None
+        """Those of FP32, one row for each image; None for a task without them."""
         return self._crosswise(self._chosen)
 
     def thresholds_of(self, probabilities: Floats) -> Thresholds:
         """Those that a form with these probabilities would ship with, likewise."""
-        if self.thresholds is None:
-            return None
         return self._crosswise(
             [
-                adjusted_thresholds(
+                self.task.adjusted_thresholds(
                     probabilities[half], self.labels[half], chosen, self.gate.thresholds
                 )
                 for half, chosen in zip(_HALVES, self._chosen, strict=True)
@@ -82,14 +78,14 @@ class ValidationData:
         )
 
     @cached_property
-    def _chosen(self) -> list[NDArray[np.float64]]:
+    def _chosen(self) -> list[Thresholds]:
         """FP32's best thresholds [labels] on each half of the images."""
         return [
-            best_thresholds(self.reference[half], self.labels[half], self.gate.thresholds)
+            self.task.best_thresholds(self.reference[half], self.labels[half], self.gate.thresholds)
             for half in _HALVES
         ]
 
-    def _crosswise(self, chosen: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    def _crosswise(self, chosen: list[Thresholds]) -> Thresholds:
         """Thresholds [n, labels] that are chosen on every other image, for those between them.
 
         Chosen on the very images that they are judged on, FP32's thresholds would fit its own
@@ -97,19 +93,20 @@ class ValidationData:
         """
         rows = np.empty((len(self.images), len(self.spec.labels)))
         for half, elsewhere in zip(_HALVES, reversed(chosen), strict=True):
+            if elsewhere is None:
+                return None
             rows[half] = elsewhere
         return rows
 
     def predictor(
         self, model: bytes, variant: str, *, portable: bool, threads: int | None = None
     ) -> Predictor:
-        """The file as it would run on this CPU; multi-label thresholds are not looked at here."""
-        multi_label = self.spec.task == "multi-label"
+        """The file as it would run on this CPU; its answers and thresholds are not used here."""
         return Predictor.from_parts(
             self.spec,
             None,
             model,
-            thresholds=(0.5,) * len(self.spec.labels) if multi_label else None,
+            thresholds=self.task.default_thresholds(len(self.spec.labels)),
             variant=variant,
             portable=portable,
             device="cpu",
@@ -122,43 +119,30 @@ class ValidationData:
             return stream(predictor, self.images)
 
     def assess(self, model: bytes, variant: str, portable: bool) -> Assessment:
-        """Hold a model file against FP32."""
-        found = self.probabilities(model, variant, portable)
-        thresholds = self.thresholds_of(found)
+        """Judge a model file against FP32."""
+        probabilities = self.probabilities(model, variant, portable)
+        thresholds = self.thresholds_of(probabilities)
         parity = compare(
+            self.task,
             self.reference,
-            found,
+            probabilities,
             self.labels,
-            self.spec,
+            self.spec.labels,
             reference_thresholds=self.thresholds,
             candidate_thresholds=thresholds,
         )
-        verdict = screen(parity, self.gate, tolerances_for(variant))
-        return Assessment(
-            passed=verdict.passed,
-            failures=verdict.failures,
-            accuracy_percent=100 * parity.candidate_accuracy,
-            lost_points=100 * (parity.reference_accuracy - parity.candidate_accuracy),
-            loss=cross_entropy(found, self.labels),
-            sqnr_db=sqnr_db(self.reference, found),
-            balanced_percent=self._balanced(found, thresholds),
+        balanced = self.task.balanced_percent(probabilities, self.labels, thresholds)
+        return self.task.assess_parity(
+            parity,
+            probabilities,
+            self.labels,
+            failures=screen(self.task, parity, self.gate, tolerances_for(variant)).failures,
+            sqnr_db=sqnr_db(self.reference, probabilities),
+            balanced_percent=None if balanced is None else float(balanced.mean()),
         )
-
-    def _balanced(self, found: Floats, thresholds: Thresholds) -> float | None:
-        if thresholds is None:
-            return None
-        return 100 * float(balanced_accuracy(decide(found, thresholds), self.labels).mean())
 
     def assess_quickly(self, model: bytes) -> tuple[float, float]:
         """(cross entropy in nats, SQNR in dB)."""
-        found = self.probabilities(model, "int8", portable=False)
-        return cross_entropy(found, self.labels), sqnr_db(self.reference, found)
-
-
-def cross_entropy(probabilities: Floats, labels: NDArray[np.integer]) -> float:
-    """Mean negative log-likelihood in nats, of classes [n] or of 0/1 labels [n, labels]."""
-    if labels.ndim == 1:
-        chosen = probabilities[np.arange(len(labels)), labels]
-    else:
-        chosen = np.where(labels == 1, probabilities, 1 - probabilities)
-    return float(-np.log(np.maximum(chosen, _SMALLEST, dtype=np.float64)).mean())
+        probabilities = self.probabilities(model, "int8", portable=False)
+        loss = self.task.cross_entropy(probabilities, self.labels)
+        return loss, sqnr_db(self.reference, probabilities)

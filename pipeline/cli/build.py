@@ -24,7 +24,7 @@ from pipeline.stages import STAGES
 from pipeline.sweep.executor import LocalProcesses
 from pipeline.sweep.grid import MOST_TRIALS, SHORT, parse, trials
 from pipeline.sweep.page import tables
-from pipeline.sweep.run import GOALS, Progress, Request
+from pipeline.sweep.run import GOALS, Progress, SweepOptions
 from pipeline.sweep.run import sweep as run_sweep
 from pipeline.teacher import teachers_of
 
@@ -141,7 +141,7 @@ def sweep(
             f"the grid has {len(selected)} trials, more than {MOST_TRIALS}. Vary less at a time, "
             "or add --yes."
         )
-    request = Request(recipe, axes, changes, selected, until, artifacts)
+    request = SweepOptions(recipe, axes, changes, selected, until, artifacts)
     out = console()
     count = f"{len(selected)} trial{'s' * (len(selected) > 1)}"
     out.print(f"{count} up to {until}, {parallel} at a time", soft_wrap=True)

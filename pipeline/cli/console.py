@@ -93,5 +93,6 @@ def outcome_line(outcome: Outcome) -> str:
     name = f"{outcome.stage.name:<10}"
     if outcome.skipped:
         return f"[dim]- {name} fresh[/dim]"
-    headline = escape(str(outcome.record.report.get("headline", "")))
+    report = outcome.record.report(outcome.stage.report)
+    headline = escape(report.headline if report else "")
     return f"[green]✓[/green] {name} [dim]{outcome.record.seconds:6.1f} s[/dim]  {headline}"

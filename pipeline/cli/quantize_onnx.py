@@ -9,11 +9,13 @@ from typing import Any
 import click
 from rich.markup import escape
 
+from exporters.options import MIN_SQNR_DB
 from pipeline.cli.console import ConsoleObserver
 from pipeline.cli.interrupts import imports_undisturbed, stop_requested
 from pipeline.cli.tables import quantize_table
 from pipeline.cli.terminal import as_pipeline_errors, console
 from pipeline.errors import GateError, UnprovenError
+from runtime.tasks import TASKS
 
 
 def _numbers(_: click.Context, __: click.Parameter, text: str | None) -> tuple[float, ...] | None:
@@ -86,14 +88,14 @@ def _no_nan(_: click.Context, __: click.Parameter, number: float | None) -> floa
     "--min-sqnr",
     type=click.FloatRange(0, 200),  # equal outputs have 200
     callback=_no_nan,
-    default=20.0,
+    default=MIN_SQNR_DB,
     show_default=True,
     help="Smallest signal-to-noise ratio of outputs that are values, in decibels. Signal is how an "
     "output differs from input to input.",
 )
 @click.option(
     "--task",
-    type=click.Choice(["multi-class", "multi-label", "values"]),
+    type=click.Choice(list(TASKS)),
     help="What the outputs are.  [default: guessed from them]",
 )
 @click.option(

@@ -11,10 +11,11 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from exporters.evaluate.score_values import Estimate
+    from exporters.search.result import SearchResult
     from exporters.search.trial import Trial
     from pipeline.quantize_file.run import Report as QuantizeReport
-    from pipeline.report.model import Report, Speed, VariantReport
-    from pipeline.report.search_data import SearchReport, TrialReport
+    from pipeline.report.model import Report, VariantReport
+    from pipeline.timing.values import Speed
     from runtime import Manifest
 
 
@@ -127,7 +128,7 @@ def _speeds(speed: Speed | None) -> list[str]:
     ]
 
 
-def _search_table(search: SearchReport) -> Iterator[Table | str]:
+def _search_table(search: SearchResult) -> Iterator[Table | str]:
     """What was tried, on validation data; SQNR in decibels. In bold what the test split saw."""
     table = _narrow_table("tried", "verdict")
     for heading in ("lost", "SQNR", "KiB", "vs fp32"):
@@ -141,7 +142,7 @@ def _search_table(search: SearchReport) -> Iterator[Table | str]:
         yield f"  [bold yellow]The search is incomplete: no {left_out}[/bold yellow]"
 
 
-def _trial_cells(trial: TrialReport, chosen: bool) -> list[str]:
+def _trial_cells(trial: Trial, chosen: bool) -> list[str]:
     name = f"[bold]{escape(trial.id)}[/bold]" if chosen else escape(trial.id)
     found, speed = trial.assessment, trial.speed
     if found is None:
@@ -157,7 +158,7 @@ def _trial_cells(trial: TrialReport, chosen: bool) -> list[str]:
     ]
 
 
-def _portable(trial: TrialReport) -> str:
+def _portable(trial: Trial) -> str:
     layers = len(trial.saturating)
     saturate = f"no: {layers} layer{'s' if layers > 1 else ''}" if layers else "no"
     return "yes" if trial.portable else saturate

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.errors import ExportError
-from exporters.evaluate.metrics import Floats
+from exporters.evaluate.probabilities import Floats, are_probabilities
 from pipeline.compare import foreign
 from pipeline.compare.forms import Form
 from pipeline.errors import DataError, PipelineError
@@ -17,7 +17,6 @@ from pipeline.verify.images import Images
 from runtime import PredictorError
 
 _BATCH = 256
-_SLACK = 1e-4  # by which rounding may carry a probability past 0 or 1
 
 
 def answers(form: Form, images: Images | None, step: Callable[[int, int], None]) -> Floats:
@@ -65,7 +64,7 @@ def _stream(form: Form, images: NDArray[np.uint8], step: Callable[[int, int], No
 def check_probabilities(name: str, values: Floats) -> None:
     """Raise PipelineError for finite values outside 0..1: logits, say."""
     known = values[np.isfinite(values)]
-    if known.size and not (known.min() >= -_SLACK and known.max() <= 1 + _SLACK):
+    if known.size and not are_probabilities(known):
         raise PipelineError(
             f"{name} gave values from {known.min():g} to {known.max():g}; expected probabilities "
             "from 0 to 1. Does the network end in a softmax or sigmoid?"

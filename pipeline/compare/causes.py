@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.errors import ExportError
-from exporters.evaluate.metrics import Floats
+from exporters.evaluate.probabilities import Floats
+from exporters.evaluate.tasks import LABEL_TASKS, LabelTask, label_task, task_of_answers
 from exporters.explain import causes as diagnose
 from exporters.explain.first_divergence import Pair, Parting, pair_up
 from exporters.explain.graph_diff import graph_differences
@@ -72,12 +73,22 @@ class Evidence:
     unsteady: bool  # a side changes its answers, so that nothing else explains them
 
 
+def _task(found: Evidence) -> LabelTask:
+    """The stated task; of recorded outputs the one that they look like."""
+    spec = found.sides.spec
+    if spec is not None:
+        return label_task(spec.task)
+    tasks = [task_of_answers((outputs,)) for outputs in (found.a, found.b)]
+    labelled = [task for task in tasks if isinstance(task, LabelTask)]
+    return min(labelled, key=lambda task: not task.sums_to_one, default=LABEL_TASKS[0])
+
+
 def of_answers(found: Evidence, images: NDArray[np.uint8] | None) -> Iterator[str]:
     """Causes that explain the difference; the layers were traced on ``images``."""
     sides = found.sides
     if len(found.a) and not found.unsteady:
-        task = "multi-class" if sides.spec is None else sides.spec.task
-        yield from diagnose.of_outputs(found.a, found.b, sides.labels(found.a.shape[1]), task)
+        labels = sides.labels(found.a.shape[1])
+        yield from diagnose.of_outputs(found.a, found.b, labels, _task(found))
         # Foreign inputs need not be images: there is nothing to mirror or to exchange.
         a, b = sides.a.model, sides.b.model
         if images is not None and a is not None and b is not None and sides.takes is None:

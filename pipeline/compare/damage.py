@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.errors import ExportError
-from exporters.evaluate.metrics import Floats
+from exporters.evaluate.probabilities import Floats
 from exporters.explain.first_divergence import Pair
 from exporters.explain.int8_damage import damages
 from pipeline.compare.result import DamageRow

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from exporters.errors import GraphError
-from exporters.evaluate.metrics import Floats, softmax
 from exporters.evaluate.parity import Model
-from exporters.foreign.agreement import task_of
+from exporters.evaluate.probabilities import Floats, are_probabilities
+from exporters.evaluate.tasks import LabelTask, task_of_answers
 from exporters.foreign.model_inputs import InputSpec, input_of
 from pipeline.datasets.arrays import UNREADABLE
 from pipeline.errors import DataError
@@ -26,7 +26,6 @@ from runtime.spec import INPUT_NAME, OUTPUT_NAME
 
 _CHUNK = 64  # inputs at a time, where the file leaves that free
 _INPUTS, _LABELS = "inputs", "labels"  # names of arrays, as ``pipeline quantize-onnx`` reads them
-_SLACK = 1e-4  # by which rounding may carry a probability past 0 or 1
 
 
 def is_foreign(model: onnx.ModelProto) -> bool:
@@ -164,15 +163,15 @@ def as_probabilities(
             "(inputs, labels)."
         )
     a, b = outputs_a[known], outputs_b[known]
-    kind_a, kind_b = _probable(a), _probable(b)
+    kind_a, kind_b = are_probabilities(a), are_probabilities(b)
     if kind_a != kind_b:
         raise DataError(
             f"A puts out values from {a.min():.3g} to {a.max():.3g}, B from {b.min():.3g} to "
             f"{b.max():.3g}; expected probabilities on both sides, or logits on both. Compare "
             "files that both end in a softmax or sigmoid, or both do not."
         )
-    task = task_of((np.clip(a, 0, 1) if kind_a else a,))
-    if task == "values":
+    task = task_of_answers((np.clip(a, 0, 1) if kind_a else a,))
+    if not isinstance(task, LabelTask):
         raise DataError(
             f"A puts out {list(a.shape)}, from {a.min():.3g} to {a.max():.3g}; expected "
             "probabilities, or logits of at least two labels. `pipeline quantize-onnx` judges "
@@ -180,16 +179,16 @@ def as_probabilities(
         )
     source = images.source
     if not kind_a:
-        source += ", softmax of the outputs"
+        source += f", {task.last_layer} of the outputs"
         if apart := float(np.abs(a - b).max(initial=0)):  # a softmax may hide it
             source += f", which themselves differ by up to {apart:.3g}"
-        a, b = softmax(a), softmax(b)
+        a, b = task.probabilities(a), task.probabilities(b)
     labels = images.labels
     if labels is not None and not _usable(labels, outputs_a.shape, task):
         labels, source = None, f"{source}, labels left out: they do not fit {a.shape[1]} answers"
     names = tuple(map(str, range(a.shape[1])))
     # Its size is nothing but a form: the images are of another kind.
-    spec = ModelSpec("unknown", task, 1, 1, 1, names)
+    spec = ModelSpec("unknown", task.name, 1, 1, 1, names)
     return (
         _among(a, known, len(outputs_a)),
         _among(b, known, len(outputs_b)),
@@ -205,13 +204,7 @@ def _among(values: Floats, known: NDArray[np.int64], count: int) -> Floats:
     return result
 
 
-def _probable(values: Floats) -> bool:
-    return bool(values.min() >= -_SLACK and values.max() <= 1 + _SLACK)
-
-
-def _usable(labels: NDArray[Any], shape: tuple[int, ...], task: str) -> bool:
-    if labels.dtype.kind not in "iu":
+def _usable(labels: NDArray[Any], shape: tuple[int, ...], task: LabelTask) -> bool:
+    if labels.dtype.kind not in "iu" or labels.shape != task.truth_shape(*shape):
         return False
-    if task == "multi-label":
-        return labels.shape == shape
-    return labels.shape == shape[:1] and 0 <= labels.min() <= labels.max() < shape[1]
+    return 0 <= int(labels.min()) <= int(labels.max()) <= task.largest_truth(shape[1])

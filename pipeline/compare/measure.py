@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.evaluate.error_metrics import Difference, decibels, difference
-from exporters.evaluate.metrics import Floats, correct
+from exporters.evaluate.error_metrics import Difference, difference, error_db
+from exporters.evaluate.metrics import correct
+from exporters.evaluate.probabilities import Floats
 from exporters.explain.first_divergence import LIMITS, Pair, Parting, first_parting
 from exporters.options import TOLERANCES, Tolerance
 from pipeline.compare import causes, damage, foreign, preprocessing, steadiness
@@ -249,4 +250,4 @@ def _suspects(parting: Parting) -> tuple[str, ...]:
 
 def _row(pair: Pair, parting: Parting | None) -> LayerRow:
     parted = parting is not None and pair is parting.pair
-    return LayerRow(pair.a.layer, pair.b.layer, pair.error, decibels(pair.error), parted)
+    return LayerRow(pair.a.layer, pair.b.layer, pair.error, error_db(pair.error), parted)

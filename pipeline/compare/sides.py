@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from exporters.evaluate.tasks import LABEL_TASKS, label_task
 from exporters.explain.first_divergence import LIMITS
 from exporters.foreign.model_inputs import InputSpec
 from pipeline.compare.foreign import read_inputs, same_inputs
@@ -43,12 +44,12 @@ class Sides:
 
     @property
     def thresholds(self) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
-        """Of A and B: a multi-label model's own, else the other side's, else 0.5; None for
-        multi-class."""
+        """Of A and B: a model's own, else the other side's, else 0.5; None for a task without
+        thresholds."""
         spec = self.spec
-        if spec is None or spec.task == "multi-class":
+        usual = None if spec is None else label_task(spec.task).default_thresholds(len(spec.labels))
+        if usual is None:
             return None, None
-        usual = (0.5,) * len(spec.labels)
         a, b = self.a.thresholds, self.b.thresholds
         return np.asarray(a or b or usual), np.asarray(b or a or usual)
 
@@ -130,4 +131,4 @@ def _guessed(place: Path, split: str) -> ModelSpec:
     shape = read(place, split).pixels.shape[1:]
     if len(shape) != 3:
         raise DataError(f"{place}: images have the shape {shape}; expected (h, w, c).")
-    return ModelSpec("unknown", "multi-class", *shape, ("0", "1"))
+    return ModelSpec("unknown", LABEL_TASKS[0].name, *shape, ("0", "1"))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.evaluate.metrics import Floats
+from exporters.evaluate.probabilities import Floats
 from pipeline.compare.forms import Form
 
 _CALLS = 3  # of the same batch

@@ -32,8 +32,8 @@ INFO_NAME = "dataset.json"  # written last: without it the arrays are not finish
 
 @dataclass(frozen=True)
 class Split:
-    """One split. ``labels`` is int64 [N] for multi-class and uint8 [N, labels] of 0 and 1 for
-    multi-label; ``ids`` names the images in the source (file names or row numbers)."""
+    """One split. ``labels`` is int64 [N] of classes or uint8 [N, labels] of 0 and 1 for
+    attributes; ``ids`` names the images in the source (file names or row numbers)."""
 
     images: NDArray[np.uint8]  # [N, height, width, channels]
     labels: NDArray[Any]

@@ -10,7 +10,7 @@ class DatasetInfo:
     """What is known of a data set, for the log, the report and the bundle."""
 
     name: str
-    task: str  # "multi-class" or "multi-label", as in ModelSpec
+    task: str  # as in ModelSpec
     labels: tuple[str, ...]
     counts: dict[str, int]  # images in each split
     sha256: str  # over the source files (or over what generates them)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.datasets.arrays import NO_SPLIT, TEST, TRAIN, VAL
+from pipeline.tasks import task_of_labels
 
 _ROUNDING = 1e-6  # pictures; ten times 0.1 is a little less than 1
 
@@ -42,9 +43,9 @@ def fill_splits(
 ) -> NDArray[np.int8]:
     """The split of each row: the given one, and where no row at all is given val or test, drawn.
 
-    Drawn are ``shares`` (of val, of test) of what is not in a given val or test, of every class of
-    labels [N] alike, or of every rarest label of labels [N, L]. ``groups`` names the group of each
-    row; None: there are none.
+    Drawn are ``shares`` (of val, of test) of what is not in a given val or test, of every stratum
+    of the labels, [N] or [N, L], alike. ``groups`` names the group of each row; None: there are
+    none.
     """
     wanted = [
         0.0 if np.any(given == split) else share
@@ -53,13 +54,13 @@ def fill_splits(
     splits = given.copy()
     if any(wanted):
         rows = np.flatnonzero((given == NO_SPLIT) | (given == TRAIN))
-        multi_class = labels.ndim == 1
+        task = task_of_labels(labels)
         splits[rows] = draw_splits(
             [keys[int(row)] for row in rows],
-            labels[rows] if multi_class else rarest_label(labels[rows]),
+            task.strata(labels[rows]),
             (wanted[0], wanted[1]),
             seed,
-            at_least_one=multi_class,
+            at_least_one=task.exclusive,
             groups=None if groups is None else [groups[int(row)] for row in rows],
         )
     return splits
@@ -291,20 +292,7 @@ def _distance(
     return float(((present - aim[:, None]) ** 2).sum())
 
 
-# --- labels, and what crosses splits --------------------------------------------------------
-
-
-def rarest_label(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """The stratum of each row of labels [N, L]: its rarest label, or L for none.
-
-    What is rare decides whether a split can be judged at all, so that is what is spread evenly (the
-    idea of Sechidis, Tsoumakas and Vlahavas, "On the Stratification of Multi-label Data", 2011, in
-    one pass).
-    """
-    counts = np.append(labels.sum(axis=0, dtype=np.int64), len(labels) + 1)
-    present = np.concatenate([labels, np.ones((len(labels), 1), np.uint8)], axis=1)
-    rarity: NDArray[np.int64] = np.where(present == 1, counts, len(labels) + 2)
-    return np.asarray(rarity.argmin(axis=1), np.int64)
+# --- what crosses splits ------------------------------------------------------------------
 
 
 def in_several_splits(

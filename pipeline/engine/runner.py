@@ -1,5 +1,5 @@
-"""In what order, and what may be skipped: plans, runs and records stages. Knows what a stage is,
-but none in particular, and nothing of torch or onnx."""
+"""Plans, runs and records stages, and skips those that are fresh. Independent of particular stages,
+of torch and of onnx."""
 
 from __future__ import annotations
 
@@ -13,8 +13,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pipeline.engine.stage import Context, Observer, Stage
-from pipeline.engine.store import Record, Store, source_files
+from pipeline.engine.digests import source_files
+from pipeline.engine.failure import Failure, write_failure
+from pipeline.engine.stage import (
+    Context,
+    Finished,
+    Observer,
+    Stage,
+    StageReport,
+    UserModule,
+)
+from pipeline.engine.store import Record, Store
 from pipeline.errors import Interrupted, StageError, StoreError
 from pipeline.recipe import Recipe
 
@@ -23,7 +32,7 @@ from pipeline.recipe import Recipe
 class Step:
     """One stage of a plan. No ``reasons`` means that it is fresh and will be skipped."""
 
-    stage: Stage
+    stage: Stage[Any]
     reasons: tuple[str, ...]
 
     @property
@@ -36,22 +45,21 @@ class Step:
 class Outcome:
     """What became of one stage in a run."""
 
-    stage: Stage
+    stage: Stage[Any]
     skipped: bool
     record: Record
 
 
 def fingerprint(
-    stage: Stage,
+    stage: Stage[Any],
     recipe: Recipe,
     digests: Mapping[str, str],
-    report: Mapping[str, Any] | None = None,
+    seen: Mapping[str, UserModule] | None = None,
 ) -> dict[str, str]:
     """Everything that decides a stage's result, by "kind: name"; see ``store.Record``.
 
-    ``digests`` holds the output digests of the earlier stages and of borrowed ones, as far as
-    these are there. ``report`` is that of the finished stage to compare with: it knows of files
-    that only running the stage has shown.
+    ``digests`` holds the output digests of the earlier stages and of the borrowed ones that exist.
+    ``seen`` are the user's files that only running the stage has shown, as its report has them.
     """
     parts = {f"input: {name}": digests[name] for name in stage.inputs}
     parts |= {f"input: {name}": digests.get(name, "not there") for name in stage.borrows(recipe)}
@@ -63,24 +71,24 @@ def fingerprint(
         parts[f"library: {library}"] = _version(library)
     for key, value in stage.outside(recipe).items():
         parts[f"outside: {key}"] = value
-    for file, digest in stage.modules(recipe, report or {}).items():
+    for file, digest in stage.modules(recipe, seen or {}).items():
         parts[f"module: {file}"] = digest
     return parts
 
 
-def _as_run(parts: Mapping[str, str], report: Mapping[str, Any]) -> dict[str, str]:
-    """A fingerprint, taken before a stage ran, with the user's files that it found besides."""
-    found = {f"module: {name}": row["sha256"] for name, row in report.get("modules", {}).items()}
-    return {**found, **parts}
+def _as_run(parts: Mapping[str, str], report: StageReport) -> dict[str, str]:
+    """A fingerprint, taken before a stage ran, with the user's files that running it showed."""
+    seen = {f"module: {name}": module.sha256 for name, module in report.user_modules().items()}
+    return {**seen, **parts}
 
 
-def _decisive(stage: Stage, parts: Mapping[str, str]) -> dict[str, str]:
+def _decisive(stage: Stage[Any], parts: Mapping[str, str]) -> dict[str, str]:
     """A fingerprint without what decides only how fast."""
     return {k: v for k, v in parts.items() if k.removeprefix("recipe: ") not in stage.how_fast}
 
 
 def differences(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[str, ...]:
-    """In words what changed between two fingerprints, one line each."""
+    """Describe what changed between two fingerprints, one line each."""
     lines = []
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key), now.get(key)
@@ -100,7 +108,7 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[str,
 class Runner:
     """Plans and runs the stages of one recipe in one store."""
 
-    def __init__(self, stages: tuple[Stage, ...], recipe: Recipe, store: Store) -> None:
+    def __init__(self, stages: tuple[Stage[Any], ...], recipe: Recipe, store: Store) -> None:
         self.stages = stages
         self.recipe = recipe
         self.store = store
@@ -148,7 +156,7 @@ class Runner:
         are.
         """
         records: dict[str, Record] = {}
-        with self.store.lock():
+        with self.store.lock(), self._failure_written():
             self._recover()
             for stage in self._upto(goal):
                 with _failures(stage):
@@ -157,6 +165,11 @@ class Runner:
                         name: records[name].digest() for name in self._inputs(stage, records)
                     }
                     reasons = self._forced(stage, goal, start, force) or self._stale(stage, digests)
+                    if self.store.is_outdated(stage.name, stage.report):
+                        observer.note(
+                            f"{self.recipe.name} {stage.name}: {self.store.absence(stage.name)}; "
+                            "it runs again"
+                        )
                     if explain:
                         why = "; ".join(reasons) if reasons else "fresh, nothing changed"
                         observer.note(f"{self.recipe.name} {stage.name}: {why}")
@@ -196,6 +209,16 @@ class Runner:
                 digests[stage.name] = record.digest()
         return tuple(taken)
 
+    @contextmanager
+    def _failure_written(self) -> Iterator[None]:
+        """Leave the failure of this block as ``failure.json``, in place of an older one."""
+        write_failure(self.store.root, None)
+        try:
+            yield
+        except (StageError, Interrupted) as exc:
+            write_failure(self.store.root, Failure(exc.stage, str(exc), exc.exit_code))
+            raise
+
     def _recover(self) -> None:
         """Finish, and clear away, what a killed run left behind."""
         self.store.recover(tuple(stage.name for stage in self.stages))
@@ -204,7 +227,7 @@ class Runner:
 
     def _run_stage(
         self,
-        stage: Stage,
+        stage: Stage[Any],
         records: Mapping[str, Record],
         digests: Mapping[str, str],
         observer: Observer,
@@ -221,7 +244,10 @@ class Runner:
                 for name, place in stage.borrows(self.recipe).items()
                 if name in records
             },
-            reports={name: _told(records[name]) for name in self._inputs(stage, records)},
+            finished={
+                name: self._finished(stage, name, records[name])
+                for name in self._inputs(stage, records)
+            },
             observer=observer,
             ahead=ahead,
         )
@@ -235,7 +261,7 @@ class Runner:
             stage.name, parts, report, round(seconds, 3), finished, stage.scratch
         )
 
-    def _begin(self, stage: Stage, parts: Mapping[str, str], observer: Observer) -> Path:
+    def _begin(self, stage: Stage[Any], parts: Mapping[str, str], observer: Observer) -> Path:
         """The folder to work in, with what a killed run left if this one can go on from it."""
         before = self.store.begun(stage.name) if stage.resumable else None
         if before is None:
@@ -249,27 +275,38 @@ class Runner:
             )
         return self.store.begin(stage.name, parts, resume=not lines)
 
-    def _inputs(self, stage: Stage, records: Mapping[str, Record]) -> list[str]:
+    def _inputs(self, stage: Stage[Any], records: Mapping[str, Record]) -> list[str]:
         """Its inputs, and what it borrows as far as that is there."""
         borrowed = [name for name in stage.borrows(self.recipe) if name in records]
         return [*stage.inputs, *borrowed]
 
-    def _borrowed(self, stage: Stage) -> tuple[dict[str, Record], list[str]]:
-        """What a stage borrows, and the names of what it needs but cannot."""
-        found, missing = {}, []
+    def _borrowed(self, stage: Stage[Any]) -> tuple[dict[str, Record], list[str]]:
+        """The stages that a stage borrows, and the names of those that it needs and that are
+        missing."""
+        borrowed, missing = {}, []
         for name, place in stage.borrows(self.recipe).items():
             store = self.store.beside(place.recipe)
             record = store.record(place.stage)
-            if record and place.optional and store.damage(place.stage, record):
+            if record and place.optional and not self._usable(store, place.stage, record):
                 record = None
             if record is not None:
-                found[name] = record
+                borrowed[name] = record
             elif not place.optional:
                 missing.append(name)
-        return found, missing
+        return borrowed, missing
 
-    def _all_borrowed(self, stage: Stage) -> dict[str, Record]:
-        found, missing = self._borrowed(stage)
+    def _usable(self, store: Store, stage: str, record: Record) -> bool:
+        """True where the stage is undamaged and its report of this version."""
+        return (
+            record.report(self._stage(stage).report) is not None
+            and store.damage(stage, record) is None
+        )
+
+    def _stage(self, name: str) -> Stage[Any]:
+        return next(stage for stage in self.stages if stage.name == name)
+
+    def _all_borrowed(self, stage: Stage[Any]) -> dict[str, Record]:
+        borrowed, missing = self._borrowed(stage)
         for name in missing:
             place = stage.borrows(self.recipe)[name]
             raise StoreError(
@@ -277,27 +314,44 @@ class Runner:
                 f"which has not run in {self.store.root.parent}. Run: pipeline run "
                 f"{place.stage} --recipe {place.recipe}"
             )
-        return found
+        return borrowed
 
-    def _stale(self, stage: Stage, digests: Mapping[str, str]) -> tuple[str, ...]:
+    def _finished(self, stage: Stage[Any], name: str, record: Record) -> Finished[Any]:
+        """An input of ``stage`` with its report; raises StoreError where that is of another
+        format, which is so only for a stage of another recipe."""
+        borrowed = stage.borrows(self.recipe).get(name)
+        source = borrowed.stage if borrowed else name
+        report = record.report(self._stage(source).report)
+        if report is None:
+            raise StoreError(
+                f"the report of the {source} stage was written by another version. Run: pipeline "
+                f"run {source} --recipe {borrowed.recipe if borrowed else self.recipe.name}"
+            )
+        return Finished(report, record.seconds, record.finished)
+
+    def _stale(self, stage: Stage[Any], digests: Mapping[str, str]) -> tuple[str, ...]:
         record = self.store.record(stage.name)
-        if record is None:
+        report = None if record is None else record.report(stage.report)
+        if record is None or report is None:
             return (self.store.absence(stage.name),)
-        now = fingerprint(stage, self.recipe, digests, record.report)
+        now = fingerprint(stage, self.recipe, digests, report.user_modules())
         if changed := differences(record.fingerprint, now):
             return changed
         damage = self.store.damage(stage.name, record)
         return (damage,) if damage else ()
 
-    def _has(self, donor: Store, stage: Stage, digests: Mapping[str, str]) -> bool:
+    def _has(self, donor: Store, stage: Stage[Any], digests: Mapping[str, str]) -> bool:
         """Whether a folder has an undamaged stage as it would be here."""
         record = donor.record(stage.name)
-        if record is None:
+        report = None if record is None else record.report(stage.report)
+        if record is None or report is None:
             return False
-        wanted = fingerprint(stage, self.recipe, digests, record.report)
-        return record.fingerprint == wanted and donor.damage(stage.name, record) is None
+        requested = fingerprint(stage, self.recipe, digests, report.user_modules())
+        return record.fingerprint == requested and donor.damage(stage.name, record) is None
 
-    def _forced(self, stage: Stage, goal: str, start: str | None, force: bool) -> tuple[str, ...]:
+    def _forced(
+        self, stage: Stage[Any], goal: str, start: str | None, force: bool
+    ) -> tuple[str, ...]:
         names = [s.name for s in self.stages]
         if start is not None and names.index(stage.name) >= names.index(start):
             return (f"--from {start}",)
@@ -305,7 +359,7 @@ class Runner:
             return ("--force",)
         return ()
 
-    def _upto(self, goal: str) -> Sequence[Stage]:
+    def _upto(self, goal: str) -> Sequence[Stage[Any]]:
         if goal == "all":
             return self.stages
         last = [stage.name for stage in self.stages].index(goal)
@@ -313,7 +367,7 @@ class Runner:
 
 
 @contextmanager
-def _failures(stage: Stage) -> Iterator[None]:
+def _failures(stage: Stage[Any]) -> Iterator[None]:
     """Whatever goes wrong in this block is told with the stage's name."""
     try:
         yield
@@ -331,10 +385,6 @@ def _flatten(value: Any, prefix: str = "") -> list[tuple[str, str]]:
             for pair in _flatten(inner, f"{prefix}.{key}" if prefix else key)
         ]
     return [(prefix, json.dumps(value, sort_keys=True))]
-
-
-def _told(record: Record) -> dict[str, Any]:
-    return {**record.report, "seconds": record.seconds, "finished": record.finished}
 
 
 def _version(library: str) -> str:

@@ -1,5 +1,6 @@
-"""Where artifacts lie and whether they are what they were: the only module that knows paths and
-hashes. Every folder appears whole or not at all, whenever the process is killed.
+"""The artifact folder: which file is stored where, and whether it is unchanged. Every folder
+appears whole or not at all, whenever the process is killed. Reports of stages are written
+and read here.
 
     artifacts/<recipe>/1_data/ ... 7_package/   one finished folder for each stage
     artifacts/<recipe>/<n>_<stage>.partial/     a stage at work, or killed
@@ -9,25 +10,29 @@ hashes. Every folder appears whole or not at all, whenever the process is killed
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import StoreError
+from pydantic import TypeAdapter, ValidationError
+
+from pipeline.engine.digests import file_sha256
+from pipeline.engine.errors import as_store_error
+from pipeline.engine.lock import locked
+from pipeline.engine.stage import R, StageReport
 from pipeline.recipe import SWEEPS as SWEEPS  # the folder that sweeps have next to those of recipes
 
 RECORD_NAME = "stage.json"  # written last: without it a folder is not finished
 _INTENT_NAME = "intent.json"  # the fingerprint that a partial folder works for
 _PLUMBING = {RECORD_NAME, f"{RECORD_NAME}.tmp", _INTENT_NAME}  # not made by the stage
-_RECORD_VERSION = 2
-_OWNER_BYTES = 32  # the number of a process
+_RECORD_VERSION = 3
+_ADAPTERS: dict[type[StageReport], TypeAdapter[Any]] = {}
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Record:
-    """What a finished stage says of itself.
+    """The record of a finished stage, ``stage.json``.
 
     ``fingerprint`` has a flat "kind: name" key for everything that decided the result, so that a
     difference can be named: "recipe: train.epochs", "source: exporters/evaluate/parity.py",
@@ -50,55 +55,37 @@ class Record:
 
     fingerprint: dict[str, str]
     outputs: dict[str, Output]
-    report: dict[str, Any]
+    report_format: int  # ``StageReport.format`` of its class when it was written
+    report_json: str  # :meth:`report` reads it
     seconds: float
     finished: str  # ISO 8601, UTC
+
+    def report(self, kind: type[R]) -> R | None:
+        """The stage's report; None when it was written in another format."""
+        if self.report_format != kind.format:
+            return None
+        try:
+            report: R = _adapter(kind).validate_json(self.report_json, strict=True)
+        except ValidationError:
+            return None
+        return report
 
     def digest(self) -> str:
         """Hash over the content of all outputs and over the report: what later stages are given,
         and so what they depend on."""
         lines = [f"{name} {output.sha256}" for name, output in sorted(self.outputs.items())]
-        return _json_sha256([lines, self.report])
-
-
-def file_sha256(path: Path) -> str:
-    """Hex SHA-256 of a file, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def source_files(names: tuple[str, ...]) -> dict[str, str]:
-    """Hash of every Python, TOML and template file below the named folders (or of single files),
-    which are looked up beside this package: {"exporters/evaluate/parity.py": "ab12..."}."""
-    root = Path(__file__).resolve().parents[2]
-    result = {}
-    for name in names:
-        place = root / name
-        files = [place] if place.is_file() else sorted(place.rglob("*"))
-        for file in files:
-            if file.suffix in (".py", ".j2") and file.is_file():
-                result[file.relative_to(root).as_posix()] = file_sha256(file)
-    return result
+        return _json_sha256([lines, json.loads(self.report_json)])
 
 
 class Store:
-    """The artifact folder of one recipe, or any other that only one run may work in: ``option``
-    is then what chooses it, for messages."""
+    """The artifact folder of one recipe."""
 
-    def __init__(
-        self,
-        artifacts: Path,
-        recipe: str,
-        stage_names: tuple[str, ...],
-        option: str = "--artifacts DIR",
-        kept: str = "stages",
-    ) -> None:
+    def __init__(self, artifacts: Path, recipe: str, stage_names: tuple[str, ...]) -> None:
         self.root = artifacts / recipe
-        self._option, self._kept = option, kept
         self._folders = {name: f"{i}_{name}" for i, name in enumerate(stage_names, start=1)}
 
     def beside(self, recipe: str) -> Store:
-        """The artifact folder of another recipe, beside this one."""
+        """The artifact folder of another recipe, next to this one."""
         return Store(self.root.parent, recipe, tuple(self._folders))
 
     def folder(self, stage: str) -> Path:
@@ -112,12 +99,21 @@ class Store:
             if data.pop("sha256") != _json_sha256(data) or data.pop("version") != _RECORD_VERSION:
                 return None  # altered, or of another version
             outputs = {name: Output(**output) for name, output in data.pop("outputs").items()}
-            return Record(outputs=outputs, **data)
+            return Record(outputs=outputs, report_json=json.dumps(data.pop("report")), **data)
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
 
+    def report(self, stage: str, kind: type[R]) -> R | None:
+        """The report of a finished stage; None when there is none or it cannot be read."""
+        record = self.record(stage)
+        return None if record is None else record.report(kind)
+
+    def is_outdated(self, stage: str, kind: type[R]) -> bool:
+        """True for a stage that ran and whose record or report this version cannot read."""
+        return (self.folder(stage) / RECORD_NAME).exists() and self.report(stage, kind) is None
+
     def absence(self, stage: str) -> str:
-        """Why there is no record."""
+        """Explain why there is no record, or no report."""
         if (self.folder(stage) / RECORD_NAME).exists():
             return f"its {RECORD_NAME} was altered or is of another version"
         return "it has not run yet"
@@ -143,31 +139,9 @@ class Store:
                 return f"output {name} cannot be read: {exc.strerror}"
         return None
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Keep other runs out of this recipe's folder; a killed run leaves no lock behind."""
-        with plain_errors(self.root, self._option, self._kept):
-            self.root.mkdir(parents=True, exist_ok=True)
-            file = (self.root / ".lock").open("a+b", buffering=0)  # nothing is written at its end
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as exc:
-                file.seek(0)
-                owner = file.read(_OWNER_BYTES).decode("ascii", "replace").strip() or "unknown"
-                raise StoreError(
-                    f"{self.root} is in use by another run (process {owner}). Wait for it, or "
-                    f"give this run a folder of its own with {self._option}."
-                ) from exc
-            except OSError as exc:
-                raise StoreError(
-                    f"{self.root} cannot be locked: {exc.strerror}. Some network folders know no "
-                    f"locks: give a local one with {self._option}."
-                ) from exc
-            with suppress(OSError):  # on a full disk the lock holds without its owner's name
-                file.truncate(0)
-                file.write(str(os.getpid()).encode())
-            yield
+    def lock(self) -> AbstractContextManager[None]:
+        """Keep other runs out of this recipe's folder; see :func:`pipeline.engine.lock.locked`."""
+        return locked(self.root)
 
     def begun(self, stage: str) -> dict[str, str] | None:
         """The fingerprint that a killed run of a stage worked for; None where it left nothing."""
@@ -183,7 +157,7 @@ class Store:
         """The folder for a stage to work in: empty, or to ``resume`` what a killed run left there;
         see :meth:`begun`."""
         partial = self._partial(stage)
-        with plain_errors(partial):
+        with as_store_error(partial):
             if not resume:
                 shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir(parents=True)
@@ -195,7 +169,7 @@ class Store:
         self,
         stage: str,
         fingerprint: dict[str, str],
-        report: dict[str, Any],
+        report: StageReport,
         seconds: float,
         finished: str,
         scratch: tuple[str, ...] = (),
@@ -203,12 +177,14 @@ class Store:
         """Turn the partial folder into the finished one, replacing an older one, without the files
         in ``scratch``."""
         partial = self._partial(stage)
-        # what is read back from the disk later: without tuples, and with numbers that JSON knows
-        report = json.loads(json.dumps(report))
-        with plain_errors(partial):
+        values = _adapter(type(report)).dump_python(report, mode="json", warnings="error")
+        with as_store_error(partial):
             outputs = _outputs(partial, _PLUMBING | set(scratch))
-            record = Record(fingerprint, outputs, report, seconds, finished)
-            data = {"version": _RECORD_VERSION, **asdict(record)}
+            record = Record(
+                fingerprint, outputs, report.format, json.dumps(values), seconds, finished
+            )
+            data = {"version": _RECORD_VERSION, **asdict(record), "report": values}
+            del data["report_json"]
             _write_whole(partial / RECORD_NAME, {**data, "sha256": _json_sha256(data)})
             for name in scratch:  # not before the stage counts as finished
                 (partial / name).unlink(missing_ok=True)
@@ -220,7 +196,7 @@ class Store:
         are hard links where the file system allows it, since finished ones never change; raises
         StoreError when neither that nor a copy is possible."""
         partial, source = self._partial(stage), other.folder(stage)
-        with plain_errors(partial):
+        with as_store_error(partial):
             shutil.rmtree(partial, ignore_errors=True)
             # the record last: without it a kill leaves an unfinished folder, not a damaged one
             ignore = shutil.ignore_patterns(RECORD_NAME)
@@ -231,7 +207,7 @@ class Store:
     def recover(self, stages: tuple[str, ...]) -> None:
         """Finish what a kill between two renames interrupted: a partial folder with a record is
         finished, and an old folder without its successor comes back."""
-        with plain_errors(self.root):
+        with as_store_error(self.root):
             for stage in stages:
                 folder, partial, old = self.folder(stage), self._partial(stage), self._old(stage)
                 if (partial / RECORD_NAME).exists():
@@ -245,18 +221,18 @@ class Store:
         record = self.record(stage)
         if record is None:
             return  # not finished: a resumed run may need it
-        with plain_errors(self.root):
+        with as_store_error(self.root):
             for name in (*scratch, f"{RECORD_NAME}.tmp", _INTENT_NAME):
                 if name not in record.outputs:
                     (self.folder(stage) / name).unlink(missing_ok=True)
 
     def publish(self, stage: str, names: tuple[str, ...]) -> None:
-        """Copy outputs of a finished stage beside the stage folders, each one atomically; what is
-        there already with the same content stays, and what is no longer made goes."""
+        """Copy outputs of a finished stage next to the stage folders, each one atomically. Copies
+        with the same content stay, and those that are no longer made are removed."""
         record = self.record(stage)
         if record is None:
             return
-        with plain_errors(self.root):
+        with as_store_error(self.root):
             for name in names:
                 (self.root / f"{name}.partial").unlink(missing_ok=True)  # of a kill in a copy
                 source = self.folder(stage) / name
@@ -283,19 +259,11 @@ class Store:
         return self.root / f"{self._folders[stage]}.old"
 
 
-@contextmanager
-def plain_errors(
-    place: Path, option: str = "--artifacts DIR", kept: str = "stages"
-) -> Iterator[None]:
-    """What the system refuses in this block is told as a StoreError: which place, the ``option``
-    that chooses another, and what of it is ``kept``."""
-    try:
-        yield
-    except OSError as exc:
-        raise StoreError(
-            f"{place} cannot be written: {exc.strerror or exc}. Free some space or give another "
-            f"folder with {option}; finished {kept} are kept."
-        ) from exc
+def _adapter(kind: type[StageReport]) -> TypeAdapter[Any]:
+    """The reader and writer of one kind of report, made once."""
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]
 
 
 def _outputs(folder: Path, without: set[str]) -> dict[str, Output]:

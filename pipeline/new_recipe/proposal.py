@@ -127,7 +127,7 @@ def _same(survey: Survey) -> tuple[str, ...]:
 
 def _margin(test: int, survey: Survey) -> tuple[float, str]:
     """The gate's margin in points, and why: half a point, or what so few images can show."""
-    answers = test * (len(survey.listed.names) if survey.listed.task == "multi-label" else 1)
+    answers = survey.listed.task.answers(test, len(survey.listed.names))
     # the score interval's upper bound of a loss when no answer changes, as in evaluate/gates.py
     shown = 100 * _Z_95**2 / (max(answers, 1) + _Z_95**2)
     if shown * _SLACK <= _USUAL_MARGIN:
@@ -146,18 +146,16 @@ def _remarks(survey: Survey, options: DataOptions) -> list[str]:
     remarks = []
     largest, smallest = max(counts), min(counts)
     named = {count: name for name, count in zip(listed.names, counts, strict=True)}
-    if listed.task == "multi-class" and largest > _UNEQUAL * max(smallest, 1):
+    if listed.task.exclusive and largest > _UNEQUAL * max(smallest, 1):
         remarks.append(
             f"unequal classes: {named[largest]!r} has {largest:,} images, {named[smallest]!r} "
             f"{smallest:,}. Accuracy hides what becomes of the small ones; the report's table by "
             "class doesn't."
         )
-    # of an attribute, images without it are needed as much
-    others = len(survey.good) if listed.task == "multi-label" else 2 * len(survey.good)
     few = [
         f"{name!r} ({count:,})"
         for name, count in zip(listed.names, counts, strict=True)
-        if min(count, others - count) * options.test_share < _FEW_TO_JUDGE
+        if listed.task.cases(count, len(survey.good)) * options.test_share < _FEW_TO_JUDGE
     ]
     if few:
         remarks.append(

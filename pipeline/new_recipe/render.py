@@ -21,7 +21,7 @@ def render_recipe(
 ) -> str:
     """Return the recipe as TOML with comments, ending in a newline."""
     listed = survey.listed
-    what = "Classes" if listed.task == "multi-class" else "Attributes"
+    what = listed.task.label_nouns.capitalize()
     size = f"{proposal.height}x{proposal.width} {proposal.color}"
     return (
         _environment()

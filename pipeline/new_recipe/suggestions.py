@@ -52,7 +52,7 @@ def suggested(options: DataOptions) -> tuple[ImageList, DataOptions, tuple[str, 
             f"each row has exactly one 1 in the columns {some(listed.names)}: these are classes, "
             "so data.one_hot = true. Where several may be 1 on other images, set it to false."
         )
-    if options.label_file is not None and listed.task == "multi-class":
+    if options.label_file is not None and listed.task.exclusive:
         remarks += _tags_remark(listed.names)
     return listed, options, tuple(remarks)
 
@@ -82,7 +82,7 @@ def _pattern_remark(found: Suggestion) -> str:
 
 def _is_one_hot(listed: ImageList) -> bool:
     labels = listed.labels
-    if listed.task == "multi-class" or labels.shape[1] < 2 or len(labels) < _FEW_ROWS:
+    if listed.task.exclusive or labels.shape[1] < 2 or len(labels) < _FEW_ROWS:
         return False
     return bool((labels.sum(axis=1) == 1).all() and labels.any(axis=0).all())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from exporters.options import GateOptions
 from pipeline.errors import DataError
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from exporters.foreign.agreement import Guess, Reference
+    from exporters.evaluate.tasks import Guess
+    from exporters.foreign.agreement import Reference
     from exporters.foreign.foreign_model import ForeignModel
     from pipeline.quantize_file.calibration_data import ForeignData
 
@@ -30,7 +31,7 @@ MARGIN_LABELLED, MARGIN_UNLABELLED = 0.5, 1.0  # percentage points
 class Asked:
     """What the user said of the outputs."""
 
-    task: Literal["multi-class", "multi-label", "values"] | None  # None: nothing
+    task: str | None  # None: nothing
     margin: float | None  # percentage points; None: one of the two above
     min_sqnr_db: float
     data: Path  # for messages
@@ -40,7 +41,8 @@ def reference_for(
     asked: Asked, foreign: ForeignModel, data: ForeignData
 ) -> tuple[Reference, tuple[str, ...]]:
     """What other forms are judged by, and what has to be said about it."""
-    from exporters.foreign.agreement import Bounds, Reference
+    from exporters.evaluate.tasks import Bounds
+    from exporters.foreign.agreement import Reference
 
     def bounds(labelled: bool) -> Bounds:
         margin = asked.margin
@@ -51,7 +53,7 @@ def reference_for(
     def make(count: int) -> Reference:
         inputs = data.validation.first(count)
         outputs = foreign.outputs
-        return Reference.of_fp32(foreign.original, outputs, inputs, bounds(False), task="values")
+        return Reference.of_fp32(foreign.original, outputs, inputs, bounds(False))
 
     batch = foreign.input.batch or 1
     probe = make(min(-(-16 // batch) * batch, len(data.validation)))
@@ -86,26 +88,24 @@ def reference_for(
 def _task(asked: Asked, data: ForeignData, values: Reference) -> tuple[Guess, bool]:
     """What the outputs are, and whether the user said so: with --task, or with a --margin, which is
     for answers alone. Raises DataError where what was said does not fit them."""
-    from exporters.foreign.agreement import Guess, guess, task_of
+    from exporters.evaluate.tasks import Guess, LabelTask, guess, task_named, task_of_answers
 
     rows, shape = len(values.inputs), values.values[0].shape
     if asked.task is None and asked.margin is None:
         return guess(values.values, rows, _classes(data, values)), False
-    fits = len(shape) > 1 and shape[0] == rows and all(size == 1 for size in shape[2:])
-    fits = fits and shape[1] > 0
-    said = asked.task or (task_of(values.values) if fits else "values")
-    if said == "values" and asked.margin is not None:
+    task = task_of_answers(values.values) if asked.task is None else task_named(asked.task)
+    if not isinstance(task, LabelTask) and asked.margin is not None:
         raise DataError(
-            "--margin is for answers, and these outputs are judged as values, by signal-to-noise. "
-            "Leave it out and say --min-sqnr, or say what they are with --task."
+            f"--margin is for answers, and these outputs are judged as {task.name}, by "
+            "signal-to-noise. Leave it out and set --min-sqnr, or state what they are with --task."
         )
-    if said != "values" and not fits:
+    if not task.fits(shape, rows):
         raise DataError(
-            f"--task {said} does not fit output {values.outputs[0]!r} {list(shape)} of {rows} "
-            "inputs; expected one row of answers for each input, [n, k]. Leave --task out, or say "
-            "--task values."
+            f"--task {task.name} does not fit output {values.outputs[0]!r} {list(shape)} of {rows} "
+            "inputs; expected one row of answers for each input, [n, k]. Leave --task out, or "
+            "state another task."
         )
-    return Guess(said, "as was said"), True
+    return Guess(task.name, "as stated"), True
 
 
 def _classes(data: ForeignData, values: Reference) -> int | None:
@@ -123,14 +123,17 @@ def _classes(data: ForeignData, values: Reference) -> int | None:
 def _stated_task(found: Guess, stated: bool) -> tuple[str, ...]:
     if stated:
         return ()
-    if found.task == "values":
+    from exporters.evaluate.tasks import TASKS, LabelTask
+
+    others = " or ".join(f"--task {name}" for name in TASKS if name != found.task)
+    if not isinstance(TASKS[found.task], LabelTask):
         return (
-            f"the outputs are judged as values: {found.reason}. If they are classes, say "
-            "--task multi-class",
+            f"the outputs are judged as {found.task}: {found.reason}. If they are answers, state "
+            f"{others}",
         )
     return (
         f"that the outputs are {found.task} IS A GUESS: {found.reason}. If they are points, "
-        "embeddings or other numbers, THE VERDICT IS WRONG: say --task values; if it is right, "
+        f"embeddings or other numbers, THE VERDICT IS WRONG: state {others}; if it is right, "
         f"--task {found.task}",
     )
 
@@ -146,6 +149,8 @@ def _usable(
     data: ForeignData, probe: Reference
 ) -> tuple[NDArray[np.int64] | None, tuple[str, ...]]:
     """The labels where they can be the model's classes, and what to say of them."""
+    from exporters.evaluate.tasks import LabelTask
+
     labels, classes = data.labels, probe.values[0].shape[1] if probe.values[0].ndim > 1 else 0
     if labels is None:
         return None, ()
@@ -154,8 +159,8 @@ def _usable(
             f"labels are not used: {len(data.folders)} sub-folders, and the model has {classes} "
             "classes",
         )
-    if probe.task != "multi-class":
-        return None, (f"labels are not used: the outputs are {probe.task}",)
+    if not isinstance(probe.task, LabelTask) or probe.task.truth_shape(1, classes) != (1,):
+        return None, (f"labels are not used: the outputs are {probe.task.name}",)
     if not data.folders and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise DataError(
             f"labels go from {labels.min()} to {labels.max()}; expected 0 to {classes - 1} for "
@@ -169,19 +174,11 @@ def _usable(
 
 
 def judged_by(reference: Reference) -> str:
-    """By what forms are judged, in words."""
-    bounds = reference.bounds
-    if reference.task == "values":
-        return f"signal-to-noise against FP32, at least {bounds.min_sqnr_db:g} dB"
-    margin = f"margin {bounds.gate.margin_points:g} points"
-    if reference.labels is not None:
-        return f"accuracy by the labels, {margin}"
-    task = reference.task if reference.guessed_db is None else f"{reference.task} is a GUESS"
-    return f"answers equal to FP32's ({task}; no labels), {margin}"
+    """What forms are judged by, with the bound."""
+    labelled, guessed = reference.labels is not None, reference.guessed_db is not None
+    return reference.task.criterion(reference.bounds, labelled, guessed)
 
 
 def figure(reference: Reference) -> str:
     """Heading of the column with ``accuracy_percent``."""
-    if reference.task == "values":
-        return "signal %"
-    return "as fp32 %" if reference.labels is None else "right %"
+    return reference.task.figure(reference.labels is not None)

@@ -14,12 +14,14 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from exporters.files import write_text
 from exporters.options import QuantizeOptions, SearchOptions
+from pipeline.engine.digests import file_sha256
+from pipeline.engine.errors import as_store_error
+from pipeline.engine.lock import LOCK_NAME, locked
 from pipeline.engine.stage import Observer
-from pipeline.engine.store import Store, file_sha256, plain_errors
 from pipeline.errors import DataError, PipelineError, StoreError
 from pipeline.hardware import detect
 from pipeline.quantize_file.reference import Asked, figure, judged_by, reference_for
@@ -40,7 +42,6 @@ _IDENTITY = "identity.json"  # in it: whose trials these are
 _SAMPLES = 32  # inputs to look into layers with
 _QUICK = 128  # validation images for layers one at a time
 _SECONDS = 0.4  # each of two candidates is timed in a trial
-_LOCK = ".lock"  # the store's
 _OPTION, _KEPT = "--out DIR", "trials"  # for the store's messages
 _CALIBRATION, _VALIDATION = 256, 500  # images, where the user names no number
 _LIBRARIES = ("numpy", "onnx", "onnxruntime")
@@ -60,7 +61,7 @@ class Request:
     threads: int
     margin: float | None  # percentage points; None: one of the two above
     min_sqnr_db: float
-    task: Literal["multi-class", "multi-label", "values"] | None  # None: found from the outputs
+    task: str | None  # None: guessed from the outputs
     pixels: PixelOptions
     # Numbers that the user names are kept or refused; None: fewer where fewer are there
     calibration_images: int | None
@@ -167,12 +168,12 @@ def _in_words(step: str) -> Iterator[None]:
 def _folder(out: Path) -> Iterator[None]:
     """The folder of results, for this run alone. One that fails leaves there what it has tried;
     where that is nothing, only what was there before."""
-    with plain_errors(out, _OPTION, _KEPT):
+    with as_store_error(out, _OPTION, _KEPT):
         new = [place for place in (out, *out.parents) if not place.exists()]
         before = {file.name for file in out.iterdir()} if out.is_dir() else set()
     with ExitStack() as held:
         try:
-            held.enter_context(Store(out.parent, out.name, (), _OPTION, _KEPT).lock())
+            held.enter_context(locked(out, _OPTION, _KEPT))
         except StoreError:
             _remove_empty(new)
             raise
@@ -192,8 +193,8 @@ def _leave_nothing(out: Path, before: set[str]) -> None:
     ours = _TRIALS not in before or (trials / _IDENTITY).exists()
     if ours and not (trials / TRIALS_NAME).exists():
         shutil.rmtree(trials, ignore_errors=True)
-    if {file.name for file in out.iterdir()} - before == {_LOCK}:
-        (out / _LOCK).unlink()
+    if {file.name for file in out.iterdir()} - before == {LOCK_NAME}:
+        (out / LOCK_NAME).unlink()
 
 
 def _remove_empty(folders: list[Path]) -> None:
@@ -330,7 +331,7 @@ def _search(
         trial.id: reference.loss_bound(log.path(trial.id).read_bytes())
         for trial in _to_write(result)
     }
-    with plain_errors(request.out, _OPTION, _KEPT):
+    with as_store_error(request.out, _OPTION, _KEPT):
         files = write_models(request.out, foreign.name, result, log.path, bounds, foreign.as_given)
         report = Report(
             identity=identity,
@@ -382,22 +383,16 @@ def _time(
 ) -> Speed:
     """Beside the original file in turns, with the model's own batch, else one image at a time."""
     from exporters.graph import onnx_file
-    from exporters.search.trial import Speed
-    from pipeline.timing import TimingOptions, decisive_speedup, measure_all, speed_ratio
+    from pipeline.timing.measure import TimingOptions, time_model
 
     name, batch = foreign.input.name, foreign.input.batch or 1
-    runs = {}
-    for key, data in (("base", foreign.original), ("candidate", model)):
-        session = onnx_file.session(data, threads=threads)
-        runs[key] = partial(_run_session, session, name, samples[:batch] if batch > 1 else None)
-    options = TimingOptions(seconds=_SECONDS, batch=1, warmup=4, min_n=16)
-    found = measure_all(runs, samples, options)
-    base, candidate = found["base"], found["candidate"]
-    return Speed(
-        candidate.latency.p50_ms,
-        decisive_speedup(base, candidate, threads),
-        speed_ratio(base, candidate, of="cpu").value,
+    whole = samples[:batch] if batch > 1 else None
+    fp32, candidate = (
+        partial(_run_session, onnx_file.session(data, threads=threads), name, whole)
+        for data in (foreign.original, model)
     )
+    options = TimingOptions(seconds=_SECONDS, batch=1, warmup=4, min_n=16)
+    return time_model(fp32, candidate, samples, threads, options)
 
 
 def _run_session(session: Any, name: str, whole: NDArray[Any] | None, images: NDArray[Any]) -> None:
@@ -582,7 +577,7 @@ def _log(out: Path, identity: str) -> Any:
                 "Give another folder with --out DIR."
             )
         shutil.rmtree(folder, ignore_errors=True)
-        with plain_errors(out, _OPTION, _KEPT):
+        with as_store_error(out, _OPTION, _KEPT):
             folder.mkdir(parents=True)
             write_text(mark, json.dumps({"identity": identity}))
     return SearchLog(folder)

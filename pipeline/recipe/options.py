@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from exporters.options import ExportOptions, GateOptions, PackageOptions, QuantizeOptions
+from pipeline.errors import RecipeError
+from pipeline.tasks import training_task
 
 SWEEPS = "sweeps"  # the folder of sweeps is next to those of recipes, so no recipe has this name
 
@@ -337,6 +339,7 @@ class Recipe(Section):
     # same artifacts, what this one gains over it is told
     baseline: str | None = Field(None, pattern=r"^[a-z][a-z0-9-]*$")
     seed: int = Field(0, ge=0, lt=2**63)
+    task: str | None = None  # None: the one that the labels of the data belong to
     data: DataOptions
     preprocess: PreprocessOptions
     network: NetworkOptions
@@ -347,6 +350,14 @@ class Recipe(Section):
     gate: GateOptions = GateOptions()
     benchmark: BenchmarkOptions = BenchmarkOptions()
     package: PackageOptions = PackageOptions()
+
+    @field_validator("task")
+    @classmethod
+    def _trained_task(cls, task: str | None) -> str | None:
+        try:
+            return task if task is None else training_task(task).name
+        except RecipeError as exc:
+            raise ValueError(str(exc).rstrip(".")) from exc
 
     @model_validator(mode="after")
     def _color_needs_rgb(self) -> Recipe:

@@ -6,9 +6,11 @@ from exporters.errors import ExportError
 from exporters.package.wheel_fields import check_fields
 from pipeline.errors import RecipeError
 from pipeline.recipe.options import Recipe
+from pipeline.tasks import TRAINED
 from runtime.errors import PredictorError
 from runtime.manifest import PREPROCESS_NAME, Default, FileEntry, Manifest, Variant
 from runtime.spec import ModelSpec
+from runtime.tasks import TASKS
 
 
 def check_what_ships(
@@ -23,13 +25,18 @@ def check_what_ships(
         labels = recipe.data.attributes
     if labels is None:
         labels = ("unknown until the data is there",)
+    if spec is not None and recipe.task not in (None, spec.task):
+        raise RecipeError(
+            f"task = {recipe.task!r}, but the labels of the data make it {spec.task}. Change the "
+            "task or leave it out, or give other labels."
+        )
     package = recipe.package
     id_ = "fp32"
     try:
-        spec = spec or ModelSpec(
-            recipe.name, "multi-class", size.height, size.width, size.channels, labels
-        )
-        thresholds = (0.5,) * len(spec.labels) if spec.task == "multi-label" else None
+        task = recipe.task or TRAINED[0].name
+        shape = (size.height, size.width, size.channels)
+        spec = spec or ModelSpec(recipe.name, task, *shape, labels)
+        thresholds = (0.5,) * len(spec.labels) if TASKS[spec.task].has_thresholds else None
         files = dict.fromkeys((PREPROCESS_NAME, id_), FileEntry("0" * 64, 0))
         Manifest(
             model_version=package.model_version,

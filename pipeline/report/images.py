@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +14,13 @@ from numpy.typing import NDArray
 from exporters.evaluate.metrics import correct, decide
 from pipeline.datasets.arrays import Dataset
 from pipeline.report.model import Flips, WorstImage
+from pipeline.reports import JudgedVariant
+from pipeline.tasks import training_task
 from runtime.spec import ModelSpec
 
 WORST_IMAGES = 12
 FLIPPED_IMAGES = 24  # shown of those that changed; two rows of pictures on a wide screen
-Thresholds = list[float] | None
+Thresholds = tuple[float, ...] | None
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,13 @@ class Answers:
     spec: ModelSpec
     dataset: Dataset
     probabilities: Mapping[str, NDArray[np.float32]]  # "reference" and each variant: [n, labels]
-    thresholds: Mapping[str, Thresholds]  # by the same names; None for multi-class
+    thresholds: Mapping[str, Thresholds]  # by the same names; None: the task has none
 
     def image(self, index: int, variant: str, label: int | None = None) -> WorstImage:
-        """One test image; multi-label: by one attribute, the one that moved most by default."""
+        """One test image, by one label, or as the task describes it by default."""
         before, after = (self.probabilities[name][index] for name in ("reference", variant))
-        multi_label = self.spec.task == "multi-label"
-        if multi_label and label is None:
-            label = int(np.abs(before - after).argmax())
+        if label is None:
+            label = training_task(self.spec.task).shown_label(before, after)
         told = self.dataset.test.labels[index]
         truth = told if label is None else told[label]
         (was, was_probability), (now, now_probability) = (
@@ -83,17 +83,15 @@ class Answers:
         return ("" if answer else "no ") + self.spec.labels[label]
 
 
-def worst_images(answers: Answers, rows: list[dict[str, Any]]) -> tuple[WorstImage, ...]:
-    """The images that differ most from PyTorch, over all variants; one variant for each image.
-
-    ``rows`` are those of the validate stage."""
-    found: dict[int, tuple[float, str]] = {}
-    for row in rows:
-        for image, difference in row["parity"]["worst"]:
-            if difference > found.get(image, (0.0, ""))[0]:
-                found[image] = (difference, row["id"])
-    order = sorted(found, key=lambda image: -found[image][0])[:WORST_IMAGES]
-    return tuple(answers.image(image, found[image][1]) for image in order)
+def worst_images(answers: Answers, variants: Sequence[JudgedVariant]) -> tuple[WorstImage, ...]:
+    """The images that differ most from PyTorch, over all variants; one variant for each image."""
+    worst: dict[int, tuple[float, str]] = {}
+    for variant in variants:
+        for image, difference in variant.parity.worst:
+            if difference > worst.get(image, (0.0, ""))[0]:
+                worst[image] = (difference, variant.id)
+    order = sorted(worst, key=lambda image: -worst[image][0])[:WORST_IMAGES]
+    return tuple(answers.image(image, worst[image][1]) for image in order)
 
 
 def flips(answers: Answers, variant: str) -> Flips:
@@ -101,9 +99,8 @@ def flips(answers: Answers, variant: str) -> Flips:
     the lost ones first."""
     was, now = answers.correct("reference"), answers.correct(variant)
     changed = answers.decide("reference") != answers.decide(variant)
-    moved = np.abs(answers.probabilities["reference"] - answers.probabilities[variant])
-    if moved.shape != changed.shape:  # multi-class: one answer of many probabilities
-        moved = moved.max(axis=1)
+    difference = np.abs(answers.probabilities["reference"] - answers.probabilities[variant])
+    moved = training_task(answers.spec.task).moved(difference)
     places = np.argwhere(changed)  # (image,) or (image, label)
     order = np.argsort(-moved[changed], kind="stable")[:FLIPPED_IMAGES]
     kinds = np.where(was & ~now, 0, np.where(~was & now, 1, 2))

@@ -16,12 +16,17 @@ from typing import Any, ClassVar
 from pydantic import TypeAdapter, ValidationError
 
 from exporters.evaluate.score_values import FormScore, Scores
+from exporters.search.result import SearchResult
 from pipeline.errors import StoreError
 from pipeline.hardware import Hardware
-from pipeline.report.search_data import STRICT as _STRICT
-from pipeline.report.search_data import SearchReport
+from pipeline.learning.training.results import EpochMetrics
+from pipeline.reports import Difference
+from pipeline.timing.values import Speed, Speedup
+from runtime.manifest import Default
 
 SCHEMA_VERSION = 1
+_STRICT: dict[str, Any] = {"extra": "forbid", "allow_inf_nan": False}
+_NO_LONGER = ("notes", "private")  # keys of older files, which were always empty
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class ModelReport:
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     name: str
     version: str
-    task: str  # "multi-class" or "multi-label", as in ModelSpec
+    task: str  # as in ModelSpec
     labels: tuple[str, ...]
     input_shape: tuple[int, int, int]  # (height, width, channels) of one image, uint8
     parameters: int
@@ -40,7 +45,7 @@ class ModelReport:
 
 
 @dataclass(frozen=True)
-class DataReport:
+class DataSummary:
     """The images; the fields of ``DatasetInfo`` that a reader needs."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
@@ -57,25 +62,11 @@ class DataReport:
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """One epoch of training."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
-    epoch: int  # from 1
-    train_loss: float
-    val_loss: float | None = None
-    val_accuracy_percent: float | None = None
-    lr: float | None = None  # at the end of the epoch
-    cpu_seconds: float | None = None
-    seconds: float | None = None  # wall time
-
-
-@dataclass(frozen=True)
 class TrainingReport:
     """How the checkpoint came about."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
-    epochs: tuple[Epoch, ...] = ()
+    epochs: tuple[EpochMetrics, ...] = ()
     best_epoch: int | None = None  # chosen by validation
     cpu_seconds: float | None = None
     device: str | None = None
@@ -85,41 +76,11 @@ class TrainingReport:
 
 
 @dataclass(frozen=True)
-class Speed:
-    """What ``timing.to_dict`` returns, and how many threads were used. Latency is at batch 1."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
-    p50_ms: float
-    p90_ms: float | None  # None: fewer than 100 calls
-    p99_ms: float | None  # None: fewer than 1000 calls
-    mean_ms: float
-    n: int  # calls that were timed
-    cpu_ms: float | None = None  # CPU time of an image, all threads added up
-    images_per_second: float | None = None  # at ``batch``
-    batch: int | None = None
-    cold_start_ms: float | None = None  # fresh process, from the first import to the first answer
-    rss_mb: float | None = None  # resident after the first answers
-    peak_rss_mb: float | None = None
-    threads: int | None = None
-
-
-@dataclass(frozen=True)
-class Speedup:
-    """How many times as fast as FP32 in the same rounds; the interval is at 95 %."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
-    value: float
-    low: float | None = None
-    high: float | None = None
-    cpu_value: float | None = None  # the same in CPU time
-
-
-@dataclass(frozen=True)
 class ReferenceReport:
     """The trained network in PyTorch, eager: what every variant is compared with."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
-    accuracy_percent: float  # on the test split; mean over labels when multi-label
+    accuracy_percent: float  # on the test split; of attributes the mean
     balanced_accuracy_percent: float | None = None
     speed: Speed | None = None
 
@@ -135,24 +96,12 @@ class LabelRow:
     balanced_percent: float | None = None  # of the variant
     # of the variant with the reference's thresholds instead of its own
     balanced_before_percent: float | None = None
-    threshold: float | None = None  # of the variant; multi-label
+    threshold: float | None = None  # of the variant, for an attribute
     reference_threshold: float | None = None
     majority_percent: float | None = None  # always giving the commoner answer
     images: int | None = None  # test images with this label
     lost: int | None = None  # answers that were right with the reference and are wrong now
     won: int | None = None  # the other way round
-
-
-@dataclass(frozen=True)
-class Difference:
-    """|variant - reference| over all probabilities of the test split."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
-    max: float
-    mean: float
-    p99: float
-    p50: float | None = None
-    p90: float | None = None
 
 
 @dataclass(frozen=True)
@@ -168,22 +117,12 @@ class VariantReport:
     passed: bool  # the gate
     verdict_reasons: tuple[str, ...]  # each test of the gate in words, or why it failed
     accuracy_percent: float
-    top1_agreement_percent: float  # with the reference; multi-label: of all yes/no answers
+    top1_agreement_percent: float  # with the reference; of attributes, of all yes/no answers
     difference: Difference
     balanced_accuracy_percent: float | None = None
     per_label: tuple[LabelRow, ...] = ()
     speed: Speed | None = None  # None: not benchmarked, as when the gate failed
     speedup: Speedup | None = None
-
-
-@dataclass(frozen=True)
-class DefaultReport:
-    """The variant for one kind of device."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
-    target: str  # "x86_64-avx2", "arm64", ..., "cpu" for any other
-    variant: str
-    reason: str  # the number that decided it, or "not measured here"
 
 
 @dataclass(frozen=True)
@@ -211,7 +150,7 @@ class Flips:
     lost: int  # right before, wrong now
     won: int  # wrong before, right now
     still_wrong: int  # another wrong answer
-    answers: int  # in all: images, multi-label: times labels
+    answers: int  # in all: one for each image, of attributes for each label too
     images: tuple[WorstImage, ...] = ()  # lost ones first; those that moved most, if many
 
     @property
@@ -242,41 +181,36 @@ class BundleReport:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that a run found out.
-
-    Raises ValueError when pictures of a data set that may not be passed on are in it, unless
-    ``private`` says that the report stays at home.
-    """
+    """Everything that a run found out; raises ValueError for pictures of a data set that may not be
+    passed on."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     recipe: dict[str, Any]  # the resolved recipe, JSON values
     model: ModelReport
-    data: DataReport
+    data: DataSummary
     hardware: Hardware
     training: TrainingReport
     reference: ReferenceReport
     variants: tuple[VariantReport, ...]
-    defaults: tuple[DefaultReport, ...] = ()
+    defaults: tuple[Default, ...] = ()
     target: str = "cpu"  # the kind of device that was timed, one of those in ``defaults``
-    confusion: tuple[tuple[int, ...], ...] | None = None  # multi-class: rows truth, default variant
+    confusion: tuple[tuple[int, ...], ...] | None = None  # of classes: rows truth, default variant
     worst: tuple[WorstImage, ...] = ()
     scores: Scores | None = None  # against the majority answer and a baseline, with intervals
-    search: SearchReport | None = None
+    search: SearchResult | None = None
     flips: Flips | None = None  # of ``int8``
     stages: tuple[StageRow, ...] = ()
     bundle: BundleReport | None = None  # None: nothing was packaged
-    notes: tuple[str, ...] = ()
-    private: bool = False  # True: may hold pictures that must not be passed on
     created: str = ""  # ISO 8601
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
         shown = (*self.worst, *(self.flips.images if self.flips else ()))
         pictures = any(image.picture is not None for image in shown)
-        if pictures and not self.data.redistributable and not self.private:
+        if pictures and not self.data.redistributable:
             raise ValueError(
-                f"report holds pictures of {self.data.name!r}, which is not redistributable; "
-                "leave picture=None, or set private=True for a report that stays at home."
+                f"the report holds pictures of {self.data.name!r}, which is not redistributable; "
+                "expected picture=None."
             )
 
     @property
@@ -291,9 +225,9 @@ class Report:
         """The score of the default variant, or of the PyTorch network where none may ship."""
         if self.scores is None:
             return None
-        wanted = self.default.id if self.default else None
+        default = self.default.id if self.default else None
         forms = self.scores.forms
-        return next((form for form in forms if form.id == wanted), forms[0])
+        return next((form for form in forms if form.id == default), forms[0])
 
     @property
     def fp32(self) -> VariantReport | None:
@@ -323,6 +257,8 @@ class Report:
             data = json.loads(text)
             version = data["schema_version"]
             data["hardware"].pop("caption", None)
+            for key in _NO_LONGER:
+                data.pop(key, None)
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
             raise StoreError(
                 f"this is no report.json ({type(exc).__name__}: {exc}). "

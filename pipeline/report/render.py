@@ -12,13 +12,16 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from exporters.search.explanation import LayerDamage, LayerNoise
+from exporters.search.result import SearchResult
+from exporters.search.trial import Trial
 from pipeline.report.charts.charts import LABELS_SHOWN, draw_all
 from pipeline.report.charts.drawing import Chart
 from pipeline.report.model import LabelRow, Report, VariantReport
-from pipeline.report.search_data import DamageRow, NoiseRow, SearchReport, TrialReport
 from pipeline.report.text import scores as score_words
 from pipeline.report.text import search as search_words
 from pipeline.report.text import summary as words
+from pipeline.tasks import training_task
 
 # (anchor, title) in reading order; a section of the template shows itself when it is listed
 SECTIONS = (
@@ -46,6 +49,7 @@ def render_html(report: Report) -> str:
         .get_template("template.html.j2")
         .render(
             report=report,
+            task=training_task(report.model.task),
             default=report.default,
             charts={name: _figure(chart) for name, chart in charts.items()},
             sections=[
@@ -120,7 +124,7 @@ def _has(section: str, report: Report, charts: Mapping[str, Chart]) -> bool:
     return True
 
 
-def _fates(report: Report) -> list[tuple[TrialReport, str]]:
+def _fates(report: Report) -> list[tuple[Trial, str]]:
     """Every trial with what became of it."""
     search = report.search
     if search is None:
@@ -128,7 +132,7 @@ def _fates(report: Report) -> list[tuple[TrialReport, str]]:
     return [(trial, search_words.fate(search, trial)) for trial in search.trials]
 
 
-def _layer_rows(search: SearchReport | None) -> list[tuple[NoiseRow, DamageRow | None]]:
+def _layer_rows(search: SearchResult | None) -> list[tuple[LayerNoise, LayerDamage | None]]:
     """The layers of the explained variant in the order of the graph."""
     explanation = search.explanation if search else None
     if explanation is None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
-from pipeline.engine.stage import check_order
+from pipeline.engine.stage import Stage, check_order
 from pipeline.stages import (
     before_training,
     benchmark,
@@ -16,7 +17,7 @@ from pipeline.stages import (
     validate,
 )
 
-STAGES = (
+STAGES: tuple[Stage[Any], ...] = (
     data.STAGE,
     replace(train.STAGE, check=before_training.check),
     export.STAGE,

@@ -48,8 +48,10 @@ def _enough_to_calibrate(recipe: Recipe, dataset: Dataset) -> None:
 
 def _enough_to_judge(recipe: Recipe, dataset: Dataset, spec: ModelSpec) -> None:
     from exporters.evaluate.gates import too_few_images
+    from exporters.evaluate.tasks import label_task
 
-    too_few = too_few_images(recipe.gate, len(dataset.test), len(spec.labels), spec.task)
+    task = label_task(spec.task)
+    too_few = too_few_images(task, recipe.gate, len(dataset.test), len(spec.labels))
     if too_few is not None:
         raise GateError(
             f"the test split is too small for the gate: {too_few}, so not even the fp32 export "

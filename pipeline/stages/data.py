@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
-
 from pipeline.engine.stage import Context, Stage
 from pipeline.recipe import PreprocessOptions, Recipe
+from pipeline.reports import DataReport
 
 
 def preprocess_graph(options: PreprocessOptions) -> bytes:
@@ -32,8 +30,8 @@ def _outside(recipe: Recipe) -> dict[str, str]:
     return state
 
 
-def run(context: Context) -> dict[str, Any]:
-    """Write ``preprocess.onnx`` and the splits; the report holds the data set's facts."""
+def run(context: Context) -> DataReport:
+    """Write ``preprocess.onnx`` and the splits."""
     from pipeline.datasets.prepare import prepare
 
     recipe, observer = context.recipe, context.observer
@@ -50,15 +48,13 @@ def run(context: Context) -> dict[str, Any]:
     )
     counts = " + ".join(f"{count:,} {split}" for split, count in info.counts.items())
     kind = "SYNTHETIC images" if info.synthetic else "images"
-    return {
-        "headline": f"{info.name}: {counts} {kind}, {len(info.labels)} labels",
-        "info": asdict(info),
-    }
+    return DataReport(f"{info.name}: {counts} {kind}, {len(info.labels)} labels", info)
 
 
 STAGE = Stage(
     "data",
     "decode and check the images once, into uint8 arrays",
+    DataReport,
     run,
     sections=("data", "preprocess"),
     sources=(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
-
 from pipeline.engine.stage import Context, Stage
+from pipeline.reports import ExportReport
+from pipeline.stages.sources import DATA, EXPORTED, LEARNING
 
 
-def run(context: Context) -> dict[str, Any]:
+def run(context: Context) -> ExportReport:
     """Write ``fp32.onnx``, proved against the checkpoint and its exported program at several batch
     sizes."""
     from exporters.export.export_guards import guard_export
@@ -27,30 +26,24 @@ def run(context: Context) -> dict[str, Any]:
     onnx_file.save(model, context.out / "fp32.onnx")
     summary = onnx_file.summary(model)
     cost = multiply_adds(model)
-    return {
-        "headline": f"opset {summary.opset}, IR {summary.ir_version}, "
-        f"{summary.size_bytes / 1024:,.0f} KiB"
-        + ("" if cost is None else f", {cost / 1e6:,.2f} million multiply-adds an image"),
-        "summary": asdict(summary),
-        "multiply_adds": cost,
-        "guards": [asdict(guard) for guard in guards],
-    }
+    headline = (
+        f"opset {summary.opset}, IR {summary.ir_version}, {summary.size_bytes / 1024:,.0f} KiB"
+        + ("" if cost is None else f", {cost / 1e6:,.2f} million multiply-adds an image")
+    )
+    return ExportReport(headline, summary, cost, guards)
 
 
 STAGE = Stage(
     "export",
     "turn the checkpoint into ONNX, pixels in and probabilities out",
+    ExportReport,
     run,
     inputs=("data", "train"),
     sections=("name", "preprocess", "export"),
     sources=(
-        "pipeline/stages/export.py",
-        "pipeline/stages/model_spec.py",
-        "pipeline/learning",
-        "pipeline/user_code.py",
-        "pipeline/datasets/arrays.py",
-        "pipeline/datasets/info.py",
-        "exporters",
+        *("pipeline/stages/export.py", "pipeline/stages/model_spec.py"),
+        *(*DATA, *LEARNING, *EXPORTED),
+        "exporters/export",
         "runtime",
     ),
     libraries=("numpy", "torch", "onnx", "onnxscript", "onnxruntime"),

@@ -1,275 +1,54 @@
-"""The checkpoint against every variant on the test split, through the predictor that ships; then
-the gate. Thresholds come from the validation split, the test split is read here alone."""
+"""The checkpoint against every candidate on the test split, through the predictor that ships; then
+the gate. Thresholds come from the validation split; the test split is read here alone."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.engine.stage import Context, Elsewhere, Stage
-from pipeline.errors import GateError
-from pipeline.stages.baseline import (
-    NETWORK,
-    PROBABILITIES_NAME,
-    TRUTH_NAME,
-    Finished,
-    read_baseline,
-    told_network,
-)
+from pipeline.recipe import Recipe
+from pipeline.reports import ExportReport, QuantizeReport, TrainReport, ValidateReport
+from pipeline.stages.sources import DATA, EXPORTED, LEARNING, SEARCHED
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from exporters.evaluate.metrics import Floats, Objective
-    from exporters.evaluate.parity_values import Parity, Verdict
-    from exporters.evaluate.score_values import Scores
-    from exporters.evaluate.scoring import Answers
-    from exporters.options import GateOptions
-    from pipeline.datasets.arrays import Dataset, Split
-    from pipeline.recipe import Recipe
-    from pipeline.stages.baseline import Compared
+    from pipeline.validation.candidates import Opened
     from runtime.spec import ModelSpec
 
-    Chosen = Mapping[Objective, NDArray[np.float64]]  # thresholds [labels] by what they are best at
 
-
-def run(context: Context) -> dict[str, Any]:
-    """Compare, then judge; raises GateError when fp32 itself does not pass.
-
-    Each form of a multi-label model has thresholds of its own, as it ships: those of the PyTorch
-    network, moved where its own probabilities of the validation split ask for it by more than
-    chance. What that changes is told beside it.
-    """
-    import numpy as np
-
-    from exporters.evaluate.gates import judge, tolerances_for
-    from exporters.evaluate.metrics import correct
-    from exporters.evaluate.parity import compare, stream
-    from exporters.evaluate.scoring import Answers
+def run(context: Context) -> ValidateReport:
+    """Compare, then judge; raises GateError when fp32 itself does not pass."""
     from pipeline.datasets.arrays import open_dataset
     from pipeline.learning.training.checkpoint import load_checkpoint
-    from pipeline.learning.training.evaluate import probabilities
+    from pipeline.validation.baseline import Validated
+    from pipeline.validation.saved_answers import write_answers
+    from pipeline.validation.validate import report_of, validate
+
+    recipe, inputs = context.recipe, context.inputs
+    dataset = open_dataset(inputs["data"])
+    network = load_checkpoint(inputs["train"] / "checkpoint.pt")
+    other = None
+    if "baseline" in inputs:
+        other = Validated(inputs["baseline"], context.report(ValidateReport, "baseline"))
+    trials = context.report(QuantizeReport).search.chosen_trials
+    opened = _opened(context, network.spec)
+    found = validate(network, dataset, trials, opened, recipe, other, context.observer)
+    write_answers(context.out, dataset.test, found.reference, found.forms)
+    parameters = context.report(TrainReport).result.parameters
+    cost = context.report(ExportReport).multiply_adds
+    return report_of(found, network, dataset, recipe, parameters, cost)
+
+
+def _opened(context: Context, spec: ModelSpec) -> Opened:
+    """Opens a candidate as it ships."""
     from runtime import Predictor
 
-    recipe, step = context.recipe, context.observer.step
-    dataset = open_dataset(context.inputs["data"])
-    network = load_checkpoint(context.inputs["train"] / "checkpoint.pt")
-    spec = network.spec
     preprocess = (context.inputs["data"] / "preprocess.onnx").read_bytes()
-
-    seen = None
-    if spec.task == "multi-label":
-        seen = probabilities(
-            network, dataset.val.images, on_step=partial(step, "validate: thresholds")
-        )
-    chosen = _thresholds(seen, dataset.val)
-    thresholds = chosen.get(recipe.gate.thresholds)
-    reference = probabilities(
-        network, dataset.test.images, on_step=partial(step, "validate: PyTorch")
-    )
-
-    found: dict[str, Floats] = {}
-    forms = [Answers(NETWORK, reference, chosen)]
-    rows, fp32 = [], []
-    right = correct(reference, dataset.test.labels, thresholds)
-    for variant in context.reports["quantize"]["variants"]:
-        name = variant["id"]
-        model = context.inputs["quantize"] / f"{name}.onnx"
-        with Predictor.from_parts(
-            spec, preprocess, model, variant=name, portable=variant["portable"]
-        ) as predictor:
-            own_seen = None
-            if seen is not None:
-                own_seen = stream(
-                    predictor,
-                    dataset.val.images,
-                    progress=partial(step, f"validate: thresholds of {name}"),
-                )
-            found[name] = stream(
-                predictor,
-                dataset.test.images,
-                progress=partial(step, f"validate: {name}"),
-            )
-        forms.append(Answers(name, found[name], _thresholds(own_seen, dataset.val, chosen)))
-        own = forms[-1].thresholds.get(recipe.gate.thresholds)
-        parity = compare(
-            reference,
-            found[name],
-            dataset.test.labels,
-            spec,
-            reference_thresholds=thresholds,
-            candidate_thresholds=own,
-        )
-        verdict = judge(parity, recipe.gate, tolerances_for(name))
-        if variant["precision"] == "fp32":
-            fp32.append((parity, verdict))
-        if not verdict.passed:
-            why = "; ".join(verdict.failures)
-            context.observer.note(f"{name} does not pass the gate and is not packaged: {why}")
-        rows.append(
-            {
-                **variant,
-                "passed": verdict.passed,
-                "verdict": list(verdict.reasons),
-                "parity": asdict(parity),
-                "accuracy_percent": 100 * parity.candidate_accuracy,
-                "balanced_percent": _balanced(found[name], dataset.test, own),
-                # with the thresholds of the PyTorch network instead
-                "balanced_before_percent": _balanced(found[name], dataset.test, thresholds),
-                "thresholds": None if own is None else own.tolist(),
-                "quantiles": _quantiles(reference, found[name]),
-            }
-        )
-    for plain in fp32:
-        _require_fp32(*plain)
-    scores = _scores(context, dataset, spec, forms)
-    arrays: dict[str, Any] = {"reference": reference, **found}
-    np.savez(context.out / PROBABILITIES_NAME, **arrays)
-    np.savez(context.out / TRUTH_NAME, ids=dataset.test.ids, labels=dataset.test.labels)
-    return {
-        "headline": _headline(rows, scores, recipe.gate),
-        "probabilities": PROBABILITIES_NAME,
-        "spec": spec.to_dict(),
-        "reference": {
-            "accuracy_percent": 100 * float(right.mean()),
-            "balanced_percent": _balanced(reference, dataset.test, thresholds),
-            "thresholds": None if thresholds is None else thresholds.tolist(),
-            "thresholds_for": {name: values.tolist() for name, values in chosen.items()},
-        },
-        "variants": rows,
-        "network": told_network(
-            dataset,
-            spec,
-            context.reports["train"]["result"]["parameters"],
-            context.reports["export"]["multiply_adds"],
-        ),
-        "scores": asdict(scores),
-    }
-
-
-def _thresholds(
-    seen: Floats | None, split: Split, reference: Chosen | None = None
-) -> dict[Objective, NDArray[np.float64]]:
-    """Thresholds for these probabilities of the validation split by what they are best at, moved
-    away from ``reference`` only where that pays; none for multi-class."""
-    from exporters.evaluate.metrics import adjusted_thresholds, best_thresholds
-    from exporters.evaluate.scoring import OBJECTIVES
-
-    if seen is None:
-        return {}
-    if reference is None:
-        return {name: best_thresholds(seen, split.labels, name) for name in OBJECTIVES}
-    return {
-        name: adjusted_thresholds(seen, split.labels, before, name)
-        for name, before in reference.items()
-    }
-
-
-def _scores(context: Context, dataset: Dataset, spec: ModelSpec, forms: list[Answers]) -> Scores:
-    """Every form on the test split, against the majority answer and the recipe's baseline."""
-    from exporters.evaluate.score_values import Baseline, Scores, doubt
-    from exporters.evaluate.scoring import SAMPLES, majority_answer, score
-
-    name = context.recipe.baseline
-    other: Compared | str | None = None
-    if name is not None:
-        finished = None
-        if "baseline" in context.inputs:
-            finished = Finished(context.inputs["baseline"], context.reports["baseline"])
-        other = read_baseline(name, finished, spec, dataset)
-        if isinstance(other, str):
-            context.observer.note(f"baseline {name}: {other}")
-    compared = None if isinstance(other, str) else other
-    found = score(
-        forms,
-        dataset.test.labels,
+    return lambda trial: Predictor.from_parts(
         spec,
-        majority_answer(dataset.train.labels, spec),
-        compared.answers if compared else None,
-        progress=partial(context.observer.step, "validate: intervals"),
-    )
-    baseline = None
-    if compared is not None:
-        baseline = Baseline(
-            recipe=str(name),
-            score=found.baseline,
-            common_labels=compared.common_labels,
-            parameters=compared.parameters,
-            multiply_adds=compared.multiply_adds,
-        )
-    elif name is not None:
-        baseline = Baseline(name, missing=str(other))
-    scores = Scores(len(dataset.test), SAMPLES, found.majority, found.forms, baseline)
-    if why := doubt(scores.images, scores.forms[0]):
-        context.observer.note(f"NOT BETTER THAN CHANCE: {why}. Train longer, or give more images.")
-    return scores
-
-
-def _balanced(
-    found: Floats, split: Split, thresholds: NDArray[np.float64] | None
-) -> list[float] | None:
-    """Balanced accuracy of each label in percent; None for multi-class."""
-    from exporters.evaluate.metrics import balanced_accuracy, decide
-
-    if thresholds is None:
-        return None
-    values = balanced_accuracy(decide(found, thresholds), split.labels)
-    return [float(value) for value in 100 * values]
-
-
-def _quantiles(reference: Floats, found: Floats) -> dict[str, float]:
-    import numpy as np
-
-    difference = np.abs(reference - found)
-    return {f"p{q}": float(np.quantile(difference, q / 100)) for q in (50, 90)}
-
-
-def _headline(rows: list[dict[str, Any]], scores: Scores, gate: GateOptions) -> str:
-    """What thresholds are chosen for, and plain accuracy with thresholds of its own beside the
-    majority answer: with those for balanced accuracy a rare label loses against it."""
-    own = {form.id: form.own for form in scores.forms}
-    accuracy = own[NETWORK].accuracy
-    refused = {row["id"] for row in rows if not row["passed"]}
-    majority = f"majority answer {scores.majority.value:.2f} %"
-    by_balance = gate.thresholds == "balanced" and any(row["thresholds"] for row in rows)
-    told = {
-        name: found.balanced_accuracy if by_balance else found.accuracy
-        for name, found in own.items()
-    }
-    marks = [
-        f"{name} {value.value:.2f} %{' ✗' if name in refused else ''}"
-        for name, value in told.items()
-        if value is not None
-    ]
-    network, variants = marks[0], ", ".join(marks[1:])
-    if not by_balance or accuracy is None:
-        return f"{network}; {variants}; {majority}"
-    return (
-        f"balanced accuracy: {network}; {variants}; accuracy: {NETWORK} {accuracy.value:.2f} %, "
-        f"{majority}"
-    )
-
-
-def _require_fp32(parity: Parity, verdict: Verdict) -> None:
-    """Stop when the plain export already differs from the network, or when the test split is so
-    small that no variant could pass."""
-    if verdict.passed:
-        return
-    why = "; ".join(verdict.failures)
-    changed = parity.pairs.only_reference + parity.pairs.only_candidate
-    if not changed and [check.name for check in verdict.checks if not check.passed] == ["accuracy"]:
-        raise GateError(
-            f"the test split is too small for the gate: {why}. That is the fp32 export, which "
-            "gives every answer of the PyTorch network. Nothing is packaged. Give more test "
-            "images, or set gate.margin_points to what so few can show."
-        )
-    raise GateError(
-        f"the fp32 export does not answer as the PyTorch network does: {why}. Nothing is packaged. "
-        "Check the network for operators that behave otherwise in ONNX."
+        preprocess,
+        context.inputs["quantize"] / f"{trial.id}.onnx",
+        variant=trial.id,
+        portable=trial.portable,
     )
 
 
@@ -282,17 +61,14 @@ def _borrows(recipe: Recipe) -> dict[str, Elsewhere]:
 STAGE = Stage(
     "validate",
     "compare PyTorch with every variant on the test split, then judge",
+    ValidateReport,
     run,
     inputs=("data", "train", "export", "quantize"),
     sections=("gate", "baseline"),
     sources=(
-        "pipeline/stages/validate.py",
-        "pipeline/stages/baseline.py",
-        "pipeline/learning",
-        "pipeline/user_code.py",
-        "pipeline/datasets/arrays.py",
-        "pipeline/datasets/info.py",
-        "exporters",
+        *("pipeline/stages/validate.py", "pipeline/validation"),
+        *(*DATA, *LEARNING, *EXPORTED),
+        *("exporters/evaluate", *SEARCHED),
         "runtime",
     ),
     libraries=("numpy", "torch", "onnxruntime"),

@@ -1,12 +1,4 @@
-"""Where trials run: the one seam between a sweep and the machines that do its work.
-
-A job is the words of one ``pipeline`` command, and where its output goes; whatever can run these
-words with the trial's folder at hand can be an executor. Here that is this machine. A cluster's
-engine such as Ray would be a second class with the same two methods: ``submit`` starts
-``ray.remote(run_words).remote(job)`` and keeps the reference, ``results`` hands out what
-``ray.wait(references)`` returns; its workers need the same packages and a folder that all of them
-share, since what was finished is read from there (``artifacts`` and, for the data, ``data.root``).
-Nothing else of a sweep knows where a job runs."""
+"""Runs the processes of a sweep's trials on this machine."""
 
 from __future__ import annotations
 
@@ -24,64 +16,64 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Protocol, Self
 
-_PATIENCE_S = 60.0  # for a trial that was told to stop, which first finishes its checkpoint
+_PATIENCE_S = 60.0  # for an interrupted trial, which first finishes its checkpoint
 
 
 @dataclass(frozen=True)
-class Job:
-    """One command of a trial."""
+class TrialProcess:
+    """One ``pipeline`` command of a trial."""
 
-    name: str  # tells jobs of one sweep apart
+    name: str  # distinct within a sweep
     words: tuple[str, ...]  # what follows "pipeline": ("run", "train", "--recipe", ...)
-    log: Path  # standard output and errors, of the last time only
+    log: Path  # standard output and errors of the last time
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A job that has ended, well or not."""
+    """A process that has ended, well or not."""
 
-    job: Job
+    process: TrialProcess
     exit_code: int
 
 
 class Executor(Protocol):
-    """Runs jobs, in whatever order and place."""
+    """Runs processes, in any order and place."""
 
-    def submit(self, job: Job) -> None:
-        """Take a job on; returns at once."""
+    def submit(self, process: TrialProcess) -> None:
+        """Accept a process; returns at once."""
 
     def results(self) -> Iterator[Finished]:
-        """Each job as it ends. More may be submitted meanwhile; the iteration ends when none is
+        """Each process as it ends. More may be submitted meanwhile; the iteration ends when none is
         left."""
 
 
 class LocalProcesses:
-    """So many jobs at a time, each in a process of its own on this machine.
+    """Runs ``parallel`` processes at a time on this machine.
 
-    The cores that this process may use are dealt out among them, so that "as many threads as there
-    are cores" means those of one trial, and neighbours do not take turns on one core. Used as a
-    context manager: at its end, and so after Ctrl-C, what still runs is interrupted as Ctrl-C does
-    and waited for.
+    The cores that this process may use are divided among them, so that "as many threads as there
+    are cores" means those of one trial, and neighbors do not take turns on one core. Used as a
+    context manager: at its end, and so after Ctrl-C, running processes are interrupted as Ctrl-C
+    does and waited for.
     """
 
     def __init__(self, parallel: int = 1) -> None:
         if parallel < 1:
             raise ValueError(f"parallel is {parallel}; expected at least 1.")
         self._idle = deque(_shares(_cores(), parallel))
-        self._waiting: deque[Job] = deque()
+        self._waiting: deque[TrialProcess] = deque()
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._ended: SimpleQueue[tuple[Finished, tuple[int, ...]]] = SimpleQueue()
 
-    def submit(self, job: Job) -> None:
-        """Start the job, or keep it until another one ends."""
-        self._waiting.append(job)
+    def submit(self, process: TrialProcess) -> None:
+        """Start the process, or keep it until another one ends."""
+        self._waiting.append(process)
         self._start()
 
     def results(self) -> Iterator[Finished]:
-        """Each job as it ends."""
+        """Each process as it ends."""
         while self._running or self._waiting:
             finished, cores = self._ended.get()
-            del self._running[finished.job.name]
+            del self._running[finished.process.name]
             self._idle.append(cores)
             yield finished  # before the next one starts: what this one unlocks is submitted first
             self._start()
@@ -90,12 +82,12 @@ class LocalProcesses:
         while self._waiting and self._idle:
             self._launch(self._waiting.popleft(), self._idle.popleft())
 
-    def _launch(self, job: Job, cores: tuple[int, ...]) -> None:
-        job.log.parent.mkdir(parents=True, exist_ok=True)
-        with job.log.open("wb") as log:
+    def _launch(self, trial: TrialProcess, cores: tuple[int, ...]) -> None:
+        trial.log.parent.mkdir(parents=True, exist_ok=True)
+        with trial.log.open("wb") as log:
             # a session of its own: Ctrl-C reaches it once, through close(), not twice
             process = subprocess.Popen(
-                [sys.executable, "-m", "pipeline.sweep.child", *job.words],
+                [sys.executable, "-m", "pipeline.sweep.child", *trial.words],
                 stdin=subprocess.PIPE,  # ends with this process, however that ends
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -104,13 +96,13 @@ class LocalProcesses:
         if cores and hasattr(os, "sched_setaffinity"):
             with suppress(OSError):  # it has ended already
                 os.sched_setaffinity(process.pid, cores)  # long before it starts threads
-        self._running[job.name] = process
+        self._running[trial.name] = process
 
         def wait() -> None:
             code = process.wait()
             if process.stdin is not None:
                 process.stdin.close()
-            self._ended.put((Finished(job, code), cores))
+            self._ended.put((Finished(trial, code), cores))
 
         threading.Thread(target=wait, daemon=True).start()
 
@@ -138,11 +130,11 @@ class LocalProcesses:
 def _cores() -> list[int]:
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
-    return []  # unknown, as on macOS: nothing is dealt out
+    return []  # unknown, as on macOS: the processes share all cores
 
 
 def _shares(cores: Sequence[int], parallel: int) -> list[tuple[int, ...]]:
-    """The cores dealt out; with more jobs than cores, each has one that it shares."""
+    """Cores of each of ``parallel`` processes; with more processes than cores, each shares one."""
     if not cores:
         return [()] * parallel
     return [tuple(cores[i::parallel]) or (cores[i % len(cores)],) for i in range(parallel)]

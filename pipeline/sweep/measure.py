@@ -9,14 +9,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from exporters.evaluate.parity_values import Assessment
 from pipeline.engine.store import Store
+from pipeline.reports import JudgedVariant, QuantizeReport, ValidateReport
 from pipeline.sweep.result import Form
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from pipeline.timing import Run
+    from pipeline.timing.measure import Run
 
 _SECONDS = 0.3  # for each file: six turns of 50 ms
 _IMAGES = 64
@@ -26,7 +28,7 @@ _IMAGES = 64
 class Known:
     """Of the data that accuracies were measured on."""
 
-    task: str = ""  # "multi-class", "multi-label"; empty: no trial has data yet
+    task: str = ""  # as in ModelSpec; empty: no trial has data yet
     validation_images: int = 0
     synthetic: bool = False
 
@@ -45,37 +47,37 @@ def data_of(stores: Sequence[Store]) -> Known:
 def forms_of(trial: str, store: Store, balanced: bool) -> tuple[Form, ...]:
     """The files that a finished quantize stage chose, with their balanced accuracy or their plain
     one; empty without one."""
-    quantize, validate = store.record("quantize"), store.record("validate")
+    quantize = store.report("quantize", QuantizeReport)
+    validate = store.report("validate", ValidateReport)
     if quantize is None:
         return ()
-    tested: dict[str, float] = {}
-    if validate is not None:
-        rows = validate.report["variants"]
-        tested = {row["id"]: _tested(row, balanced) for row in rows}
-    search = quantize.report["search"]
-    chosen = [row for row in search["trials"] if row["id"] in search["chosen"]]
+    variants = validate.variants if validate else ()
+    tested = {variant.id: _tested(variant, balanced) for variant in variants}
     return tuple(
         Form(
             trial=trial,
-            id=row["id"],
-            precision=row["precision"],
-            portable=row["portable"],
-            accuracy_percent=row["assessment"][
-                "balanced_percent" if balanced else "accuracy_percent"
-            ],
-            size_bytes=row["size_bytes"],
-            test_accuracy_percent=tested.get(row["id"]),
+            id=row.id,
+            precision=row.precision,
+            portable=row.portable,
+            accuracy_percent=_accuracy(row.assessment, balanced),
+            size_bytes=row.size_bytes,
+            test_accuracy_percent=tested.get(row.id),
         )
-        for row in chosen
-        if row["assessment"] is not None and row["assessment"]["passed"]
+        for row in quantize.search.trials
+        if row.id in quantize.search.chosen and row.assessment is not None and row.passed
     )
 
 
-def _tested(row: dict[str, Any], balanced: bool) -> float:
-    """Of one variant's row in the report of the validate stage."""
-    if balanced:
-        return statistics.fmean(row["balanced_percent"])
-    return float(row["accuracy_percent"])
+def _accuracy(assessment: Assessment, balanced: bool) -> float:
+    if balanced and assessment.balanced_percent is not None:
+        return assessment.balanced_percent
+    return assessment.accuracy_percent
+
+
+def _tested(variant: JudgedVariant, balanced: bool) -> float:
+    if balanced and variant.balanced_percent is not None:
+        return statistics.fmean(variant.balanced_percent)
+    return variant.accuracy_percent
 
 
 def time_forms(
@@ -87,7 +89,7 @@ def time_forms(
     the predictor that ships, on validation images of their own size. ``stores`` are by trial."""
     import numpy as np
 
-    from pipeline.timing import TimingOptions, measure_all
+    from pipeline.timing.measure import TimingOptions, measure_all
 
     with ExitStack() as stack:
         runs = {form.name: _run(stores[form.trial], form, stack) for form in forms}
@@ -112,14 +114,14 @@ def time_forms(
 def _run(store: Store, form: Form, stack: ExitStack) -> Run:
     """A callable from the number of an image to its probabilities: trials differ in the size of
     their images, so that what they share in a measurement is a number."""
+    from exporters.evaluate.tasks import label_task
     from pipeline.datasets.arrays import open_dataset
     from runtime import Predictor
-    from runtime.spec import ModelSpec
 
-    record = store.record("quantize")
-    assert record is not None  # the form was read from it
-    spec = ModelSpec.from_dict(record.report["spec"])
-    thresholds = (0.5,) * len(spec.labels) if spec.task == "multi-label" else None
+    report = store.report("quantize", QuantizeReport)
+    assert report is not None  # the form was read from it
+    spec = report.spec
+    thresholds = label_task(spec.task).default_thresholds(len(spec.labels))
     predictor = stack.enter_context(
         Predictor.from_parts(
             spec,

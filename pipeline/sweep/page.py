@@ -14,6 +14,7 @@ from rich.table import Table
 
 from pipeline.errors import StoreError
 from pipeline.sweep.result import LONG, Form, SweepResult, TrialResult
+from pipeline.tasks import TASKS, LabelledTask
 
 JSON_NAME, PAGE_NAME = "sweep.json", "sweep.html"
 
@@ -22,7 +23,9 @@ def standard_error(result: SweepResult) -> float | None:
     """Points of accuracy that as many other validation images would move the best form by, one
     standard deviation; None where an image has several answers, which are not independent."""
     best = best_accuracy(result)
-    if result.task != "multi-class" or best is None or not result.validation_images:
+    task = TASKS.get(result.task)
+    exclusive = isinstance(task, LabelledTask) and task.exclusive
+    if not exclusive or best is None or not result.validation_images:
         return None
     share = min(best / 100, 1 - 1 / result.validation_images)
     return 100 * math.sqrt(share * (1 - share) / result.validation_images)

@@ -65,7 +65,7 @@ class SweepResult:
     hardware: str
     finished: str  # ISO 8601, UTC
     trials: tuple[TrialResult, ...]
-    task: str = ""  # "multi-class", "multi-label"
+    task: str = ""  # as in ModelSpec
     validation_images: int = 0  # that accuracies were measured on
     metric: str = "accuracy"  # of forms: that which thresholds are chosen for
     synthetic: bool = False

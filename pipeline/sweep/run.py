@@ -8,33 +8,36 @@ they found. What is finished is never repeated; what failed is told, and the oth
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pipeline.engine.failure import FAILURE_NAME, read_failure
+from pipeline.engine.lock import locked
 from pipeline.engine.runner import Runner
 from pipeline.engine.store import Store
 from pipeline.errors import StoreError
 from pipeline.recipe import SWEEPS, Recipe
+from pipeline.reports import TrainReport
 from pipeline.stages import STAGES
 from pipeline.sweep import measure, page
-from pipeline.sweep.executor import Executor, Finished, Job
+from pipeline.sweep.executor import Executor, Finished, TrialProcess
 from pipeline.sweep.grid import Axis, Trial
 from pipeline.sweep.result import Form, SweepResult, TrialResult, mark_front
 from pipeline.sweep.schedule import Step, steps
 from pipeline.teacher import teachers_of
+from runtime.tasks import TASKS
 
 GOALS = ("train", "quantize", "validate", "benchmark")
 _STAGE_NAMES = tuple(stage.name for stage in STAGES)
-_FAILURE = re.compile(r"^(?:✗ .*|error: )", re.MULTILINE)  # how the command line begins it
+_LAST_LINES = 3  # of a log that are shown where a process failed before its run began
 
 
 @dataclass(frozen=True)
-class Request:
-    """What is asked for."""
+class SweepOptions:
+    """The sweep that is asked for."""
 
     recipe: str  # name or file, as given
     axes: tuple[Axis, ...]
@@ -67,46 +70,46 @@ class Progress:
 
 
 def sweep(
-    request: Request,
+    options: SweepOptions,
     executor: Executor,
     on_trial: Callable[[Progress], None] = lambda progress: None,
     on_step: Callable[[str, int, int], None] = lambda name, done, total: None,
 ) -> SweepResult:
-    """Bring every trial up to ``request.until``, time all files side by side, and write
+    """Bring every trial up to ``options.until``, time all files side by side, and write
     ``sweep.json`` and ``sweep.html``.
 
     ``on_step`` is called while files are timed. Raises StoreError when another sweep works in the
     same folder, or nothing can be written; a trial that fails is part of the result.
     """
-    with Store(request.root.parent, request.root.name, ()).lock():
-        return _Sweep(request, executor, on_trial).run(on_step)
+    with locked(options.root):
+        return _Sweep(options, executor, on_trial).run(on_step)
 
 
 class _Sweep:
     def __init__(
-        self, request: Request, executor: Executor, on_trial: Callable[[Progress], None]
+        self, options: SweepOptions, executor: Executor, on_trial: Callable[[Progress], None]
     ) -> None:
-        self.request, self.executor, self.on_trial = request, executor, on_trial
+        self.options, self.executor, self.on_trial = options, executor, on_trial
         self.waiting: dict[str, Step] = {}  # by the name of their job
         self.errors: dict[str, tuple[str, Path | None]] = {}  # by trial: in words, and the log
         self.ended: set[str] = set()  # trials
-        self.shared: dict[str, list[str]] = {trial.name: [] for trial in request.trials}
+        self.shared: dict[str, list[str]] = {trial.name: [] for trial in options.trials}
 
     def run(self, on_step: Callable[[str, int, int], None]) -> SweepResult:
-        stages = STAGES[: _STAGE_NAMES.index(self.request.until) + 1]
-        for step in steps(self.request.trials, stages):
+        stages = STAGES[: _STAGE_NAMES.index(self.options.until) + 1]
+        for step in steps(self.options.trials, stages):
             self._begin(step)
         for finished in self.executor.results():
-            step = self.waiting.pop(finished.job.name)
+            step = self.waiting.pop(finished.process.name)
             if finished.exit_code == 0:
                 self._done(step)
             else:
-                self._failed(step, _error(finished), finished.job.log)
-            page.write_json(self._result(), self.request.root)
+                self._failed(step, _error(finished), finished.process.log)
+            page.write_json(self._result(), self.options.root)
         result = self._result()
-        stores = {trial.name: self.request.store(trial) for trial in self.request.trials}
+        stores = {trial.name: self.options.store(trial) for trial in self.options.trials}
         result = mark_front(result.with_forms(measure.time_forms(stores, result.forms, on_step)))
-        page.write(result, self.request.root)
+        page.write(result, self.options.root)
         return result
 
     def _begin(self, step: Step) -> None:
@@ -117,7 +120,7 @@ class _Sweep:
             self._failed(step, str(exc), None)
 
     def _submit(self, step: Step) -> None:
-        trial, request = step.trial, self.request
+        trial, options = step.trial, self.options
         for teacher in teachers_of(trial.recipe):
             self._runner(trial, teacher).adopt("train", list(self._donors(trial, teacher.name)))
         runner = self._runner(trial, trial.recipe)
@@ -127,19 +130,22 @@ class _Sweep:
             self._done(step)
             return
         self.waiting[step.name] = step
-        words = _words(request, trial, step.goal, request.folder(trial))
-        log = request.folder(trial) / f"{step.goal}.log"
-        self.executor.submit(Job(step.name, words, log))
+        words = _words(options, trial, step.goal, options.folder(trial))
+        folder = options.folder(trial)
+        for old in folder.glob(f"*/{FAILURE_NAME}"):
+            old.unlink(missing_ok=True)
+        log = folder / f"{step.goal}.log"
+        self.executor.submit(TrialProcess(step.name, words, log))
 
     def _runner(self, trial: Trial, recipe: Recipe) -> Runner:
         """Of the trial's recipe, or of its teacher's, in the trial's folder."""
-        return Runner(STAGES, recipe, Store(self.request.folder(trial), recipe.name, _STAGE_NAMES))
+        return Runner(STAGES, recipe, Store(self.options.folder(trial), recipe.name, _STAGE_NAMES))
 
     def _donors(self, trial: Trial, name: str) -> Iterator[Store]:
         """Folders that may have finished stages of the recipe of this name: its own, and those of
         the other trials, of this sweep and of earlier ones."""
-        yield Store(self.request.artifacts, name, _STAGE_NAMES)
-        for folder in sorted(self.request.root.glob(f"*/{name}")):
+        yield Store(self.options.artifacts, name, _STAGE_NAMES)
+        for folder in sorted(self.options.root.glob(f"*/{name}")):
             if folder.parent.name != trial.name:
                 yield Store(folder.parent, name, _STAGE_NAMES)
 
@@ -165,24 +171,24 @@ class _Sweep:
     def _tell(self, trial: Trial) -> None:
         self.ended.add(trial.name)
         told = self._trial(trial)
-        self.on_trial(Progress(told, len(self.ended), len(self.request.trials)))
+        self.on_trial(Progress(told, len(self.ended), len(self.options.trials)))
 
     # --- what is known so far ---------------------------------------------------------------
 
     def _result(self) -> SweepResult:
         from pipeline.hardware import detect
 
-        request = self.request
-        known = measure.data_of([request.store(trial) for trial in request.trials])
+        options = self.options
+        known = measure.data_of([options.store(trial) for trial in options.trials])
         return SweepResult(
-            recipe=request.trials[0].recipe.name,
-            description=request.trials[0].recipe.description,
-            grid={axis.word: axis.values for axis in request.axes},
-            changes=request.changes,
-            until=request.until,
+            recipe=options.trials[0].recipe.name,
+            description=options.trials[0].recipe.description,
+            grid={axis.word: axis.values for axis in options.axes},
+            changes=options.changes,
+            until=options.until,
             hardware=detect().caption(),
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
-            trials=tuple(self._trial(trial) for trial in request.trials),
+            trials=tuple(self._trial(trial) for trial in options.trials),
             task=known.task,
             validation_images=self._images(known.validation_images),
             metric="balanced accuracy" if self._balanced(known.task) else "accuracy",
@@ -190,78 +196,73 @@ class _Sweep:
         )
 
     def _forms(self, trial: Trial, store: Store) -> tuple[Form, ...]:
-        if self.request.until == "train":
+        if self.options.until == "train":
             return ()
         task = measure.data_of([store]).task
         return measure.forms_of(trial.name, store, self._balanced(task))
 
     def _images(self, there: int) -> int:
         """How many of ``there`` validation images a search judges files by."""
-        if self.request.until == "train":
+        if self.options.until == "train":
             return there
-        asked = [trial.recipe.quantize.search.validation_images for trial in self.request.trials]
+        asked = [trial.recipe.quantize.search.validation_images for trial in self.options.trials]
         return min(there, *asked)
 
     def _balanced(self, task: str) -> bool:
         """Whether thresholds are chosen for balanced accuracy, so that plain accuracy says little:
         a rare label is found more often than it should be."""
-        objectives = {trial.recipe.gate.thresholds for trial in self.request.trials}
-        return (
-            self.request.until != "train" and task == "multi-label" and objectives == {"balanced"}
-        )
+        objectives = {trial.recipe.gate.thresholds for trial in self.options.trials}
+        thresholds = task in TASKS and TASKS[task].has_thresholds
+        return self.options.until != "train" and thresholds and objectives == {"balanced"}
 
     def _trial(self, trial: Trial) -> TrialResult:
-        told = TrialResult(
+        result = TrialResult(
             name=trial.name,
             settings=dict(trial.settings),
             status="not run",
-            command=_whole(self.request, trial),
+            command=_whole(self.options, trial),
         )
         if trial.name in self.errors:
             error, log = self.errors[trial.name]
-            return replace(told, status="failed", error=error, log=str(log) if log else None)
+            return replace(result, status="failed", error=error, log=str(log) if log else None)
         if trial.name not in self.ended:
-            return told
-        store = self.request.store(trial)
-        train = store.record("train")
+            return result
+        store = self.options.store(trial)
+        train = store.report("train", TrainReport)
         assert train is not None  # the trial has ended well
-        found = train.report["result"]
         return replace(
-            told,
+            result,
             status="finished",
-            accuracy_percent=found["val_accuracy_percent"],
-            parameters=found["parameters"],
-            cpu_seconds=found["cpu_seconds"],
-            incomplete=not found["complete"],
+            accuracy_percent=train.result.val_accuracy_percent,
+            parameters=train.result.parameters,
+            cpu_seconds=train.result.cpu_seconds,
+            incomplete=not train.result.complete,
             shared=tuple(self.shared[trial.name]),
             forms=self._forms(trial, store),
         )
 
 
-def _words(request: Request, trial: Trial, goal: str, artifacts: Path) -> tuple[str, ...]:
+def _words(options: SweepOptions, trial: Trial, goal: str, artifacts: Path) -> tuple[str, ...]:
     changes = [word for change in trial.changes for word in ("--set", change)]
     where = ("--artifacts", str(artifacts))
-    return ("run", goal, "--recipe", request.recipe, *changes, *where)
+    return ("run", goal, "--recipe", options.recipe, *changes, *where)
 
 
-def _whole(request: Request, trial: Trial) -> str:
+def _whole(options: SweepOptions, trial: Trial) -> str:
     """The command that brings a trial from where it is to a bundle."""
-    return shlex.join(("pipeline", *_words(request, trial, "all", request.folder(trial))))
+    return shlex.join(("pipeline", *_words(options, trial, "all", options.folder(trial))))
 
 
 def _error(finished: Finished) -> str:
-    """What the command said at its end, without its advice how to go on."""
+    """Why a trial's process failed, from the ``failure.json`` that its run left."""
     if finished.exit_code < 0:
         return f"its process was ended by signal {-finished.exit_code}"
+    for file in finished.process.log.parent.glob(f"*/{FAILURE_NAME}"):  # its own or a teacher's
+        if failure := read_failure(file.parent):
+            return f"stage {failure.stage!r}: {failure.message}"
     try:
-        text = finished.job.log.read_text(encoding="utf-8", errors="replace")
+        text = finished.process.log.read_text(encoding="utf-8", errors="replace")
     except OSError as exc:
         return f"exit code {finished.exit_code}, and its log cannot be read: {exc.strerror}"
-    told = text[_beginning(text) :].partition("  Finished stages are kept.")[0]
-    return " ".join(told.split()) or f"exit code {finished.exit_code}"
-
-
-def _beginning(text: str) -> int:
-    """Where the last error begins; of any other text the last three lines."""
-    places = [found.start() for found in _FAILURE.finditer(text)]
-    return places[-1] if places else len(text) - len("".join(text.splitlines(True)[-3:]))
+    last = " ".join(" ".join(text.splitlines()[-_LAST_LINES:]).split())
+    return f"exit code {finished.exit_code}: {last}" if last else f"exit code {finished.exit_code}"

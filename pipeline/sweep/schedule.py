@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from pipeline.engine.stage import Stage
 from pipeline.sweep.grid import Trial
@@ -37,7 +38,7 @@ class Step:
         return own + tuple(trial for step in self.followers for trial in step.finals())
 
 
-def steps(trials: Sequence[Trial], stages: Sequence[Stage]) -> tuple[Step, ...]:
+def steps(trials: Sequence[Trial], stages: Sequence[Stage[Any]]) -> tuple[Step, ...]:
     """The steps that can start at once, with all others behind them, to bring every trial
     through ``stages``. A teacher is trained with the first of its trials; the others wait."""
     found: list[Step] = []
@@ -57,7 +58,7 @@ def _by_teachers(trials: Sequence[Trial]) -> list[list[Trial]]:
     return list(groups.values())
 
 
-def _branches(trials: list[Trial], stages: list[Stage], depth: int) -> tuple[Step, ...]:
+def _branches(trials: list[Trial], stages: list[Stage[Any]], depth: int) -> tuple[Step, ...]:
     """Steps for trials that agree in all stages before ``depth``."""
     groups: dict[str, list[Trial]] = {}
     for trial in trials:
@@ -65,7 +66,7 @@ def _branches(trials: list[Trial], stages: list[Stage], depth: int) -> tuple[Ste
     return tuple(step for group in groups.values() for step in _group(group, stages, depth))
 
 
-def _group(group: list[Trial], stages: list[Stage], depth: int) -> tuple[Step, ...]:
+def _group(group: list[Trial], stages: list[Stage[Any]], depth: int) -> tuple[Step, ...]:
     """Steps for trials that agree in the stage at ``depth`` as well."""
     goal = stages[-1].name
     if len(group) == 1:
@@ -79,7 +80,7 @@ def _group(group: list[Trial], stages: list[Stage], depth: int) -> tuple[Step, .
     return (Step(group[0], stages[depth].name, final=False, followers=behind),)
 
 
-def _key(trial: Trial, stage: Stage) -> str:
+def _key(trial: Trial, stage: Stage[Any]) -> str:
     """What the recipe has to say about a stage. All else that decides it (sources, libraries, the
     machine) is the same for all trials; that it really was, fingerprints check at the end."""
     return json.dumps(trial.recipe.slice(stage.sections), sort_keys=True)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from exporters.evaluate.tasks import label_task
 from pipeline.datasets.arrays import INFO_NAME, UNREADABLE, open_dataset
 from pipeline.errors import DataError
 from runtime import ModelSpec
@@ -44,8 +45,9 @@ def find_images(data: Path | None, beside: Path, spec: ModelSpec, split: str = "
             f"{data}: images are {images.pixels.dtype} {images.pixels.shape}; expected uint8 (n, "
             f"{', '.join(map(str, spec.shape))}), the pixels of the model {spec.name}."
         )
-    shape = (len(images.pixels), *([len(spec.labels)] if spec.task == "multi-label" else []))
-    if images.labels is not None and images.labels.shape != shape:
+    if images.labels is not None and images.labels.shape != (
+        shape := label_task(spec.task).truth_shape(len(images.pixels), len(spec.labels))
+    ):
         raise DataError(
             f"{data}: labels have the shape {images.labels.shape}; expected {shape} for the "
             f"{spec.task} model {spec.name}."

@@ -28,7 +28,7 @@ class VariantCheck:
     parts_at: str | None  # the first layer, from the input on, whose tensor differs
     largest_step: int  # largest difference of quantized values, in levels
     max_difference: float  # of probabilities
-    agreement: float  # share of equal answers (multi-label: over images and labels)
+    agreement: float  # share of equal answers; of attributes, over images and labels
     worst_image: int  # the one with the largest difference
     taps_change_nothing: bool | None  # the copy with more outputs gives the very same probabilities
     promise: Promise

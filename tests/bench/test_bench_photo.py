@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.timing import TimingOptions, measure_all
+from pipeline.timing.measure import TimingOptions, measure_all
 from runtime import Bundle, Predictor
 from runtime.onnx_session import CPU_PROVIDER, create
 

@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from pipeline.timing import TimingOptions, measure_all, speed_ratio
+from pipeline.timing.measure import TimingOptions, measure_all, speed_ratio
 from runtime import Bundle, Predictor
 from runtime.onnx_session import CPU_PROVIDER, create
 

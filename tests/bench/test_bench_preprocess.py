@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from pipeline.datasets.drawn.drawn_digits import draw_digit
-from pipeline.timing import measure_latency
+from pipeline.timing.measure import TimingOptions, measure_all
 from runtime import Bundle, Predictor
 from runtime.onnx_session import create_on_cpu
 
@@ -22,6 +22,7 @@ pytestmark = pytest.mark.bench
 MAX_MS = {(300, 400): 3.0, (3000, 4000): 30.0}
 MAX_MB = {(3000, 4000): 64.0}
 ROUNDS = 16
+OPTIONS = TimingOptions(seconds=0.25, batch=1, warmup=2, min_n=5)
 NOTHING = np.zeros((1, 1, 1, 1), np.uint8)  # the pictures are in the callables
 
 
@@ -74,7 +75,7 @@ def test_digit_preprocessing(
         }
         rounds = [
             {
-                name: measure_latency(run, NOTHING, seconds=0.25, warmup=2, min_n=5)
+                name: measure_all({name: run}, NOTHING, OPTIONS)[name].latency
                 for name, run in runs.items()
             }
             for _ in range(ROUNDS)

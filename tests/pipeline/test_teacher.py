@@ -11,7 +11,7 @@ from PIL import Image
 
 from pipeline.cli.main import cli
 from pipeline.engine.runner import Runner
-from pipeline.engine.stage import Context, Elsewhere, Stage
+from pipeline.engine.stage import Context, Elsewhere, Stage, StageReport
 from pipeline.engine.store import Store
 from pipeline.errors import RecipeError, StageError
 from pipeline.recipe import Recipe, load
@@ -98,19 +98,19 @@ def test_nobody_learns_from_oneself(tmp_path: Path) -> None:
         teachers_of(load(str(tmp_path / "one.toml")))
 
 
-def _stages(borrowing: bool) -> tuple[Stage, ...]:
-    def run(context: Context) -> dict[str, object]:
+def _stages(borrowing: bool) -> tuple[Stage[StageReport], ...]:
+    def run(context: Context) -> StageReport:
         text = "first"
         if borrowing:
             text = (context.inputs["teacher"] / "out.txt").read_text() + " learned"
-            assert context.reports["teacher"]["said"] in text
+            assert context.report(StageReport, "teacher").headline in text
         (context.out / "out.txt").write_text(text + str(context.recipe.seed))
-        return {"said": text + str(context.recipe.seed)}
+        return StageReport(text + str(context.recipe.seed))
 
     def borrows(recipe: Recipe) -> dict[str, Elsewhere]:
         return {"teacher": Elsewhere("large", "train")} if borrowing else {}
 
-    return (Stage("train", "test", run, sections=("seed",), borrows=borrows),)
+    return (Stage("train", "test", StageReport, run, sections=("seed",), borrows=borrows),)
 
 
 def _runner(folder: Path, name: str, borrowing: bool, seed: int = 0) -> Runner:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from pipeline import user_code
 from pipeline.engine.runner import Runner
-from pipeline.engine.stage import Context, Stage
+from pipeline.engine.stage import Context, Stage, StageReport, UserModule
 from pipeline.engine.store import Store
 from pipeline.errors import RecipeError
 from pipeline.recipe import Recipe, load
-from pipeline.stages.train import _modules
 from pipeline.user_code import ImportFailed, imported, line_of, loaded_files, source_files
+from pipeline.user_modules import current_digests, loaded_modules
 
 RECIPE = """
 name = "own"
@@ -215,13 +216,19 @@ def test_a_name_that_the_module_lacks(tmp_path: Path) -> None:
 # --- in plans ---------------------------------------------------------------------------------
 
 
-def train(context: Context) -> dict[str, object]:
-    """Stands in for the train stage: imports, and says what it loaded."""
-    from pipeline.stages.train import _loaded
+@dataclass(frozen=True)
+class Loaded(StageReport):
+    modules: dict[str, UserModule] = field(default_factory=dict)
 
+    def user_modules(self) -> dict[str, UserModule]:
+        return self.modules
+
+
+def train(context: Context) -> Loaded:
+    """Stands in for the train stage: imports, and reports what it loaded."""
     network = context.recipe.network
     (context.out / "width").write_text(str(imported(str(network.callable), network.folder)()))
-    return {"modules": _loaded(context.recipe)}
+    return Loaded("loaded", loaded_modules(network))
 
 
 def planned(recipe: Recipe, folder: Path) -> tuple[str, ...]:
@@ -229,7 +236,14 @@ def planned(recipe: Recipe, folder: Path) -> tuple[str, ...]:
 
 
 def runner(recipe: Recipe, folder: Path) -> Runner:
-    stage = Stage("train", "", train, sections=("network",), modules=_modules)
+    stage = Stage(
+        "train",
+        "",
+        Loaded,
+        train,
+        sections=("network",),
+        modules=lambda recipe, seen: current_digests(recipe.network, seen),
+    )
     return Runner((stage,), recipe, Store(folder, "own", ("train",)))
 
 

@@ -20,7 +20,10 @@ ENGINE = {
     "pipeline",
     "pipeline.stages",
     "pipeline.engine.stage",
+    "pipeline.stages.sources",
     "pipeline.recipe",
+    # a report that this version cannot read makes its stage run again
+    "pipeline.reports",
     "pipeline.errors",
 }
 

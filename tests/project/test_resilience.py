@@ -25,7 +25,10 @@ import torch
 from children import wait_until
 from PIL import Image
 
-from pipeline.engine.store import RECORD_NAME, Store, file_sha256
+from exporters.evaluate.score_values import Baseline
+from pipeline.engine.digests import file_sha256
+from pipeline.engine.store import RECORD_NAME, Store
+from pipeline.reports import TrainReport, ValidateReport
 from runtime import Predictor
 
 pytestmark = pytest.mark.full
@@ -215,27 +218,27 @@ def test_killed_while_it_replaces_a_good_result(copied: Place) -> None:
 
 
 def test_a_baseline_that_comes_and_goes_is_told_and_stops_nothing(copied: Place) -> None:
-    def baseline() -> dict[str, object]:
+    def baseline() -> Baseline:
         done = copied.run("validate", "--set", "baseline=textbook")
         assert done.code == 0, done.err
         assert done.marks["quantize"] == "-"  # nothing before it depends on a baseline
-        record = copied.store.record("validate")
-        assert record is not None
-        found: dict[str, object] = record.report["scores"]["baseline"]
-        return found
+        report = copied.store.report("validate", ValidateReport)
+        assert report is not None and report.scores.baseline is not None
+        return report.scores.baseline
 
     command = "pipeline run validate --recipe textbook"
-    assert command in str(baseline()["missing"])
+    assert command in str(baseline().missing)
     other = copied.root.with_name("textbook")
     shutil.copytree(copied.root, other)  # as if another recipe had come to the same answers
     there = baseline()
-    assert there["missing"] is None and there["common_labels"] == 3
-    record = copied.store.record("validate")
-    assert record is not None
-    for form in record.report["scores"]["forms"][:2]:  # PyTorch and fp32
-        assert form["over_baseline"]["accuracy"]["value"] == 0
+    assert there.missing is None and there.common_labels == 3
+    report = copied.store.report("validate", ValidateReport)
+    assert report is not None
+    for form in report.scores.forms[:2]:  # PyTorch and fp32
+        assert form.over_baseline and form.over_baseline.accuracy
+        assert form.over_baseline.accuracy.value == 0
     shutil.rmtree(other)
-    assert command in str(baseline()["missing"])
+    assert command in str(baseline().missing)
 
 
 def trained(place: Place) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
@@ -267,8 +270,8 @@ def test_training_killed_in_mid_epoch_ends_with_the_same_bits(
     assert any(position for _, position in positions), positions  # in mid-epoch
 
     assert place.run("train").code == 0
-    record = place.store.record("train")
-    assert record is not None and record.report["result"]["resumed"] is True
+    report = place.store.report("train", TrainReport)
+    assert report is not None and report.result.resumed
     weights, metrics = trained(place)
     expected, expected_metrics = trained(finished)
     assert weights.keys() == expected.keys()

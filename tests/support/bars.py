@@ -78,7 +78,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def metrics(folder: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl, less what the clock has a hand in."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    clock = {"cpu_seconds", "wall_seconds", "images_per_second"}
+    clock = {"cpu_seconds", "seconds", "images_per_second"}
     return [{k: v for k, v in line.items() if k not in clock} for line in lines]
 
 

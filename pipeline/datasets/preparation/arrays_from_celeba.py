@@ -23,6 +23,7 @@ from pipeline.datasets.sources import celeba, locate
 from pipeline.datasets.sources.download import download_celeba, find_or_download
 from pipeline.datasets.sources.image_list import LeftOut
 from pipeline.errors import DataError
+from pipeline.tasks import task_of_labels
 
 _SYNTHETIC_LICENSE = "Apache-2.0 (faces drawn by edgeproof, nobody's photograph)"
 
@@ -55,7 +56,7 @@ def arrays_from_celeba(prep: Preparation) -> DatasetInfo:
         sha256 = _faces_hash(files, written)
     return DatasetInfo(
         name="celeba" if drawn is None else "celeba-synthetic",
-        task="multi-label",
+        task=task_of_labels(faces.values).name,
         labels=names,
         counts={name: len(written.faces.rows_of(name)) for name in SPLITS},
         sha256=sha256,

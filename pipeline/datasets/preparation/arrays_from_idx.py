@@ -14,6 +14,7 @@ from pipeline.datasets.preparation.preparation import UNKNOWN, Preparation, hash
 from pipeline.datasets.sources import idx, locate, mnist
 from pipeline.errors import DataError
 from pipeline.recipe import DataOptions
+from pipeline.tasks import task_of_labels
 
 
 def arrays_from_idx(prep: Preparation) -> DatasetInfo:
@@ -33,7 +34,7 @@ def arrays_from_idx(prep: Preparation) -> DatasetInfo:
         write_split(prep.folder, name, split)
     return DatasetInfo(
         name="mnist" if is_mnist else Path(prep.options.root or "idx").name,
-        task="multi-class",
+        task=task_of_labels(files.train_labels).name,
         labels=labels,
         counts={name: len(split) for name, split in splits.items()},
         sha256=hash_lines(f"{n} {h}" for n, h in zip(locate.IDX_NAMES, files.sha256, strict=True)),

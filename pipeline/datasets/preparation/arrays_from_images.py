@@ -76,7 +76,7 @@ def arrays_from_images(prep: Preparation) -> DatasetInfo:
         everything.unlink(missing_ok=True)
     return DatasetInfo(
         name=escaped(listed.root.resolve().name),
-        task=listed.task,
+        task=listed.task.name,
         labels=listed.names,
         counts={name: len(rows[name]) for name in SPLITS},
         sha256=_content_hash(images, rows),
@@ -186,7 +186,7 @@ def _split(prep: Preparation, images: _DecodedImages) -> _DecodedImages:
         options.split_seed,
         groups,
     )
-    kind = "class" if images.listed.task == "multi-class" else "attribute"
+    kind = images.listed.task.label_noun
     if options.test_group is not None:
         prep.note(f"The test split is the group {options.test_group}, whole.")
     names = " and no ".join(SPLITS[split] for split in missing)

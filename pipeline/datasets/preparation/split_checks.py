@@ -13,6 +13,7 @@ from pipeline.datasets.examples import some
 from pipeline.datasets.preparation.preparation import Preparation
 from pipeline.datasets.sources.image_list import ImageList
 from pipeline.errors import DataError
+from pipeline.tasks import task_of_labels
 
 
 def check_splits(listed: ImageList, splits: NDArray[np.int8], same: Sequence[str] = ()) -> None:
@@ -35,27 +36,20 @@ def check_splits(listed: ImageList, splits: NDArray[np.int8], same: Sequence[str
         raise DataError(
             f"{listed.root} gives {found} images; expected some in every split. {advice}"
         )
-    if listed.task == "multi-class":
-        trained = set(listed.labels[splits == TRAIN].tolist())
-        lacking = [name for i, name in enumerate(listed.names) if i not in trained]
-        if lacking:
-            grouped = ", of different groups" * (listed.groups is not None)
-            raise DataError(
-                f"{listed.root} has no image to train with of the class {some(lacking)}; expected "
-                f"at least three different images of each class{grouped}, one for each of train, "
-                f"val and test. Add some, or take the class away.{reason}"
-            )
+    if not listed.task.exclusive:
+        return  # images without a label teach something about it, too
+    if lacking := listed.task.unlearnable(listed.labels[splits == TRAIN], listed.names):
+        grouped = ", of different groups" * (listed.groups is not None)
+        noun = listed.task.label_noun
+        raise DataError(
+            f"{listed.root} has no image to train with of the {noun} {some(lacking)}; expected "
+            f"at least three different images of each {noun}{grouped}, one for each of train, "
+            f"val and test. Add some, or take the {noun} away.{reason}"
+        )
 
 
 def note_constants(prep: Preparation, names: Sequence[str], labels: NDArray[Any]) -> None:
-    """Note the classes that no train label [N] has, or the attributes that all or none of the train
-    labels [N, L] have."""
-    if labels.ndim == 1:
-        lacking = [name for i, name in enumerate(names) if i not in set(labels.tolist())]
-        text = "The train images have none of the class, so it can't be learned"
-    else:
-        constant = labels.min(axis=0) == labels.max(axis=0)
-        lacking = [name for name, same in zip(names, constant, strict=True) if same]
-        text = "Never or always true in the train split, so nothing can be learned"
-    if lacking:
-        prep.note(f"{text}: {', '.join(lacking)}.")
+    """Note the labels about which the train labels, [N] or [N, L], teach nothing."""
+    task = task_of_labels(labels)
+    if unlearnable := task.unlearnable(labels, names):
+        prep.note(f"{task.unlearnable_note}: {', '.join(unlearnable)}.")

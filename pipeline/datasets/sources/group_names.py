@@ -108,7 +108,7 @@ def _is_like_groups(listed: ImageList, names: Sequence[str]) -> bool:
         return False
     if not all(any(c.isalpha() for c in name) for name in distinct):
         return False
-    if listed.task == "multi-label":
+    if not listed.task.exclusive:
         return True
     of_class: dict[int, set[str]] = defaultdict(set)
     for label, name in zip(listed.labels.tolist(), names, strict=True):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline.tasks import LabelledTask, task_of_labels
 
 LEFT_OUT_NAME = "left_out.csv"  # beside the arrays, when anything was
 # what folders, and values in a column "split", are called: torchvision's, Keras' and Kaggle's words
@@ -41,9 +43,9 @@ class ImageList:
     group_columns: tuple[str, ...] = ()  # of a list: unused, and called as those of groups are
 
     @property
-    def task(self) -> Literal["multi-class", "multi-label"]:
-        """As in ModelSpec."""
-        return "multi-class" if self.labels.ndim == 1 else "multi-label"
+    def task(self) -> LabelledTask:
+        """The task that the labels belong to."""
+        return task_of_labels(self.labels)
 
     def take(self, rows: NDArray[np.int64]) -> ImageList:
         """The images of the given rows, in that order."""
@@ -59,6 +61,4 @@ class ImageList:
     @property
     def counts(self) -> NDArray[np.int64]:
         """[labels] images of each class, or with each attribute."""
-        if self.labels.ndim == 1:
-            return np.bincount(self.labels, minlength=len(self.names)).astype(np.int64)
-        return np.asarray(self.labels.sum(axis=0), np.int64)
+        return self.task.label_counts(self.labels, len(self.names))

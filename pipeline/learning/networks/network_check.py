@@ -28,6 +28,7 @@ from pipeline.learning.training.checkpoint import packed_network, unpacked_netwo
 from pipeline.learning.training.device import mixed_precision, resolve_device
 from pipeline.learning.training.optimize import averaged_copy, build_optimizer, training_loss
 from pipeline.recipe import NetworkOptions, TrainOptions
+from pipeline.tasks import training_task
 from runtime.spec import ModelSpec
 
 _IMAGES = 4  # a black one, a white one and noise of two strengths
@@ -123,7 +124,7 @@ class _Trial:
                     "mean, max or softmax over dimension 0.",
                 )
         rows = together.sum(1)
-        if self.spec.task == "multi-class" and bool(
+        if training_task(self.spec.task).evaluation.sums_to_one and bool(
             (together >= 0).all() and ((rows - 1).abs() < 1e-4).all()
         ):
             return [
@@ -191,7 +192,8 @@ class _Trial:
             ):
                 images = self.images[-_TRAINED_ON:].to(device)
                 logits = self._checked(trained, images, "in training mode")
-                loss = training_loss(logits, targets.to(device), self.spec.task, None, train.focal)
+                task = training_task(self.spec.task)
+                loss = training_loss(logits, targets.to(device), task, None, train.focal)
             loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
             learning = [(n, p) for n, p in trained.body.named_parameters() if p.requires_grad]
             idle = [name for name, parameter in learning if parameter.grad is None]

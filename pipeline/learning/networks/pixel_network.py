@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pipeline.learning.networks.edge import merge
 from pipeline.recipe import NetworkOptions
+from pipeline.tasks import training_task
 from runtime.spec import ModelSpec
 
 
@@ -16,7 +17,7 @@ class PixelNetwork(nn.Module):
     """A network with the normalization of pixels before it and probabilities behind.
 
     ``forward`` takes uint8 [N, height, width, channels] and returns float32 probabilities
-    [N, labels]: a softmax over the labels, or one sigmoid for each of a multi-label model.
+    [N, labels], as the task of its spec makes them.
     ``logits`` stops before that and also takes float pixels in 0..255, as augmentation makes.
     """
 
@@ -26,6 +27,7 @@ class PixelNetwork(nn.Module):
     def __init__(self, body: nn.Module, options: NetworkOptions, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
+        self._task = training_task(spec.task)
         self.options = options
         self.body = body  # normalized float32 [N, C, H, W] -> logits [N, labels]
         mean = _constants(options.mean or (0.5,) * spec.channels)
@@ -47,9 +49,7 @@ class PixelNetwork(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Probabilities [N, labels] of uint8 pixels [N, H, W, C]."""
         scores = self.logits(pixels)  # (N, labels)
-        if self.spec.task == "multi-label":
-            return torch.sigmoid(scores)
-        return torch.softmax(scores, dim=1)
+        return self._task.probabilities(scores)
 
     @property
     def deployed(self) -> PixelNetwork:

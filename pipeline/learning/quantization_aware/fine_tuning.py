@@ -33,6 +33,7 @@ from pipeline.learning.training.memory import freed_memory_is_kept
 from pipeline.learning.training.optimize import build_optimizer, learning_rate, training_loss
 from pipeline.learning.training.results import StepProgress
 from pipeline.recipe import TrainOptions
+from pipeline.tasks import training_task
 from runtime.cpu import usable_threads
 
 
@@ -42,7 +43,7 @@ class Judged:
 
     epoch: int  # 0: not yet trained
     equalized: bool  # its channels were scaled to the same reach
-    val_loss: float  # cross-entropy, mean over labels for multi-label
+    val_loss: float  # cross-entropy, of attributes the mean over labels
     val_accuracy_percent: float
 
 
@@ -205,10 +206,10 @@ class _Tuning:
 
     def _loss(self, pixels: Tensor) -> Tensor:
         """Cross-entropy with the answers of the network before."""
-        task = self.network.spec.task
+        task = training_task(self.network.spec.task)
         with torch.no_grad():
             logits = self.teacher.logits(pixels)  # (N, labels)
-            answers = torch.sigmoid(logits) if task == "multi-label" else logits.softmax(1)
+            answers = task.probabilities(logits)
         return training_loss(self.rounding.logits(pixels), answers, task)
 
     def _calibrate(self) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 from pipeline.datasets.arrays import Dataset, Split
 from pipeline.errors import TrainError
 from pipeline.processes import check_batch
+from pipeline.tasks import training_task
 from runtime.spec import ModelSpec
 
 
@@ -28,17 +29,8 @@ def _check_split(name: str, split: Split, spec: ModelSpec) -> None:
             f"the {name} images are {split.images.dtype} {split.images.shape[1:]}; expected uint8 "
             f"{spec.shape}, (height, width, channels). Run the data stage again."
         )
-    shape = (len(split),) if spec.task == "multi-class" else (len(split), count)
-    if labels.shape != shape or not np.issubdtype(labels.dtype, np.integer):
-        raise TrainError(
-            f"the {name} labels are {labels.dtype} {labels.shape}; expected integers {shape} for a "
-            f"{spec.task} model of {count} labels."
-        )
-    most = count - 1 if spec.task == "multi-class" else 1
-    if labels.min() < 0 or labels.max() > most:
-        raise TrainError(
-            f"the {name} labels range from {labels.min()} to {labels.max()}; expected 0 to {most}."
-        )
+    if problem := training_task(spec.task).check_labels(labels, len(split), count):
+        raise TrainError(f"the {name} labels {problem}.")
 
 
 def check_shares(images: int, batch_size: int, processes: int) -> None:

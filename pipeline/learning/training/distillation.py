@@ -24,7 +24,8 @@ from pipeline.errors import TrainError
 from pipeline.learning.networks.pixel_network import PixelNetwork
 from pipeline.learning.training.device import mixed_precision
 from pipeline.recipe import DistillOptions
-from runtime.spec import ModelSpec, Task
+from pipeline.tasks import LabelledTask
+from runtime.spec import ModelSpec
 
 SCORES_NAME = "teacher.npy"  # float32 [N, labels]
 BATCH_SIZE = 128
@@ -37,14 +38,14 @@ class TeacherScores:
     scores: NDArray[np.float32]  # [N, labels], which may be a memory map
     options: DistillOptions
 
-    def blended(self, targets: Tensor, chosen: NDArray[np.int64], task: Task) -> Tensor:
+    def blended(self, targets: Tensor, chosen: NDArray[np.int64], task: LabelledTask) -> Tensor:
         """The targets [n, labels] of the images ``chosen``, drawn towards the teacher's answers.
 
         Where probabilities are cross-entropies' targets, blending them is the same as adding up
         two losses.
         """
         scores = torch.from_numpy(np.asarray(self.scores[chosen])) / self.options.temperature
-        answers = torch.sigmoid(scores) if task == "multi-label" else scores.softmax(1)
+        answers = task.probabilities(scores)
         return torch.lerp(targets, answers.to(targets.device), self.options.weight)
 
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from exporters.evaluate.metrics import correct
+from exporters.evaluate.tasks import label_task
 from pipeline.datasets.arrays import Split
 from pipeline.learning.networks.pixel_network import PixelNetwork
 
@@ -53,20 +53,17 @@ def judge(
     device: str,
     total: Callable[[float], float] = float,
 ) -> tuple[float, float]:
-    """(cross-entropy, accuracy in percent) of a split; means over labels for multi-label.
+    """(cross-entropy, accuracy in percent) of a split; of attributes the means over labels.
 
     ``total`` adds up a number over processes that have other parts of the split.
     """
     answer = probabilities(network, split.images, device=device)
+    of_truth, right = np.zeros(0, np.float32), np.zeros(0, np.bool_)
+    if len(split):
+        task = label_task(network.spec.task)
+        of_truth = task.truth_probabilities(answer, split.labels)
+        right = task.correct(answer, split.labels)
     tiny = np.finfo(np.float32).tiny
-    if not len(split):
-        of_truth, right = np.zeros(0), np.zeros(0, np.bool_)
-    elif network.spec.task == "multi-class":
-        of_truth = answer[np.arange(len(answer)), split.labels]
-        right = correct(answer, split.labels, None)
-    else:
-        of_truth = np.where(split.labels == 1, answer, 1 - answer)
-        right = correct(answer, split.labels, np.full(1, 0.5))
     loss = -np.log(np.maximum(of_truth, tiny), dtype=np.float64).sum()
     answers = total(right.size)
     return total(float(loss)) / answers, 100 * total(float(right.sum())) / answers

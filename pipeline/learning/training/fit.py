@@ -40,16 +40,15 @@ from pipeline.learning.training.distillation import TeacherScores
 from pipeline.learning.training.evaluate import judge
 from pipeline.learning.training.memory import freed_memory_is_kept
 from pipeline.learning.training.optimize import (
-    answer_weights,
     averaged_copy,
     build_optimizer,
     learning_rate,
-    targets_of,
     training_loss,
 )
 from pipeline.learning.training.order import EpochOrder, sizes_of
 from pipeline.learning.training.results import EpochMetrics, StepProgress, TrainResult
 from pipeline.recipe import NetworkOptions, TrainOptions
+from pipeline.tasks import training_task
 from runtime.cpu import usable_threads
 from runtime.spec import ModelSpec
 
@@ -114,6 +113,7 @@ class _Run:
         self.dataset, self.options, self.folder = dataset, train, folder
         self.device, self.threads, self.teacher = device, threads, teacher
         self.world, self.seed = world, seed
+        self.task = training_task(network.spec.task)
         self.identity = checkpoint.identity_of(dataset, network, train, seed, teacher)
         # channels_last: the layout of pixels in memory, and 0.6 to 0.8 of the time on a CPU
         self.network: PixelNetwork = world.normalizing_together(network, device).to(device)
@@ -212,7 +212,7 @@ class _Run:
             return training_loss(
                 self.logits(pixels),
                 targets,
-                self.network.spec.task,
+                self.task,
                 self.answer_weights,
                 self.options.focal,
                 self.options.trim if share_done >= TRIM_FROM else 0.0,
@@ -230,9 +230,9 @@ class _Run:
         indices = self.world.share(order.part(start, start + self.batch))
         pixels, labels = batch_of(self.dataset.train, indices, self.device)
         smoothing = self.options.label_smoothing
-        targets = targets_of(labels, spec.task, len(spec.labels), smoothing)
+        targets = self.task.targets(labels, len(spec.labels), smoothing)
         if self.teacher is not None:
-            targets = self.teacher.blended(targets, indices, spec.task)
+            targets = self.teacher.blended(targets, indices, self.task)
         return pixels, targets
 
     def _learning_rate(self, number: float) -> float:
@@ -269,7 +269,7 @@ class _Run:
             val_loss=loss,
             val_accuracy_percent=accuracy,
             cpu_seconds=round(self.clock.cpu_seconds(), 3),
-            wall_seconds=round(self.clock.wall_seconds, 3),
+            seconds=round(self.clock.wall_seconds, 3),
             images_per_second=round(rate, 1),
         )
         self.metrics.append(line)
@@ -476,7 +476,7 @@ def _answer_weights(
     if not rare:
         return None
     labels = torch.from_numpy(np.array(dataset.train.labels))  # a copy: they are mapped read-only
-    weights = answer_weights(labels, spec.task, len(spec.labels), rare)
+    weights = training_task(spec.task).answer_weights(labels, len(spec.labels), rare)
     return None if weights is None else weights.to(device)
 
 

@@ -7,68 +7,37 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F  # noqa: N812  # its usual name
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from pipeline.recipe import TrainOptions
-from runtime.spec import Task
+from pipeline.tasks import LabelledTask
 
 FIRST_LR = 1 / 25  # of the peak: where the warm-up starts, as in torch's own OneCycleLR
 FOCAL_FROM = 1e-6  # of what focal loss weighs by: float32 has no number between that and 0
 LAST_LR = 1e-3  # of the peak: the last steps still move, but only within rounding of the weights
 
 
-def targets_of(labels: Tensor, task: Task, count: int, smoothing: float = 0.0) -> Tensor:
-    """What the probabilities should be, float32 [N, count]: labels int64 [N] or 0/1 [N, count],
-    drawn by ``smoothing`` towards all answers alike."""
-    if task == "multi-label":
-        return labels.float() * (1 - smoothing) + smoothing / 2
-    return F.one_hot(labels, count).float() * (1 - smoothing) + smoothing / count
-
-
-def answer_weights(labels: Tensor, task: Task, count: int, rare: float) -> Tensor | None:
-    """Weights of the answers by how rare each is among ``labels``, or None when ``rare`` is 0.
-
-    Multi-label: [2, count], of 0 and 1; multi-class: [1, count]. A label that never occurs weighs
-    as one that occurs once.
-    """
-    if not rare:
-        return None
-    if task == "multi-label":
-        ones = labels.sum(0, dtype=torch.float64)
-        shares = torch.stack([len(labels) - ones, ones]).clamp(min=1) / len(labels)  # (2, count)
-        return ((1 / (2 * shares)) ** rare).float()
-    shares = torch.bincount(labels, minlength=count).double().clamp(min=1) / len(labels)
-    return ((1 / (count * shares)) ** rare).float().view(1, count)
-
-
 def training_loss(
     logits: Tensor,
     targets: Tensor,
-    task: Task,
+    task: LabelledTask,
     weights: Tensor | None = None,
     focal: float = 0.0,
     trim: float = 0.0,
 ) -> Tensor:
     """Mean cross-entropy of logits [N, labels] and targets [N, labels], in float32: over images,
-    and for multi-label, where it is binary, over labels.
+    and where each label is answered, also over labels.
 
-    ``weights`` as ``answer_weights`` gives them. ``focal``: each part times (1 - the probability of
-    what it wants) to that power (Lin et al., "Focal Loss for Dense Object Detection", 2017).
+    ``weights`` are those of :meth:`LabelledTask.answer_weights`. ``focal``: each part times (1 -
+    the probability of what it wants) to that power (Lin et al., "Focal Loss for Dense Object
+    Detection", 2017).
     ``trim``: the share of largest losses that is left out.
     """
     scores = logits.float()
-    if task == "multi-label":
-        parts = [(targets, F.logsigmoid(scores)), (1 - targets, F.logsigmoid(-scores))]
-        by_answer: list[Tensor | None] = [None, None]
-        if weights is not None:
-            by_answer = [weights[1], weights[0]]
-    else:
-        parts, by_answer = [(targets, F.log_softmax(scores, dim=1))], [weights]
     loss = torch.zeros((), device=scores.device)
-    for (target, log_probability), weight in zip(parts, by_answer, strict=True):
+    for target, log_probability, weight in task.loss_terms(scores, targets, weights):
         part = -target * log_probability
         if weight is not None:
             part = part * weight
@@ -76,7 +45,7 @@ def training_loss(
             # the slope of a power below 1 is infinite where nothing is left to learn
             part = part * (1 - log_probability.exp()).clamp(min=FOCAL_FROM) ** focal
         loss = loss + part  # (N, labels)
-    losses = loss.flatten() if task == "multi-label" else loss.sum(1)
+    losses = task.losses(loss)
     if trim:
         losses = losses.topk(max(1, round(len(losses) * (1 - trim))), largest=False).values
     return losses.mean()

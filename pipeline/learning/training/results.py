@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,10 @@ class EpochMetrics:
     lr: float  # of the last step
     train_loss: float  # mean over the steps, with augmentation and label smoothing
     val_loss: float  # without either
-    val_accuracy_percent: float  # of the averaged weights; mean over labels for multi-label
+    val_accuracy_percent: float  # of the averaged weights; of attributes the mean over labels
     cpu_seconds: float  # of all processes, since training began
-    wall_seconds: float
-    images_per_second: float
+    seconds: float  # wall time since training began
+    images_per_second: float | None = None  # None: in files from before it was recorded
 
 
 @dataclass(frozen=True)
@@ -50,3 +52,18 @@ class TrainResult:
     precision: str = "float32"  # of convolutions and products
     complete: bool = True  # False: train.max_minutes ended before all epochs were done
     notes: tuple[str, ...] = ()  # what a reader must know, such as a changed thread count
+
+    @property
+    def headline(self) -> str:
+        """One line for the terminal."""
+        processes = f" of {self.processes} processes" if self.processes > 1 else ""
+        return (
+            f"validation {self.val_accuracy_percent:.2f} %, {self.parameters:,} parameters, "
+            f"{self.cpu_seconds:.0f} CPU-seconds{processes}"
+        )
+
+
+def read_epochs(metrics: Path) -> tuple[EpochMetrics, ...]:
+    """Read ``metrics.jsonl``."""
+    lines = metrics.read_text(encoding="utf-8").splitlines()
+    return tuple(EpochMetrics(**json.loads(line)) for line in lines)

@@ -34,8 +34,10 @@ from pipeline.report.charts.drawing import (
     styled,
     to_chart,
 )
-from pipeline.report.model import Difference, Report, Speed
+from pipeline.report.model import Report
 from pipeline.report.text.summary import milliseconds, power, size
+from pipeline.reports import Difference
+from pipeline.timing.values import Speed
 
 _COUNTS_UP_TO = 20  # labels: larger confusion matrices are colours only
 LABELS_SHOWN = 40  # the lowest ones; a table holds the rest

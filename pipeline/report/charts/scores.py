@@ -19,6 +19,7 @@ from pipeline.report.charts.drawing import (
 )
 from pipeline.report.model import Report
 from pipeline.report.text import scores as score_words
+from pipeline.tasks import training_task
 
 LABELS_SHOWN = 60  # those with the largest gains; the table holds all
 
@@ -27,7 +28,7 @@ LABELS_SHOWN = 60  # those with the largest gains; the table holds all
 def label_scores(report: Report) -> Chart | None:
     """Accuracy by attribute: a line from the majority answer to the model, whose interval is drawn
     across it; the baseline is a diamond."""
-    if report.model.task != "multi-label" or report.shown_score is None:
+    if training_task(report.model.task).exclusive or report.shown_score is None:
         return None
     rows = score_words.labels(report)[:LABELS_SHOWN][::-1]  # the first one on top
     figure, axes = new_figure(1.1 + 0.27 * len(rows))

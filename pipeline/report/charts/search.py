@@ -13,6 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from exporters.search.explanation import Clipping, Explanation
+from exporters.search.result import SearchResult
+from exporters.search.trial import Trial
 from pipeline.report.charts.drawing import (
     BLUE,
     GRAY,
@@ -34,7 +37,6 @@ from pipeline.report.charts.drawing import (
     to_chart,
 )
 from pipeline.report.model import Report
-from pipeline.report.search_data import ClippingRow, ExplanationReport, SearchReport, TrialReport
 from pipeline.report.text.summary import count, percent, points, share
 
 LAYERS_SHOWN = 16
@@ -76,7 +78,7 @@ def tried(report: Report) -> Chart | None:
     return to_chart(figure, "tried", f"{len(rows)} forms; on the front: " + ", ".join(told) + ".")
 
 
-def _mark(axes: Axes, row: TrialReport, edge: float, *, on_front: bool, largest: int) -> None:
+def _mark(axes: Axes, row: Trial, edge: float, *, on_front: bool, largest: int) -> None:
     color, marker = look(row.precision)
     place = ([_latency(row)], [min(_lost(row), edge)])
     size = max(_AREA * row.size_bytes / largest, _SMALLEST)
@@ -90,18 +92,18 @@ def _mark(axes: Axes, row: TrialReport, edge: float, *, on_front: bool, largest:
         axes.scatter(*place, s=size, color=PAPER, marker=marker, ec=color, lw=1.2, zorder=3)
 
 
-def _timed(search: SearchReport | None) -> list[TrialReport]:
+def _timed(search: SearchResult | None) -> list[Trial]:
     return [row for row in (search.trials if search else ()) if row.assessment and row.speed]
 
 
-def _latency(row: TrialReport) -> float:
+def _latency(row: Trial) -> float:
     """Relative to FP32 in the same rounds, which the front is decided by; milliseconds of
     different rounds would be noisier."""
     assert row.speed is not None
     return 1 / row.speed.speedup
 
 
-def _lost(row: TrialReport) -> float:
+def _lost(row: Trial) -> float:
     assert row.assessment is not None
     return row.assessment.lost_points
 
@@ -112,7 +114,7 @@ def _margin(report: Report) -> float | None:
     return float(margin) if isinstance(margin, int | float) else None
 
 
-def _limits(axes: Axes, rows: Sequence[TrialReport], margin: float | None) -> float:
+def _limits(axes: Axes, rows: Sequence[Trial], margin: float | None) -> float:
     """Up and to the left is better. Returns the most points that are drawn where they are: what
     lost far more than the margin would squeeze all others, and becomes an arrow at the edge."""
     passed = [_lost(row) for row in rows if row.passed]
@@ -147,7 +149,7 @@ def _limits(axes: Axes, rows: Sequence[TrialReport], margin: float | None) -> fl
     return edge
 
 
-def _staircase(axes: Axes, front: Iterable[TrialReport]) -> None:
+def _staircase(axes: Axes, front: Iterable[Trial]) -> None:
     """The least that is lost at each latency; what lies below and right of it is beaten. As the
     search has it, more right answers than FP32's are luck and count as none lost."""
     steps: list[tuple[float, float]] = []
@@ -223,15 +225,15 @@ def activations(report: Report) -> Chart | None:
     return to_chart(figure, "activations", "Histograms of activations: " + ", ".join(told) + ".")
 
 
-def _distinct(rows: Sequence[ClippingRow]) -> list[ClippingRow]:
+def _distinct(rows: Sequence[Clipping]) -> list[Clipping]:
     """Without tensors that are another one in another shape."""
-    kept: dict[ClippingRow, ClippingRow] = {}
+    kept: dict[Clipping, Clipping] = {}
     for row in rows:
         kept.setdefault(replace(row, tensor=""), row)
     return list(kept.values())
 
 
-def _histogram(axes: Axes, row: ClippingRow) -> None:
+def _histogram(axes: Axes, row: Clipping) -> None:
     heights = np.log10(1 + np.asarray(row.counts, np.float64))  # long tails are what matters
     edges = np.linspace(row.lowest, max(row.highest, row.lowest + 1e-9), len(heights) + 1)
     middles = (edges[:-1] + edges[1:]) / 2
@@ -308,7 +310,7 @@ def label_changes(report: Report) -> Chart | None:
     return to_chart(figure, "changes", f"Changed answers of {variant.id}: " + ", ".join(told) + ".")
 
 
-def _explanation(report: Report) -> ExplanationReport | None:
+def _explanation(report: Report) -> Explanation | None:
     return report.search.explanation if report.search else None
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from exporters.evaluate.score_values import Estimate, LabelScore, Metrics, Scores
+from exporters.evaluate.score_values import Estimate, LabelScore, Metrics
 from pipeline.report.model import Report
 from pipeline.report.text import summary as words
+from pipeline.tasks import LabelledTask, training_task
 
 _OF = {"balanced": "balanced accuracy", "accuracy": "accuracy"}
 
@@ -51,8 +52,7 @@ def _common(report: Report) -> str:
 
 def columns(report: Report) -> list[str]:
     """Names of the figures that there are: fields of ``Metrics``."""
-    multi_label = report.model.task == "multi-label"
-    return ["accuracy", "balanced_accuracy"] + (["average_precision"] if multi_label else [])
+    return list(_task(report).evaluation.metrics)
 
 
 def interval(estimate: Estimate | None, digits: int = 2) -> str:
@@ -99,12 +99,8 @@ def missing(report: Report) -> str:
 
 def brief(report: Report) -> str:
     """:func:`method` in one line."""
-    if report.model.task == "multi-class":
-        return "In brackets 95 % intervals. Balanced accuracy is the mean of the classes' recalls."
-    return (
-        "In brackets 95 % intervals. Thresholds: in each column those chosen for it on validation; "
-        f"above, and in what ships, those chosen for {_OF[_objective(report)]}."
-    )
+    note = _task(report).figures_note(_OF[_objective(report)])
+    return f"In brackets 95 % intervals. {note}"
 
 
 def method(report: Report) -> str:
@@ -112,22 +108,17 @@ def method(report: Report) -> str:
     scores = report.scores
     if scores is None:
         return ""
-    if report.model.task == "multi-class":
-        text = "Balanced accuracy is the mean of the classes' recalls. "
-    else:
-        shipped = _OF[_objective(report)]
-        text = (
-            "Thresholds were chosen on the validation split: for accuracy those that are best at "
-            "accuracy, for balanced accuracy those that are best at that; "
-            f"what ships has those for {shipped}. Average precision needs no threshold. "
-            f"Means are over {_defined(scores)}. "
-        )
+    text = _task(report).method(_OF[_objective(report)], scores)
     return (
-        text + f"In brackets 95{words.SPACE}% intervals from {scores.samples:,} bootstrap samples "
+        f"{text} In brackets 95{words.SPACE}% intervals from {scores.samples:,} bootstrap samples "
         "of the test images (of single proportions: Wilson's); differences are paired. Several "
         "images of one person count as independent. The majority answer is the commonest of the "
         "train split."
     )
+
+
+def _task(report: Report) -> LabelledTask:
+    return training_task(report.model.task)
 
 
 def _objective(report: Report) -> str:
@@ -136,8 +127,8 @@ def _objective(report: Report) -> str:
 
 
 def shipped(report: Report, metric: str) -> str:
-    """Beside a figure of a multi-label model with the thresholds that ship: its interval, or where
-    these were chosen for another metric, what the best for this one give."""
+    """The text under a figure with the thresholds that ship: its interval, or where these were
+    chosen for another metric, what the best for this one give."""
     own = None if report.shown_score is None else getattr(report.shown_score.own, metric)
     if own is None:
         return ""
@@ -148,17 +139,6 @@ def shipped(report: Report, metric: str) -> str:
 
 def accuracy_note(report: Report) -> str:
     """What accuracy means in the tables of variants, where the thresholds that ship are used."""
-    if report.scores is None or report.model.task == "multi-class":
+    if report.scores is None or not _task(report).evaluation.has_thresholds:
         return ""
     return f"With the thresholds that ship, chosen for {_OF[_objective(report)]}."
-
-
-def _defined(scores: Scores) -> str:
-    rows = scores.forms[0].labels
-    without = [row.label for row in rows if row.own.average_precision is None]
-    if not without:
-        return f"{len(rows)} label{'s' if len(rows) != 1 else ''}"
-    return (
-        f"{len(rows)} labels, of average precision over {len(rows) - len(without)} "
-        f"(no test image has {', '.join(without)})"
-    )

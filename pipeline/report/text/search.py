@@ -3,8 +3,9 @@ about what was measured and chosen; decides nothing. Standard library only."""
 
 from __future__ import annotations
 
+from exporters.search.result import SearchResult
+from exporters.search.trial import Trial
 from pipeline.report.model import Report
-from pipeline.report.search_data import SearchReport, TrialReport
 from pipeline.report.text.summary import count, percent, points, seconds, share, standing
 
 STANDS_OUT_DB = 1.0  # what a layer must give back to be called the one that costs most
@@ -64,7 +65,7 @@ def left_out(report: Report) -> str | None:
     )
 
 
-def saturation(trial: TrialReport) -> str:
+def saturation(trial: Trial) -> str:
     """Which layers saturate, and in what share of their outputs; "" when that cannot happen."""
     if not trial.saturation:
         return ""
@@ -75,7 +76,7 @@ def saturation(trial: TrialReport) -> str:
     return "saturates: " + ", ".join(told) + (f" and {more} more" if more else "")
 
 
-def fate(search: SearchReport, trial: TrialReport) -> str:
+def fate(search: SearchResult, trial: Trial) -> str:
     """What became of a trial: chosen, refused and why, or in what the chosen one is better."""
     if trial.error is not None:
         return trial.error
@@ -89,7 +90,7 @@ def fate(search: SearchReport, trial: TrialReport) -> str:
     return _behind(trial, best) if best else "not chosen"
 
 
-def _behind(trial: TrialReport, best: TrialReport) -> str:
+def _behind(trial: Trial, best: Trial) -> str:
     """In what a trial that passed stands behind the chosen one."""
     told = []
     mine, its = trial.speed, best.speed
@@ -121,7 +122,7 @@ def title(report: Report) -> str:
     return "Why did accuracy drop?" if dropped(report) else "Where INT8 hurts"
 
 
-def _explained(report: Report) -> TrialReport | None:
+def _explained(report: Report) -> Trial | None:
     search = report.search
     if search is None or search.explanation is None:
         return None

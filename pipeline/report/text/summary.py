@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from exporters.evaluate.score_values import doubt
 from pipeline.report.model import Report, VariantReport
+from pipeline.tasks import training_task
 from runtime.manifest import WORTH
 
 MISSING = "not measured"
@@ -177,17 +178,17 @@ def summary(report: Report) -> str:
             f"PyTorch reaches {percent(report.reference.accuracy_percent)} on "
             f"{count(images)} test images; why each variant was refused stands below."
         )
-    if report.scores and report.model.task == "multi-label":
+    task = training_task(report.model.task)
+    if report.scores and not task.exclusive:
         text = (
             f"Of its attribute answers on {count(images)} test images "
             f"{percent(default.accuracy_percent)} are right with the thresholds that ship; of "
             f"always giving the commoner answer, {percent(report.scores.majority.value)}. "
         )
     else:
-        what = "answers" if report.model.task == "multi-class" else "attribute answers"
         text = (
-            f"{percent(default.accuracy_percent)} of its {what} on {count(images)} test images "
-            f"are right; PyTorch's {percent(report.reference.accuracy_percent)}. "
+            f"{percent(default.accuracy_percent)} of its {task.answer_nouns} on {count(images)} "
+            f"test images are right; PyTorch's {percent(report.reference.accuracy_percent)}. "
         )
     text += f"It takes {size(default.size_bytes)}"
     if default.speed is None:

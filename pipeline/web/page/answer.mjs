@@ -11,7 +11,7 @@ const QUIET_MS = 700; // without a change before the answer is spoken
 /** @typedef {import("./runtime/index.mjs").AttributePrediction} AttributePrediction */
 
 /** @param {ModelSpec} spec */
-export function createAnswer({ labels, task, height, width }) {
+export function createAnswer({ labels, height, width }) {
   const bars = byId("bars");
   const verdict = byId("verdict");
   const more = byId("verdict-more");
@@ -22,7 +22,6 @@ export function createAnswer({ labels, task, height, width }) {
     "wordy",
     labels.some((label) => label.length > 2),
   );
-  verdict.classList.toggle("words", task === "multi-label");
   const rows = labels.map((label) => {
     const [fill, mark] = [make("span", { class: "fill" }), make("span", { class: "mark" })];
     const percent = make("span", { class: "percent" }, "–");
@@ -83,6 +82,7 @@ export function createAnswer({ labels, task, height, width }) {
      * @param {{shape: readonly number[], data: Uint8Array}} pixels
      */
     show(answer, pixels) {
+      verdict.classList.toggle("words", "attributes" in answer);
       if ("attributes" in answer) showAttributes(answer);
       else showPrediction(answer);
       paint(seen, pixels);

@@ -403,11 +403,11 @@ async function variantRows(bundle) {
     const text = new TextDecoder().decode(await bundle.read("measurements.json"));
     measured = JSON.parse(text).variants ?? [];
   }
-  const isMultiLabel = manifest.spec.task === "multi-label";
-  byId("quality").textContent = isMultiLabel ? "Test, balanced" : "Test accuracy";
+  const isBalanced = measured.some((row) => typeof row.balanced_accuracy_percent === "number");
+  byId("quality").textContent = isBalanced ? "Test, balanced" : "Test accuracy";
   return manifest.variants.map(({ id, file, precision, portable }) => {
     const row = measured.find((other) => other.id === id);
-    const quality = isMultiLabel ? row?.balanced_accuracy_percent : row?.accuracy_percent;
+    const quality = isBalanced ? row?.balanced_accuracy_percent : row?.accuracy_percent;
     const sizeBytes = manifest.files.get(file)?.sizeBytes ?? 0;
     return { id, precision, portable, sizeBytes, quality: quality ?? null };
   });

@@ -28,6 +28,12 @@ def precision_of(scores: list[float], truth: list[int]) -> float:
         ([0.9, 0.5, 0.5, 0.1], [1, 0, 1, 0], 1 / 2 + 1 / 2 * 2 / 3),  # ties have no order
         ([0.9, 0.5, 0.5, 0.1], [0, 1, 1, 0], 2 / 3),
         ([0.0, 1.0], [1, 1], 1.0),  # everything has the label
+        # the example of scikit-learn's average_precision_score, whose documentation says 0.83...
+        ([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1], 5 / 6),
+        # and that of its three classes, one column each: a macro mean of 0.77...
+        ([0.7, 0.4, 0.1, 0.2, 0.4, 0.1], [1, 1, 0, 0, 0, 0], 5 / 6),
+        ([0.2, 0.3, 0.8, 0.3, 0.4, 0.2], [0, 0, 1, 1, 0, 0], 3 / 4),
+        ([0.1, 0.3, 0.1, 0.5, 0.2, 0.7], [0, 0, 0, 0, 1, 1], 3 / 4),
     ],
 )
 def test_by_hand(scores: list[float], truth: list[int], expected: float) -> None:

@@ -10,21 +10,22 @@ from exporters.evaluate.average_precision import average_precision
 from exporters.evaluate.bootstrap import percentile_interval, resampled, wilson_interval
 from exporters.evaluate.metrics import balanced_accuracy, best_thresholds, decide
 from exporters.evaluate.score_values import Estimate
-from exporters.evaluate.scoring import OBJECTIVES, Answers, majority_answer, score
-from runtime.spec import ModelSpec
+from exporters.evaluate.scoring import OBJECTIVES, ModelOutputs, score
+from exporters.evaluate.tasks import label_task
 
-ATTRIBUTES = ModelSpec("faces", "multi-label", 8, 8, 3, ("common", "rare", "never"))
-CLASSES = ModelSpec("digits", "multi-class", 8, 8, 1, ("a", "b", "c"))
+EACH, ONE = label_task("multi-label"), label_task("multi-class")
+NEVER = np.zeros(3, np.int64)  # the answer "no" to all three
+ATTRIBUTES, CLASSES = ("common", "rare", "never"), ("a", "b", "c")
 
 
 def faces(
     images: int = 400, noise: float = 1.0, seed: int = 0
-) -> tuple[Answers, NDArray[np.uint8]]:
+) -> tuple[ModelOutputs, NDArray[np.uint8]]:
     truth = (np.random.default_rng(7).random((images, 3)) < (0.5, 0.05, 0.0)).astype(np.uint8)
     logits = 2.0 * truth - 1 + noise * np.random.default_rng(seed).normal(size=truth.shape)
     found = (1 / (1 + np.exp(-logits))).astype(np.float32)
     thresholds = {name: best_thresholds(found, truth, name) for name in OBJECTIVES}
-    return Answers(f"noise {noise}", found, thresholds), truth
+    return ModelOutputs(f"noise {noise}", found, thresholds), truth
 
 
 def value(estimate: Estimate | None) -> float:
@@ -39,9 +40,8 @@ def ends(estimate: Estimate | None) -> tuple[float, float]:
 
 def test_attributes_have_the_plain_figures() -> None:
     answers, truth = faces()
-    (form,) = score(
-        [answers], truth, ATTRIBUTES, majority_answer(truth, ATTRIBUTES), samples=50
-    ).forms
+    majority = EACH.majority_answer(truth, 3)
+    (form,) = score(EACH, [answers], truth, ATTRIBUTES, majority, samples=50).forms
     right = decide(answers.probabilities, answers.thresholds["accuracy"]) == truth
     balanced = balanced_accuracy(
         decide(answers.probabilities, answers.thresholds["balanced"]), truth
@@ -62,9 +62,9 @@ def test_attributes_have_the_plain_figures() -> None:
     assert value(form.own.average_precision) == pytest.approx(100 * np.nanmean(precision))
 
 
-def test_what_is_undefined_is_no_zero() -> None:
+def test_an_undefined_figure_is_not_zero() -> None:
     answers, truth = faces()
-    (form,) = score([answers], truth, ATTRIBUTES, np.zeros(3, np.int64), samples=20).forms
+    (form,) = score(EACH, [answers], truth, ATTRIBUTES, NEVER, samples=20).forms
     never = form.labels[2]
     assert never.own.average_precision is None and never.own.balanced_accuracy is None
     assert value(never.own.accuracy) > 50
@@ -77,7 +77,7 @@ def test_what_is_undefined_is_no_zero() -> None:
 def test_intervals_are_those_of_a_plain_loop() -> None:
     """Each sample written out as images, judged by the plain functions."""
     (one, truth), (two, _) = faces(150), faces(150, noise=1.5, seed=1)
-    found = score([one], truth, ATTRIBUTES, np.zeros(3, np.int64), two, samples=40, seed=5)
+    found = score(EACH, [one], truth, ATTRIBUTES, NEVER, two, samples=40, seed=5)
     means, differences = [], []
     for counts in np.concatenate(list(resampled(150, 40, 5)), axis=1).T:
         drawn = np.repeat(np.arange(150), counts)
@@ -103,7 +103,7 @@ def test_intervals_are_those_of_a_plain_loop() -> None:
 
 def test_a_model_gains_nothing_over_itself() -> None:
     answers, truth = faces()
-    found = score([answers], truth, ATTRIBUTES, np.zeros(3, np.int64), answers, samples=20)
+    found = score(EACH, [answers], truth, ATTRIBUTES, NEVER, answers, samples=20)
     over = found.forms[0].over_baseline
     assert over is not None
     for estimate in (over.accuracy, over.balanced_accuracy, over.average_precision):
@@ -111,10 +111,12 @@ def test_a_model_gains_nothing_over_itself() -> None:
     assert found.baseline is not None and found.baseline.over_baseline is None
 
 
-def test_a_baseline_may_know_only_some_labels() -> None:
+def test_a_baseline_may_have_only_some_labels() -> None:
     (answers, truth), (other, _) = faces(), faces(noise=2.0, seed=1)
-    only = Answers("one", other.probabilities, other.thresholds, np.array([True, False, False]))
-    found = score([answers], truth, ATTRIBUTES, np.zeros(3, np.int64), only, samples=20)
+    only = ModelOutputs(
+        "one", other.probabilities, other.thresholds, np.array([True, False, False])
+    )
+    found = score(EACH, [answers], truth, ATTRIBUTES, NEVER, only, samples=20)
     assert found.baseline is not None
     assert [row.label for row in found.baseline.labels] == ["common"]
     common, rare, _ = found.forms[0].labels
@@ -126,23 +128,22 @@ def test_a_baseline_may_know_only_some_labels() -> None:
 
 def test_one_attribute_alone_is_a_proportion() -> None:
     answers, truth = faces()
-    spec = ModelSpec("smile", "multi-label", 8, 8, 3, ("common",))
-    one = Answers(
+    one = ModelOutputs(
         "one",
         answers.probabilities[:, :1],
         {name: values[:1] for name, values in answers.thresholds.items()},
     )
-    found = score([one], truth[:, :1], spec, np.ones(1, np.int64), samples=20)
+    found = score(EACH, [one], truth[:, :1], ("common",), np.ones(1, np.int64), samples=20)
     assert found.forms[0].own.accuracy == found.forms[0].labels[0].own.accuracy
 
 
 def test_classes() -> None:
     truth = np.array([0, 0, 0, 0, 1, 1, 2, 2])
-    said = np.array([0, 0, 0, 1, 1, 1, 2, 0])
-    answers = Answers("net", np.eye(3, dtype=np.float32)[said])
-    majority = majority_answer(np.array([0, 0, 1]), CLASSES)
-    other = Answers("other", np.eye(3, dtype=np.float32)[np.zeros(8, np.int64)])
-    found = score([answers], truth, CLASSES, majority, other, samples=50)
+    answers_given = np.array([0, 0, 0, 1, 1, 1, 2, 0])
+    answers = ModelOutputs("net", np.eye(3, dtype=np.float32)[answers_given])
+    majority = ONE.majority_answer(np.array([0, 0, 1]), 3)
+    other = ModelOutputs("other", np.eye(3, dtype=np.float32)[np.zeros(8, np.int64)])
+    found = score(ONE, [answers], truth, CLASSES, majority, other, samples=50)
     (form,) = found.forms
     assert value(form.own.accuracy) == 75
     assert ends(form.own.accuracy) == pytest.approx(
@@ -158,13 +159,14 @@ def test_classes() -> None:
 
 def test_progress_reaches_the_end() -> None:
     answers, truth = faces()
-    told: list[tuple[int, int]] = []
+    steps: list[tuple[int, int]] = []
     score(
+        EACH,
         [answers],
         truth,
         ATTRIBUTES,
-        np.zeros(3, np.int64),
+        NEVER,
         samples=100,
-        progress=lambda done, total: told.append((done, total)),
+        progress=lambda done, total: steps.append((done, total)),
     )
-    assert told[-1] == (100, 100)
+    assert steps[-1] == (100, 100)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from exporters.errors import ExportError
-from exporters.evaluate.error_metrics import decibels, relative_error
+from exporters.evaluate.error_metrics import error_db, relative_error
 from exporters.explain.first_divergence import first_parting, pair_up
 from exporters.explain.trace import Parameters, Point
 
@@ -79,4 +79,4 @@ def test_other_layers_are_refused(a: tuple[str, ...], b: tuple[str, ...]) -> Non
 
 
 def test_decibels() -> None:
-    assert decibels(0.1) == pytest.approx(20) and decibels(0) == float("inf")
+    assert error_db(0.1) == pytest.approx(20) and error_db(0) == float("inf")

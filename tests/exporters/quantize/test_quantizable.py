@@ -13,8 +13,9 @@ import onnx
 import pytest
 
 from exporters.errors import GraphError, QuantizeError
+from exporters.evaluate.tasks import Bounds
 from exporters.foreign import foreign_model
-from exporters.foreign.agreement import Bounds, Reference
+from exporters.foreign.agreement import Reference
 from exporters.foreign.foreign_model import ForeignModel
 from exporters.foreign.model_inputs import ModelInputs, input_of
 from exporters.graph import onnx_file

@@ -12,7 +12,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from exporters.foreign.agreement import Bounds, Reference
+from exporters.evaluate.tasks import Bounds
+from exporters.foreign.agreement import Reference
 from exporters.foreign.foreign_model import ForeignModel, prepare
 from exporters.foreign.model_inputs import ModelInputs
 from exporters.options import GateOptions, QuantizeOptions, SearchOptions

@@ -27,9 +27,10 @@ from pipeline.datasets.info import DatasetInfo
 from pipeline.datasets.prepare import prepare
 from pipeline.datasets.source_state import source_state
 from pipeline.datasets.sources.locate import folder_of
-from pipeline.datasets.splitting import draw_splits, rarest_label
+from pipeline.datasets.splitting import draw_splits
 from pipeline.errors import DataError
 from pipeline.recipe import DataOptions, PreprocessOptions
+from pipeline.tasks import training_task
 from runtime.images import as_image
 
 SIZE = PreprocessOptions(kind="resize", height=12, width=10, color="rgb")
@@ -632,7 +633,8 @@ def test_rare_attributes_do_not_shrink_the_splits(
 ) -> None:
     labels = (np.random.default_rng(0).random((images, attributes)) < share).astype(np.uint8)
     keys = [b"%d" % i for i in range(images)]
-    splits = draw_splits(keys, rarest_label(labels), (0.15, 0.15), 0, at_least_one=False)
+    strata = training_task("multi-label").strata(labels)
+    splits = draw_splits(keys, strata, (0.15, 0.15), 0, at_least_one=False)
     assert np.bincount(splits).tolist() == [images - 2 * expected, expected, expected]
 
 
@@ -683,7 +685,7 @@ def test_one_image_many_times_leaves_the_others_to_train_with(tmp_path: Path) ->
 
 def test_the_rarest_label_is_what_is_spread() -> None:
     labels = np.array([[1, 1, 0], [1, 0, 0], [1, 0, 1], [0, 0, 0], [1, 1, 0]], np.uint8)
-    assert rarest_label(labels).tolist() == [1, 0, 2, 3, 1]
+    assert training_task("multi-label").strata(labels).tolist() == [1, 0, 2, 3, 1]
 
 
 # --- files ----------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -12,12 +13,15 @@ import sys
 import textwrap
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pipeline.engine.failure import Failure, read_failure
 from pipeline.engine.runner import Outcome, Runner, differences
-from pipeline.engine.stage import Context, Elsewhere, Stage, check_order
+from pipeline.engine.stage import Context, Elsewhere, Stage, StageReport, check_order
 from pipeline.engine.store import Store
 from pipeline.errors import Interrupted, StageError, StoreError
 from pipeline.recipe import Recipe, load
@@ -35,6 +39,14 @@ layers = [{ op = "conv", out = 8 }, { op = "linear" }]
 epochs = 2
 lr = 0.1
 """
+
+
+@dataclass(frozen=True)
+class Said(StageReport):
+    """The report of every stage made here."""
+
+    values: tuple[int, ...] = ()
+    resumed: int = 0
 
 
 class Quiet:
@@ -55,28 +67,35 @@ def recipe(tmp_path: Path) -> Recipe:
     return load(str(file))
 
 
-def _write(text: str) -> object:
-    def run(context: Context) -> dict[str, object]:
+Run = Callable[[Context], Said]
+
+
+def _write(text: str) -> Run:
+    def run(context: Context) -> Said:
         (context.out / "out.txt").write_text(text)
-        return {"headline": text}
+        return Said(text)
 
     return run
 
 
-def _copy_upper(context: Context) -> dict[str, object]:
+def _copy_upper(context: Context) -> Said:
     text = (context.inputs["one"] / "out.txt").read_text()
     (context.out / "upper.txt").write_text(text.upper())
-    return {"from": context.reports["one"]["headline"]}
+    return Said(context.report(Said, "one").headline)
 
 
-def _stages(first: object = None, second: object = None) -> tuple[Stage, ...]:
+def _stage(name: str, run: Run, **options: Any) -> Stage[Said]:
+    return Stage(name, "for a test", Said, run, **options)
+
+
+def _stages(first: Run | None = None, second: Run = _copy_upper) -> tuple[Stage[Said], ...]:
     return (
-        Stage("one", "writes", first or _write("hello"), sections=("train",)),  # type: ignore[arg-type]
-        Stage("two", "reads", second or _copy_upper, inputs=("one",), publish=("upper.txt",)),  # type: ignore[arg-type]
+        _stage("one", first or _write("hello"), sections=("train",)),
+        _stage("two", second, inputs=("one",), publish=("upper.txt",)),
     )
 
 
-def _runner(recipe: Recipe, tmp_path: Path, stages: tuple[Stage, ...]) -> Runner:
+def _runner(recipe: Recipe, tmp_path: Path, stages: tuple[Stage[Said], ...]) -> Runner:
     names = tuple(stage.name for stage in stages)
     return Runner(stages, recipe, Store(tmp_path / "artifacts", recipe.name, names))
 
@@ -140,21 +159,21 @@ def test_a_touched_output_is_still_fresh(recipe: Recipe, tmp_path: Path) -> None
     assert runner.plan("all")[0].fresh
 
 
-def _gained(context: Context) -> dict[str, object]:
-    """What a baseline of the same artifact folder wrote, if it is there."""
+def _gained(context: Context) -> Said:
+    """Copy what a baseline of the same artifact folder wrote, if there is one."""
     if "other" in context.inputs:
         text = (context.inputs["other"] / "out.txt").read_text()
-        (context.out / "gained.txt").write_text(f"{text}: {context.reports['other']['headline']}")
-    return {}
+        headline = context.report(Said, "other").headline
+        (context.out / "gained.txt").write_text(f"{text}: {headline}")
+    return Said("gained")
 
 
 def test_results_of_another_recipe_are_read_where_they_are(recipe: Recipe, tmp_path: Path) -> None:
     def runner(baseline: str | None) -> Runner:
         own = recipe.model_copy(update={"baseline": baseline})
-        stage = Stage(
+        stage = _stage(
             "one",
-            "compares",
-            _gained,  # type: ignore[arg-type]
+            _gained,
             borrows=lambda recipe: (
                 {"other": Elsewhere(recipe.baseline, "one", optional=True)}
                 if recipe.baseline
@@ -208,12 +227,12 @@ def test_explain_says_why(recipe: Recipe, tmp_path: Path) -> None:
     assert observer.notes[-1] == "tiny two: fresh, nothing changed"
 
 
-def _fail(context: Context) -> dict[str, object]:
+def _fail(context: Context) -> Said:
     (context.out / "upper.txt").write_text("half")
     raise RuntimeError("the disk caught fire")
 
 
-def _interrupt(context: Context) -> dict[str, object]:
+def _interrupt(context: object) -> Said:
     raise KeyboardInterrupt
 
 
@@ -252,19 +271,19 @@ def test_a_folder_that_cannot_be_written_is_a_plain_error(recipe: Recipe, tmp_pa
         _run(_runner(recipe, tmp_path, _stages()))
 
 
-def _resumable(context: Context) -> dict[str, object]:
+def _resumable(context: Context) -> Said:
     file = context.out / "progress.txt"
     done = int(file.read_text()) if file.exists() else 0
     file.write_text(str(done + 1))
     if done == 0:
         raise RuntimeError("first time")
-    return {"resumed_from": done}
+    return Said("counted", resumed=done)
 
 
 def test_only_a_resumable_stage_with_the_same_fingerprint_goes_on(
     recipe: Recipe, tmp_path: Path
 ) -> None:
-    stages = (Stage("one", "counts", _resumable, sections=("train",), resumable=True),)
+    stages = (_stage("one", _resumable, sections=("train",), resumable=True),)
     with pytest.raises(StageError):
         _run(_runner(recipe, tmp_path, stages))
     changed = recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": 9})})
@@ -272,8 +291,7 @@ def test_only_a_resumable_stage_with_the_same_fingerprint_goes_on(
         _run(_runner(changed, tmp_path, stages))
     runner = _runner(changed, tmp_path, stages)
     _run(runner)
-    record = runner.store.record("one")
-    assert record is not None and record.report == {"resumed_from": 1}
+    assert runner.store.report("one", Said) == Said("counted", resumed=1)
 
 
 def _note_of(runner: Runner) -> list[str]:
@@ -284,9 +302,8 @@ def _note_of(runner: Runner) -> list[str]:
 
 
 def test_what_decides_only_how_fast_throws_no_work_away(recipe: Recipe, tmp_path: Path) -> None:
-    stage = Stage(
+    stage = _stage(
         "one",
-        "counts",
         _resumable,
         sections=("train",),
         resumable=True,
@@ -305,18 +322,17 @@ def test_what_decides_only_how_fast_throws_no_work_away(recipe: Recipe, tmp_path
     ]
     faster = runner(threads=1, epochs=9, max_minutes=5.0)
     assert _note_of(faster) == []
-    record = faster.store.record("one")
-    assert record is not None and record.report == {"resumed_from": 1}
+    assert faster.store.report("one", Said) == Said("counted", resumed=1)
     assert faster.plan("one")[0].fresh
     assert not longer.plan("one")[0].fresh  # what is finished depends on all of its sections
 
 
 def test_an_interrupted_run_that_left_nothing_is_not_told(recipe: Recipe, tmp_path: Path) -> None:
-    stages = (Stage("one", "stops", _interrupt, sections=("train",), resumable=True),)
+    stages = (_stage("one", _interrupt, sections=("train",), resumable=True),)
     with pytest.raises(Interrupted):
         _run(_runner(recipe, tmp_path, stages))
     changed = recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": 9})})
-    stages = (Stage("one", "writes", _write("x"), sections=("train",), resumable=True),)
+    stages = (_stage("one", _write("x"), sections=("train",), resumable=True),)
     assert _note_of(_runner(changed, tmp_path, stages)) == []
 
 
@@ -325,7 +341,7 @@ import os, signal, sys
 from pathlib import Path
 from pipeline.recipe import load
 from pipeline.engine.runner import Runner
-from pipeline.engine.stage import Stage
+from pipeline.engine.stage import Stage, StageReport
 from pipeline.engine import store
 
 recipe = load(sys.argv[1])
@@ -344,9 +360,9 @@ Path.rename = rename
 
 def work(context):
     (context.out / "out.txt").write_text("new")
-    return {}
+    return StageReport("new")
 
-stages = (Stage("one", "writes", work),)
+stages = (Stage("one", "writes", StageReport, work),)
 class Quiet:
     def note(self, text): pass
     def step(self, *a, **k): pass
@@ -359,7 +375,7 @@ Runner(stages, recipe, place).run("all", Quiet(), force=True)
 def test_a_kill_between_two_renames_loses_nothing(
     recipe: Recipe, tmp_path: Path, moment: str
 ) -> None:
-    stages = (Stage("one", "writes", _write("old")),)  # type: ignore[arg-type]
+    stages = (_stage("one", _write("old")),)
     runner = _runner(recipe, tmp_path, stages)
     _run(runner)
     script = tmp_path / "killed.py"
@@ -389,8 +405,22 @@ def _altered(record: dict[str, object]) -> dict[str, object]:
     return record | {"report": {"headline": "something better"}}
 
 
+def _of_another_version(record: dict[str, Any]) -> dict[str, Any]:
+    """Whole, but its report has a field that this version does not know."""
+    data = record | {"report": {**record["report"], "speed": "?"}, "sha256": None}
+    del data["sha256"]
+    return data | {"sha256": hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()}
+
+
 @pytest.mark.parametrize(
-    "altered", [lambda _: None, lambda _: {}, lambda _: [], lambda _: {"version": 99}, _altered]
+    "altered",
+    [
+        lambda _: None,
+        lambda _: {},
+        lambda _: [],
+        lambda _: {"version": 99},
+        _altered,
+    ],
 )
 def test_an_altered_record_counts_as_none(
     recipe: Recipe, tmp_path: Path, altered: Callable[[object], object]
@@ -407,13 +437,10 @@ def test_an_altered_record_counts_as_none(
 def test_a_report_alone_reaches_the_next_stage(recipe: Recipe, tmp_path: Path) -> None:
     """The benchmark writes no file: what package is given of it is the report."""
 
-    def measure(text: str) -> Callable[[Context], dict[str, object]]:
-        return lambda context: {"headline": text, "values": (1, 2)}
-
-    def stages(text: str) -> tuple[Stage, ...]:
+    def stages(text: str) -> tuple[Stage[Said], ...]:
         return (
-            Stage("one", "measures", measure(text)),
-            Stage("two", "reads", lambda context: {}, inputs=("one",)),
+            _stage("one", lambda context: Said(text, (1, 2))),
+            _stage("two", lambda context: Said("read"), inputs=("one",)),
         )
 
     _run(_runner(recipe, tmp_path, stages("slow")))
@@ -431,18 +458,18 @@ def _full_disk(*_: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def _scratched(context: Context) -> dict[str, object]:
+def _scratched(context: Context) -> Said:
     state = context.out / "state.txt"
     resumed = state.exists()
     state.write_text("all that is needed to end at once")
-    return {"resumed": resumed}
+    return Said("worked", resumed=int(resumed))
 
 
 def test_what_only_an_unfinished_run_needs_is_there_until_it_counts_as_finished(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A full disk at the very end, and hours of work are not lost."""
-    stages = (Stage("one", "works", _scratched, resumable=True, scratch=("state.txt",)),)
+    stages = (_stage("one", _scratched, resumable=True, scratch=("state.txt",)),)
     runner = _runner(recipe, tmp_path, stages)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", _full_disk)
@@ -450,7 +477,7 @@ def test_what_only_an_unfinished_run_needs_is_there_until_it_counts_as_finished(
             _run(runner)
     _run(runner)
     record = runner.store.record("one")
-    assert record is not None and record.report == {"resumed": True}
+    assert record is not None and record.report(Said) == Said("worked", resumed=1)
     assert record.outputs == {}
     assert not (runner.store.folder("one") / "state.txt").exists()
 
@@ -459,7 +486,7 @@ def test_what_only_an_unfinished_run_needs_is_there_until_it_counts_as_finished(
 def test_what_a_kill_leaves_behind_the_record_is_cleared_away(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, death: str
 ) -> None:
-    stages = (Stage("one", "works", _scratched, resumable=True, scratch=("state.txt",)),)
+    stages = (_stage("one", _scratched, resumable=True, scratch=("state.txt",)),)
     runner = _runner(recipe, tmp_path, stages)
     folder = runner.store.folder("one")
 
@@ -491,18 +518,6 @@ def test_a_copy_that_a_kill_left_is_cleared_away(recipe: Recipe, tmp_path: Path)
     assert not list(runner.store.root.glob("*.partial"))
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="not run: there is no /dev/full")
-def test_on_a_full_disk_the_lock_holds_without_a_name(recipe: Recipe, tmp_path: Path) -> None:
-    runner = _runner(recipe, tmp_path, _stages())
-    runner.store.root.mkdir(parents=True)
-    (runner.store.root / ".lock").symlink_to("/dev/full")
-    _run(runner)
-    with runner.store.lock():
-        (runner.store.root / ".lock").unlink()
-        (runner.store.root / ".lock").write_bytes(b"\xff\x1b[2J")
-    assert _run(runner) == [("one", True), ("two", True)]
-
-
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_a_record_that_cannot_be_written_keeps_the_last_good_folder(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
@@ -524,7 +539,7 @@ def test_ctrl_c_between_two_stages_names_the_stage(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runner = _runner(recipe, tmp_path, _stages())
-    monkeypatch.setattr(runner.store, "publish", lambda *_: _interrupt(None))  # type: ignore[arg-type]
+    monkeypatch.setattr(runner.store, "publish", lambda *_: _interrupt(None))
     with pytest.raises(Interrupted) as caught:
         _run(runner)
     assert caught.value.stage == "one"
@@ -558,3 +573,46 @@ def test_order_is_checked() -> None:
         check_order((two, one))
     with pytest.raises(ValueError, match="called 'one'"):
         check_order((one, one))
+
+
+def test_an_unreadable_report_makes_its_stage_run_again(recipe: Recipe, tmp_path: Path) -> None:
+    """A record that is whole, of a version whose reports were others."""
+    runner = _runner(recipe, tmp_path, _stages())
+    _run(runner)
+
+    @dataclass(frozen=True)
+    class Other(StageReport):
+        speed: float = 0.0
+
+    @dataclass(frozen=True)
+    class Newer(Said):
+        format = 2
+
+    for kind in (Other, Newer):
+
+        def run(_: Context, kind: type[StageReport] = kind) -> StageReport:
+            return kind("newer")
+
+        stage = Stage("one", "for a test", kind, run, sections=("train",))
+        changed = _runner(recipe, tmp_path, (stage, _stages()[1]))  # type: ignore[arg-type]
+        (reason,) = changed.plan("one")[0].reasons
+        assert "stage.json" in reason and "version" in reason
+        observer = Quiet()
+        changed.run("one", observer)
+        assert observer.notes == [f"tiny one: {reason}; it runs again"]
+        assert changed.store.report("one", kind) == kind("newer")
+        assert changed.store.report("one", Said) is None or kind is Newer
+        _run(_runner(recipe, tmp_path, _stages()), start="one", goal="one")
+
+
+def test_a_failed_run_leaves_its_failure_until_the_next_one(recipe: Recipe, tmp_path: Path) -> None:
+    root = tmp_path / "artifacts" / "tiny"
+    with pytest.raises(StageError):
+        _run(_runner(recipe, tmp_path, _stages(second=_fail)))
+    failure = read_failure(root)
+    assert failure == Failure("two", "RuntimeError: the disk caught fire", 1)
+    with pytest.raises(Interrupted):
+        _run(_runner(recipe, tmp_path, _stages(second=_interrupt)))
+    assert read_failure(root) == Failure("two", "interrupted", 130)
+    _run(_runner(recipe, tmp_path, _stages()))
+    assert read_failure(root) is None and not (root / "failure.json").exists()

@@ -56,14 +56,15 @@ from pipeline.learning.training.distillation import (
 from pipeline.learning.training.evaluate import probabilities
 from pipeline.learning.training.fit import fit
 from pipeline.learning.training.optimize import (
-    answer_weights,
     averaged_copy,
     learning_rate,
-    targets_of,
     training_loss,
 )
 from pipeline.learning.training.results import StepProgress
 from pipeline.recipe import DistillOptions
+from pipeline.tasks import training_task
+
+ONE, EACH = training_task("multi-class"), training_task("multi-label")
 
 
 class Killed(Exception):
@@ -172,20 +173,20 @@ def test_the_rate_goes_up_and_down_once() -> None:
 
 def test_smoothed_labels_are_best_answered_short_of_certainty() -> None:
     label, score = torch.tensor([[1]]), torch.tensor([[0.9]]).logit()
-    target = targets_of(label, "multi-label", 1, 0.2)
-    smoothed = training_loss(score, target, "multi-label")
-    assert smoothed < training_loss(score + 0.1, target, "multi-label")
-    assert smoothed < training_loss(score - 0.1, target, "multi-label")
+    target = EACH.targets(label, 1, 0.2)
+    smoothed = training_loss(score, target, EACH)
+    assert smoothed < training_loss(score + 0.1, target, EACH)
+    assert smoothed < training_loss(score - 0.1, target, EACH)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_the_loss_is_torchs_cross_entropy(smoothing: float) -> None:
     torch.manual_seed(0)
     scores, classes = 3 * torch.randn(8, 5), torch.randint(0, 5, (8,))
-    own = training_loss(scores, targets_of(classes, "multi-class", 5, smoothing), "multi-class")
+    own = training_loss(scores, ONE.targets(classes, 5, smoothing), ONE)
     assert own == pytest.approx(float(cross_entropy(scores, classes, label_smoothing=smoothing)))
     labels = torch.randint(0, 2, (8, 5))
-    own = training_loss(scores, targets_of(labels, "multi-label", 5), "multi-label")
+    own = training_loss(scores, EACH.targets(labels, 5), EACH)
     assert own == pytest.approx(float(binary_cross_entropy_with_logits(scores, labels.float())))
 
 
@@ -193,25 +194,25 @@ def test_rare_answers_weigh_more() -> None:
     labels = torch.zeros(100, 2, dtype=torch.uint8)
     labels[:10, 0] = 1
     labels[:50, 1] = 1
-    weights = answer_weights(labels, "multi-label", 2, rare=1.0)
+    weights = EACH.answer_weights(labels, 2, rare=1.0)
     assert weights is not None
     assert weights[1].tolist() == pytest.approx([5, 1])  # 1 / (2 * 0.1), 1 / (2 * 0.5)
     assert weights[0].tolist() == pytest.approx([1 / 1.8, 1])
-    half = answer_weights(labels, "multi-label", 2, rare=0.5)
+    half = EACH.answer_weights(labels, 2, rare=0.5)
     assert half is not None
     assert half[1, 0] == pytest.approx(5**0.5)
     classes = torch.tensor([0] * 75 + [1] * 25)
-    by_class = answer_weights(classes, "multi-class", 2, rare=1.0)
+    by_class = ONE.answer_weights(classes, 2, rare=1.0)
     assert by_class is not None
     assert by_class.tolist() == [pytest.approx([2 / 3, 2])]
-    assert answer_weights(labels, "multi-label", 2, rare=0.0) is None
+    assert EACH.answer_weights(labels, 2, rare=0.0) is None
     # an answer weighs by its own target
     score, yes = torch.zeros(1, 2), torch.tensor([[1.0, 1.0]])
-    loss = training_loss(score, yes, "multi-label", weights)
+    loss = training_loss(score, yes, EACH, weights)
     assert loss == pytest.approx((5 + 1) / 2 * np.log(2))
 
 
-@pytest.mark.parametrize("task", ["multi-class", "multi-label"])
+@pytest.mark.parametrize("task", [ONE, EACH])
 def test_focal_loss_has_a_finite_slope_at_certainty(task: Any) -> None:
     logits = torch.tensor([[25.0, -5.0]], requires_grad=True)
     training_loss(logits, torch.tensor([[1.0, 0.0]]), task, focal=0.5).backward()
@@ -223,21 +224,21 @@ def test_focal_loss_ignores_confident_answers() -> None:
     target = torch.tensor([[1.0, 0.0]])
 
     def ratio(focal: float) -> float:
-        of_known = training_loss(known, target, "multi-class", focal=focal)
-        return float(of_known / training_loss(unknown, target, "multi-class", focal=focal))
+        of_known = training_loss(known, target, ONE, focal=focal)
+        return float(of_known / training_loss(unknown, target, ONE, focal=focal))
 
     assert ratio(2.0) < 0.01 * ratio(0.0)
     p = float(torch.sigmoid(torch.tensor(4.0)))
     by_hand = -((1 - p) ** 2) * np.log(p)
-    loss = training_loss(known, target, "multi-class", focal=2.0)
+    loss = training_loss(known, target, ONE, focal=2.0)
     assert loss == pytest.approx(by_hand, rel=1e-4)
 
 
 def test_trimming_leaves_the_largest_losses_out() -> None:
     scores = torch.tensor([[5.0], [5.0], [5.0], [-5.0]])  # the last has a wrong label
     target = torch.ones(4, 1)
-    trimmed = training_loss(scores, target, "multi-label", trim=0.25)
-    assert trimmed == pytest.approx(float(training_loss(scores[:3], target[:3], "multi-label")))
+    trimmed = training_loss(scores, target, EACH, trim=0.25)
+    assert trimmed == pytest.approx(float(training_loss(scores[:3], target[:3], EACH)))
 
 
 # --- a teacher ----------------------------------------------------------------------------------
@@ -266,8 +267,8 @@ def test_blending_targets_equals_adding_losses() -> None:
     indices = np.array([5, 1, 2])
     teacher = TeacherScores(scores, DistillOptions(teacher="any", weight=0.3, temperature=2))
     logits, labels = torch.randn(3, 4), torch.tensor([0, 3, 1])
-    target = targets_of(labels, "multi-class", 4)
-    blended = training_loss(logits, teacher.blended(target, indices, "multi-class"), "multi-class")
+    target = ONE.targets(labels, 4)
+    blended = training_loss(logits, teacher.blended(target, indices, ONE), ONE)
     soft = torch.from_numpy(scores[indices] / 2).softmax(1)
     apart = 0.7 * cross_entropy(logits, labels) + 0.3 * cross_entropy(logits, soft)
     assert blended == pytest.approx(float(apart), rel=1e-5)

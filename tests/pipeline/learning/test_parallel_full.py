@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from pipeline.datasets.arrays import open_dataset
-from pipeline.engine.store import file_sha256
+from pipeline.engine.digests import file_sha256
 from pipeline.learning.training.checkpoint import load_checkpoint
 from pipeline.learning.training.evaluate import probabilities
 from runtime.cpu import usable_threads

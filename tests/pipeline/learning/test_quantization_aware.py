@@ -33,9 +33,10 @@ from pipeline.learning.quantization_aware.fake_quantization import (
 )
 from pipeline.learning.quantization_aware.fine_tuning import FineTuned, fine_tune
 from pipeline.learning.training.evaluate import probabilities
-from pipeline.learning.training.optimize import build_optimizer, targets_of, training_loss
+from pipeline.learning.training.optimize import build_optimizer, training_loss
 from pipeline.learning.training.results import StepProgress
 from pipeline.recipe import AugmentOptions, NetworkOptions, TrainOptions
+from pipeline.tasks import training_task
 from runtime.spec import ModelSpec
 
 SHAPES = ModelSpec("shapes", "multi-class", 12, 12, 1, ("none", "upright", "level"))
@@ -188,8 +189,9 @@ def trained_network(data: Dataset, spec: ModelSpec) -> PixelNetwork:
         chosen = order.integers(0, len(data.train), 32)
         pixels = torch.from_numpy(data.train.images[chosen])
         labels = torch.from_numpy(data.train.labels[chosen])
-        targets = targets_of(labels, spec.task, len(spec.labels))
-        loss = training_loss(network.logits(pixels), targets, spec.task)
+        task = training_task(spec.task)
+        targets = task.targets(labels, len(spec.labels))
+        loss = training_loss(network.logits(pixels), targets, task)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -26,7 +26,8 @@ from onnx import helper, numpy_helper
 from PIL import Image
 
 from exporters.errors import ExportError
-from exporters.foreign.agreement import Bounds, Reference
+from exporters.evaluate.tasks import Bounds
+from exporters.foreign.agreement import Reference
 from exporters.foreign.model_inputs import InputSpec, ModelInputs
 from exporters.options import GateOptions
 from exporters.search.result import SearchResult

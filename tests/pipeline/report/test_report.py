@@ -8,7 +8,7 @@ import json
 import math
 import random
 import re
-from dataclasses import asdict, fields, replace
+from dataclasses import replace
 from functools import cache
 from html.parser import HTMLParser
 
@@ -20,56 +20,43 @@ from rich.console import Console
 
 from exporters.evaluate.parity_values import Assessment
 from exporters.evaluate.score_values import Baseline, Estimate, Scores
-from exporters.evaluate.scoring import OBJECTIVES, Scored, majority_answer, score
-from exporters.evaluate.scoring import Answers as FormAnswers
+from exporters.evaluate.scoring import OBJECTIVES, ModelOutputs, Scored, score
+from exporters.evaluate.tasks import label_task
 from exporters.quantize.saturation_values import Confirmation, LayerSaturation
 from exporters.search.explanation import Clipping, Explanation, LayerDamage, LayerNoise
 from exporters.search.result import SearchResult
-from exporters.search.trial import Speed as TrialSpeedOfSearch
+from exporters.search.trial import Speed as TrialSpeed
 from exporters.search.trial import Trial
 from pipeline.cli.tables import result_table
 from pipeline.datasets.arrays import Dataset, Split
 from pipeline.datasets.info import DatasetInfo
 from pipeline.errors import StoreError
 from pipeline.hardware import Hardware
+from pipeline.learning.training.results import EpochMetrics
 from pipeline.report import model as data
 from pipeline.report import render
 from pipeline.report.charts import charts, drawing
 from pipeline.report.images import FLIPPED_IMAGES, Answers, flips
 from pipeline.report.model import (
     BundleReport,
-    DataReport,
-    DefaultReport,
-    Difference,
-    Epoch,
+    DataSummary,
     Flips,
     LabelRow,
     ModelReport,
     ReferenceReport,
     Report,
-    Speed,
-    Speedup,
     StageRow,
     TrainingReport,
     VariantReport,
     WorstImage,
 )
 from pipeline.report.model_card import model_card
-from pipeline.report.search_data import (
-    AssessmentReport,
-    ClippingRow,
-    ConfirmationRow,
-    DamageRow,
-    ExplanationReport,
-    NoiseRow,
-    SaturationRow,
-    SearchReport,
-    TrialReport,
-    TrialSpeed,
-)
 from pipeline.report.text import scores as score_words
 from pipeline.report.text import search as search_words
 from pipeline.report.text import summary as words
+from pipeline.reports import Difference
+from pipeline.timing.values import Speed, Speedup
+from runtime.manifest import Default
 from runtime.spec import ModelSpec
 
 HARDWARE = Hardware(
@@ -105,7 +92,7 @@ ATTRIBUTES = (
 )
 
 
-def epochs(number: int, start: float, end: float, accuracy: float) -> tuple[Epoch, ...]:
+def epochs(number: int, start: float, end: float, accuracy: float) -> tuple[EpochMetrics, ...]:
     noise = random.Random(0)
     rows = []
     for i in range(number):
@@ -113,7 +100,9 @@ def epochs(number: int, start: float, end: float, accuracy: float) -> tuple[Epoc
         loss = start * (end / start) ** (share**0.5)
         found = accuracy - (100 - accuracy) * 6 * (1 - share) ** 2 - noise.random() * 0.05
         rows.append(
-            Epoch(i + 1, loss, loss * (0.8 + 0.3 * share), found, 0.1 * (1 - share), 24.1, 13.0)
+            EpochMetrics(
+                i + 1, 0.1 * (1 - share), loss, loss * (0.8 + 0.3 * share), found, 24.1, 13.0
+            )
         )
     return tuple(rows)
 
@@ -147,17 +136,17 @@ def trial(
     size_bytes: int = 52_480,
     accuracy: float = 99.4,
     **changes: object,
-) -> TrialReport:
+) -> Trial:
     """A finished trial; beyond the margin it was refused."""
     failures = () if lost < margin else (f"it loses {lost:.3f} points; the margin is {margin:g}",)
-    row = TrialReport(
+    row = Trial(
         id=name,
         precision=name.partition("-")[0],
         step=step,
         options={"id": name},
         seconds=1.8,
         size_bytes=size_bytes,
-        assessment=AssessmentReport(
+        assessment=Assessment(
             not failures, failures, accuracy - lost, lost, 0.02 + lost / 100, sqnr_db
         ),
         speed=TrialSpeed(0.0842 / speedup, speedup, speedup),
@@ -165,18 +154,18 @@ def trial(
     return replace(row, **changes)  # type: ignore[arg-type]
 
 
-def clipping(tensor: str, high: float, highest: float, used: float, clipped: float) -> ClippingRow:
+def clipping(tensor: str, high: float, highest: float, used: float, clipped: float) -> Clipping:
     """An activation after a ReLU whose values fall off exponentially."""
     edges = np.linspace(0, highest, 65)
     counts = np.exp(-12 * edges[:-1] / highest) * 400_000
-    return ClippingRow(
+    return Clipping(
         tensor, 0.0, high, 0.0, highest, clipped, used, tuple(int(value) for value in counts)
     )
 
 
-def digits_search() -> SearchReport:
+def digits_search() -> SearchResult:
     """Nothing beats FP32; the chosen INT8 form is offered for its size."""
-    stops = (SaturationRow("Conv_0", 0.318, 108.1), SaturationRow("Conv_1", 0.00018, 6.5))
+    stops = (LayerSaturation("Conv_0", 0.318, 108.1), LayerSaturation("Conv_1", 0.00018, 6.5))
     trials = (
         trial("fp32", 0.0, 1.0, 200.0, step="as exported", size_bytes=161_204),
         trial("fp16", 0.0, 0.64, 77.1, step="as listed", size_bytes=83_100),
@@ -193,32 +182,30 @@ def digits_search() -> SearchReport:
             step="calibration",
             timed_as="int8-u8s8-rr",
         ),
-        TrialReport(
-            "int8-dynamic", "int8", "dynamic heads", {}, 0.1, error="no fully connected layer"
-        ),
+        Trial("int8-dynamic", "int8", "dynamic heads", {}, 0.1, error="no fully connected layer"),
     )
     noise = (
-        NoiseRow("Conv_0", "Conv", 39.5, 41.2),
-        NoiseRow("Conv_1", "Conv", 36.8, 37.6),
-        NoiseRow("Gemm_0", "Gemm", 39.9, 200.0),
+        LayerNoise("Conv_0", "Conv", 39.5, 41.2),
+        LayerNoise("Conv_1", "Conv", 36.8, 37.6),
+        LayerNoise("Gemm_0", "Gemm", 39.9, 200.0),
     )
-    return SearchReport(
+    return SearchResult(
         trials=trials,
         front=("fp32", "int8-u8s8", "int8-u8s8-rr"),
         chosen=("fp32", "fp16", "int8-u8s8-rr"),
-        explanation=ExplanationReport(
+        explanation=Explanation(
             "int8-u8s8-rr",
             noise,
-            (DamageRow("Conv_1", 3.7e-4, 0.83), DamageRow("Conv_0", -2.1e-4, -0.12)),
+            (LayerDamage("Conv_1", 3.7e-4, 0.83), LayerDamage("Conv_0", -2.1e-4, -0.12)),
             (clipping("relu_1", 4.96, 6.34, 0.80, 4.8e-5), clipping("relu_0", 4.9, 5.5, 0.9, 0.0)),
         ),
         seconds=23.3,
     )
 
 
-def faces_search() -> SearchReport:
+def faces_search() -> SearchResult:
     """INT8 pays; the time ran out; one activation has an outlier and many layers have names."""
-    stops = (SaturationRow("node_Conv_20", 0.053, 31.0),)
+    stops = (LayerSaturation("node_Conv_20", 0.053, 31.0),)
     common = {"margin": 0.1, "accuracy": 96.9, "size_bytes": 418_000}
     forms = [
         (f"int8-u8s8-rr{suffix}", 0.02 + 0.011 * i, 1.87, 41.2 + i)
@@ -238,14 +225,14 @@ def faces_search() -> SearchReport:
         trial("int8-dynamic", 0.0, 0.24, 60.0, **common, step="dynamic heads"),
     ]
     nodes = [f"/features/{i}/block/conv/Conv_quantized_{i}" for i in range(24)]
-    return SearchReport(
+    return SearchResult(
         trials=tuple(trials),
         front=("int8-u8s8-rr", "int8-u8s8-rr-mixed1", "int8-u8s8-rr-mixed2", "int8-u8s8-rr-fdw"),
         chosen=("fp32", "fp16", "int8-u8s8-rr", "int8-u8s8-rr-fdw"),
-        explanation=ExplanationReport(
+        explanation=Explanation(
             "int8-u8s8-rr",
-            tuple(NoiseRow(n, "Conv", 38 - i / 2, 44 - i / 5) for i, n in enumerate(nodes)),
-            tuple(DamageRow(n, 1e-3 / (i + 1), 4.8 / (i + 1) - 0.4) for i, n in enumerate(nodes))[
+            tuple(LayerNoise(n, "Conv", 38 - i / 2, 44 - i / 5) for i, n in enumerate(nodes)),
+            tuple(LayerDamage(n, 1e-3 / (i + 1), 4.8 / (i + 1) - 0.4) for i, n in enumerate(nodes))[
                 :16
             ],
             (
@@ -270,15 +257,16 @@ def scored(spec: ModelSpec, forms: tuple[str, ...], baseline: str) -> Scored:
         truth = (random.random((400, labels)) < np.linspace(0.02, 0.5, labels)).astype(np.uint8)
         present = truth == 1
 
-    def answers(name: str, noise: float) -> FormAnswers:
+    def answers(name: str, noise: float) -> ModelOutputs:
         logits = 4.0 * present + noise * random.normal(size=present.shape)
         found = (1 / (1 + np.exp(2 - logits))).astype(np.float32)
         halves = {objective: np.full(labels, 0.5) for objective in OBJECTIVES}
-        return FormAnswers(name, found, halves if spec.task == "multi-label" else {})
+        return ModelOutputs(name, found, halves if spec.task == "multi-label" else {})
 
     own = [answers(name, 1.0) for name in ("PyTorch", *forms)]
-    majority = majority_answer(truth, spec)
-    return score(own, truth, spec, majority, answers(baseline, 1.5), samples=40)
+    task = label_task(spec.task)
+    majority = task.majority_answer(truth, len(spec.labels))
+    return score(task, own, truth, spec.labels, majority, answers(baseline, 1.5), samples=40)
 
 
 @cache
@@ -388,7 +376,7 @@ def digits() -> Report:
         model=ModelReport(
             "mnist", "1.0.0", "multi-class", labels, (28, 28, 1), 39_722, 2_841_000, "Apache-2.0"
         ),
-        data=DataReport(
+        data=DataSummary(
             name="MNIST",
             counts={"train": 55_000, "val": 5_000, "test": 10_000},
             sha256="ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
@@ -406,8 +394,8 @@ def digits() -> Report:
         ),
         variants=(fp32, fp16, int8),
         defaults=(
-            DefaultReport("cpu", "fp32", "INT8 ran at 0.96 times the speed of FP32 here"),
-            DefaultReport("x86_64-vnni", "int8-u8s8-rr", "not measured here"),
+            Default("cpu", "fp32", "INT8 ran at 0.96 times the speed of FP32 here"),
+            Default("x86_64-vnni", "int8-u8s8-rr", "not measured here"),
         ),
         confusion=tuple(map(tuple, confusion)),
         worst=worst,
@@ -467,7 +455,7 @@ def faces() -> Report:
             24_100_000,
             "CC BY-NC 4.0",
         ),
-        data=DataReport(
+        data=DataSummary(
             name="synthetic faces in CelebA's layout",
             counts={"train": 6_000, "val": 1_000, "test": 1_000},
             sha256="77ab" * 16,
@@ -501,7 +489,7 @@ def faces() -> Report:
                 speedup=Speedup(1.87, 1.84, 1.9, 1.86),
             ),
         ),
-        defaults=(DefaultReport("cpu", "int8-u8s8-rr", "1.87 times the speed of FP32 here"),),
+        defaults=(Default("cpu", "int8-u8s8-rr", "1.87 times the speed of FP32 here"),),
         confusion=None,
         worst=tuple(
             replace(
@@ -616,7 +604,6 @@ def test_pictures_of_others_stay_home() -> None:
     private = replace(digits().data, redistributable=False)
     with pytest.raises(ValueError, match="not redistributable"):
         replace(digits(), data=private)
-    assert replace(digits(), data=private, private=True).worst[0].picture
     with pytest.raises(ValueError, match="not redistributable"):  # flipped ones no less
         replace(digits(), data=private, worst=())
 
@@ -624,6 +611,7 @@ def test_pictures_of_others_stay_home() -> None:
 def test_reads_a_report_from_before_there_was_a_search() -> None:
     old = json.loads(digits().to_json())
     del old["search"], old["flips"]
+    old |= {"notes": [], "private": False}
     for variant in old["variants"]:
         for row in variant["per_label"]:
             del row["lost"], row["won"]
@@ -634,62 +622,13 @@ def test_reads_a_report_from_before_there_was_a_search() -> None:
     assert len(list(result_table(report))) == len(list(result_table(digits()))) - 1
 
 
-MIRRORED = {  # what the search returns, and what a report holds of it
-    SearchResult: SearchReport,
-    Trial: TrialReport,
-    LayerSaturation: SaturationRow,
-    Confirmation: ConfirmationRow,
-    Assessment: AssessmentReport,
-    TrialSpeedOfSearch: TrialSpeed,
-    Explanation: ExplanationReport,
-    LayerNoise: NoiseRow,
-    LayerDamage: DamageRow,
-    Clipping: ClippingRow,
-}
-
-
-@pytest.mark.parametrize("source", MIRRORED)
-def test_report_holds_all_that_the_search_tells(source: type) -> None:
-    mirror = MIRRORED[source]
-    assert [row.name for row in fields(mirror)] == [row.name for row in fields(source)]
-
-
-def test_search_result_becomes_a_report() -> None:
-    trials = (
-        Trial("fp32", "fp32", "as exported", {}, 0.3),
-        Trial(
-            "int8-u8s8",
-            "int8",
-            "schemes",
-            {"exclude_nodes": ()},
-            1.5,
-            saturation=(LayerSaturation("Conv_0", 0.3, 108.0),),
-            assessment=Assessment(False, ("too far",), 98.0, 1.5, 0.1, 20.0),
-            speed=TrialSpeedOfSearch(0.1, 1.2, 1.1),
-        ),
-    )
-    explanation = Explanation(
-        "int8-u8s8",
-        (LayerNoise("Conv_0", "Conv", 20.0, 41.0),),
-        (LayerDamage("Conv_0", 0.1, 5.0),),
-        (Clipping("relu", 0.0, 1.0, 0.0, 2.0, 0.1, 0.4, (5, 1)),),
-    )
-    result = SearchResult(trials, ("fp32",), ("fp32",), explanation, 1.8, True, ("transfer",))
-    stored = json.loads(json.dumps(asdict(result)))  # as the stage's report lies on disk
-    found = SearchReport.from_result(stored)
-    assert found.trials[1].saturating == (SaturationRow("Conv_0", 0.3, 108.0),)
-    assert found.explanation is not None and found.explanation.clippings[0].counts == (5, 1)
-    assert not found.trials[1].passed and found.best_int8 is None
-    assert found.incomplete and found.untried == ("transfer",)
-
-
 def test_explains_the_variant_that_was_looked_into() -> None:
     report = faces()
     assert report.int8 is report.variants[2]
     other = replace(report.variants[2], id="int8-u8u8")
     both = replace(report, variants=(*report.variants[:2], other, report.variants[2]))
     assert both.int8 is both.variants[3]
-    defaults = (DefaultReport("cpu", "int8-u8u8", "1.3 times the speed of FP32 here"),)
+    defaults = (Default("cpu", "int8-u8u8", "1.3 times the speed of FP32 here"),)
     unexplained = replace(both, defaults=defaults, search=None)
     assert unexplained.int8 is both.variants[2]
     assert replace(report, variants=report.variants[:2]).int8 is None
@@ -699,7 +638,7 @@ def test_default_is_that_of_the_cpu() -> None:
     report = digits()
     assert report.default is report.variants[0]
     assert report.fp32 is report.variants[0]
-    other = replace(report, defaults=(DefaultReport("arm64", "fp16", "not measured here"),))
+    other = replace(report, defaults=(Default("arm64", "fp16", "not measured here"),))
     assert other.default is report.variants[1]
     assert bare().default is None
 
@@ -801,7 +740,7 @@ def test_says_which_layers_saturate() -> None:
         "saturates: Conv_0 32 %, Conv_1 0.018 %"
     )
     assert search_words.saturation(by_id["int8-u8s8-rr"]) == ""
-    kind = replace(by_id["int8-u8s8"], saturation=(SaturationRow("Conv_0", 0.0, 0.0),))
+    kind = replace(by_id["int8-u8s8"], saturation=(LayerSaturation("Conv_0", 0.0, 0.0),))
     assert search_words.saturation(kind) == "sums could saturate; none did"
 
 
@@ -1187,10 +1126,12 @@ def guesses() -> Scores:
     random = np.random.default_rng(0)
     truth = np.arange(400) % 10
     answers = [
-        FormAnswers(name, random.random((400, 10)).astype(np.float32))
+        ModelOutputs(name, random.random((400, 10)).astype(np.float32))
         for name in ("PyTorch", "fp32", "fp16", "int8-u8s8-rr")
     ]
-    found = score(answers, truth, spec, majority_answer(truth, spec), None, samples=40)
+    task = label_task(spec.task)
+    majority = task.majority_answer(truth, len(spec.labels))
+    found = score(task, answers, truth, spec.labels, majority, None, samples=40)
     return Scores(400, 40, found.majority, found.forms)
 
 
@@ -1293,10 +1234,9 @@ def test_hostile_names_are_escaped() -> None:
             report,
             model=replace(report.model, name=evil, labels=labels),
             variants=(fp32, *report.variants[1:]),
-            defaults=(DefaultReport("cpu", evil, evil),),
+            defaults=(Default("cpu", evil, evil),),
             worst=(replace(report.worst[0], id=evil, truth=evil, candidate_answer=evil),),
             recipe={"name": evil, "data": {evil: [evil]}},
-            notes=(evil,),
         )
     )
     assert "<script" not in page
@@ -1411,7 +1351,7 @@ def test_what_this_cpu_could_show_is_told(visible: bool, told: str) -> None:
     target = "x86_64-avx2" if visible else "x86_64-vnni"
     report = digits()
     assert report.search is not None
-    row = ConfirmationRow(target, visible, 0.0, 1e-4)
+    row = Confirmation(target, visible, 0.0, 1e-4)
     trials = tuple(replace(trial, confirmation=row) for trial in report.search.trials)
     assert search_words.confirmed(report) == ""
     seen = replace(report, search=replace(report.search, trials=trials))

@@ -19,13 +19,15 @@ from click.testing import CliRunner, Result
 
 from exporters.search.trial import Merit, undominated
 from pipeline.cli import main as cli
+from pipeline.engine.failure import Failure, write_failure
 from pipeline.errors import RecipeError
+from pipeline.reports import ValidateReport
 from pipeline.stages import STAGES
 from pipeline.sweep import page
-from pipeline.sweep.executor import Finished, Job, LocalProcesses, _shares
+from pipeline.sweep.executor import Finished, LocalProcesses, TrialProcess, _shares
 from pipeline.sweep.grid import parse, trials
 from pipeline.sweep.result import Form, SweepResult, TrialResult, mark_front
-from pipeline.sweep.run import Request, sweep
+from pipeline.sweep.run import SweepOptions, sweep
 from pipeline.sweep.schedule import Step, steps
 
 NAMES = tuple(stage.name for stage in STAGES)
@@ -185,7 +187,7 @@ def test_a_teacher_is_taken_over_as_well(recipe: Path, tmp_path: Path) -> None:
     axes = parse(["epochs=1,2"])
     changes = (f"distill.teacher={teacher}",)
     found = trials(str(recipe), axes, changes)
-    request = Request(str(recipe), axes, changes, found, "train", tmp_path)
+    request = SweepOptions(str(recipe), axes, changes, found, "train", tmp_path)
     result = sweep(request, _Recorded())
     assert not result.failed
     places = [request.folder(trial) / "wise/2_train/checkpoint.pt" for trial in found]
@@ -201,7 +203,7 @@ def test_where_the_first_trial_fails_the_others_still_have_the_teacher(
     changes = (f"distill.teacher={teacher}",)
     found = trials(str(recipe), axes, changes)
     executor = _Recorded()
-    result = sweep(Request(str(recipe), axes, changes, found, "train", tmp_path), executor)
+    result = sweep(SweepOptions(str(recipe), axes, changes, found, "train", tmp_path), executor)
     assert [trial.status for trial in result.trials] == ["failed", "finished"]
     assert [name.removeprefix("train.") for name in executor.seen] == [
         "lr=1e30 train",
@@ -229,48 +231,48 @@ def test_cores_are_dealt_out() -> None:
 
 def test_local_processes_run_the_command_line(tmp_path: Path) -> None:
     with LocalProcesses(2) as executor:
-        executor.submit(Job("good", ("recipes",), tmp_path / "a" / "good.log"))
-        executor.submit(Job("bad", ("recipes", "--what"), tmp_path / "bad.log"))
+        executor.submit(TrialProcess("good", ("recipes",), tmp_path / "a" / "good.log"))
+        executor.submit(TrialProcess("bad", ("recipes", "--what"), tmp_path / "bad.log"))
         found: dict[str, int] = {}
         for finished in executor.results():
-            found[finished.job.name] = finished.exit_code
-            if finished.job.name == "good":  # may be submitted while results are read
-                executor.submit(Job("late", ("--version",), tmp_path / "late.log"))
+            found[finished.process.name] = finished.exit_code
+            if finished.process.name == "good":  # may be submitted while results are read
+                executor.submit(TrialProcess("late", ("--version",), tmp_path / "late.log"))
     assert found == {"good": 0, "bad": 2, "late": 0}
     assert "mnist" in (tmp_path / "a" / "good.log").read_text()
     assert "No such option" in (tmp_path / "bad.log").read_text()
 
 
 class _Recorded:
-    """An executor as a cluster's would be: takes jobs on, ends them in its own order and runs the
-    words in this very process; ``failing`` are parts of the names of those that it lets fail."""
+    """An executor like a cluster's: accepts processes, ends them in its own order and runs the words
+    in this very process; ``failing`` are parts of the names of those that it lets fail."""
 
     def __init__(self, failing: str = "") -> None:
         self.failing = failing
-        self.jobs: deque[Job] = deque()
+        self.waiting: deque[TrialProcess] = deque()
         self.seen: list[str] = []
 
-    def submit(self, job: Job) -> None:
-        self.jobs.append(job)
+    def submit(self, process: TrialProcess) -> None:
+        self.waiting.append(process)
 
     def results(self) -> Iterator[Finished]:
-        while self.jobs:
-            job = self.jobs.pop()  # the last one first
-            self.seen.append(job.name)
-            if self.failing and self.failing in job.name:
-                job.log.parent.mkdir(parents=True, exist_ok=True)
-                job.log.write_text(
-                    "noise\n✗ tiny: stage 'train' failed\n  it broke\n"
-                    "  Finished stages are kept. To go on from here:\n    pipeline run\n"
-                )
-                yield Finished(job, 1)
+        while self.waiting:
+            process = self.waiting.pop()  # the last one first
+            self.seen.append(process.name)
+            if self.failing and self.failing in process.name:
+                process.log.parent.mkdir(parents=True, exist_ok=True)
+                process.log.write_text("noise\nand more of it\n")
+                folder = process.log.parent / "tiny"
+                folder.mkdir(exist_ok=True)
+                write_failure(folder, Failure("train", "it broke", 1))
+                yield Finished(process, 1)
             else:
-                yield Finished(job, CliRunner().invoke(cli.cli, job.words).exit_code)
+                yield Finished(process, CliRunner().invoke(cli.cli, process.words).exit_code)
 
 
-def _request(recipe: Path, grid: str, artifacts: Path, until: str = "quantize") -> Request:
+def _request(recipe: Path, grid: str, artifacts: Path, until: str = "quantize") -> SweepOptions:
     axes = parse([grid])
-    return Request(str(recipe), axes, (), trials(str(recipe), axes), until, artifacts)
+    return SweepOptions(str(recipe), axes, (), trials(str(recipe), axes), until, artifacts)
 
 
 @pytest.fixture(scope="module")
@@ -296,7 +298,7 @@ def test_a_failure_is_told_and_the_others_go_on(recipe: Path, tmp_path: Path) ->
     found = sweep(request, _Recorded("epochs=1 quantize"), told.append)
     bad, good = found.trials
     assert (bad.status, good.status) == ("failed", "finished")
-    assert bad.error == "✗ tiny: stage 'train' failed it broke"
+    assert bad.error == "stage 'train': it broke"
     assert [progress.done for progress in told] == [1, 2]
     executor = _Recorded()
     again = sweep(request, executor)
@@ -329,20 +331,20 @@ def test_attributes_are_chosen_by_what_their_thresholds_are_chosen_for(tmp_path:
         "benchmark.seconds=0.02",
     )
     axes = parse(["epochs=1"])
-    request = Request(
+    request = SweepOptions(
         "celeba", axes, changes, trials("celeba", axes, changes), "validate", tmp_path
     )
     found = sweep(request, _Recorded())
     assert (found.metric, found.validation_images) == ("balanced accuracy", 40)
-    record = request.store(request.trials[0]).record("validate")
-    assert record is not None and found.forms
-    rows = {row["id"]: row for row in record.report["variants"]}
+    report = request.store(request.trials[0]).report("validate", ValidateReport)
+    assert report is not None and found.forms
+    rows = {row.id: row for row in report.variants}
     assert sorted(rows) == sorted(form.id for form in found.forms)
     for form in found.forms:
         row = rows[form.id]
-        assert form.test_accuracy_percent == pytest.approx(sum(row["balanced_percent"]) / 2)
-        assert form.test_accuracy_percent != pytest.approx(row["accuracy_percent"])
-    assert "balanced accuracy: PyTorch" in record.report["headline"]
+        assert form.test_accuracy_percent == pytest.approx(sum(row.balanced_percent) / 2)
+        assert form.test_accuracy_percent != pytest.approx(row.accuracy_percent)
+    assert "balanced accuracy: PyTorch" in report.headline
     assert "validation<br>balanced accuracy" in page.render(found)
     other = replace(
         request, trials=trials("celeba", axes, (*changes, 'gate.thresholds="accuracy"'))
@@ -470,8 +472,8 @@ def test_a_trial_that_fails_is_told_and_the_exit_code_says_so(recipe: Path, tmp_
     data = json.loads((tmp_path / "sweeps" / "tiny" / "sweep.json").read_text())
     good, bad = data["trials"]
     assert good["status"] == "finished" and good["forms"]
-    assert bad["status"] == "failed" and "stage 'train' failed" in bad["error"]
-    assert "Finished stages" not in bad["error"] and Path(bad["log"]).exists()
+    assert bad["status"] == "failed" and bad["error"].startswith("stage 'train': ")
+    assert "--set" not in bad["error"] and Path(bad["log"]).exists()
 
 
 @pytest.mark.parametrize(

@@ -1,31 +1,28 @@
-"""How fast is a callable from images to probabilities, and how much memory does it take? Takes
-PyTorch, ONNX, the packaged predictor or a lambda alike; numpy and the standard library only.
-Knows neither variants nor verdicts: it measures, others judge.
+"""Time callables from images to probabilities side by side: PyTorch, ONNX, the packaged predictor
+or a lambda. Measures, and judges nothing.
 
-Machines are shared, so: candidates take turns in short slices and a disturbance hits all of them;
-ratios are taken within a round; medians are used throughout; CPU time stands beside wall time.
+Machines are shared. Candidates therefore take turns in short slices, so that a disturbance hits all
+of them; ratios are taken within a round; medians are used throughout; CPU time is measured next to
+wall time.
 """
 
 from __future__ import annotations
 
 import gc
-import json
 import math
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from exporters.search import trial
 from pipeline.errors import PipelineError
-from runtime.spec import ModelSpec
+from pipeline.timing.values import Latency, Ratio, Round, Speedup, Timing
 
 Images = NDArray[np.uint8]  # [N, height, width, channels]
 Run = Callable[[Images], Any]  # images -> probabilities; the answer is not looked at
@@ -37,56 +34,6 @@ OnStep = Callable[[str, int, int], None]  # (name, slices done, slices in all)
 _BEYOND = 10
 _MIN_BATCH_TURNS = 3  # a median of fewer is none
 _POOL_IMAGES = 256  # different images in turn; copied, so that no disk read is timed
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Wall time of one call, nearest-rank percentiles: each is a value that occurred."""
-
-    p50_ms: float
-    p90_ms: float | None  # None: fewer than 100 calls
-    p99_ms: float | None  # None: fewer than 1000 calls
-    mean_ms: float
-    n: int  # calls that were timed
-    batch: int  # images in each call
-
-
-@dataclass(frozen=True)
-class Round:
-    """One candidate's turn in one round, both numbers for batch 1."""
-
-    p50_ms: float  # wall time of a call
-    cpu_ms: float  # CPU time of an image, all threads of the process together
-
-
-@dataclass(frozen=True)
-class Timing:
-    """What :func:`measure_all` found for one candidate."""
-
-    latency: Latency  # at batch 1
-    cpu_ms: float  # CPU time of an image at batch 1: median over rounds, threads added up
-    images_per_second: float  # at ``batch``: median over rounds
-    batch: int  # images in each call of the throughput measurement
-    rounds: tuple[Round, ...]  # in the order of measurement, the same rounds for all candidates
-
-
-@dataclass(frozen=True)
-class Process:
-    """What a fresh process pays; medians over ``n`` processes, files in the disk cache."""
-
-    cold_start_ms: float  # from the first import to the first answer; the interpreter is running
-    rss_mb: float | None  # resident after the first answers; None: unknown on this system
-    peak_rss_mb: float | None  # the most that was ever resident
-    n: int
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """How many times as fast; ``low`` to ``high`` is a 95 % interval for the median."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -140,24 +87,6 @@ def _claimed(ordered: Sequence[int], share: float) -> float | None:
     if round(len(ordered) * (1 - share), 6) < _BEYOND:
         return None
     return _percentile(ordered, share) / 1e6
-
-
-def measure_latency(
-    run: Run,
-    images: Images,
-    *,
-    seconds: float = 3.0,
-    batch: int = 1,
-    warmup: int = 20,
-    min_n: int = 30,
-    clock: Clock = Clock(),
-) -> Latency:
-    """Time one callable on different images [N, h, w, c] in turn for about ``seconds``."""
-    batches = _batches(images, batch)
-    _warm(run, batches, warmup)
-    with _no_garbage_collection():
-        samples = _slice(run, batches, 0, round(seconds * 1e9), min_n, clock)
-    return latency_of(samples, batch)
 
 
 def measure_all(
@@ -311,6 +240,25 @@ def decisive_speedup(base: Timing, other: Timing, threads: int) -> float:
     return speed_ratio(base, other, of="cpu" if threads == 1 else "wall").value
 
 
+def speedup(base: Timing, other: Timing) -> Speedup:
+    """How many times as fast, in wall time with its interval and in CPU time."""
+    wall, cpu = speed_ratio(base, other), speed_ratio(base, other, of="cpu")
+    return Speedup(wall.value, wall.low, wall.high, cpu.value)
+
+
+def time_model(
+    fp32: Run, candidate: Run, images: NDArray[Any], threads: int, options: TimingOptions
+) -> trial.Speed:
+    """Time a candidate of a search next to the FP32 model, in turns; both run at ``threads``."""
+    timings = measure_all({"fp32": fp32, "candidate": candidate}, images, options)
+    base, other = timings["fp32"], timings["candidate"]
+    return trial.Speed(
+        other.latency.p50_ms,
+        decisive_speedup(base, other, threads),
+        speed_ratio(base, other, of="cpu").value,
+    )
+
+
 def _median_rank(n: int) -> int:
     """The largest k with P(at most k of n fall below the median) <= 2.5 %, or 0."""
     below, rank = 0.0, 0
@@ -320,169 +268,3 @@ def _median_rank(n: int) -> int:
             break
         rank = k
     return rank
-
-
-# --- a fresh process ------------------------------------------------------------------------
-
-# The clock starts before numpy is imported. The process is isolated (-I), so that neither the
-# environment nor the current folder changes what it imports: ``paths`` are the caller's.
-_HEAD = """
-import json, sys, time
-request = json.load(sys.stdin)
-sys.path[:] = request["paths"]
-start = time.perf_counter_ns()
-"""
-_LOAD_PREDICTOR = """
-from runtime import Predictor
-from runtime.spec import ModelSpec
-preprocess = request["preprocess"]
-if preprocess is not None:
-    with open(preprocess, "rb") as file:
-        preprocess = file.read()
-with open(request["model"], "rb") as file:
-    model = file.read()
-options = request["options"]
-if options["thresholds"] is not None:
-    options["thresholds"] = tuple(options["thresholds"])
-run = Predictor.from_parts(ModelSpec.from_dict(request["spec"]), preprocess, model, **options)
-"""
-_LOAD_FUNCTION = """
-import importlib
-run = getattr(importlib.import_module(request["module"]), request["function"])(**request["options"])
-"""
-_TAIL = """
-import numpy
-images = numpy.arange(numpy.prod(request["shape"])).astype("uint8").reshape(request["shape"])
-run(images)
-cold = time.perf_counter_ns() - start
-for _ in range(request["answers"]):
-    run(images)
-def resident():
-    try:
-        with open("/proc/self/status") as file:
-            rows = dict(line.split(":", 1) for line in file)
-        return [int(rows[key].split()[0]) * 1024 for key in ("VmRSS", "VmHWM")]
-    except (OSError, KeyError):
-        pass
-    try:
-        import resource
-    except ImportError:  # Windows
-        return [None, None]
-    unit = 1 if sys.platform == "darwin" else 1024
-    return [None, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit]
-rss, peak = resident()
-print(json.dumps({"cold_ns": cold, "rss": rss, "peak": peak}))
-"""
-
-
-def measure_process(
-    spec: ModelSpec,
-    model: Path,
-    *,
-    preprocess: Path | None = None,
-    thresholds: Sequence[float] | None = None,
-    variant: str = "fp32",
-    portable: bool = True,
-    device: str = "cpu",
-    threads: int | None = None,
-    repeats: int = 3,
-    answers: int = 20,
-) -> Process:
-    """Cold start and memory of the shipped predictor (numpy and onnxruntime only).
-
-    ``model`` and ``preprocess`` are ONNX files. Raises PipelineError when the process fails.
-    """
-    options = {
-        "thresholds": None if thresholds is None else list(thresholds),
-        "variant": variant,
-        "portable": portable,
-        "device": device,
-        "threads": threads,
-    }
-    request = {
-        "spec": spec.to_dict(),
-        "model": str(model),
-        "preprocess": None if preprocess is None else str(preprocess),
-        "shape": [1, *spec.shape],
-        "options": options,
-        "answers": answers,
-    }
-    return _measure_script(_HEAD + _LOAD_PREDICTOR + _TAIL, request, repeats)
-
-
-def measure_function_process(
-    function: str,
-    options: Mapping[str, Any],
-    shape: Sequence[int],
-    *,
-    repeats: int = 3,
-    answers: int = 20,
-) -> Process:
-    """Cold start and memory of anything else, such as the network in PyTorch.
-
-    ``function`` is "module:name"; it is called in a fresh process with ``options`` (JSON values)
-    and returns a callable, which then takes uint8 images of ``shape`` [1, h, w, c].
-    """
-    module, _, name = function.partition(":")
-    request = {
-        "module": module,
-        "function": name,
-        "options": dict(options),
-        "shape": [int(size) for size in shape],
-        "answers": answers,
-    }
-    return _measure_script(_HEAD + _LOAD_FUNCTION + _TAIL, request, repeats)
-
-
-def _measure_script(script: str, request: dict[str, Any], repeats: int) -> Process:
-    text = json.dumps({**request, "paths": _import_paths()})
-    rows = [_run_script(script, text) for _ in range(max(repeats, 1))]
-    return Process(
-        cold_start_ms=statistics.median(row["cold_ns"] for row in rows) / 1e6,
-        rss_mb=_median_mb([row["rss"] for row in rows]),
-        peak_rss_mb=_median_mb([row["peak"] for row in rows]),
-        n=len(rows),
-    )
-
-
-def _median_mb(sizes: Sequence[int | None]) -> float | None:
-    known = [size for size in sizes if size is not None]
-    return statistics.median(known) / 1e6 if known else None
-
-
-def _import_paths() -> list[str]:
-    """Where this process finds modules, so that the fresh one finds the same."""
-    return [path or str(Path.cwd()) for path in sys.path]
-
-
-def _run_script(script: str, request: str) -> dict[str, Any]:
-    command = [sys.executable, "-I", "-c", script]
-    try:
-        done = subprocess.run(command, input=request, capture_output=True, text=True, timeout=300)
-    except (OSError, subprocess.TimeoutExpired) as exc:
-        raise PipelineError(f"the fresh process that is timed did not finish: {exc}.") from exc
-    if done.returncode != 0:
-        last = "\n".join(done.stderr.strip().splitlines()[-5:]) or "no message"
-        raise PipelineError(
-            f"the fresh process that is timed ended with exit code {done.returncode}:\n{last}"
-        )
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
-
-
-# --- for the report -------------------------------------------------------------------------
-
-
-def to_dict(timing: Timing, process: Process | None = None) -> dict[str, Any]:
-    """One flat row with units in its names, as measurements.json and the report carry it."""
-    latency = asdict(timing.latency)
-    del latency["batch"]  # always 1 here; the row's ``batch`` is that of the throughput
-    row = {
-        **latency,
-        "cpu_ms": timing.cpu_ms,
-        "images_per_second": timing.images_per_second,
-        "batch": timing.batch,
-    }
-    if process is not None:
-        row |= {key: value for key, value in asdict(process).items() if key != "n"}
-    return row

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import gc
-from dataclasses import dataclass, field, fields
+import time
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 
-from pipeline import timing
 from pipeline.errors import PipelineError
-from pipeline.report.model import Speed
-from pipeline.timing import (
+from pipeline.timing import measure
+from pipeline.timing.fresh_process import measure_function_process, measure_process
+from pipeline.timing.measure import (
     Clock,
-    Latency,
-    Process,
-    Round,
-    Timing,
     TimingOptions,
     decisive_speedup,
     latency_of,
     measure_all,
-    measure_function_process,
-    measure_latency,
-    measure_process,
     speed_ratio,
+    speedup,
+    time_model,
 )
+from pipeline.timing.values import Latency, Process, Round, Speed, Timing
 from runtime.spec import METADATA_KEY, ModelSpec
 
 IMAGES = np.arange(5, dtype=np.uint8).reshape(5, 1, 1, 1).repeat(2, axis=1)  # [5, 2, 1, 1]
@@ -75,16 +72,18 @@ def test_percentiles_are_claimed_only_with_enough_calls(n, p50, p90, p99) -> Non
 def test_one_callable_on_different_images_in_turn() -> None:
     clock = FakeClock()
     run = clock.candidate("a", ms=2)
-    found = measure_latency(run, IMAGES, seconds=0.02, warmup=3, min_n=1, clock=clock.read())
-    assert found == Latency(p50_ms=2, p90_ms=None, p99_ms=None, mean_ms=2, n=10, batch=1)
-    assert [pixel for _, _, pixel in clock.log] == [0, 1, 2] + [0, 1, 2, 3, 4] * 2
+    options = TimingOptions(seconds=0.02, slice_seconds=0.02, batch=1, warmup=3, min_n=1)
+    timing = measure_all({"a": run}, IMAGES, options, clock=clock.read())["a"]
+    assert timing.latency == Latency(p50_ms=2, p90_ms=None, p99_ms=None, mean_ms=2, n=10, batch=1)
+    # three calls to warm up, one more at the turn
+    assert [pixel for _, _, pixel in clock.log] == [0, 1, 2, 0] + [0, 1, 2, 3, 4] * 2
 
 
 def test_a_slow_callable_gets_its_minimum() -> None:
     clock = FakeClock()
     run = clock.candidate("a", ms=500)
-    found = measure_latency(run, IMAGES, seconds=0.02, warmup=0, min_n=7, clock=clock.read())
-    assert found.n == 7
+    options = TimingOptions(seconds=0.02, slice_seconds=0.02, batch=1, warmup=0, min_n=7)
+    assert measure_all({"a": run}, IMAGES, options, clock=clock.read())["a"].latency.n == 7
 
 
 def test_candidates_take_turns() -> None:
@@ -127,7 +126,7 @@ def test_at_batch_1_nothing_is_timed_twice() -> None:
 
 
 def test_few_images_fill_a_batch() -> None:
-    batches = timing._batches(IMAGES, 12)
+    batches = measure._batches(IMAGES, 12)
     assert [batch.shape for batch in batches] == [(12, 2, 1, 1)]
     assert batches[0][:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4] * 2 + [0, 1]
 
@@ -157,7 +156,7 @@ def test_garbage_collection_comes_back_after_an_error() -> None:
         raise RuntimeError("broken kernel")
 
     with pytest.raises(RuntimeError, match="broken kernel"):
-        measure_latency(fails, IMAGES, warmup=0)
+        measure_all({"a": fails}, IMAGES, TimingOptions(warmup=0))
     assert gc.isenabled()
 
 
@@ -166,7 +165,7 @@ def test_garbage_collection_comes_back_after_an_error() -> None:
 )
 def test_interval_of_the_median(n: int, rank: int) -> None:
     # the tables of the sign test, for example Conover, Practical Nonparametric Statistics
-    assert timing._median_rank(n) == rank
+    assert measure._median_rank(n) == rank
 
 
 def timed(p50s_ms: list[float]) -> Timing:
@@ -240,14 +239,13 @@ def test_the_shipped_predictor_in_a_fresh_process(tmp_path) -> None:
         measure_process(spec, tmp_path / "missing.onnx", repeats=1)
 
 
-# --- for the report -------------------------------------------------------------------------
-
-
-def test_a_row_is_what_the_report_takes() -> None:
-    found = timing.to_dict(timed([1.0]), Process(231.0, 58.0, 61.0, 3))
-    assert set(found) == {f.name for f in fields(Speed)} - {"threads"}
-    assert Speed(**found, threads=1).cold_start_ms == 231.0
-    assert Speed(**timing.to_dict(timed([1.0]))).rss_mb is None
+def test_a_speed_is_the_summary_of_a_timing() -> None:
+    timing = timed([1.0])
+    speed = Speed.of(timing, Process(231.0, 58.0, 61.0, 3), threads=1)
+    assert (speed.p50_ms, speed.n) == (timing.latency.p50_ms, timing.latency.n)
+    assert (speed.batch, speed.threads) == (32, 1)
+    assert (speed.cold_start_ms, speed.rss_mb, speed.peak_rss_mb) == (231.0, 58.0, 61.0)
+    assert Speed.of(timing).rss_mb is None
 
 
 def test_one_thread_is_judged_by_its_cpu_time() -> None:
@@ -258,3 +256,12 @@ def test_one_thread_is_judged_by_its_cpu_time() -> None:
     )
     assert decisive_speedup(base, other, threads=1) == 2
     assert decisive_speedup(base, other, threads=2) == 8
+    assert (speedup(base, other).value, speedup(base, other).cpu_value) == (8, 2)
+
+
+def test_a_candidate_is_timed_next_to_fp32() -> None:
+    runs = (lambda images: time.sleep(0.004), lambda images: time.sleep(0.001))
+    options = TimingOptions(seconds=0.1, batch=1, warmup=1, min_n=5)
+    speed = time_model(*runs, IMAGES, threads=2, options=options)
+    assert 1 <= speed.p50_ms < 4
+    assert speed.speedup > 1.5  # by the wall: both sleep

@@ -1,4 +1,4 @@
-"""stages/baseline.py: another recipe's answers count only for the same images."""
+"""validation/baseline.py: another recipe's answers count only for the same images."""
 
 from __future__ import annotations
 
@@ -9,16 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from exporters.evaluate.score_values import Estimate, Scores
+from exporters.evaluate.scoring import ModelOutputs
 from pipeline.datasets.arrays import Dataset, Split
 from pipeline.datasets.info import DatasetInfo
-from pipeline.stages.baseline import (
-    PROBABILITIES_NAME,
-    TRUTH_NAME,
-    Compared,
-    Finished,
-    read_baseline,
-    told_network,
-)
+from pipeline.reports import NetworkFacts, Reference, ValidateReport
+from pipeline.validation.baseline import Compared, Validated, read_baseline
+from pipeline.validation.saved_answers import REFERENCE, read_probabilities, write_answers
 from runtime.spec import ModelSpec
 
 FACES = ModelSpec("faces", "multi-label", 8, 8, 3, ("Smiling", "Bald", "Male"))
@@ -36,22 +33,22 @@ def dataset(spec: ModelSpec, labels: np.ndarray, name: str = "celeba", first: in
     return Dataset(info, split, split, split)
 
 
-def finished(folder: Path, spec: ModelSpec, data: Dataset) -> Finished:
+def finished(folder: Path, spec: ModelSpec, data: Dataset) -> Validated:
     """What validate leaves behind of such a model."""
     count, labels = len(data.test), len(spec.labels)
-    found = np.linspace(0, 1, count * labels, dtype=np.float32).reshape(count, labels)
-    np.savez(folder / PROBABILITIES_NAME, reference=found)
-    np.savez(folder / TRUTH_NAME, ids=data.test.ids, labels=data.test.labels)
-    values = [0.1 * (place + 1) for place in range(labels)]
+    probabilities = np.linspace(0, 1, count * labels, dtype=np.float32).reshape(count, labels)
+    write_answers(folder, data.test, ModelOutputs("PyTorch", probabilities), [])
+    values = tuple(0.1 * (place + 1) for place in range(labels))
     thresholds = {"accuracy": values, "balanced": values} if spec.task == "multi-label" else {}
-    return Finished(
-        folder,
-        {
-            "spec": spec.to_dict(),
-            "network": told_network(data, spec, 1234, 5678),
-            "reference": {"thresholds_for": thresholds},
-        },
+    report = ValidateReport(
+        headline="",
+        spec=spec,
+        reference=Reference(90.0, thresholds_for=thresholds),
+        variants=(),
+        network=NetworkFacts(data.info.name, spec.labels, 1234, 5678),
+        scores=Scores(count, 0, Estimate(50.0), ()),
     )
+    return Validated(folder, report)
 
 
 def test_the_same_attributes_in_another_order(tmp_path: Path) -> None:
@@ -60,10 +57,10 @@ def test_the_same_attributes_in_another_order(tmp_path: Path) -> None:
     found = read_baseline("textbook", other, FACES, dataset(FACES, TRUTH))
     assert isinstance(found, Compared)
     assert (found.common_labels, found.parameters, found.multiply_adds) == (3, 1234, 5678)
-    with np.load(tmp_path / PROBABILITIES_NAME) as arrays:
-        assert np.array_equal(found.answers.probabilities, arrays["reference"][:, [1, 2, 0]])
+    probabilities = read_probabilities(tmp_path)[REFERENCE]
+    assert np.array_equal(found.answers.probabilities, probabilities[:, [1, 2, 0]])
     assert found.answers.thresholds["accuracy"] == pytest.approx([0.2, 0.3, 0.1])
-    assert found.answers.known is not None and found.answers.known.all()
+    assert found.answers.labels is not None and found.answers.labels.all()
 
 
 def test_one_attribute_of_many(tmp_path: Path) -> None:
@@ -71,8 +68,8 @@ def test_one_attribute_of_many(tmp_path: Path) -> None:
     found = read_baseline("smile", other, FACES, dataset(FACES, TRUTH))
     assert isinstance(found, Compared)
     assert found.common_labels == 1
-    assert found.answers.known is not None
-    assert found.answers.known.tolist() == [True, False, False]
+    assert found.answers.labels is not None
+    assert found.answers.labels.tolist() == [True, False, False]
     # and the other way round
     many = finished(tmp_path, FACES, dataset(FACES, TRUTH))
     found = read_baseline("many", many, SMILE, dataset(SMILE, TRUTH[:, :1]))
@@ -83,7 +80,7 @@ def test_classes(tmp_path: Path) -> None:
     data = dataset(DIGITS, np.array([0, 1, 2, 1]), "mnist")
     found = read_baseline("textbook", finished(tmp_path, DIGITS, data), DIGITS, data)
     assert isinstance(found, Compared)
-    assert found.answers.known is None and not found.answers.thresholds
+    assert found.answers.labels is None and not found.answers.thresholds
 
 
 OWN = dataset(FACES, TRUTH)
@@ -119,8 +116,6 @@ def test_other_classes(tmp_path: Path) -> None:
     assert found == "it tells 3 other classes apart (a, b, c, ...)"
 
 
-def test_not_there_or_too_old_says_the_command(tmp_path: Path) -> None:
+def test_a_missing_baseline_says_the_command() -> None:
     command = "pipeline run validate --recipe textbook"
-    assert read_baseline("textbook", None, FACES, OWN) == f"not trained here: {command}"
-    old = Finished(tmp_path, {"spec": FACES.to_dict(), "reference": {}})
-    assert command in str(read_baseline("textbook", old, FACES, OWN))
+    assert command in str(read_baseline("textbook", None, FACES, OWN))

@@ -1,0 +1,1 @@
+"""How fast is a callable from images to probabilities, and what does a fresh process pay?"""
