@@ -1,4 +1,4 @@
-// The parts of the web runtime on their own, by Node's test runner: tables of good inputs beside
+// The parts of the web runtime on their own, by Node's test runner: tables of good inputs next to
 // tables of errors. Bundles as a whole, and attacks on them, are in tests/attacks.
 
 import assert from "node:assert/strict";
@@ -83,11 +83,11 @@ function npy(head, values) {
 }
 
 test("arrays of uint8 and float32 are read", () => {
-  const grey = arrayOf(
+  const gray = arrayOf(
     "a",
     npy("{'descr': '|u1', 'fortran_order': False, 'shape': (2, 3), }", [1, 2, 3, 4, 5, 6]),
   );
-  assert.deepEqual(grey, { shape: [2, 3], data: Uint8Array.of(1, 2, 3, 4, 5, 6) });
+  assert.deepEqual(gray, { shape: [2, 3], data: Uint8Array.of(1, 2, 3, 4, 5, 6) });
   const values = new Uint8Array(Float32Array.of(0.5, -2).buffer);
   const float = arrayOf(
     "a",
@@ -140,9 +140,9 @@ for (const [head, values, message] of [
   });
 }
 
-test("images of every form become rows of grey or colour", async () => {
-  const grey = await asImage({ shape: [1, 2], data: Uint8Array.of(5, 6) });
-  assert.deepEqual(grey, { shape: [1, 2, 1], data: Uint8Array.of(5, 6) });
+test("images of every form become rows of gray or color", async () => {
+  const gray = await asImage({ shape: [1, 2], data: Uint8Array.of(5, 6) });
+  assert.deepEqual(gray, { shape: [1, 2, 1], data: Uint8Array.of(5, 6) });
   const rgb = { shape: [1, 1, 3], data: Uint8Array.of(1, 2, 3) };
   assert.deepEqual(await asImage(rgb), rgb);
   const clamped = await asImage({ shape: [1, 1], data: Uint8ClampedArray.of(9) });
@@ -170,7 +170,7 @@ test("a PNG of 16 bits is refused where a white level is stated", async () => {
 });
 
 test("alpha is laid over white in integers, rounded to nearest", async () => {
-  // (c * a + 255 * (255 - a) + 127) // 255 for every alpha and some colours
+  // (c * a + 255 * (255 - a) + 127) // 255 for every alpha and some colors
   for (const c of [0, 1, 77, 128, 254, 255]) {
     for (let a = 0; a < 256; a += 1) {
       const { data } = await asImage({ shape: [1, 1, 4], data: Uint8Array.of(c, c, c, a) });

@@ -16,7 +16,7 @@ from attack_cases.forging import member_with, sound_members
 from runtime import BundleFormatError, ModelSpec, SelftestError
 
 
-def golden_with(spec: ModelSpec = build.GREY, **arrays: Any) -> Callable[[], bytes]:
+def golden_with(spec: ModelSpec = build.GRAY, **arrays: Any) -> Callable[[], bytes]:
     """Golden samples with arrays replaced; bytes stand for a whole .npy file."""
 
     def data() -> bytes:

@@ -92,7 +92,7 @@ HIDDEN = (
         "a key of tags",
         "Invisible letters, also where nobody looks.",
         lambda m: m["provenance"].update({"a": [{"note\U000e0041": 1}]}),
-        r"a key .*has U\+E0041|the key .*has U\+E0041",
+        r"the key .*has U\+E0041",
     ),
     _hidden(
         "a tab in the model's name",
@@ -114,7 +114,7 @@ MANIFESTS = (
     ),
     Attack(
         "an altered manifest",
-        "The hash beside it is not that of these bytes.",
+        "The hash next to it is not that of these bytes.",
         lambda: zips.write(zips.entries({**sound_members(), "manifest.json": b"{}"})),
         BundleIntegrityError,
         "manifest.sha256 says otherwise",
