@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import AnswerError
+from .errors import AnswerError, InputError
 from .tasks import task_named
 
 if TYPE_CHECKING:
@@ -51,6 +51,19 @@ class AnswerCheck:
                 image,
             )
         return arrays
+
+    def require_room(self, out: object, images: int) -> None:
+        """Raise InputError unless the one output for so many images can be written into ``out``."""
+        (output,) = self._outputs
+        if not (
+            isinstance(out, np.ndarray)
+            and out.dtype == _FLOAT32
+            and _fits(out.shape, images, output)
+            and out.flags.writeable
+        ):
+            given = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out)
+            shape = (images, *output.shape)
+            raise InputError(f"out is {given}; expected a writable float32 array of {shape}.")
 
 
 def _fits(shape: Any, images: int, output: OutputSpec) -> bool:

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from .tasks import Answer, Arrays
 
 _UINT8 = np.dtype(np.uint8)
-_SINGLE = (str, bytes, bytearray, memoryview, os.PathLike)  # one image, not many
 _BATCH = 64  # images of a list that are in the model at once: bounds memory, and no faster beyond
 
 
@@ -167,7 +166,7 @@ class Predictor:
         if out is None:
             return self._run_checked(images)[0]
         images = as_batch(images, self._shape)
-        self._check_out(out, len(images))
+        self._checked.require_room(out, len(images))
         np.copyto(out, self._run_checked(images)[0])  # 1 us; a buffer bound to the session takes 20
         return out
 
@@ -226,9 +225,7 @@ class Predictor:
         self._check_probability(min_probability)
         if not isinstance(image, (list, tuple)):
             return self._answers(self.preprocess(image, color)[np.newaxis], min_probability)[0]
-        return list(
-            self._stream(image, "image {} of the list{}", _BATCH, color, min_probability, False)
-        )
+        return list(self._stream(image, "list", _BATCH, color, min_probability, False))
 
     @overload
     def stream(
@@ -271,25 +268,15 @@ class Predictor:
         and the stream continues. The rest is as in ``predict``.
         """
         self._check_probability(min_probability)
-        if type(batch_size) is not int or batch_size < 1:
-            raise InputError(f"batch_size={batch_size!r}; expected a whole number of at least 1.")
-        try:
-            items = None if isinstance(images, _SINGLE) else iter(images)
-        except TypeError:
-            items = None
-        if items is None:
-            raise InputError(
-                f"images is a {type(images).__name__}; expected something that gives one image "
-                "after the other. Give a single image to predict()."
-            )
-        return self._stream(
-            items, "image {} of the stream{}", batch_size, color, min_probability, return_errors
-        )
+        from .streaming import items_of
+
+        items = items_of(images, batch_size)
+        return self._stream(items, "stream", batch_size, color, min_probability, return_errors)
 
     def _stream(
         self,
         images: Iterable[Any],
-        where: str,
+        source: str,
         batch_size: int,
         color: str,
         min_probability: float,
@@ -300,7 +287,7 @@ class Predictor:
         return answers_of(
             images,
             batch_size=batch_size,
-            where=where,
+            where=f"image {{}} of the {source}{{}}",
             prepare=lambda image: self.preprocess(image, color),
             answer=lambda pixels: self._answers(pixels, min_probability),
             return_errors=return_errors,
@@ -415,20 +402,6 @@ class Predictor:
             raise InputError(
                 f"min_probability={value!r}; expected 0, since a model of the task "
                 f"{self._task.name} gives no probabilities."
-            )
-
-    def _check_out(self, out: object, count: int) -> None:
-        shape = self._spec.outputs[0].shape
-        if not (
-            isinstance(out, np.ndarray)
-            and out.dtype == np.float32
-            and out.shape[:1] == (count,)
-            and self._spec.outputs[0].fits(out.shape[1:])
-            and out.flags.writeable
-        ):
-            given = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out)
-            raise InputError(
-                f"out is {given}; expected a writable float32 array of {(count, *shape)}."
             )
 
     def _preprocessor(self) -> Session:
