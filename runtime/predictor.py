@@ -15,12 +15,10 @@ import numpy as np
 
 from . import _onnxruntime as _onnxruntime  # fail at import, not at the first use, if it is missing
 from . import processes
-from .answers import AnswerCheck
 from .errors import BundleFormatError, DeviceError, InputError, PredictorError
+from .graph_names import INPUT_NAME, PREPROCESS_INPUT, PREPROCESS_OUTPUT
 from .images import as_batch, as_image, renew_locks
 from .origin import raised_by
-from .spec import INPUT_NAME, PREPROCESS_INPUT, PREPROCESS_OUTPUT
-from .tasks import task_named
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -113,7 +111,9 @@ class Predictor:
         return predictor
 
     def _open(self, parts: ModelParts, device: str, variant: str, threads: int | None) -> None:
+        from .answers import AnswerCheck
         from .opening import info_of, open_model
+        from .tasks import task_named
 
         try:
             opened, reason = open_model(parts, device, variant, threads)

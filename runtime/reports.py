@@ -1,5 +1,5 @@
 """Reports about a predictor as small frozen values: what was opened, what the selftest and autotune
-gave. ``to_dict()`` gives plain JSON values."""
+gave."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 
+class _Report:
+    def to_dict(self) -> dict[str, Any]:
+        """Every field, as plain JSON values."""
+        return asdict(self)  # type: ignore[call-overload, no-any-return]  # all are dataclasses
+
+
 @dataclass(frozen=True)
-class PredictorInfo:
+class PredictorInfo(_Report):
     """The variant that was opened, its device, and the reason for both."""
 
     device: str  # "cpu", "cuda", ...: never "auto"
@@ -25,13 +31,9 @@ class PredictorInfo:
         None  # of the graph, by provider; None: onnxruntime does not report it
     )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Every field."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
-class SelftestReport:
+class SelftestReport(_Report):
     """The result of the golden samples; there is a report only if all came out as recorded."""
 
     variant: str
@@ -40,10 +42,6 @@ class SelftestReport:
     samples: int  # model inputs whose outputs were compared
     max_difference: float  # largest difference to the record, in the unit of the tolerance
     tolerance: float  # what the manifest allows for this variant
-
-    def to_dict(self) -> dict[str, Any]:
-        """Every field."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ class AutotuneRow:
 
 
 @dataclass(frozen=True)
-class AutotuneReport:
+class AutotuneReport(_Report):
     """The result of autotune. ``variant="auto"`` opens the winner from now on."""
 
     variant: str  # the winner
@@ -67,7 +65,3 @@ class AutotuneReport:
     rows: tuple[AutotuneRow, ...]  # the variants that passed their golden samples
     failed: dict[str, str]  # the others, and why
     remembered_in: str | None  # path of the record; None: the cache folder cannot be written
-
-    def to_dict(self) -> dict[str, Any]:
-        """Every field."""
-        return asdict(self)

@@ -7,19 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import BundleFormatError
+from .graph_names import (
+    INPUT_NAME,
+    METADATA_KEY,
+    OUTPUT_NAME,
+    PREPROCESS_INPUT,
+    PREPROCESS_OUTPUT,
+)
 from .origin import let_through
 from .output_spec import OutputSpec, check_outputs
 from .plain_text import hidden_character
 from .tasks import task_named
-from .tasks.probabilities import OUTPUT_NAME
 
 SPEC_VERSION = 2  # the newest; each spec is written in the oldest version that can express it
-METADATA_KEY = "edgeproof.spec"  # of an ONNX file's metadata
-INPUT_NAME = "images"  # uint8 [N, height, width, channels]
-PREPROCESS_INPUT = "image"  # uint8 [H, W, C], C in {1, 3}, rows first
-PREPROCESS_OUTPUT = "pixels"  # uint8 [height, width, channels]
 
-Task = str  # a name of runtime.tasks.TASKS
 _CHANNELS = {1: "gray", 3: "rgb"}
 _MAX_WHITE = 65535  # of 16-bit pixels
 _MAX_SIDE = 16384  # pixels: nothing of a bundle may ask for memory without bound
@@ -197,5 +198,4 @@ __all__ = [
     "SPEC_VERSION",
     "ModelSpec",
     "OutputSpec",
-    "Task",
 ]
