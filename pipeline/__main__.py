@@ -40,7 +40,7 @@ def main() -> None:
 
 def _notes_without_source_lines() -> None:
     """Print a warning about a renamed key as a note: its cause is in the recipe."""
-    from pipeline.recipe import RenamedKeyWarning
+    from pipeline.errors import RenamedKeyWarning
 
     usual = warnings.formatwarning
     warnings.formatwarning = lambda message, category, *where: (

@@ -83,3 +83,7 @@ class Interrupted(PipelineError):
     def __init__(self, stage: str) -> None:
         super().__init__("interrupted")
         self.stage = stage
+
+
+class RenamedKeyWarning(FutureWarning):
+    """A recipe, ``--set`` or ``--grid`` uses the former name of a key."""

@@ -1,6 +1,5 @@
-"""The caption of a benchmark: on which machine, with which libraries. Standard library only, and
-nothing is imported to learn its version. Linux is read in full; elsewhere unknown values are
-None. Knows nothing of what is measured."""
+"""The caption of a benchmark: the machine and the versions of libraries, none of which is imported.
+Linux is read in full; elsewhere unknown values are None. Standard library only."""
 
 from __future__ import annotations
 
@@ -15,8 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-# what /proc/cpuinfo says -> what people say; only what decides how fast and how exactly
-# convolutions run: vector width, 8-bit dot products, half precision
+# Flags of /proc/cpuinfo and their usual names; only those that decide how fast and how exactly
+# convolutions run: vector width, 8-bit dot products, half precision.
 _FEATURES = {
     "avx2": "AVX2",
     "avx512f": "AVX-512",
@@ -30,7 +29,7 @@ _FEATURES = {
     "i8mm": "I8MM",
     "sve": "SVE",
 }
-# ARM names no model in /proc/cpuinfo, only a part number; the boards that we are likely to meet
+# On ARM /proc/cpuinfo has a part number in place of a name; those of common boards.
 _ARM_PARTS = {
     "0xd03": "Cortex-A53",
     "0xd05": "Cortex-A55",
@@ -50,7 +49,7 @@ _UNLIMITED_BYTES = 1 << 60  # cgroup v1 writes a huge number where there is no l
 
 @dataclass(frozen=True)
 class Hardware:
-    """One machine as a benchmark saw it; None is "unknown", never "none"."""
+    """The machine of a benchmark; None is "unknown", never "none"."""
 
     cpu: str  # "Intel(R) Core(TM) i5-8250U CPU @ 1.60GHz", "Cortex-A72 (Raspberry Pi 4 Model B)"
     architecture: str  # "x86_64", "aarch64", "arm64"
@@ -61,10 +60,10 @@ class Hardware:
     os: str  # "Linux 6.1.0"
     python: str  # "3.11.9"
     versions: dict[str, str] = field(default_factory=dict)  # of the libraries that are installed
-    gpu: str | None = None  # "NVIDIA Orin", "2 x NVIDIA H100"; None: none was found
+    gpu: str | None = None  # "NVIDIA Orin", "2 x NVIDIA H100"; None: no GPU
 
     def caption(self) -> str:
-        """One line for people, to stand under every table of timings."""
+        """One line, shown under every table of timings."""
         cores = f"{self.cores} core" + ("s" if self.cores != 1 else "")
         if self.quota_cores is not None:
             cores += f" (quota {self.quota_cores:g})"
@@ -80,7 +79,7 @@ class Hardware:
         return ", ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, with the caption among them for readers of the JSON."""
+        """Plain JSON values, with the caption for readers of the JSON."""
         return {**asdict(self), "features": list(self.features), "caption": self.caption()}
 
     @classmethod
@@ -91,9 +90,9 @@ class Hardware:
 
 
 def detect(root: Path = Path("/")) -> Hardware:
-    """Look at this machine; costs some milliseconds, with an NVIDIA driver up to a second.
+    """Describe this machine; costs some milliseconds, with an NVIDIA driver up to a second.
 
-    ``root`` is where ``proc`` and ``sys`` are found, so that a test can bring its own.
+    ``root`` is the folder of ``proc`` and ``sys``; a test may pass its own.
     """
     info = _cpu_info(root)
     return Hardware(
@@ -162,8 +161,8 @@ def _quota_cores(root: Path) -> float | None:
 
 
 def _memory_mb(root: Path) -> int | None:
-    found = re.search(r"^MemTotal:\s+(\d+) kB", _read(root / "proc/meminfo"), re.MULTILINE)
-    sizes = [int(found[1]) * 1024] if found else []
+    total = re.search(r"^MemTotal:\s+(\d+) kB", _read(root / "proc/meminfo"), re.MULTILINE)
+    sizes = [int(total[1]) * 1024] if total else []
     for folder in _cgroup_folders(root, "memory"):
         for name in ("memory.max", "memory.limit_in_bytes"):
             text = _read(folder / name)
@@ -200,10 +199,10 @@ def _versions(names: Iterable[str]) -> dict[str, str]:
 
 
 def _gpu(root: Path) -> str | None:
-    """NVIDIA devices by name; asks nvidia-smi only where it is installed."""
+    """NVIDIA devices by name; runs nvidia-smi only where it is installed."""
     infos = sorted((root / "proc/driver/nvidia/gpus").glob("*/information"))
-    found = (re.search(r"^Model:\s*(.+)$", _read(path), re.MULTILINE) for path in infos)
-    names = [match[1].strip() for match in found if match]
+    matches = (re.search(r"^Model:\s*(.+)$", _read(path), re.MULTILINE) for path in infos)
+    names = [match[1].strip() for match in matches if match]
     if not names and shutil.which("nvidia-smi"):
         names = _output(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]).splitlines()
     kinds = dict.fromkeys(names)
@@ -212,7 +211,7 @@ def _gpu(root: Path) -> str | None:
 
 
 def _output(command: list[str]) -> str:
-    """What a command prints, or nothing when it is missing, fails or hangs."""
+    """The output of a command, or nothing when it is missing, fails or hangs."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):

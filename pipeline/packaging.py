@@ -91,7 +91,7 @@ def _wheel(out: Path, bundle: str, parts: Parts) -> Path:
         version=parts.recipe.package.model_version,
         bundle=out / bundle,
         summary=parts.recipe.summary,
-        licence=str(parts.report.model.licence),
+        license=str(parts.report.model.licence),
     )
 
 

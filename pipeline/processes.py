@@ -23,13 +23,13 @@ class ProcessRank:
 
     @property
     def first(self) -> bool:
-        """Whether it is the one that writes files and prints."""
+        """Return whether it is the one that writes files and prints."""
         return self.rank == 0
 
 
 def launched_process(environment: Mapping[str, str] = os.environ) -> ProcessRank:
     """This process's rank as torchrun, or a launcher with the same variables, has set it; alone
-    without a launcher. Raises RecipeError when the variables are no numbers."""
+    without a launcher. Raises RecipeError unless the variables are numbers."""
     if "RANK" not in environment or "WORLD_SIZE" not in environment:
         return ProcessRank()
     values = {name: environment.get(name, default) for name, default in _VARIABLES.items()}

@@ -1,9 +1,9 @@
-"""The user's own Python: the function that a recipe names, and every file that it is made of. Finds
-these files without running them, so that a plan needs no torch. Standard library only.
+"""The user's own Python: the function that a recipe names, and the files that it consists of. They
+are found without running them, so that a plan needs no torch. Standard library only.
 
 A module counts as the user's when its file is neither in the standard library, nor in a folder of
 installed packages, nor a part of this product; a package that is installed in editable mode is the
-user's. Files that are not imported, such as data, are not looked at.
+user's. Files that are not imported, such as data, do not count.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _OWN = tuple(
 
 
 class ImportFailed(Exception):
-    """What a recipe names cannot be imported; the cause is the error of the user's code, if any."""
+    """The import failed; the cause is the error of the user's code, if any."""
 
 
 @dataclass
 class _Session:
-    """The one reference whose modules are loaded at present."""
+    """The one reference whose modules are loaded now."""
 
     reference: str
     folder: Path | None
@@ -54,10 +54,10 @@ _session: _Session | None = None
 
 
 def imported(reference: str, folder: Path | None = None) -> Any:
-    """What "module:attribute" means, with ``folder`` searched after everything else.
+    """The object "module:attribute", with ``folder`` searched after everything else.
 
-    Modules of the user that an earlier call loaded are loaded again where they changed on the disk
-    since, or where that call was for another reference: two recipes may each have a ``net.py``.
+    Modules of the user are loaded again if their files changed since an earlier call, or if that
+    call was for another reference: two recipes may each have a ``net.py``.
     Raises ImportFailed, with the error of the user's code as its cause.
     """
     name, _, attribute = reference.partition(":")
@@ -66,13 +66,13 @@ def imported(reference: str, folder: Path | None = None) -> Any:
     session = _begin(reference, folder)
     try:
         with _no_bytecode():
-            found: Any = importlib.import_module(name)
+            target: Any = importlib.import_module(name)
             for part in attribute.split("."):
-                found = getattr(found, part)
-    except (Exception, SystemExit) as exc:  # whatever the user's code raises
+                target = getattr(target, part)
+    except (Exception, SystemExit) as exc:  # the user's code may raise anything
         raise ImportFailed(f"{type(exc).__name__}: {exc}") from exc
     session.digests |= digests(loaded_files(reference, folder))
-    return found
+    return target
 
 
 def _begin(reference: str, folder: Path | None) -> _Session:
@@ -99,14 +99,14 @@ def _begin(reference: str, folder: Path | None) -> _Session:
 
 
 def _forget(session: _Session) -> None:
-    """Take its modules out of this process, and its folder off the path."""
-    known = set(_static(session.reference.partition(":")[0], session.folder))
+    """Remove its modules from this process, and its folder from the path."""
+    static = set(_static_modules(session.reference.partition(":")[0], session.folder))
     for name, module in list(sys.modules.items()):
         spec = getattr(module, "__spec__", None)
         if not isinstance(spec, ModuleSpec) or not spec.has_location:
             continue
         users = is_users(Path(spec.origin or "").resolve())  # the file may be gone
-        if users and (name not in session.before or name in known):
+        if users and (name not in session.before or name in static):
             del sys.modules[name]
     if session.added in sys.path:
         sys.path.remove(str(session.added))
@@ -132,16 +132,16 @@ def _is_searched(folder: Path) -> bool:
 
 
 def _refuse_hidden(module: str, folder: Path) -> None:
-    """Raise ImportFailed where a file in ``folder`` is meant, but an installed one is found."""
+    """Raise ImportFailed where an installed module hides one in ``folder``."""
     for top in dict.fromkeys(name.partition(".")[0] for name in _names(module)):
         package, spec = folder / top, _find(top, {})
         own = [package.with_name(f"{top}.py")] if package.with_name(f"{top}.py").is_file() else []
         own += [package] if any(package.glob("*.py")) else []
         if not own or spec is None:
             continue
-        found = [_file(spec), *map(Path, spec.submodule_search_locations or ())]
-        if not any(place is not None and place.is_relative_to(folder) for place in found):
-            where = "the standard library" if found[0] is None else str(found[0])
+        paths = [_file(spec), *map(Path, spec.submodule_search_locations or ())]
+        if not any(path is not None and path.is_relative_to(folder) for path in paths):
+            where = "the standard library" if paths[0] is None else str(paths[0])
             raise ImportFailed(
                 f"{own[0]} is hidden by the module {top!r} of {where}; give it another name"
             )
@@ -149,8 +149,8 @@ def _refuse_hidden(module: str, folder: Path) -> None:
 
 @contextmanager
 def _no_bytecode() -> Iterator[None]:
-    """Leave no ``__pycache__`` in the user's folder: a file that is edited twice within a second
-    would be taken from there."""
+    """Write no ``__pycache__`` to the user's folder: Python would take a file that is edited twice
+    within a second from there."""
     before = sys.dont_write_bytecode
     sys.dont_write_bytecode = True
     try:
@@ -159,32 +159,31 @@ def _no_bytecode() -> Iterator[None]:
         sys.dont_write_bytecode = before
 
 
-# --- which files ------------------------------------------------------------------------------
+# --- files ------------------------------------------------------------------------------------
 
 
 def source_files(reference: str, folder: Path | None = None) -> dict[str, Path]:
-    """The user's files that the import of a reference reads, and what they import in turn, read
-    off their source: {"net.py": ..., "blocks/__init__.py": ...}.
+    """The user's files that the import of a reference reads, with their imports in turn, from the
+    source: {"net.py": ..., "blocks/__init__.py": ...}.
 
-    Imports inside functions count; names that are only computed when the code runs are not found
-    here, but by :func:`loaded_files`. Without the module itself its file maps to a path that does
-    not exist.
+    Imports inside functions count. Names that are computed when the code runs are found by
+    :func:`loaded_files` alone. A missing module maps to a path that does not exist.
     """
     importlib.invalidate_caches()
     name = reference.partition(":")[0]
-    found = _static(name, folder)
-    if not found and not _is_installed(name):
+    modules = _static_modules(name, folder)
+    if not modules and not _is_installed(name):
         return {f"{name.replace('.', '/')}.py": Path(MISSING)}
-    return {_label(spec, file): file for spec, file in found.values()}
+    return {_label(spec, file): file for spec, file in modules.values()}
 
 
 def _is_installed(name: str) -> bool:
-    """Whether there is such a module, though not of the user, or loaded without a file."""
+    """Return whether the module exists, though not as a file of the user."""
     return name in sys.modules or _find(name, {}) is not None
 
 
 def loaded_files(reference: str, folder: Path | None = None) -> dict[str, Path]:
-    """The same, and those that were loaded since :func:`imported` began with this reference."""
+    """The same, and the files that were loaded since :func:`imported` began with this reference."""
     files = source_files(reference, folder)
     session, folder = _session, None if folder is None else folder.resolve()
     if session is None or (session.reference, session.folder) != (reference, folder):
@@ -203,7 +202,7 @@ def digests(files: Mapping[str, Path]) -> dict[str, str]:
 
 
 def is_users(file: Path) -> bool:
-    """Whether a source file belongs to the user, rather than to the environment or to us."""
+    """Return whether a source file is the user's, not of the environment or of this product."""
     if not file.is_absolute() or {"site-packages", "dist-packages"} & set(file.parts):
         return False
     return not any(file.is_relative_to(folder) for folder in (*_OWN, *_environment()))
@@ -225,24 +224,24 @@ def _digest(file: Path) -> str:
         return MISSING
 
 
-_Found = dict[str, tuple[ModuleSpec, Path]]
+_Modules = dict[str, tuple[ModuleSpec, Path]]
 
 
-def _static(module: str, folder: Path | None) -> _Found:
+def _static_modules(module: str, folder: Path | None) -> _Modules:
     """The user's modules that ``module`` consists of, by their dotted names."""
     with _searching(folder):
         specs: dict[str, ModuleSpec | None] = {}
-        found: _Found = {}
+        modules: _Modules = {}
         for name in _names(module, specs):
             spec = specs.get(name)
             file = None if spec is None else _file(spec)
             if spec is not None and file is not None and is_users(file):
-                found[name] = (spec, file)
-        return found
+                modules[name] = (spec, file)
+        return modules
 
 
 def _names(module: str, specs: dict[str, ModuleSpec | None] | None = None) -> list[str]:
-    """``module`` and all that it and the user's modules behind it import, installed ones too."""
+    """``module`` and all modules that it and the user's modules import, installed ones too."""
     specs = {} if specs is None else specs
     seen: dict[str, None] = {}
     queue = [module]
@@ -261,20 +260,20 @@ def _names(module: str, specs: dict[str, ModuleSpec | None] | None = None) -> li
     return list(seen)
 
 
-def _find(name: str, known: dict[str, ModuleSpec | None]) -> ModuleSpec | None:
+def _find(name: str, specs: dict[str, ModuleSpec | None]) -> ModuleSpec | None:
     """The spec of a module, without importing the packages that it is in."""
-    if name in known:
-        return known[name]
+    if name in specs:
+        return specs[name]
     parent = name.rpartition(".")[0]
     path: list[str] | None = None
     if parent:
-        package = _find(parent, known)
+        package = _find(parent, specs)
         if package is None or package.submodule_search_locations is None:
-            known[name] = None
+            specs[name] = None
             return None
         path = list(package.submodule_search_locations)
-    known[name] = _search(name, path)
-    return known[name]
+    specs[name] = _search(name, path)
+    return specs[name]
 
 
 def _search(name: str, path: list[str] | None) -> ModuleSpec | None:
@@ -287,21 +286,21 @@ def _search(name: str, path: list[str] | None) -> ModuleSpec | None:
         if spec is not None:
             return spec
     folders = [Path(entry) / name.rpartition(".")[2] for entry in path or ()]
-    places = [str(folder) for folder in folders if folder.is_dir()]
-    if not places:
+    locations = [str(folder) for folder in folders if folder.is_dir()]
+    if not locations:
         return None
     namespace = ModuleSpec(name, None, is_package=True)
-    namespace.submodule_search_locations = places
+    namespace.submodule_search_locations = locations
     return namespace
 
 
 def _file(spec: ModuleSpec) -> Path | None:
-    """The file of a module, of one in a zip archive that archive; None for namespaces and what is
-    built in."""
+    """The file of a module, or the zip archive that holds it; None for namespaces and built-in
+    modules."""
     if not spec.has_location or spec.origin is None:
         return None
     file = Path(spec.origin).resolve()
-    return next((place for place in (file, *file.parents) if place.is_file()), None)
+    return next((path for path in (file, *file.parents) if path.is_file()), None)
 
 
 def _file_of_module(module: ModuleType | None) -> Path | None:
@@ -310,17 +309,17 @@ def _file_of_module(module: ModuleType | None) -> Path | None:
 
 
 def _label(spec: ModuleSpec, file: Path) -> str:
-    """The file's name in messages, which is the same wherever the folder is."""
+    """The file's name in messages, independent of its folder."""
     stem = spec.name.replace(".", "/") + ("/__init__" if spec.submodule_search_locations else "")
     return stem + file.suffix
 
 
 def _imports(spec: ModuleSpec) -> Iterator[str]:
-    """Dotted names of all that a module's source may import, at any depth of its code."""
+    """Dotted names of all imports in a module's source, at any depth of its code."""
     try:
         tree = ast.parse(_source(spec))
     except (OSError, ImportError, SyntaxError, ValueError, AttributeError):
-        return  # compiled, or not to be read: importing it says so
+        return  # compiled or not readable: importing it raises
     package = spec.name if spec.submodule_search_locations else spec.name.rpartition(".")[0]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -356,13 +355,13 @@ def _absolute(name: str, package: str) -> str:
     return ".".join([*parts[: len(parts) - level + 1], *([rest] if rest else [])])
 
 
-# --- which line -------------------------------------------------------------------------------
+# --- lines ------------------------------------------------------------------------------------
 
 
 def line_of(exc: BaseException) -> str | None:
-    """Where in the user's code an error was raised, 'net.py:12: x = self.fc(x)'; None where it
-    was not."""
-    for error in reversed(_chain(exc)):  # what came first is the cause of the others
+    """The line of the user's code that raised an error, 'net.py:12: x = self.fc(x)'; None if it was
+    raised elsewhere."""
+    for error in reversed(_chain(exc)):  # the first one is the cause of the others
         if isinstance(error, SyntaxError) and error.filename and error.lineno:
             return _line(Path(error.filename), error.lineno)
         frames = traceback.extract_tb(error.__traceback__)
@@ -380,7 +379,7 @@ def at_line(exc: BaseException) -> str:
 
 
 def _chain(exc: BaseException) -> list[BaseException]:
-    """An error, what it was raised from, and so on."""
+    """An error, its cause, and so on."""
     chain: list[BaseException] = []
     current: BaseException | None = exc
     while current is not None and current not in chain:
@@ -390,7 +389,7 @@ def _chain(exc: BaseException) -> list[BaseException]:
 
 
 def line_of_function(function: Any) -> str | None:
-    """Where a function of the user's begins; None for others."""
+    """The line where a function of the user begins; None for others."""
     code = getattr(function, "__code__", None)
     if code is None:
         return None

@@ -1,12 +1,12 @@
 """Train the digit recipe with several seeds, the same on a short schedule, and the textbook's
-beside them, through the command line; print and write what came out. Long, and resumable: what is
-finished is skipped by the engine, and a killed training goes on where it was.
+recipe, through the command line; print and write the results. Takes long, and resumes: the engine
+skips finished runs, and a killed training continues from its last checkpoint.
 
-The bound: the CPU time to the accuracy that the textbook chapter tells (99.14 % of the test images)
-is at most a twentieth of the textbook recipe's own, both measured in this run. The test split is
-read once a training, at its end. So "the time to 99.14 %" is the whole training time of a run that
-is planned to be short (``--short-epochs``) and whose finished network then has that accuracy, every
-seed of it; and it is held against the textbook's whole training, by which it arrives there.
+The bound: the CPU time to the accuracy of the textbook chapter (99.14 % of the test images) is at
+most a twentieth of the textbook recipe's own, both measured in this run. The test split is read
+once a training, at its end. So "the time to 99.14 %" is the whole training time of a run with a
+short schedule (``--short-epochs``) whose finished network has that accuracy with every seed. It is
+compared with the textbook's whole training.
 
     make bench-train
     python tests/bench_train.py --artifacts FOLDER [--seeds 0 1 2] [--textbook] [--set KEY=VALUE]
@@ -27,6 +27,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from exporters.files import write_text
 from pipeline.cli.selection import STAGE_NAMES
 from pipeline.engine.store import Store
 from pipeline.hardware import detect
@@ -45,7 +46,7 @@ class Plan:
 
     title: str
     recipe: str
-    folder: str  # of its artifacts, a folder of the seeds' own
+    folder: str  # of its artifacts, one for each seed
     changes: tuple[str, ...] = ()
 
 
@@ -67,9 +68,15 @@ def main() -> int:
     )
     parser.add_argument("--artifacts", type=Path, default=Path("artifacts/bench-train"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--textbook", action="store_true", help="the textbook's network as well")
     parser.add_argument(
-        "--short-epochs", type=int, default=3, metavar="N", help="of the short runs; 0: none"
+        "--textbook", action="store_true", help="Train the textbook's network as well."
+    )
+    parser.add_argument(
+        "--short-epochs",
+        type=int,
+        default=3,
+        metavar="N",
+        help="Epochs of the short runs; 0: no short runs. Default: 3.",
     )
     parser.add_argument(
         "--set",
@@ -77,19 +84,19 @@ def main() -> int:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="for mnist and its short runs; the textbook's recipe stays as it is",
+        help="Change a key of mnist and its short runs, not of the textbook's recipe.",
     )
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for plan in _plans(options):
         for seed in options.seeds:
             if code := _run(plan, seed, options.artifacts):
-                return code  # the command has said why, and how to go on
+                return code  # the command has printed why, and how to resume
             rows.append(_row(plan, seed, options.artifacts))
             _write(options.artifacts / RESULTS_NAME, rows, verdict(rows))
-    judged = verdict(rows)
-    _print(rows, judged)
-    return 0 if judged is None or judged.passed else 1
+    outcome = verdict(rows)
+    _print(rows, outcome)
+    return 0 if outcome is None or outcome.passed else 1
 
 
 def _plans(options: argparse.Namespace) -> Iterator[Plan]:
@@ -112,7 +119,7 @@ def _run(plan: Plan, seed: int, artifacts: Path) -> int:
 
 
 def _row(plan: Plan, seed: int, artifacts: Path) -> dict[str, Any]:
-    """What the stages' own records say of one run."""
+    """The figures of one run, from the records of its stages."""
     store = Store(artifacts / plan.folder.format(seed=seed), plan.recipe, STAGE_NAMES)
     train, validate = store.report("train", TrainReport), store.report("validate", ValidateReport)
     assert train is not None and validate is not None  # the command has just succeeded
@@ -134,30 +141,30 @@ def _row(plan: Plan, seed: int, artifacts: Path) -> dict[str, Any]:
 
 
 def verdict(rows: Sequence[dict[str, Any]]) -> Verdict | None:
-    """None without short runs or without the textbook's. The worst of the one against the best of
-    the other, so that no choice of a seed flatters."""
+    """The worst short run against the best of the textbook's, so that the choice of seeds does not
+    matter; None without either."""
     short = [row for row in rows if row["recipe"] == SHORT]
     textbook = [row for row in rows if row["recipe"] == "mnist-textbook"]
     if not short or not textbook:
         return None
     lowest = min(row["accuracy_percent"] for row in short)
-    spent = max(row["cpu_seconds"] for row in short)
-    theirs = min(row["cpu_seconds"] for row in textbook)
-    reached = round(lowest, 6) >= TARGET_PERCENT  # 9,914 of 10,000 is not a hair less
-    passed = reached and spent <= MOST * theirs
-    return Verdict(TARGET_PERCENT, lowest, spent, theirs, spent / theirs, passed)
+    longest = max(row["cpu_seconds"] for row in short)
+    shortest = min(row["cpu_seconds"] for row in textbook)
+    reached = round(lowest, 6) >= TARGET_PERCENT  # 9,914 of 10,000 is enough
+    passed = reached and longest <= MOST * shortest
+    return Verdict(TARGET_PERCENT, lowest, longest, shortest, longest / shortest, passed)
 
 
-def _write(file: Path, rows: list[dict[str, Any]], judged: Verdict | None) -> None:
-    found = {
+def _write(file: Path, rows: list[dict[str, Any]], outcome: Verdict | None) -> None:
+    results = {
         "caption": detect().caption(),
         "runs": rows,
-        "verdict": None if judged is None else asdict(judged),
+        "verdict": None if outcome is None else asdict(outcome),
     }
-    file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    write_text(file, json.dumps(results, indent=1) + "\n")
 
 
-def _print(rows: list[dict[str, Any]], judged: Verdict | None) -> None:
+def _print(rows: list[dict[str, Any]], outcome: Verdict | None) -> None:
     header = ("recipe", "seed", "PyTorch %", *(f"{name} %" for name in PRECISIONS))
     table = Table(*header, "CPU-seconds", "epochs", "parameters", box=None)
     for cells in _cells(rows):
@@ -166,18 +173,18 @@ def _print(rows: list[dict[str, Any]], judged: Verdict | None) -> None:
     console.print("\nAccuracy on the test split, CPU-seconds of training")
     console.print(table)
     console.print(detect().caption(), soft_wrap=True)
-    if judged is not None:
-        console.print(f"\n{told(judged)}", soft_wrap=True)
+    if outcome is not None:
+        console.print(f"\n{sentence(outcome)}", soft_wrap=True)
 
 
-def told(judged: Verdict) -> str:
+def sentence(verdict: Verdict) -> str:
     """The verdict in words."""
     return (
-        f"CPU time to {judged.target_percent} %: whole trainings on a short schedule end at "
-        f"{judged.lowest_percent:.2f} % or more of the test images after at most "
-        f"{judged.cpu_seconds:.0f} CPU-seconds, 1/{1 / judged.share:.1f} of the textbook's whole "
-        f"training ({judged.textbook_cpu_seconds:.0f}); bound 1/{1 / MOST:.0f}: "
-        f"{'kept' if judged.passed else 'NOT kept'}. (The test split is read once, at the end of "
+        f"CPU time to {verdict.target_percent} %: whole trainings on a short schedule end at "
+        f"{verdict.lowest_percent:.2f} % or more of the test images after at most "
+        f"{verdict.cpu_seconds:.0f} CPU-seconds, 1/{1 / verdict.share:.1f} of the textbook's whole "
+        f"training ({verdict.textbook_cpu_seconds:.0f}); bound 1/{1 / MOST:.0f}: "
+        f"{'kept' if verdict.passed else 'NOT kept'}. (The test split is read once, at the end of "
         "each training, so the schedule is planned and not cut where the accuracy is reached.)"
     )
 
@@ -195,11 +202,12 @@ def _cells(rows: list[dict[str, Any]]) -> Iterator[list[str]]:
 
 
 def _numbers(row: dict[str, Any]) -> list[float]:
-    """Each seed's search may prefer another INT8 form; the first one that it chose stands here."""
-    found = {}
+    """Accuracies by precision, and CPU-seconds. Each seed's search may prefer another INT8 variant;
+    the first one counts."""
+    by_precision = {}
     for name, variant in reversed(row["variants"].items()):
-        found[name.partition("-")[0]] = variant["accuracy_percent"]
-    percents = [found.get(precision, float("nan")) for precision in PRECISIONS]
+        by_precision[name.partition("-")[0]] = variant["accuracy_percent"]
+    percents = [by_precision.get(precision, float("nan")) for precision in PRECISIONS]
     return [row["accuracy_percent"], *percents, row["cpu_seconds"]]
 
 

@@ -1,1 +1,1 @@
-"""Where two forms of a model part, and why."""
+"""The first point at which two models differ, and the cause."""

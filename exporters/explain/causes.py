@@ -1,7 +1,6 @@
-"""Why do two forms differ? Tries the mistakes that people make, one after the other, and says
-which of them explains what is seen. Each is a hypothesis that is computed, never a guess from a
-name: swapped channels are tried by swapping channels. What no hypothesis explains is stated as it
-was measured, without a cause.
+"""Causes of a difference between two models. Common mistakes are tried one after the other: each is
+a hypothesis that is computed, so swapped channels are tried by swapping channels. A difference that
+no hypothesis explains is reported as measured, without a cause.
 """
 
 from __future__ import annotations
@@ -15,23 +14,22 @@ from exporters.evaluate.error_metrics import relative_error
 from exporters.evaluate.parity import Model
 from exporters.evaluate.probabilities import Floats, log_odds
 from exporters.evaluate.tasks import LabelTask
-from exporters.explain.first_divergence import Pair, Parting
+from exporters.explain.first_divergence import Divergence, PointPair
 from exporters.explain.pixel_changes import move_between, moves, tone_between, with_gamma
 from exporters.explain.trace import Values
 
 # A hypothesis explains a difference of answers when it leaves at most this part of it.
 EXPLAINED = 0.1
-# Relative error that a network's input has where nothing is wrong, by the coarser precision: a
-# mean in whole pixel values costs nothing in float, and 8 bits for three channels of their own
-# scale 0.006.
+# Relative error of a healthy network's input, by the coarser precision: a mean in whole pixel
+# values costs nothing in float, and 8 bits for three channels of different scales 0.006.
 INPUT_NOISE = {"fp32": 1e-5, "fp16": 2e-3, "int8": 1.5e-2}
-_RANGE = 0.05  # part of the range by which ends must differ to be worth telling
+_RANGE = 0.05  # part of the range by which ends must differ to be reported
 _GAMMAS = (0.4, 0.5, 0.63, 0.8, 1.25, 1.6, 2.0, 2.5)
 _STRAIGHT = 1e-4  # relative difference of log-odds from a line, in float
 
 
-def of_outputs(a: Floats, b: Floats, labels: Sequence[str], task: LabelTask) -> Iterator[str]:
-    """What the probabilities [n, labels] alone show."""
+def output_causes(a: Floats, b: Floats, labels: Sequence[str], task: LabelTask) -> Iterator[str]:
+    """Yield what the probabilities [n, labels] alone show."""
     order = _order(a, b)
     if order is not None:
         moved = [f"{labels[i]} is at {j}" for i, j in enumerate(order) if i != j]
@@ -50,7 +48,7 @@ def of_outputs(a: Floats, b: Floats, labels: Sequence[str], task: LabelTask) -> 
 
 
 def _temperature(a: Floats, b: Floats, task: LabelTask) -> Iterator[str]:
-    """Logits times a constant. It is undone, and what is left is measured."""
+    """Yield a factor of all logits, if undoing it explains the difference."""
     scores = task.scores(a, b)
     if scores is None:
         return
@@ -67,14 +65,16 @@ def _sums_to_one(values: Floats) -> bool:
     return bool(np.abs(values.sum(axis=1) - 1).max() < 1e-2)
 
 
-def of_images(
+def image_causes(
     a: Model, b: Model, images: NDArray[np.uint8], *, closed: bool = False
 ) -> Iterator[str]:
-    """What B would have to be given so that it answers as A does: the change that leaves least,
-    if it leaves next to nothing. Of ``closed`` forms shifts and tone curves are tried as well,
-    since no layer shows them."""
-    expected, found = a(images), b(images)
-    before = relative_error(expected, found)
+    """Yield the change of images with which B answers as A does, if it explains the difference.
+
+    For ``closed`` models, which have no layers that could show them, shifts and tone curves are
+    tried as well.
+    """
+    expected = a(images)
+    before = relative_error(expected, b(images))
     best, best_words = EXPLAINED * before, ""
     changes = [(move.words, move.apply) for move in moves(images.shape) if closed or not move.edge]
     for words, change in (*changes, ("inverted (255 - x)", lambda x: 255 - x)):
@@ -88,30 +88,34 @@ def of_images(
 
 
 def _gamma(expected: Floats, b: Model, images: NDArray[np.uint8], enough: float) -> str:
-    """A grid of exponents, and around the best of them two finer ones."""
-    found: dict[float, float] = {}
+    """Try a grid of exponents, and two finer ones around the best."""
+    errors: dict[float, float] = {}
     grid = list(_GAMMAS)
     for width in (1.12, 1.03, 1.01):
         for gamma in grid:
-            found[gamma] = relative_error(expected, b(with_gamma(images, gamma)))
-        best = min(found, key=lambda gamma: found[gamma])
+            errors[gamma] = relative_error(expected, b(with_gamma(images, gamma)))
+        best = min(errors, key=lambda gamma: errors[gamma])
         grid = [best / width, best * width]
-    return f"given with a gamma of {best:.3g}" if found[best] < enough else ""
+    return f"given with a gamma of {best:.3g}" if errors[best] < enough else ""
 
 
-def of_input(pairs: Sequence[Pair], images: NDArray[np.uint8], precision: str) -> Iterator[str]:
-    """How pixels reach the first layer: geometry, normalization, range, tone. ``images``
-    [n, h, w, c] are what was traced; ``precision`` the coarser one of both forms."""
+def input_causes(
+    pairs: Sequence[PointPair], images: NDArray[np.uint8], precision: str
+) -> Iterator[str]:
+    """Yield differences in how pixels reach the first layer: geometry, normalization, range, tone.
+
+    ``images`` [n, h, w, c] are those that were traced, ``precision`` is the coarser one.
+    """
     if not pairs or pairs[0].a.parameters is None:
         return
     a, b, where = pairs[0].a.values, pairs[0].b.values, f"the input of {pairs[0].a.layer}"
     noise = INPUT_NOISE[precision]
     if a.shape != b.shape or a.ndim != 4 or not relative_error(a, b) > noise:
         return
-    seen = _as_pixels(images, a, b, noise)
+    pixels = _as_pixels(images, a, b, noise)
     move = tone = None
-    if seen is not None:
-        levels, step = seen
+    if pixels is not None:
+        levels, step = pixels
         size = float(np.sqrt(np.mean(np.square(images, dtype=np.float64)))) or 1.0
         move = move_between(images, levels, step / size)
         tone = tone_between(images, levels, max(step, 0.02))
@@ -124,8 +128,10 @@ def of_input(pairs: Sequence[Pair], images: NDArray[np.uint8], precision: str) -
     slope, offset, left = _line(a, b)
     if left <= noise and (tone is None or not tone.curved):
         words = ", ".join(f"{s:.4g} x {o:+.4g}" for s, o in zip(slope, offset, strict=True))
-        added = f"; as if its pixels were {tone.words}" if tone is not None and tone.known else ""
-        yield f"{where} is normalised otherwise: B is A times and plus, by channel: {words}{added}"
+        added = f"; as if its pixels were {tone.words}" if tone is not None and tone.named else ""
+        yield (
+            f"{where} is normalized differently: B is A times and plus, by channel: {words}{added}"
+        )
         return
     clipped = list(_clipped(a, b, where, noise, by_channel=True))
     yield from clipped
@@ -136,8 +142,8 @@ def of_input(pairs: Sequence[Pair], images: NDArray[np.uint8], precision: str) -
 def _as_pixels(
     images: NDArray[np.uint8], a: Values, b: Values, noise: float
 ) -> tuple[NDArray[np.float64], float] | None:
-    """B's input [n, c, h, w] in the levels of pixels [n, h, w, c], by A's own normalization, and
-    the levels that ``noise`` makes; None where A's input is not the images, normalized."""
+    """Return B's input [n, c, h, w] in levels of pixels [n, h, w, c], by A's normalization, and
+    the levels that ``noise`` makes; None where A's input is not the normalized images."""
     x = np.moveaxis(np.asarray(images, np.float32), 3, 1)
     if x.shape != a.shape:
         return None
@@ -149,9 +155,10 @@ def _as_pixels(
     return levels, noise * size / float(np.abs(slope).min())
 
 
-def of_parting(parting: Parting) -> Iterator[str]:
-    """What the first layer whose input differs shows, behind the network's own input."""
-    a, b = parting.pair.a, parting.pair.b
+def divergence_causes(divergence: Divergence) -> Iterator[str]:
+    """Yield what the first layer whose input differs shows; the network's own input is the subject
+    of :func:`input_causes`."""
+    a, b = divergence.pair.a, divergence.pair.b
     where = f"the input of {a.layer}" if a.operator else "the output"
     if a.values.shape != b.values.shape:
         yield f"{where} has the shape {a.values.shape[1:]} in A and {b.values.shape[1:]} in B"
@@ -160,36 +167,36 @@ def of_parting(parting: Parting) -> Iterator[str]:
         if not np.isfinite(point.values).all():
             yield f"{where} is not finite in {name}: the first layer with NaN or infinity"
             return
-    if parting.index == 0 and a.operator:
+    if divergence.index == 0 and a.operator:
         return
     low_a, low_b = float(a.values.min()), float(b.values.min())
     high_a, high_b = float(a.values.max()), float(b.values.max())
     if max(abs(low_a - low_b), abs(high_a - high_b)) > _RANGE * max(high_a - low_a, 1e-12):
         yield (
-            f"{where} lies from {low_a:.3g} to {high_a:.3g} in A and from {low_b:.3g} to "
+            f"{where} ranges from {low_a:.3g} to {high_a:.3g} in A and from {low_b:.3g} to "
             f"{high_b:.3g} in B"
         )
     factor = gain(a.values, b.values)
     scaled = np.asarray(factor * a.values)
-    near = relative_error(b.values, scaled) <= parting.limit
+    near = relative_error(b.values, scaled) <= divergence.limit
     if near and _explains(b.values, a.values, scaled):
         yield f"{where} is scaled in B: A's times {factor:.4g}"
     elif (low_a >= 0) != (low_b >= 0):
         yield f"an activation differs: only {'A' if low_a >= 0 else 'B'} has no negative values"
     else:
-        yield from _clipped(a.values, b.values, where, parting.limit)
+        yield from _clipped(a.values, b.values, where, divergence.limit)
 
 
 def gain(a: Values, b: Values) -> float:
-    """The factor f of the least-squares fit b = f * a; 1 where a is zero."""
+    """Return the factor f of the least-squares fit b = f * a; 1 where a is zero."""
     x, y = a.reshape(-1).astype(np.float64), b.reshape(-1).astype(np.float64)
     power = float(x @ x)
     return float(x @ y) / power if power else 1.0
 
 
 def _line(a: Values, b: Values) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-    """The least-squares line b = slope * a + offset of each channel, and the relative error that
-    it leaves."""
+    """Return the least-squares line b = slope * a + offset of each channel, and the relative error
+    that it leaves."""
     rows_a = np.moveaxis(a, 1, 0).reshape(a.shape[1], -1).astype(np.float64)
     rows_b = np.moveaxis(b, 1, 0).reshape(b.shape[1], -1).astype(np.float64)
     mean_a, mean_b = rows_a.mean(axis=1), rows_b.mean(axis=1)
@@ -215,12 +222,12 @@ def _clipped(
             return
 
 
-def _explains(expected: NDArray[np.floating], found: Floats, changed: Floats) -> bool:
-    return relative_error(expected, changed) < EXPLAINED * relative_error(expected, found)
+def _explains(expected: NDArray[np.floating], measured: Floats, changed: Floats) -> bool:
+    return relative_error(expected, changed) < EXPLAINED * relative_error(expected, measured)
 
 
 def _order(a: Floats, b: Floats) -> NDArray[np.int64] | None:
-    """For each of A's columns the one of B's with the same values, when that is a permutation
+    """Return for each of A's columns the one of B's with the same values, if that is a permutation
     that explains the difference."""
     distance = np.abs(a[:, :, None].astype(np.float64) - b[:, None, :]).mean(axis=0)
     order = distance.argmin(axis=1)  # (labels of A) -> column of B

@@ -1,5 +1,5 @@
-"""Two traces beside each other: where do they part first, from the input on, and between which
-nodes does the fault lie? Measures; what may have caused it is ``diagnose.py``'s."""
+"""Two traces side by side: the first point at which they differ, from the input on, and the nodes
+between that point and the last equal one. ``causes.py`` looks for the reason."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from exporters.errors import ExportError
 from exporters.evaluate.error_metrics import relative_error
 from exporters.explain.trace import Point
 
-# Relative error of a layer's input from which two forms have parted, by the coarser of their
-# precisions; measured on the digit and face recipes: 1e-6, 1e-3 and 0.01 to 0.06 where all is well.
+# Relative error of a layer's input above which two models differ, by the coarser of their
+# precisions; healthy models of the digit and face recipes showed 1e-6, 1e-3 and 0.01 to 0.06.
 LIMITS = {"fp32": 1e-4, "fp16": 1e-2, "int8": 0.15}
 
 
 @dataclass(frozen=True)
-class Pair:
-    """The same point of two forms."""
+class PointPair:
+    """The same point of two models."""
 
     a: Point
     b: Point
@@ -25,42 +25,42 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Parting:
-    """The first point at which two forms differ, and what lies before it."""
+class Divergence:
+    """The first point at which two models differ, and the nodes before it."""
 
     index: int  # of the pair
-    pair: Pair
+    pair: PointPair
     limit: float
     suspects_a: tuple[str, ...]  # nodes between the last equal points and this one
     suspects_b: tuple[str, ...]
 
 
-def pair_up(a: Sequence[Point], b: Sequence[Point]) -> tuple[Pair, ...]:
-    """Lay two traces beside each other, in the order of the first.
+def pair_points(a: Sequence[Point], b: Sequence[Point]) -> tuple[PointPair, ...]:
+    """Match the points of two traces, in the order of the first.
 
-    Layers belong together by name where both forms have it, or else in graph order among those of
-    the same kind and shapes: quantizers may exchange the two branches of a residual block. Raises
-    ExportError when one trace has layers that the other has not.
+    Layers match by name where both models have it, or else in graph order among those of the same
+    kind and shapes: quantizers may exchange the two branches of a residual block. Raises
+    ExportError when one trace has layers that the other lacks.
     """
     left = list(b)
     pairs = []
     for point in a:
         alike = [other for other in left if _signature(other) == _signature(point)]
-        if not alike and len(a) == len(b):  # another shape: by place, so that it can be told
+        if not alike and len(a) == len(b):  # another shape: by position, so that it is reported
             alike = [other for other in left if _kind(other) == _kind(point)]
         if not alike:
             raise ExportError(
-                f"A has the layers {_words(a)}, B has {_words(b)}; expected the same kinds, so "
+                f"A has the layers {_names(a)}, B has {_names(b)}; expected the same kinds, so "
                 "these two cannot be compared layer by layer."
             )
         same_name = [other for other in alike if other.layer == point.layer]
         match = (same_name or alike)[0]
         left = [other for other in left if other is not match]
-        pairs.append(Pair(point, match, relative_error(point.values, match.values)))
+        pairs.append(PointPair(point, match, relative_error(point.values, match.values)))
     if left:
         raise ExportError(
-            f"B has the layers {_words(left)} beyond those of A; expected the same, so these two "
-            "cannot be compared layer by layer."
+            f"B has the layers {_names(left)} in addition to those of A; expected the same, so "
+            "these two cannot be compared layer by layer."
         )
     return tuple(pairs)
 
@@ -74,22 +74,22 @@ def _kind(point: Point) -> str:
     return "Gemm" if point.operator == "MatMul" else point.operator
 
 
-def _words(points: Sequence[Point]) -> str:
+def _names(points: Sequence[Point]) -> str:
     return ", ".join(point.layer for point in points)
 
 
-def first_parting(pairs: Sequence[Pair], limit: float) -> Parting | None:
-    """The first pair whose error is over ``limit``, from the input on, or None."""
+def first_divergence(pairs: Sequence[PointPair], limit: float) -> Divergence | None:
+    """Return the first pair whose error exceeds ``limit``, from the input on, or None."""
     for index, pair in enumerate(pairs):
         if not pair.error <= limit:
             equal = [p for p in pairs[:index] if p.error <= limit]
-            known_a = {name for p in equal for name in p.a.behind}
-            known_b = {name for p in equal for name in p.b.behind}
-            return Parting(
+            cleared_a = {name for p in equal for name in p.a.behind}
+            cleared_b = {name for p in equal for name in p.b.behind}
+            return Divergence(
                 index,
                 pair,
                 limit,
-                tuple(name for name in pair.a.behind if name not in known_a),
-                tuple(name for name in pair.b.behind if name not in known_b),
+                tuple(name for name in pair.a.behind if name not in cleared_a),
+                tuple(name for name in pair.b.behind if name not in cleared_b),
             )
     return None

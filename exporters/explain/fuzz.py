@@ -1,6 +1,6 @@
-"""Differential testing: images that nobody collected, on which two forms may differ more than on
-any test set, because test sets are kind. Families of generated images first, then hill climbing
-from the worst of them; a budget of images bounds both. Deterministic by seed; judges nothing.
+"""Differential testing: generated images on which two models may differ more than on any test set.
+Families of images come first, then hill climbing from the worst of them, within a budget of images.
+The same seed gives the same images.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from exporters.evaluate.parity import Model
 Images = NDArray[np.uint8]
 Random = np.random.Generator
 _BATCH = 64
-_PARENTS = 8  # images that are climbed from at a time; each gets _BATCH / _PARENTS children
+_PARENTS = 8  # images to climb from at a time; each gets _BATCH / _PARENTS children
 
 
 @dataclass(frozen=True)
-class Found:
+class FuzzResult:
     """The worst images of a search."""
 
     images: Images  # [k, h, w, c], worst first
-    differences: tuple[float, ...]  # the largest of each one's probabilities
-    families: tuple[str, ...]  # what each one began as
+    differences: tuple[float, ...]  # largest difference of each one's probabilities
+    families: tuple[str, ...]  # that each one started from
     tried: int
-    before_climbing: float  # the largest difference of the families alone
+    before_climbing: float  # largest difference before hill climbing
     by_family: tuple[tuple[str, float], ...]  # (family, its largest difference), worst first
 
 
-def search(
+def fuzz(
     a: Model,
     b: Model,
     seeds: Images,
@@ -41,15 +41,15 @@ def search(
     keep: int = 16,
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Found:
-    """Look for images [h, w, c] on which the probabilities of ``a`` and ``b`` differ most.
+) -> FuzzResult:
+    """Search images [h, w, c] on which the probabilities of ``a`` and ``b`` differ most.
 
-    ``seeds`` [n, h, w, c] are real images, which some families shift and blend. Half of the
-    ``budget``, counted in images, goes to the families, half to climbing. Raises ExportError
-    without seeds.
+    ``seeds`` [n, h, w, c] are real images, which some families shift and blend. The families get
+    half of the ``budget``, a number of images, and climbing gets the other half. Raises
+    ExportError without seeds.
     """
     if not len(seeds):
-        raise ExportError("differential testing needs at least one image to begin with.")
+        raise ExportError("there are no seeds; expected at least one image to start from.")
     random = np.random.default_rng(seed)
     pool = _Pool(a, b, max(keep, _PARENTS))
     families = list(FAMILIES)
@@ -65,7 +65,7 @@ def search(
         children = np.stack([_mutated(random, parents[row], seeds) for row in rows])
         pool.add(children, [names[row] for row in rows])
         progress(min(pool.tried, budget), budget)
-    return Found(
+    return FuzzResult(
         images=np.stack(pool.images[:keep]),
         differences=tuple(pool.differences[:keep]),
         families=tuple(pool.families[:keep]),
@@ -87,7 +87,7 @@ class _Pool:
         self.tried = 0
 
     def add(self, batch: Images, families: list[str]) -> None:
-        """Try a batch and keep what belongs to the worst; an equal image is kept once."""
+        """Try a batch and keep the worst images, each once."""
         batch = np.ascontiguousarray(batch)
         gap = np.abs(self._a(batch).astype(np.float64) - self._b(batch)).max(axis=1)
         self.tried += len(batch)
@@ -98,10 +98,10 @@ class _Pool:
                 continue
             if any(np.array_equal(image, other) for other in self.images):
                 continue
-            place = int(np.searchsorted(-np.array(self.differences), -value, side="right"))
-            self.images.insert(place, image)
-            self.differences.insert(place, value)
-            self.families.insert(place, family)
+            rank = int(np.searchsorted(-np.array(self.differences), -value, side="right"))
+            self.images.insert(rank, image)
+            self.differences.insert(rank, value)
+            self.families.insert(rank, family)
             del self.images[self._size :], self.differences[self._size :]
             del self.families[self._size :]
 
@@ -110,7 +110,7 @@ class _Pool:
 
 
 def _constant(random: Random, seeds: Images, count: int) -> Images:
-    """One colour; black, white and the pure colours among them."""
+    """Draw images of one color; black, white and the pure colors among them."""
     level = random.integers(0, 256, (count, 1, 1, seeds.shape[3]))
     pure = random.integers(0, 2, level.shape) * 255
     chosen = np.where(random.random((count, 1, 1, 1)) < 0.5, level, pure)
@@ -118,7 +118,7 @@ def _constant(random: Random, seeds: Images, count: int) -> Images:
 
 
 def _extreme(random: Random, seeds: Images, count: int) -> Images:
-    """Only 0 and 255, in blocks of 1 to 8 pixels: what drives activations to their ends."""
+    """Draw blocks of 1 to 8 pixels, all 0 or 255, which drive activations to their ends."""
     return np.stack([_blocks(random, seeds.shape[1:]) for _ in range(count)])
 
 
@@ -131,14 +131,14 @@ def _blocks(random: Random, shape: tuple[int, ...]) -> Images:
 
 
 def _noise(random: Random, seeds: Images, count: int) -> Images:
-    """Noise of any strength around any level."""
+    """Draw noise of any strength around any level."""
     level = random.integers(0, 256, (count, 1, 1, 1))
     strength = 128 * random.random((count, 1, 1, 1))
     return _clip(level + strength * random.standard_normal((count, *seeds.shape[1:])))
 
 
 def _shifted(random: Random, seeds: Images, count: int) -> Images:
-    """Real images moved by some pixels, as a careless crop does."""
+    """Move real images by some pixels, as a careless crop does."""
     picked = _pick(random, seeds, count)
     largest = max(1, seeds.shape[1] // 4)
     moves = random.integers(-largest, largest + 1, (count, 2))
@@ -146,13 +146,13 @@ def _shifted(random: Random, seeds: Images, count: int) -> Images:
 
 
 def _blended(random: Random, seeds: Images, count: int) -> Images:
-    """Two real images over each other: between the classes."""
+    """Blend two real images, which gives answers between the classes."""
     part = random.random((count, 1, 1, 1))
     return _clip(part * _pick(random, seeds, count) + (1 - part) * _pick(random, seeds, count))
 
 
 def _contrast(random: Random, seeds: Images, count: int) -> Images:
-    """Real images with another exposure, up to clipping."""
+    """Change the exposure of real images, up to clipping."""
     gain = 4 * random.random((count, 1, 1, 1))
     offset = random.integers(-128, 129, (count, 1, 1, 1))
     return _clip(gain * (_pick(random, seeds, count) - 128.0) + 128 + offset)
@@ -172,9 +172,9 @@ FAMILIES: dict[str, Callable[[Random, Images, int], Images]] = {
 
 
 def _mutated(random: Random, image: Images, seeds: Images) -> Images:
-    """A child: one of six changes, small and large ones alike."""
+    """Return a child of ``image`` with one of six changes, small or large."""
     kind = int(random.integers(6))
-    if kind == 0:  # a patch of one colour
+    if kind == 0:  # a patch of one color
         return _patched(random, image, random.integers(0, 256, (1, 1, image.shape[2])))
     if kind == 1:  # a patch of noise
         return _patched(random, image, random.integers(0, 256, image.shape))

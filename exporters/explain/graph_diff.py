@@ -1,5 +1,4 @@
-"""Two ONNX graphs node by node: which operator, attribute or constant is another one. Looks, never
-runs."""
+"""Two ONNX graphs compared node by node: operators, attributes and small constants."""
 
 from __future__ import annotations
 
@@ -12,12 +11,14 @@ from numpy.typing import NDArray
 
 from exporters.graph.walk import Graph
 
-_LARGE = 64  # elements from which a constant is a weight, which ``diagnose.of_parameters`` compares
+_LARGE = (
+    64  # elements from which a constant is a weight, which ``diagnose.parameter_causes`` compares
+)
 
 
 def graph_differences(a: onnx.ModelProto, b: onnx.ModelProto) -> Iterator[str]:
-    """What differs between two graphs of the same length; nothing is said of others, whose nodes
-    do not belong together."""
+    """Yield the differences of two graphs of the same length; none for others, whose nodes cannot
+    be matched."""
     nodes_a, nodes_b = list(a.graph.node), list(b.graph.node)
     if len(nodes_a) != len(nodes_b):
         return

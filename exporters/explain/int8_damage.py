@@ -1,6 +1,6 @@
-"""What does one scale or one range cost an INT8 file? Weights that are not the float model's, and
-ranges that cut values off, are put back into float one at a time, and the signal-to-noise ratio of
-the answers is measured with and without it. A place is blamed only for what undoing it gives back.
+"""The cost of a single scale or range of an INT8 file. Weights that differ from the float model's,
+and ranges that cut values off, are put back into float one at a time, and the signal-to-noise ratio
+of the answers is measured before and after. Each is blamed only for what undoing it gives back.
 """
 
 from __future__ import annotations
@@ -16,87 +16,87 @@ from onnx import helper, numpy_helper
 from exporters.errors import ExportError
 from exporters.evaluate.error_metrics import error_db, relative_error
 from exporters.evaluate.probabilities import Floats, log_odds
-from exporters.explain.first_divergence import Pair
+from exporters.explain.first_divergence import PointPair
 from exporters.explain.trace import Parameters
 from exporters.explain.weight_causes import common_factor, differs, weights_apart
 from exporters.graph import onnx_file
-from exporters.graph.intermediate_outputs import quantized_tensors, with_outputs
+from exporters.graph.intermediate_outputs import quantized_tensors, with_typed_outputs
 from exporters.graph.walk import Graph, channel_axis
 
-# Decibels that a place must give back to be blamed, by what is wrong there. Where nothing is wrong,
-# entropy calibration cuts 0.3 to 0.5 % off, whose return gives up to 1.7 dB, and a corrected bias
-# gives back 0.2 dB at most; a scale that is 5 % off costs 1.3 to 13 dB, half a range 6 to 20 dB (24
-# files of a small network). Weights that differ by more than half a step are no rounding at all.
-WORTH_DB = {"scale": 1.0, "range": 3.0, "bias": 3.0}
+# Decibels that a suspect must give back to be blamed, by its kind. In healthy files entropy
+# calibration cuts off 0.3 to 0.5 %, which returns up to 1.7 dB, and a corrected bias returns 0.2 dB
+# at most. A scale that is 5 % off costs 1.3 to 13 dB, half a range 6 to 20 dB (24 files of a small
+# network). Weights that differ by more than half a step are not rounding at all.
+COSTLY_DB = {"scale": 1.0, "range": 3.0, "bias": 3.0}
 _CUT = 2e-3  # share of an activation at the end of its range; min-max leaves some 1e-4
-_MUCH = 1e-2  # the same, of what is reported even where it costs nothing
-_SURE = 1e-4  # probabilities nearer to 0 and 1 than this are not distinguished
+_MUCH = 1e-2  # share above which it is reported even where it costs nothing
+_SURE = 1e-4  # probabilities closer to 0 and 1 than this are not distinguished
 _SINGLE = 2  # layers; where more have other weights, the network was trained further
-_TRIED = 8  # places of each kind that are put back
-_LOOKED_AT = 8  # images whose 8-bit activations are looked at
+_TRIED = 8  # suspects of each kind that are put back
+_INSPECTED = 8  # images whose 8-bit activations are inspected
 
 
 @dataclass(frozen=True)
 class Damage:
-    """One place of an INT8 file, and what float there gives back."""
+    """A scale, range or bias of an INT8 file, and what float gives back."""
 
     layer: str  # of the INT8 file
-    words: str  # what is wrong there, as measured
-    kind: str  # a key of WORTH_DB
-    reported: bool  # whether to report it though it costs nothing
+    words: str  # the fault, as measured
+    kind: str  # a key of COSTLY_DB
+    reported: bool  # even where it costs nothing
     snr_db: float  # of the log-odds of the file's answers against the float model's
-    without_db: float  # the same with this one place in float
+    without_db: float  # the same with only this back in float
 
     @property
-    def worth(self) -> bool:
-        """This place costs more than rounding to 8 bits does."""
-        return self.without_db - self.snr_db >= WORTH_DB[self.kind]
+    def costly(self) -> bool:
+        """True where it costs more than rounding to 8 bits does."""
+        return self.without_db - self.snr_db >= COSTLY_DB[self.kind]
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Suspect:
     layer: str
     words: str
     kind: str
     reported: bool
-    changed: onnx.ModelProto  # the file with this place in float
+    changed: onnx.ModelProto  # the file with only this back in float
 
 
 def damages(
-    pairs: Sequence[Pair], model: onnx.ModelProto, images: NDArray[np.uint8], expected: Floats
+    pairs: Sequence[PointPair], model: onnx.ModelProto, images: NDArray[np.uint8], expected: Floats
 ) -> tuple[Damage, ...]:
-    """The places of an INT8 ``model`` (side B of ``pairs``) that look wrong, each with what it
-    costs on ``images``, whose answers in float are ``expected``; dearest first. Of several that
-    cost something the dearest is the cause, and ranges behind a wrong scale follow from it.
+    """Return the scales and ranges of an INT8 ``model`` (side B of ``pairs``) that look wrong.
 
-    Everything is run without graph optimization, so that a kernel's saturation is not taken for a
-    scale. Raises GraphError when onnxruntime refuses the file.
+    Each has its cost on ``images``, whose answers in float are ``expected``; the most expensive
+    comes first. It is the cause where several are costly: ranges behind a wrong scale follow from
+    it. Everything runs without graph optimization, so that a kernel's saturation is not mistaken
+    for a scale. Raises GraphError when onnxruntime refuses the file.
     """
-    places = [*_weights(pairs, model), *_ranges(model, images[:_LOOKED_AT])]
-    if not places:
+    suspects = [*_weights(pairs, model), *_ranges(model, images[:_INSPECTED])]
+    if not suspects:
         return ()
     before = _snr(model, images, expected)
-    found = []
-    for place in places:
+    measured = []
+    for s in suspects:
         try:
-            after = _snr(place.changed, images, expected)
-        except ExportError:  # weights in a form that this layer does not take
+            after = _snr(s.changed, images, expected)
+        except ExportError:  # float weights of a shape that this layer does not take
             continue
-        found.append(Damage(place.layer, place.words, place.kind, place.reported, before, after))
-    found.sort(key=lambda damage: -damage.without_db)
-    costly = [damage for damage in found if damage.worth]
-    factors = [damage for damage in found if damage.kind == "scale"]
+        measured.append(Damage(s.layer, s.words, s.kind, s.reported, before, after))
+    measured.sort(key=lambda damage: -damage.without_db)
+    costly = [damage for damage in measured if damage.costly]
+    factors = [damage for damage in measured if damage.kind == "scale"]
     if costly:
         return tuple(dict.fromkeys((costly[0], *factors)))
-    return tuple(damage for damage in found if damage.reported)
+    return tuple(damage for damage in measured if damage.reported)
 
 
 def _snr(model: onnx.ModelProto, images: NDArray[np.uint8], expected: Floats) -> float:
-    """Of log-odds less their mean, which do not saturate as probabilities do."""
-    found = onnx_file.run(onnx_file.session(model, optimised=False), images)
+    """Return the SNR of log-odds minus their mean, which do not saturate as probabilities do."""
+    answers = onnx_file.run(onnx_file.session(model, optimized=False), images)
     signal = log_odds(expected, _SURE, _SURE)
     middle = signal.mean(axis=0)
-    return error_db(relative_error(signal - middle, log_odds(found, _SURE, _SURE) - middle))
+    return error_db(relative_error(signal - middle, log_odds(answers, _SURE, _SURE) - middle))
 
 
 def _copied(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -108,7 +108,7 @@ def _copied(model: onnx.ModelProto) -> onnx.ModelProto:
 # --- weights -------------------------------------------------------------------------------------
 
 
-def _weights(pairs: Sequence[Pair], model: onnx.ModelProto) -> Iterator[_Place]:
+def _weights(pairs: Sequence[PointPair], model: onnx.ModelProto) -> Iterator[_Suspect]:
     wrong = [
         (pair.b.layer, pair.a.parameters, pair.b.parameters)
         for pair in pairs
@@ -125,14 +125,14 @@ def _weights(pairs: Sequence[Pair], model: onnx.ModelProto) -> Iterator[_Place]:
             words = f"all its weights are {factor:.4g} times the float model's"
         kind = "scale" if apart else "bias"
         reported = factor is not None or (apart and len(wrong) <= _SINGLE)
-        yield _Place(layer, words, kind, reported, _float_weights(model, layer, a, b))
+        yield _Suspect(layer, words, kind, reported, _float_weights(model, layer, a, b))
 
 
 def _float_weights(
     model: onnx.ModelProto, layer: str, a: Parameters, b: Parameters
 ) -> onnx.ModelProto:
-    """A copy in which a layer has the float model's bias, and its weights where they differ by
-    more than rounding."""
+    """Return a copy in which a layer has the float model's bias, and its weights where they differ
+    by more than rounding."""
     result = _copied(model)
     node = next(node for node in result.graph.node if node.name == layer)
     weight = np.moveaxis(a.weight, 0, channel_axis(node, a.weight.ndim))
@@ -149,32 +149,31 @@ def _float_weights(
 # --- ranges --------------------------------------------------------------------------------------
 
 
-def _ranges(model: onnx.ModelProto, images: NDArray[np.uint8]) -> Iterator[_Place]:
-    """Activations of which too much is at the end of its range, or whose scale is one where they
-    are rounded and another one where they are read."""
+def _ranges(model: onnx.ModelProto, images: NDArray[np.uint8]) -> Iterator[_Suspect]:
+    """Yield activations with too much at the end of their range, and those that are rounded with
+    one scale and read with another."""
     graph = Graph(model)
     taps = {tap.name: tap.layer for tap in quantized_tensors(model)}
-    session = onnx_file.session(with_outputs(model, list(taps)))
-    found = dict(
-        zip(taps, onnx_file.run_feed(session, list(taps), {"images": images}), strict=True)
-    )
+    session = onnx_file.session(with_typed_outputs(model, list(taps)))
+    values = onnx_file.run_feed(session, list(taps), {"images": images})
+    stored = dict(zip(taps, values, strict=True))
     tried: set[bytes] = set()
     for name, layer in taps.items():
         node = graph.producer(name)
         assert node is not None
         key = _key(graph, node)
-        factor, (share, words) = _other_scale(graph, node), _cut_off(graph, node, found[name])
+        factor, (share, words) = _other_scale(graph, node), _cut_off(graph, node, stored[name])
         words = factor or words
         if not words or key is None or key in tried or len(tried) == _TRIED:
             continue
-        tried.add(key)  # a pool behind it has the same scale, and is the same place
+        tried.add(key)  # a pool behind it has the same scale, and is the same suspect
         kind, reported = ("scale", True) if factor else ("range", share > _MUCH)
-        yield _Place(layer, f"its result {words}", kind, reported, _float_activations(model, key))
+        yield _Suspect(layer, f"its result {words}", kind, reported, _float_activations(model, key))
 
 
 def _key(graph: Graph, node: onnx.NodeProto) -> bytes | None:
-    """Scale and zero point of a QuantizeLinear or DequantizeLinear, as bytes; None where they are
-    computed."""
+    """Return scale and zero point of a QuantizeLinear or DequantizeLinear as bytes; None where they
+    are computed."""
     arrays = [graph.array(name) for name in node.input[1:3]]
     if any(array is None for array in arrays):
         return None
@@ -198,7 +197,7 @@ def _other_scale(graph: Graph, node: onnx.NodeProto) -> str:
 
 
 def _cut_off(graph: Graph, node: onnx.NodeProto, stored: NDArray[np.integer]) -> tuple[float, str]:
-    """Which share is at the end of its range, and words where that is too much."""
+    """Return the share at the end of its range, and a sentence where that is too much."""
     scale = graph.array(node.input[1])
     zero = graph.array(node.input[2]) if len(node.input) > 2 and node.input[2] else np.uint8(0)
     if stored.dtype.itemsize > 1 or scale is None or zero is None or scale.size != 1:
@@ -214,8 +213,8 @@ def _cut_off(graph: Graph, node: onnx.NodeProto, stored: NDArray[np.integer]) ->
 
 
 def _float_activations(model: onnx.ModelProto, key: bytes) -> onnx.ModelProto:
-    """A copy in which activations of one scale are not rounded, and are cut off only where a ReLU
-    has become the range."""
+    """Return a copy in which activations of one scale are not rounded, and are cut off only where a
+    ReLU has become the range."""
     result = _copied(model)
     graph = Graph(result)
     nodes = []
@@ -234,7 +233,7 @@ def _float_activations(model: onnx.ModelProto, key: bytes) -> onnx.ModelProto:
 
 
 def _sorted(nodes: list[onnx.NodeProto], graph: Graph) -> list[onnx.NodeProto]:
-    """In an order in which every input is made before it is used."""
+    """Sort nodes so that every input is made before it is used."""
     made = {name for node in nodes for name in node.output}
     done: set[str] = set()
     order: list[onnx.NodeProto] = []

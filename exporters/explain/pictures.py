@@ -1,5 +1,5 @@
-"""Pictures before preprocessing, drawn by seed: of many sizes, grey, in color and with alpha. They
-are what a preprocessing graph must treat alike wherever it is; knows no graphs."""
+"""Pictures before preprocessing, drawn by seed: of many sizes, gray, in color and with alpha. Equal
+preprocessing graphs treat them alike."""
 
 from __future__ import annotations
 
@@ -12,37 +12,38 @@ from numpy.typing import NDArray
 Pixels = NDArray[np.uint8]
 Size = tuple[int, int]
 _SEED = 2_027
-_CHANNELS = {1: "grey", 3: "color", 4: "color and alpha"}
+_CHANNELS = {1: "gray", 3: "color", 4: "color and alpha"}
 _LARGEST = 6_000  # pixels of a side
-_STEPS = 8  # times the model's side: from here on ``resize_graph`` reads every n-th row
+_STEPS = 8  # times the model's side, from which on ``resize_graph`` reads every n-th row
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One decoded image, and what it is in words."""
+    """One decoded image and its description."""
 
     words: str  # "noise, color, 37 x 53 (rows x columns)"
     pixels: Pixels  # [H, W, C]
 
 
 def sizes(height: int, width: int, more: Iterable[int] = ()) -> tuple[Size, ...]:
-    """(rows, columns) to try for a model of ``height`` x ``width``: tiny, odd, wide, tall, smaller
-    and larger than the model, large enough to be sampled; and sides around each of ``more``."""
+    """Return (rows, columns) to try for a model of ``height`` x ``width``: tiny, odd, wide, tall,
+    smaller and larger than the model, large enough to be sampled; and sides around each of
+    ``more``."""
     h, w = height, width
     near = [(h, w), (h + 1, w), (h, w + 1), (max(h - 1, 1), max(w - 1, 1)), (w, h)]
     scaled = [(2 * h, 2 * w), (2 * h + 1, 3 * w - 1), (-(-h // 2), -(-w // 2)), (3 * h, w)]
     sampled = [(_STEPS * h, _STEPS * w), (2 * _STEPS * h + 3, 3 * _STEPS * w + 5)]
     fixed = [(1, 1), (1, 7), (9, 1), (2, 3), (3, 2), (7, 5), (37, 53), (60, 900), (900, 60)]
     usual = [(218, 178), (480, 640), (641, 479), (1_100, 1_300), (2_049, 1_537)]
-    asked = [(n + step, other) for n in more for step in (-1, 0, 1) for other in (h + 7,)]
-    asked += [(b, a) for a, b in asked]
-    all_sizes = (*near, *scaled, (h, 3 * w), *fixed, *usual, *sampled, *asked)
+    around = [(n + step, other) for n in more for step in (-1, 0, 1) for other in (h + 7,)]
+    around += [(b, a) for a, b in around]
+    all_sizes = (*near, *scaled, (h, 3 * w), *fixed, *usual, *sampled, *around)
     inside = [(a, b) for a, b in all_sizes if 1 <= a <= _LARGEST and 1 <= b <= _LARGEST]
     return tuple(dict.fromkeys(inside))
 
 
 def pictures(tried: Iterable[Size]) -> Iterator[Picture]:
-    """Some of every kind in each size; the same ones at each call."""
+    """Draw pictures of every kind in each size; the same at each call."""
     for size in tried:
         random = np.random.default_rng((_SEED, *size))
         for kind, draw in _KINDS.items():
@@ -54,13 +55,13 @@ def pictures(tried: Iterable[Size]) -> Iterator[Picture]:
 
 
 def _noise(random: np.random.Generator, height: int, width: int, channels: int) -> Pixels:
-    """Every level, without any order: what tells one resampling from another."""
+    """Draw noise of every level, which distinguishes one resampling from another."""
     return random.integers(0, 256, (height, width, channels), dtype=np.uint8)
 
 
 def _ramps(random: np.random.Generator, height: int, width: int, channels: int) -> Pixels:
-    """Levels that rise otherwise in each channel, so that a picture has no symmetry: what tells
-    a tone curve, an exchange of channels and a crop."""
+    """Draw ramps that differ by channel and have no symmetry, which show a tone curve, exchanged
+    channels or a crop."""
     y = np.linspace(0, 1, height)[:, None, None]
     x = np.linspace(0, 1, width)[None, :, None]
     slopes = np.array([[0.9, 0.1], [0.2, 0.7], [0.45, 0.45], [0.1, 0.3]])[:channels]
@@ -69,7 +70,7 @@ def _ramps(random: np.random.Generator, height: int, width: int, channels: int) 
 
 
 def _strokes(random: np.random.Generator, height: int, width: int, channels: int) -> Pixels:
-    """Bright lines on dark ground, or dark ones on bright: what is looked for on a page."""
+    """Draw bright lines on dark ground, or dark ones on bright, as on a page with a digit."""
     dark = (height + width) % 2 == 1
     plane = np.full((height, width), 20, np.uint8)
     thick = max(1, min(height, width) // 12)

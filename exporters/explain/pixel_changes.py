@@ -1,6 +1,5 @@
-"""How do pixels reach a network otherwise than in the reference? Hypotheses as functions on images
-[n, h, w, c], each to be computed and measured: geometry, channels, tone. Names nothing that does
-not explain what is seen."""
+"""Changes of pixels that explain a difference: geometry, channels, tone. Each hypothesis is a
+function of images [n, h, w, c], which is computed and measured."""
 
 from __future__ import annotations
 
@@ -28,22 +27,22 @@ _ENCODED = "encoded from linear light to sRGB"
 
 @dataclass(frozen=True)
 class Move:
-    """A change of place or of channels that loses nothing but an edge."""
+    """A change of geometry or of channels that loses only an edge."""
 
-    words: str  # what B's pixels are, beside A's
+    words: str  # what happened to A's pixels in B
     apply: Change
-    edge: int = 0  # rows and columns at the edge that say nothing
+    edge: int = 0  # rows and columns at the edge to ignore
 
 
 def moves(shape: Sequence[int]) -> Iterator[Move]:
-    """Exchanged channels, and turns, mirrors and shifts of images of ``shape`` [n, h, w, c]."""
+    """Yield exchanged channels, turns, mirrors and shifts of images of ``shape`` [n, h, w, c]."""
     height, width, channels = shape[1:]
     usual = tuple(range(channels))
     for order in permutations(usual) if 1 < channels <= 4 else ():
         if order == usual[::-1]:
-            yield Move("given with colour channels in the reverse order", lambda x: x[..., ::-1])
+            yield Move("given with color channels in the reverse order", lambda x: x[..., ::-1])
         elif order != usual:
-            words = f"given with colour channels in the order {list(order)}"
+            words = f"given with color channels in the order {list(order)}"
             yield Move(words, lambda x, order=order: x[..., list(order)])  # type: ignore[misc]  # a default
     if height == width:
         yield Move("transposed: height and width are exchanged", lambda x: x.swapaxes(1, 2))
@@ -59,7 +58,7 @@ def moves(shape: Sequence[int]) -> Iterator[Move]:
 
 
 def _shift(dy: int, dx: int) -> Change:
-    """Content moves down and to the right; what is at the edge is repeated, as a crop may do."""
+    """Move the content down and to the right; the edge is repeated, as a crop may do."""
 
     def change(images: Images) -> Images:
         rows = np.clip(np.arange(images.shape[1]) - dy, 0, images.shape[1] - 1)
@@ -70,8 +69,8 @@ def _shift(dy: int, dx: int) -> Change:
 
 
 def move_between(a: Images, b: Images, floor: float) -> str | None:
-    """The change that makes B of A, the relative error that it leaves being ``floor`` at most;
-    None where none does, or where A shows no difference between them."""
+    """Return the change that turns A into B with a relative error of at most ``floor``; None where
+    there is none, or where A and B do not differ."""
     if relative_error(a, b) <= floor:
         return None
     for move in moves(a.shape):
@@ -91,22 +90,24 @@ class Curve:
     words: str
     apply: Callable[[NDArray[np.float64]], NDArray[np.float64]]  # levels 0..255 to levels
     kind: str = "line"  # curves of one kind contain each other, from the simplest on
-    known: bool = True  # a mistake with a name
+    named: bool = True  # a common mistake
 
 
 @dataclass(frozen=True)
 class Tone:
-    """What was done to the tones of an image, in words that follow "as if they were"."""
+    """A change of the tones of an image."""
 
-    words: str
-    curved: bool  # it may not be a line
-    known: bool  # a mistake with a name, and not just any other line
+    words: str  # follow "as if they were"
+    curved: bool  # the change may not be a line
+    named: bool  # a common mistake, not just any line
 
 
 def tone_between(x: NDArray[Any], y: NDArray[np.floating], noise: float = _LEVEL) -> Tone | None:
-    """The tone curve that makes levels ``y`` of levels ``x`` (0 to 255, of any shape), up to
-    ``noise`` levels root mean square; None where nothing changes, or where y is not a function of
-    x. Where two kinds of curves fit alike, both are named."""
+    """Return the tone curve that turns levels ``x`` (0 to 255, any shape) into levels ``y``.
+
+    It fits up to ``noise`` levels root mean square. None where nothing changes, or where y is not
+    a function of x. Where two kinds of curves fit equally well, both are named.
+    """
     levels, means, counts, spread = _table(x, y)
     before = _rms(means - levels, counts)
     if len(levels) < 3 or before < 1e-3 or spread > noise:
@@ -129,8 +130,8 @@ def tone_between(x: NDArray[Any], y: NDArray[np.floating], noise: float = _LEVEL
             near.setdefault(curve.kind, curve)
     words = " or ".join(curve.words for curve in near.values())
     if len(near) > 1:
-        words = f"{words}: these pictures do not tell which"
-    return Tone(words, "curve" in near, all(curve.known for curve in near.values()))
+        words = f"{words}: these pictures do not show which"
+    return Tone(words, "curve" in near, all(curve.named for curve in near.values()))
 
 
 def _left(
@@ -139,7 +140,7 @@ def _left(
     means: NDArray[np.float64],
     counts: NDArray[np.float64],
 ) -> float:
-    """What a curve leaves, rounded to 8 bits or not."""
+    """Return the error that a curve leaves, rounded to 8 bits or not."""
     fitted = curve.apply(levels)
     rounded = np.clip(np.rint(fitted), 0, _FULL)
     return min(_rms(means - fitted, counts), _rms(means - rounded, counts))
@@ -148,35 +149,35 @@ def _left(
 def _table(
     x: NDArray[Any], y: NDArray[np.floating]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], float]:
-    """Each level of x, the mean of y there, how often it occurs, and how far y strays from it."""
+    """Return each level of x, the mean of y there, the count of it, and the spread of y."""
     rows = np.rint(x).astype(np.int64).reshape(-1)
     values = y.reshape(-1).astype(np.float64)
     counts = np.bincount(rows, minlength=256).astype(np.float64)
     sums = np.bincount(rows, values, 256)
     means = sums / np.maximum(counts, 1)
     spread = float(np.sqrt(np.mean((values - means[rows]) ** 2)))
-    known = np.flatnonzero(counts)
-    return known.astype(np.float64), means[known], counts[known], spread
+    levels = np.flatnonzero(counts)
+    return levels.astype(np.float64), means[levels], counts[levels], spread
 
 
 def _curves(
     levels: NDArray[np.float64], means: NDArray[np.float64], counts: NDArray[np.float64]
 ) -> Iterator[Curve]:
-    """From the simplest to the most general one."""
+    """Yield curves from the simplest to the most general."""
     yield Curve("inverted (255 - x)", lambda v: _FULL - v)
     yield Curve("divided by 255 once more", lambda v: v / _FULL)
     yield Curve("not divided by 255", lambda v: v * _FULL)
-    inner = (means > 0) & (means < _FULL)  # beyond them a brighter picture is cut off
+    inner = (means > 0) & (means < _FULL)  # a brighter picture is cut off outside
     if inner.any():
         step = float(np.median((means - levels)[inner]))
         way = "brighter" if step > 0 else "darker"
         plural = "" if abs(step) == 1 else "s"
         words = f"{way} by {abs(step):.3g} level{plural}"
-        yield Curve(words, lambda v: np.clip(v + step, 0, _FULL), known=False)
+        yield Curve(words, lambda v: np.clip(v + step, 0, _FULL), named=False)
         slope, offset = np.polyfit(levels[inner], means[inner], 1, w=np.sqrt(counts[inner]))
         words = f"given with another contrast ({slope:.4g} x {offset:+.4g})"
-        yield Curve(words, lambda v: slope * v + offset, known=False)
-        yield Curve(words, lambda v: np.clip(slope * v + offset, 0, _FULL), known=False)
+        yield Curve(words, lambda v: slope * v + offset, named=False)
+        yield Curve(words, lambda v: np.clip(slope * v + offset, 0, _FULL), named=False)
     yield Curve(_DECODED, _linear_light, "curve")
     yield Curve(_ENCODED, _srgb, "curve")
     gamma = _gamma(levels, means, counts)
@@ -186,7 +187,7 @@ def _curves(
 def _gamma(
     levels: NDArray[np.float64], means: NDArray[np.float64], counts: NDArray[np.float64]
 ) -> float:
-    """The exponent that fits best, by three grids, each finer than the one before."""
+    """Return the best exponent, by three grids, each finer than the one before."""
     low, high = np.log(_GAMMAS)
     for _ in range(3):
         grid = np.linspace(low, high, 33)
@@ -201,7 +202,7 @@ def _power(v: NDArray[np.float64], gamma: float) -> NDArray[np.float64]:
 
 
 def _linear_light(v: NDArray[np.float64]) -> NDArray[np.float64]:
-    """IEC 61966-2-1."""
+    """Decode sRGB (IEC 61966-2-1)."""
     s = v / _FULL
     return np.asarray(_FULL * np.where(s <= 0.04045, s / 12.92, ((s + 0.055) / 1.055) ** 2.4))
 
@@ -212,7 +213,7 @@ def _srgb(v: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def with_gamma(images: NDArray[np.uint8], gamma: float) -> NDArray[np.uint8]:
-    """Images of other tones, rounded to 8 bits."""
+    """Return images with another gamma, rounded to 8 bits."""
     table = np.rint(_power(np.arange(256.0), gamma)).astype(np.uint8)
     return table[images]
 
@@ -226,5 +227,5 @@ def _rms(values: NDArray[np.float64], counts: NDArray[np.float64]) -> float:
 
 
 def _spread(count: int) -> list[int]:
-    """Three places along a list."""
+    """Return three positions along a list."""
     return [count // 4, count // 2, 3 * count // 4]

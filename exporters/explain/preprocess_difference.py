@@ -1,5 +1,5 @@
-"""Two preprocessing graphs on the same pictures: any pixel that differs counts. Runs both; what
-may have caused a difference is ``pixel_changes.py``'s."""
+"""Two preprocessing graphs on the same pictures: any pixel that differs counts.
+``pixel_changes.py`` looks for the cause."""
 
 from __future__ import annotations
 
@@ -19,34 +19,33 @@ from runtime.spec import PREPROCESS_INPUT, PREPROCESS_OUTPUT
 
 _ENOUGH = 64  # pictures that differ; more of them show nothing new
 _USUAL = 224  # side of a model whose graph does not state its size
-_MENTIONED = 6  # sizes that one graph alone mentions; each costs some 70 pictures
+_MENTIONED = 6  # sizes that occur in only one graph; each costs some 70 pictures
 
 
 @dataclass(frozen=True)
 class PreprocessDifference:
-    """What two preprocessing graphs made of the same pictures."""
+    """The results of two preprocessing graphs on the same pictures."""
 
     tried: int  # pictures that at least one of them takes
-    differing: int  # of these, pictures with any other pixel, shape, or a refusal of one alone
+    differing: int  # pictures with any pixel or shape that differs, or that only one refuses
     largest: int  # difference in levels; 255 where the shapes differ or one graph refuses
-    worst: str  # the picture with it, and what became of it, in words
-    first: str  # the first picture that differs, and by how much, in words
+    worst: str  # the picture with it, and its difference
+    first: str  # the first picture that differs, and its difference
     pairs: tuple[tuple[Pixels, Pixels], ...]  # results that differ, of equal shape [h, w, c]
 
     @property
     def equal(self) -> bool:
-        """Every pixel of every picture."""
+        """True where every pixel of every picture is the same."""
         return not self.differing
 
 
 def preprocess_difference(
     a: onnx.ModelProto, b: onnx.ModelProto, more: tuple[Pixels, ...] = ()
 ) -> PreprocessDifference:
-    """Run both graphs, uint8 [H, W, C] to uint8 [h, w, c], on ``more`` and on generated pictures,
-    until enough of them differ.
+    """Run both graphs, uint8 [H, W, C] to uint8 [h, w, c], on ``more`` and on generated pictures.
 
-    The sizes that one of the graphs alone mentions are tried as well: a branch at 1,000 rows is
-    found by pictures of 999, 1,000 and 1,001. Raises GraphError for a graph that cannot be loaded.
+    Sizes that occur in only one of the graphs are tried as well: pictures of 999, 1,000 and 1,001
+    rows find a branch at 1,000. Raises GraphError for a graph that cannot be loaded.
     """
     run_a, run_b = PreprocessGraph(a), PreprocessGraph(b)
     tried = differing = 0
@@ -70,7 +69,7 @@ def preprocess_difference(
 
 
 class PreprocessGraph:
-    """A preprocessing graph as a function; None for a picture that it refuses."""
+    """A preprocessing graph as a function that returns None for a picture it refuses."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._session = onnx_file.session(model)
@@ -78,18 +77,18 @@ class PreprocessGraph:
         self._options.log_severity_level = 4  # refusals are part of the comparison
 
     def __call__(self, image: Pixels) -> NDArray[np.uint8] | None:
-        """The pixels that it makes of an image [H, W, C]."""
+        """Preprocess an image [H, W, C]."""
         try:
-            (found,) = self._session.run(
+            (pixels,) = self._session.run(
                 [PREPROCESS_OUTPUT], {PREPROCESS_INPUT: image}, self._options
             )
         except Exception:  # onnxruntime raises a dozen unrelated classes
             return None
-        return np.asarray(found)
+        return np.asarray(pixels)
 
 
 def _gap(x: NDArray[np.uint8] | None, y: NDArray[np.uint8] | None) -> tuple[int, str]:
-    """The largest difference in levels, and its words; "" where there is none."""
+    """Return the largest difference in levels with its description; "" where there is none."""
     if x is None or y is None:
         if x is None and y is None:
             return 0, ""
@@ -122,13 +121,13 @@ def _output_size(model: onnx.ModelProto) -> tuple[int, int]:
 
 
 def _integers(model: onnx.ModelProto) -> set[int]:
-    """The whole numbers of a graph's constants that may be sizes of pictures."""
+    """Return the whole numbers in a graph's constants that may be sizes of pictures."""
     stored = list(model.graph.initializer)
     for node in model.graph.node:
         stored += [entry.t for entry in node.attribute if entry.name == "value"]
-    found: set[int] = set()
+    sizes_in_graph: set[int] = set()
     for tensor in stored:
         values = numpy_helper.to_array(tensor)
         if values.dtype.kind in "iu" and values.size < 16:
-            found.update(int(v) for v in values.reshape(-1) if 8 <= v <= 5_000)
-    return found
+            sizes_in_graph.update(int(v) for v in values.reshape(-1) if 8 <= v <= 5_000)
+    return sizes_in_graph

@@ -1,11 +1,11 @@
-"""What stands at the inputs of a network's layers. A form of a model, ONNX file or PyTorch
-network, becomes a list of points in the order of its graph: the input of each operator with
-weights, and at last the probabilities. Two such lists can be laid beside each other.
+"""The inputs of a network's layers. An ONNX file or a PyTorch network becomes a list of points in
+graph order: the input of each operator with weights, and finally the probabilities. Two such lists
+can be compared point by point.
 
 Inputs of weighted operators are compared, not the results of all nodes: between two of them a
 BatchNorm may have been folded, a ReLU may have become a range, and the Conv of an 8-bit file keeps
-the name of a tensor that onnxruntime has already clipped. What goes into the next layer is the
-same in every form. Judges nothing.
+the name of a tensor that onnxruntime has already clipped. The input of the next layer is the same
+in every variant.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from onnx import numpy_helper
 
 from exporters.errors import GraphError
 from exporters.graph import onnx_file
-from exporters.graph.intermediate_outputs import with_outputs
+from exporters.graph.intermediate_outputs import with_typed_outputs
 from exporters.graph.walk import Graph, attribute, channel_axis
 from runtime.spec import INPUT_NAME, OUTPUT_NAME
 
@@ -50,12 +50,12 @@ class Parameters:
 class Point:
     """The input of one layer, or the probabilities."""
 
-    layer: str  # the node whose input this is, in the form's own words; "probabilities" at the end
-    operator: str  # its kind, in ONNX's words: "Conv", "Gemm"; "" at the end
+    layer: str  # the model's name of the node whose input this is; "probabilities" at the end
+    operator: str  # its kind in ONNX: "Conv", "Gemm"; "" at the end
     values: Values  # [n, ...], channels first
     parameters: Parameters | None
-    behind: tuple[str, ...]  # every node that the values are computed from, in graph order
-    limits: tuple[float, float] | None = None  # what 8 bits reach here; None where it is float
+    behind: tuple[str, ...]  # every node that the values depend on, in graph order
+    limits: tuple[float, float] | None = None  # the range of 8-bit values; None for float
 
 
 def trace_onnx(model: onnx.ModelProto, images: NDArray[np.uint8]) -> tuple[Point, ...]:
@@ -66,26 +66,26 @@ def trace_onnx(model: onnx.ModelProto, images: NDArray[np.uint8]) -> tuple[Point
     graph = Graph(model)
     layers = [node for node in graph.nodes if _is_layer(graph, node)]
     sources = {node.name: _source(graph, node.input[0]) for node in layers}
-    wanted = [name for name in dict.fromkeys(sources.values()) if graph.producer(name) is not None]
-    session = onnx_file.session(with_outputs(model, wanted))
-    names = [OUTPUT_NAME, *(name for name in wanted if name != OUTPUT_NAME)]
+    inner = [name for name in dict.fromkeys(sources.values()) if graph.producer(name) is not None]
+    session = onnx_file.session(with_typed_outputs(model, inner))
+    names = [OUTPUT_NAME, *(name for name in inner if name != OUTPUT_NAME)]
     try:
-        found = dict(zip(names, session.run(names, {INPUT_NAME: images}), strict=True))
+        tensors = dict(zip(names, session.run(names, {INPUT_NAME: images}), strict=True))
     except Exception as exc:  # onnxruntime raises a dozen unrelated classes
         raise GraphError(f"the model cannot be run: {exc}") from exc
-    found.setdefault(INPUT_NAME, images)
+    tensors.setdefault(INPUT_NAME, images)
     points = [
         Point(
             node.name,
             node.op_type,
-            _floats(graph, node.input[0], found[sources[node.name]]),
+            _floats(graph, node.input[0], tensors[sources[node.name]]),
             _parameters(graph, node),
             _behind(graph, node.input[0]),
-            _limits(graph, node.input[0], found[sources[node.name]]),
+            _limits(graph, node.input[0], tensors[sources[node.name]]),
         )
         for node in layers
     ]
-    end = Point(OUTPUT_NAME, "", found[OUTPUT_NAME], None, _behind(graph, OUTPUT_NAME))
+    end = Point(OUTPUT_NAME, "", tensors[OUTPUT_NAME], None, _behind(graph, OUTPUT_NAME))
     return (*points, end)
 
 
@@ -94,7 +94,7 @@ def _is_layer(graph: Graph, node: onnx.NodeProto) -> bool:
 
 
 def _source(graph: Graph, tensor: str) -> str:
-    """The tensor to ask for: behind a DequantizeLinear its 8-bit input, which may be returned
+    """Return the tensor to read: for a DequantizeLinear its 8-bit input, which can be returned
     without disturbing the integer kernels."""
     node = graph.producer(tensor)
     if node is not None and node.op_type == "DequantizeLinear":
@@ -114,7 +114,7 @@ def _floats(graph: Graph, tensor: str, values: NDArray[Any]) -> Values:
 
 
 def _limits(graph: Graph, tensor: str, stored: NDArray[Any]) -> tuple[float, float] | None:
-    """The lowest and the highest value that an 8-bit activation can stand for."""
+    """Return the lowest and highest value that an 8-bit activation can represent."""
     if stored.dtype.kind not in "iu" or stored.dtype.itemsize > 1:
         return None
     info = np.iinfo(stored.dtype)
@@ -126,7 +126,7 @@ def _limits(graph: Graph, tensor: str, stored: NDArray[Any]) -> tuple[float, flo
 
 
 def _constant(graph: Graph, tensor: str) -> tuple[Values, Values | float] | None:
-    """A constant's values as floats, and their resolution; None for what is computed."""
+    """Return a constant's values as floats with their resolution; None for a computed tensor."""
     node = graph.producer(tensor)
     if node is None:
         values = graph.array(tensor)
@@ -153,7 +153,8 @@ def _constant(graph: Graph, tensor: str) -> tuple[Values, Values | float] | None
 
 
 def _rounded(values: NDArray[Any]) -> tuple[Values, Values | float]:
-    """Float constants; half-precision ones have 11 bits, and fewer below 2^-14."""
+    """Return float constants with their resolution: half precision has 11 bits, and fewer below
+    2^-14."""
     floats = values.astype(np.float32)
     if values.dtype != np.float16:
         return floats, 0.0
@@ -161,10 +162,10 @@ def _rounded(values: NDArray[Any]) -> tuple[Values, Values | float]:
 
 
 def _parameters(graph: Graph, node: onnx.NodeProto) -> Parameters | None:
-    found = _constant(graph, node.input[1])
-    if found is None:
+    constant = _constant(graph, node.input[1])
+    if constant is None:
         return None
-    weight, step = found
+    weight, step = constant
     axis = channel_axis(node, weight.ndim)
     weight = np.moveaxis(weight, axis, 0)
     if isinstance(step, np.ndarray) and step.ndim == weight.ndim:
@@ -177,11 +178,12 @@ def _parameters(graph: Graph, node: onnx.NodeProto) -> Parameters | None:
 
 
 def _behind(graph: Graph, tensor: str) -> tuple[str, ...]:
-    """Every node that ``tensor`` depends on, in graph order, quantization and types left out."""
-    wanted, found = {tensor}, []
+    """Return every node that ``tensor`` depends on, in graph order, without quantization, casts and
+    constants."""
+    needed, names = {tensor}, []
     for node in reversed(graph.nodes):
-        if wanted & set(node.output):
-            wanted.update(node.input)
+        if needed & set(node.output):
+            needed.update(node.input)
             if node.op_type not in ("QuantizeLinear", "DequantizeLinear", "Cast", "Constant"):
-                found.append(node.name)
-    return tuple(reversed(found))
+                names.append(node.name)
+    return tuple(reversed(names))

@@ -1,5 +1,4 @@
-"""The same points of a PyTorch network, by the names of its exported program's nodes. Knows
-nothing of ONNX."""
+"""The layer inputs of a PyTorch network, named after the nodes of its exported program."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ from exporters.graph.silenced import quiet
 from runtime.spec import OUTPUT_NAME
 
 _aten = torch.ops.aten
-# an exported program's operators with weights, in ONNX's words
+# an exported program's operators with weights, and their names in ONNX
 _LAYERS: dict[Any, str] = {
     _aten.conv2d.default: "Conv",
     _aten.conv2d.padding: "Conv",
@@ -46,14 +45,14 @@ def trace_torch(network: nn.Module, images: NDArray[np.uint8]) -> tuple[Point, .
 
 
 class _Recorder(Interpreter):
-    """Runs a program node by node and keeps the inputs of its layers."""
+    """An interpreter that keeps the inputs of a program's layers."""
 
     def __init__(self, module: GraphModule) -> None:
         super().__init__(module)
         self.points: list[Point] = []
 
     def run_node(self, n: Node) -> Any:
-        """One node; its inputs are kept when it is a layer, or the end."""
+        """Run one node; the inputs of a layer and the final output are kept."""
         if n.op == "output":
             (source,) = n.all_input_nodes
             values = self.env[source]
@@ -78,8 +77,8 @@ class _Recorder(Interpreter):
         return Parameters(_numpy(weight), None if bias is None else _numpy(bias))
 
     def _folded(self, weight: torch.Tensor, bias: torch.Tensor | None, norm: Node) -> Parameters:
-        """The layer with the BatchNorm behind it: y = (Wx + b - mean) * gamma / sqrt(var + eps)
-        + beta, Ioffe and Szegedy 2015, with the statistics fixed."""
+        """Fold the BatchNorm behind a layer into it: y = (Wx + b - mean) * gamma / sqrt(var + eps)
+        + beta, Ioffe and Szegedy 2015, with fixed statistics."""
         gamma, beta = self._value(norm, 1, "weight"), self._value(norm, 2, "bias")
         mean, variance = self._value(norm, 3, "mean"), self._value(norm, 4, "var")
         assert mean is not None and variance is not None
@@ -89,30 +88,30 @@ class _Recorder(Interpreter):
         shift = ((0 if bias is None else bias) - mean) * factor
         shift = shift if beta is None else shift + beta
         scaled = weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
-        known = Norm(_numpy(factor), _numpy(variance), epsilon)
-        return Parameters(_numpy(scaled), _numpy(shift), norm=known)
+        folded = Norm(_numpy(factor), _numpy(variance), epsilon)
+        return Parameters(_numpy(scaled), _numpy(shift), norm=folded)
 
     def _value(self, node: Node, position: int, name: str) -> torch.Tensor | None:
-        """An argument that is a parameter of the module, or None."""
+        """Return an argument that is a parameter of the module, or None."""
         source = node.args[position] if len(node.args) > position else node.kwargs.get(name)
         if not isinstance(source, Node) or source.op != "get_attr":
             return None
-        found: Any = self.module
+        value: Any = self.module
         for part in str(source.target).split("."):
-            found = getattr(found, part)
-        return found.detach() if isinstance(found, torch.Tensor) else None
+            value = getattr(value, part)
+        return value.detach() if isinstance(value, torch.Tensor) else None
 
 
 def _behind(node: Node) -> tuple[str, ...]:
-    """The program's nodes that ``node`` depends on and itself, in their order."""
-    known: set[Node] = set()
+    """Return the nodes that ``node`` depends on and itself, in graph order."""
+    seen: set[Node] = set()
     queue = [node]
     while queue:
         current = queue.pop()
-        if current not in known:
-            known.add(current)
+        if current not in seen:
+            seen.add(current)
             queue += current.all_input_nodes
-    return tuple(n.name for n in node.graph.nodes if n in known and n.op == "call_function")
+    return tuple(n.name for n in node.graph.nodes if n in seen and n.op == "call_function")
 
 
 def _numpy(values: torch.Tensor) -> Values:

@@ -1,5 +1,5 @@
-"""Which weights are not each other's, and in which way: a fact about two files, stated with a
-cause only where that cause gives these very numbers."""
+"""Weights that differ between two models. A cause is named only where it gives exactly these
+numbers."""
 
 from __future__ import annotations
 
@@ -9,38 +9,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.evaluate.error_metrics import relative_error
-from exporters.explain.first_divergence import Pair
+from exporters.explain.first_divergence import PointPair
 from exporters.explain.trace import Norm, Parameters, Values
 
 _EQUAL = 1e-5  # relative difference of float weights that were only folded or rounded
-_MANY = 6  # layers with other parameters of which each is named
-_FEW = 4  # output channels of which each is named
-_ROW = 4  # weights of an output channel, from which on a common factor is not chance
+_MANY = 6  # layers with other parameters that are each named
+_FEW = 4  # output channels that are each named
+_ROW = 4  # weights of an output channel from which a common factor is not chance
 _SAME_FACTOR = 5e-3  # relative spread of factors that count as one
 _EXPLAINED = 0.1  # part of the difference that a change of order may leave
 
 
-def of_parameters(pairs: Sequence[Pair]) -> Iterator[str]:
-    """Layers whose weights are not each other's, as the layers use them: dequantized, with batch
-    norm folded. 8-bit weights may differ by half a step."""
-    said = [
+def parameter_causes(pairs: Sequence[PointPair]) -> Iterator[str]:
+    """Yield layers whose weights differ as the layers use them: dequantized, with batch norm
+    folded. 8-bit weights may differ by half a step."""
+    sentences = [
         f"{pair.a.layer}{'' if pair.a.layer == pair.b.layer else f' / {pair.b.layer}'}: {words}"
         for pair in pairs
         if pair.a.parameters is not None and pair.b.parameters is not None
         for words in _compare(pair.a.parameters, pair.b.parameters)
     ]
-    yield from said[:_MANY]
-    if len(said) > _MANY:
-        yield f"and {len(said) - _MANY} more: these are not the weights of one training"
+    yield from sentences[:_MANY]
+    if len(sentences) > _MANY:
+        yield f"and {len(sentences) - _MANY} more: these are not the weights of one training"
 
 
 def differs(a: Parameters, b: Parameters) -> bool:
-    """Whether weights or biases are further apart than rounding takes them."""
+    """Return True where weights or biases differ by more than rounding."""
     return any(_compare(a, b))
 
 
 def common_factor(a: Parameters, b: Parameters) -> float | None:
-    """The one factor that makes all of B's weights of A's, up to rounding; None where there is
+    """Return the one factor between all of A's and B's weights, up to rounding; None where there is
     none, or where it is 1."""
     other = b.weight.reshape(a.weight.shape)
     power = float((a.weight.astype(np.float64) ** 2).sum())
@@ -52,13 +52,13 @@ def common_factor(a: Parameters, b: Parameters) -> float | None:
 
 
 def weights_apart(a: Parameters, b: Parameters) -> bool:
-    """Whether weights are further apart than rounding takes them."""
+    """Return True where weights differ by more than rounding."""
     within = np.abs(a.weight - b.weight.reshape(a.weight.shape)) <= _allowed(a, b)
-    return not within.all()  # true of NaN
+    return not within.all()  # NaN counts as apart
 
 
 def _allowed(a: Parameters, b: Parameters) -> Values:
-    """Half a step of rounding, and what the edge of a 7-bit or symmetric range cuts off."""
+    """Return half a step of rounding, plus what the edge of a 7-bit or symmetric range cuts off."""
     scale = float(np.abs(a.weight).max()) or 1.0
     allowed = 1.01 * (np.asarray(a.step) + np.asarray(b.step)) + _EQUAL * scale
     return np.broadcast_to(allowed, a.weight.shape)
@@ -85,10 +85,10 @@ def _weights(a: Parameters, b: Parameters, other: Values) -> Iterator[str]:
         return
     count, size = int(wrong.sum()), wrong.size
     if count <= max(1, size // 100):
-        place = tuple(map(int, np.argwhere(wrong)[0]))
+        index = tuple(map(int, np.argwhere(wrong)[0]))
         yield (
-            f"{count} of {size:,} weights differ; the one at {list(place)} is "
-            f"{a.weight[place]:.6g} in A and {other[place]:.6g} in B"
+            f"{count} of {size:,} weights differ; the one at {list(index)} is "
+            f"{a.weight[index]:.6g} in A and {other[index]:.6g} in B"
         )
         return
     if a.weight.ndim == 4:
@@ -111,16 +111,16 @@ def _by_channel(
     wrong: NDArray[np.bool_],
     allowed: Values,
 ) -> list[str]:
-    """Output channels that are zero or scaled as a whole, if that explains every weight that
-    differs; nothing otherwise. All are [out, weights of one output channel]."""
+    """Return sentences about output channels that are zero or scaled as a whole, if they explain
+    every weight that differs. All arrays are [out, weights of one output channel]."""
     off: NDArray[np.bool_] = np.asarray(wrong.any(axis=1))
     if rows_a.shape[1] < _ROW or not off.any():
         return []
-    said = []
+    sentences = []
     for name, has, lacks in (("B", rows_a, rows_b), ("A", rows_b, rows_a)):
         dead = np.asarray(off & ~lacks.any(axis=1) & has.any(axis=1))
         if dead.any():
-            said.append(f"{_channels(dead)} zero in {name}: a dead filter")
+            sentences.append(f"{_channels(dead)} zero in {name}: a dead filter")
             off = off & ~dead
     power = np.maximum((rows_a.astype(np.float64) ** 2).sum(axis=1), 1e-30)
     factor = (rows_a.astype(np.float64) * rows_b).sum(axis=1) / power
@@ -130,8 +130,8 @@ def _by_channel(
     if not (left <= bound)[off].all():
         return []
     if off.any():
-        said.append(_scaled(a, b, factor, off))
-    return said
+        sentences.append(_scaled(a, b, factor, off))
+    return sentences
 
 
 def _scaled(
@@ -155,16 +155,16 @@ def _scaled(
 
 
 def _channels(chosen: NDArray[np.bool_]) -> str:
-    places = np.flatnonzero(chosen)
-    if len(places) > _FEW:
-        return f"{len(places)} of {len(chosen)} output channels are"
-    named = ", ".join(map(str, places))
-    many = len(places) > 1
+    indices = np.flatnonzero(chosen)
+    if len(indices) > _FEW:
+        return f"{len(indices)} of {len(chosen)} output channels are"
+    named = ", ".join(map(str, indices))
+    many = len(indices) > 1
     return f"output channel{'s' if many else ''} {named} of {len(chosen)} {'are' if many else 'is'}"
 
 
 def _norm_cause(a: Parameters, b: Parameters, factor: NDArray[np.float64]) -> str:
-    """Batch norm, where its own statistics give these factors; nothing otherwise."""
+    """Return a sentence about batch norm where its statistics give these factors, else ""."""
     for name, norm, own in (("B", a.norm, factor), ("A", b.norm, 1 / factor)):
         if norm is None:
             continue
@@ -177,8 +177,8 @@ def _norm_cause(a: Parameters, b: Parameters, factor: NDArray[np.float64]) -> st
 
 
 def _epsilon(norm: Norm, factor: NDArray[np.float64]) -> float | None:
-    """The one epsilon that gives every channel's factor, if there is one: factor = sqrt((variance
-    + epsilon) / (variance + other))."""
+    """Return the one epsilon that gives every channel's factor, or None: factor = sqrt((variance +
+    epsilon) / (variance + other))."""
     variance = norm.variance.astype(np.float64)
     others = (variance + norm.epsilon) / factor**2 - variance
     other = float(np.median(others))

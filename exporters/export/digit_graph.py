@@ -108,7 +108,7 @@ def _noise(g: GraphBuilder, rest: str) -> tuple[str, str]:
         helper.make_node("TopK", [flat, half], ["lowest", "_unused"], name="lowest", largest=0)
     )
     median = g.op("Gather", "lowest", g.op("Sub", half, g.number(1)))
-    # In a normal distribution 16 % lie more than one standard deviation under the median.
+    # In a normal distribution 16 % are more than one standard deviation below the median.
     low = g.op("Gather", "lowest", g.div(g.op("Mul", half, g.number(32)), g.number(100)))
     return median, g.op("Sub", median, low)
 

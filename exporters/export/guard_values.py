@@ -1,5 +1,5 @@
-"""How far an exported file is from its network, as values: ``export_guards.py`` measures them.
-Standard library only."""
+"""Differences between an exported file and its network, as values; ``export_guards.py`` measures
+them. Standard library only."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Variants and reports -> one bundle. What stands in it is specified by ``runtime/BUNDLE.md``;
-what is in the measurements and the model card is the caller's."""
+"""Variants and reports -> one bundle, as specified by ``runtime/BUNDLE.md``. The caller decides on
+the contents of the measurements and the model card."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _WIDEST = 1e-3
 
 @dataclass(frozen=True)
 class PackedVariant:
-    """One form of the model with its file; the other fields are those of the manifest."""
+    """One variant with its file; the other fields are those of the manifest."""
 
     model: bytes  # an ONNX file
     id: str
@@ -70,14 +70,14 @@ class PackedVariant:
 
 @dataclass(frozen=True)
 class Golden:
-    """Images that a device tests itself with; never of a data set that must stay home."""
+    """Images that a device tests itself with; never from a data set that is not redistributable."""
 
-    raw: tuple[NDArray[np.uint8], ...]  # any size, [H, W] or [H, W, C]; test preprocessing, too
+    raw: tuple[NDArray[np.uint8], ...]  # any size, [H, W] or [H, W, C]; for preprocessing as well
     pixels: NDArray[np.uint8]  # [n, h, w, c], the model's own pixels; n may be 0
 
 
 def golden_tolerance(precision: str, portable: bool) -> float:
-    """How far a device's probabilities may lie from the recorded ones.
+    """Return the allowed difference between a device's probabilities and the recorded ones.
 
     It must let every healthy device pass and no broken one: a saturating CPU, a wrong layout, one
     altered weight.
@@ -92,11 +92,11 @@ def golden_tolerance(precision: str, portable: bool) -> float:
 
 
 def device_tolerance(precision: str, portable: bool) -> float:
-    """The same on another device than the CPU."""
+    """Return the allowed difference on a device other than the CPU."""
     if precision == "fp32":
         return 5e-3  # CUDA's TF32 keeps 11 bits of each factor
-    # Portable is a claim about integer kernels; a provider that sums 8-bit layers in float may
-    # round a tensor to its neighboring level.
+    # "portable" is a claim about integer kernels; a provider that sums 8-bit layers in float may
+    # round a tensor to the next level.
     return golden_tolerance(precision, portable=False)
 
 
@@ -116,9 +116,9 @@ def write_bundle(
 ) -> str:
     """Write a bundle and return its id, the sha256 of its manifest.
 
-    The golden outputs are computed here on the CPU, by the predictor that ships. The bundle is
-    written aside, opened and selftested with every variant, and only then renamed to ``path``:
-    a failure leaves an existing bundle as it was. The same arguments give the same bytes.
+    The golden outputs are computed here on the CPU by the predictor that ships. The bundle is
+    written under another name, opened and selftested with every variant, and then renamed to
+    ``path``: a failure keeps an existing bundle. The same arguments give the same bytes.
 
     Raises PackageError.
     """
@@ -150,7 +150,7 @@ def write_bundle(
         bundle_id = hashlib.sha256(text).hexdigest()
         head = {MANIFEST_NAME: text, MANIFEST_HASH_NAME: f"{bundle_id}\n".encode()}
         data = zip_bytes({**head, **dict(sorted(files.items()))})
-        replace_file(path, data, lambda aside: _selftest(aside, manifest))
+        replace_file(path, data, lambda written: _selftest(written, manifest))
     except (PredictorError, GraphError) as exc:
         raise PackageError(
             f"the bundle {path.name} does not open or answer as it should: {exc}{_KEPT}"
@@ -163,13 +163,13 @@ def write_bundle(
 def _golden(
     spec: ModelSpec, preprocess: bytes, variants: Sequence[PackedVariant], golden: Golden
 ) -> tuple[bytes, dict[str, float]]:
-    """golden.npz, and the tolerance of each variant by its id.
+    """Return golden.npz, and the tolerance of each variant by its id.
 
     The arrays are ``raw/<i>`` [H, W, C], ``pixels`` [n, h, w, c] (first those of the raw images)
     and ``probabilities/<variant>`` [n, labels].
     """
     if not variants:
-        raise PackageError("there are no variants to pack; expected at least one that passed.")
+        raise PackageError("there are no variants to package; expected at least one that passed.")
     if golden.pixels.shape[1:] != spec.shape or golden.pixels.dtype != np.uint8:
         raise PackageError(
             f"the golden images are {golden.pixels.dtype} {golden.pixels.shape}; expected uint8 "
@@ -194,7 +194,7 @@ def _golden(
                 arrays["pixels"] = np.concatenate([*made, golden.pixels])
             if not len(arrays["pixels"]):
                 raise PackageError("there are no golden images; expected at least one.")
-            # one by one, as most apps ask; the selftest then asks in batches, too
+            # one by one, as most apps do; the selftest gives them in batches as well
             rows = [predictor(pixels[None]) for pixels in arrays["pixels"]]
             arrays[f"probabilities/{variant.id}"] = record = np.concatenate(rows)
         if variant.precision == "fp32":
@@ -206,9 +206,9 @@ def _golden(
 
 
 def _rounding(model: bytes, pixels: NDArray[np.uint8], record: NDArray[np.float32]) -> float:
-    """How far this network's probabilities move where the sums of its layers are taken in another
-    order: by onnxruntime's plain kernels, as in a graph that was not optimized."""
-    session = onnx_file.session(model, optimised=False)
+    """Return the change of this network's probabilities when its sums have another order: that of
+    onnxruntime's plain kernels, without graph optimization."""
+    session = onnx_file.session(model, optimized=False)
     plain = np.concatenate([onnx_file.run(session, image[None]) for image in pixels])
     return float(np.abs(plain - record).max())
 
@@ -225,7 +225,7 @@ def _json(value: Mapping[str, Any], what: str) -> bytes:
         text = json.dumps(value, sort_keys=True, indent=2, allow_nan=False)
     except (TypeError, ValueError) as exc:
         raise PackageError(
-            f"{what} cannot be written as JSON: {exc}. Use numbers that are finite, text, lists "
-            "and dicts with text keys; None for what was not measured."
+            f"{what} cannot be written as JSON: {exc}. Use finite numbers, text, lists and dicts "
+            "with text keys, and None for missing measurements."
         ) from exc
     return f"{text}\n".encode()

@@ -1,5 +1,4 @@
-"""Which variant should a device take? Decided by what was measured, never assumed. Takes numbers
-only; knows neither files nor clocks."""
+"""The default variant of each kind of device, chosen by measurements and never assumed."""
 
 from __future__ import annotations
 
@@ -29,12 +28,13 @@ SATURATING = ("x86_64-avx2", "cpu")
 
 
 def choose_defaults(measured: Mapping[str, Sequence[Measured]]) -> tuple[Default, ...]:
-    """A default for each of ``TARGETS``; ``measured`` has the variants that may ship, by target.
+    """Return a default for each of ``TARGETS``; ``measured`` has the variants that may ship, by
+    target.
 
-    The fastest variant that is worth it, else the plainest one: FP32 where it may ship. A target
-    that was not measured gets that, too, with the words "not measured here". An INT8 file that is
-    not portable is only ever the default of the very target where its answers were measured, and
-    never of one in ``SATURATING``. Raises PackageError when nothing was measured anywhere.
+    It is the fastest variant with a gain, else the plainest one: FP32 where it may ship. A target
+    that was not measured gets the plainest one with the reason "not measured here". An INT8 file
+    that is not portable is the default only of a target where its answers were measured, and never
+    of one in ``SATURATING``. Raises PackageError when nothing was measured anywhere.
     """
     rows = next((rows for rows in measured.values() if rows), None)
     if not rows:
@@ -53,19 +53,19 @@ def _choose(target: str, rows: Sequence[Measured], base: str) -> Default:
     if not rows:
         return Default(target, base, "not measured here")
     plain = next(row for row in rows if row.id == base)
-    # the plain one may be another than fp32, which speeds are measured against
+    # the plain one need not be fp32, which speeds are relative to
     gains = {row.id: row.speedup / plain.speedup for row in rows if row is not plain}
-    told = ", ".join(f"{name} {gain:.2f}x" for name, gain in gains.items()) or "no other variant"
+    speeds = ", ".join(f"{name} {gain:.2f}x" for name, gain in gains.items()) or "no other variant"
     safe = [row for row in rows if row is not plain and _is_safe(row, target)]
     fastest = max(safe, key=lambda row: row.speedup, default=None)
     if fastest is None or gains[fastest.id] < WORTH:
-        why = _no_gain(rows, gains, told)
+        why = _no_gain(rows, gains, speeds)
         return Default(target, base, f"{base} {plain.p50_ms:.3f} ms; {why}")
     return Default(
         target,
         fastest.id,
         f"{fastest.p50_ms:.3f} ms, {gains[fastest.id]:.2f} times as fast as {base} "
-        f"({plain.p50_ms:.3f} ms); measured: {told}",
+        f"({plain.p50_ms:.3f} ms); measured: {speeds}",
     )
 
 
@@ -73,9 +73,9 @@ def _is_safe(row: Measured, target: str) -> bool:
     return row.precision != "int8" or row.portable or target not in SATURATING
 
 
-def _no_gain(rows: Sequence[Measured], gains: Mapping[str, float], told: str) -> str:
-    """Why the plain variant stays: in plain words where it is about INT8."""
+def _no_gain(rows: Sequence[Measured], gains: Mapping[str, float], speeds: str) -> str:
+    """Return the reason why the plain variant stays the default."""
     int8 = [gains[row.id] for row in rows if row.precision == "int8" and row.id in gains]
     if not int8 or max(int8) >= WORTH:
-        return f"no safe gain from {told}"
-    return f"INT8 does not pay on this CPU: {max(int8):.2f}x; measured: {told}"
+        return f"no safe gain from {speeds}"
+    return f"INT8 does not pay on this CPU: {max(int8):.2f}x; measured: {speeds}"

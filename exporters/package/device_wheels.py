@@ -1,5 +1,5 @@
-"""Wheels of another machine than this one, by pip's own resolver: which options name the machine,
-and a download of a wheel with everything it requires there."""
+"""Wheels for another machine, by pip's own resolver: the options that name the machine, and the
+download of wheels with their requirements."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from exporters.errors import PackageError
 
-# What pip asks of a wheel for a device; the newest first, as a device's own pip would choose.
+# Tags of wheels for a device, the newest first, as a device's own pip would choose.
 PLATFORMS = {
     "arm64": ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux2014_aarch64"),
     "x86_64": ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux2014_x86_64"),
@@ -19,12 +19,12 @@ PLATFORMS = {
 MACHINES = {"arm64": "aarch64", "x86_64": "x86_64"}  # as uname and wheels call them
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
 _PYTHON = re.compile(r"3\.\d+")
-_TAIL = 600  # characters of pip's last words
+_TAIL = 600  # characters of pip's output
 
 
 def for_device(platform: str, python: str) -> list[str]:
-    """pip's options for wheels of ``platform``, a key of PLATFORMS, and ``python``, as in "3.11".
-    Raises PackageError for others."""
+    """Return pip's options for wheels of ``platform``, a key of PLATFORMS, and ``python``, as in
+    "3.11". Raises PackageError for others."""
     if platform not in PLATFORMS:
         raise PackageError(f"platform {platform!r}; expected one of {', '.join(PLATFORMS)}.")
     if not _PYTHON.fullmatch(python):
@@ -33,22 +33,25 @@ def for_device(platform: str, python: str) -> list[str]:
     return words + [f"--platform={tag}" for tag in PLATFORMS[platform]]
 
 
-def download(folder: Path, wanted: Sequence[str], platform: str, python: str) -> tuple[Path, ...]:
-    """Put ``wanted`` and all that they require there into ``folder``; returns the wheels by name.
+def download(
+    folder: Path, requirements: Sequence[str], platform: str, python: str
+) -> tuple[Path, ...]:
+    """Download ``requirements`` and theirs into ``folder``; returns the wheels sorted by name.
 
-    Raises PackageError when pip finds none, or brings a wheel of another machine.
+    Raises PackageError when pip finds none, or downloads a wheel for another machine.
     """
-    command = [*PIP, "download", "-q", "-d", str(folder), *for_device(platform, python), *wanted]
+    options = ["-q", "-d", str(folder), *for_device(platform, python)]
+    command = [*PIP, "download", *options, *requirements]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode:
         raise PackageError(
             f"pip finds no wheels for Python {python} on {platform}: "
-            f"{done.stderr.strip()[-_TAIL:]}\nIs the package index reachable, and is there an "
-            "onnxruntime for that Python?"
+            f"{done.stderr.strip()[-_TAIL:]}\nCheck that the package index is reachable and has an "
+            "onnxruntime for that Python."
         )
     wheels = tuple(sorted(folder.glob("*.whl")))
     for wheel in wheels:
         tag = wheel.stem.rpartition("-")[2]
         if tag != "any" and MACHINES[platform] not in tag:
-            raise PackageError(f"pip brought {wheel.name}; expected wheels for {platform}.")
+            raise PackageError(f"pip downloaded {wheel.name}; expected wheels for {platform}.")
     return wheels

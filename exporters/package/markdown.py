@@ -1,4 +1,4 @@
-"""Text of others inside Markdown. Standard library only."""
+"""Untrusted text inside Markdown. Standard library only."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ _MARKUP = re.compile(r"[\\`*\[\]<>&|#]|(?<!\w)_|_(?!\w)")
 
 
 def as_text(text: str) -> str:
-    """``text``, one line, so that nothing of it is read as Markdown or HTML."""
+    """Escape one line of text so that no part of it is read as Markdown or HTML."""
     return _MARKUP.sub(r"\\\g<0>", text)

@@ -1,5 +1,5 @@
 """A bundle -> a folder that installs the model on a device without internet: its wheel, the wheels
-that it needs there, their checksums, and a script of three lines."""
+that it requires, their checksums, and a script of three lines."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from runtime import Bundle, Manifest
 from runtime.bundle import read_file
 
 SCRIPT_NAME, SUMS_NAME, WHEELS_NAME = "install.sh", "SHA256SUMS", "wheels"
-# pip comes along as a wheel and runs from it, so a device needs nothing but Python. Words given to
-# the script are pip's: --target DIR, --user, --break-system-packages.
+# pip is included as a wheel and runs from it, so a device needs only Python. The arguments of the
+# script go to pip: --target DIR, --user, --break-system-packages.
 _SCRIPT = """\
 #!/bin/sh
 cd "$(dirname "$0")" && sha256sum --check --quiet {sums} || exit 1
@@ -31,10 +31,10 @@ exec "${{PYTHON:-python3}}" {pip}/pip install --no-index --find-links {wheels} "
 
 @dataclass(frozen=True)
 class Kit:
-    """A folder that was written."""
+    """An offline kit on disk."""
 
     folder: Path
-    model: str  # what is installed: "edgeproof-mnist[cpu]==1.0.0"
+    model: str  # the requirement it installs: "edgeproof-mnist[cpu]==1.0.0"
     wheels: tuple[str, ...]  # file names
     size_bytes: int
 
@@ -50,7 +50,7 @@ def write_kit(
 
     ``platform`` is "arm64" or "x86_64", ``python`` the device's version, as in "3.11". Needs a
     package index. With ``trusted_keys`` a bundle that none of them signed is refused. Raises
-    PackageError, and PredictorError for a bundle that is damaged; a folder from before stays then.
+    PackageError, and PredictorError for a damaged bundle; an existing kit stays then.
     """
     data = read_file(bundle)  # once: what was verified is what is packed
     opened = Bundle(io.BytesIO(data), str(bundle), trusted_keys)
@@ -82,13 +82,17 @@ def _fill(
         version=manifest.model_version,
         bundle=bundle,
         summary=_summary(manifest),
-        licence=str(manifest.provenance.get("licence") or "see the model card"),
+        license=str(
+            manifest.provenance.get("license")
+            or manifest.provenance.get("licence")  # bundles of earlier versions
+            or "see the model card"
+        ),
     )
-    brought = download(wheels, [f"{own}[cpu]", "pip"], platform, python)
-    (pip,) = (wheel for wheel in brought if wheel.name.startswith("pip-"))
+    downloaded = download(wheels, [f"{own}[cpu]", "pip"], platform, python)
+    (pip,) = (wheel for wheel in downloaded if wheel.name.startswith("pip-"))
     sums = "".join(
         f"{hashlib.sha256(wheel.read_bytes()).hexdigest()}  {WHEELS_NAME}/{wheel.name}\n"
-        for wheel in brought
+        for wheel in downloaded
     )
     (folder / SUMS_NAME).write_text(sums, encoding="ascii")
     script = folder / SCRIPT_NAME
@@ -103,7 +107,7 @@ def _fill(
 
 
 def _summary(manifest: Manifest) -> str:
-    """The recipe's one line, where the bundle remembers it."""
+    """Return the recipe's description, if the bundle has it."""
     recipe: Any = manifest.provenance.get("recipe")
-    said = recipe.get("description") if isinstance(recipe, dict) else None
-    return said if isinstance(said, str) and said.strip() else f"The model {manifest.spec.name}."
+    text = recipe.get("description") if isinstance(recipe, dict) else None
+    return text if isinstance(text, str) and text.strip() else f"The model {manifest.spec.name}."

@@ -1,5 +1,5 @@
-"""Keys and signatures of bundles: Ed25519 over the manifest, as ``runtime/BUNDLE.md`` says. The
-runtime checks signatures; only this module meets private keys."""
+"""Keys and signatures of bundles: Ed25519 over the manifest, as specified by ``runtime/BUNDLE.md``.
+The runtime verifies signatures; only this module handles private keys."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MAX_KEY_BYTES = 1 << 16  # of a PEM file with one key
 
 
 def generate_key(path: Path) -> str:
-    """Write a new private key (PEM, PKCS #8, for its owner alone) to ``path`` and its public key
+    """Write a new private key (PEM, PKCS #8, owner only) to ``path`` and its public key
     to ``path`` + ".pub"; returns the public key's text.
 
     Raises PackageError; an existing file is never replaced, since a lost key cannot be made again.
@@ -52,8 +52,8 @@ def generate_key(path: Path) -> str:
 def sign_bundle(bundle: Path, key_file: Path) -> str:
     """Write the signature of the bundle's manifest into the bundle; returns the public key's text.
 
-    The bundle is rewritten aside, opened with the key as the only trusted one, and then renamed;
-    its id stays. A signature that was there is replaced. Raises PackageError.
+    The bundle is rewritten under another name, opened with this key as the only trusted one, and
+    then renamed. Its id stays, and an existing signature is replaced. Raises PackageError.
     """
     key = _private_key(key_file)
     public = key_text(key.public_key().public_bytes_raw())
@@ -69,7 +69,7 @@ def sign_bundle(bundle: Path, key_file: Path) -> str:
             }
         finally:
             opened.close()
-        replace_file(bundle, zip_bytes(members), lambda aside: Bundle.open(aside, [public]).close())
+        replace_file(bundle, zip_bytes(members), lambda new: Bundle.open(new, [public]).close())
     except PredictorError as exc:
         raise PackageError(f"the bundle is not signed: {exc}") from exc
     except OSError as exc:
@@ -89,17 +89,17 @@ def _private_key(path: Path) -> Ed25519PrivateKey:
         key = load_pem_private_key(read_regular(path, _MAX_KEY_BYTES), password=None)
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as exc:
         raise PackageError(
-            f"{path} is no private key that can be read: {exc}; expected a PEM file without "
-            "password, as pipeline keygen writes it."
+            f"{path} is not a readable private key: {exc}; expected a PEM file without password, "
+            "as pipeline keygen writes it."
         ) from exc
     if not isinstance(key, Ed25519PrivateKey):
-        raise PackageError(f"{path} holds a {type(key).__name__}; expected an Ed25519 key.")
+        raise PackageError(f"{path} has a {type(key).__name__}; expected an Ed25519 key.")
     return key
 
 
 def _require_cryptography() -> None:
     try:
-        import cryptography  # noqa: F401 - whether it is there is all that is asked
+        import cryptography  # noqa: F401 - imported only to see whether it is installed
     except ImportError as exc:
         raise PackageError(
             f"signing needs the package cryptography, which cannot be imported ({exc}). Run pip "
@@ -108,7 +108,7 @@ def _require_cryptography() -> None:
 
 
 def _write_new(path: Path, data: bytes, mode: int) -> None:
-    """A file that did not exist, with its mode from the first moment on."""
+    """Write a file that must not exist, with its mode from the start."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(handle, "wb") as file:
         file.write(data)

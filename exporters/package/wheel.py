@@ -1,9 +1,9 @@
-"""A bundle -> a wheel of its own, which carries the runtime inside, so that an app installs one
-package and never meets this project's.
+"""A bundle -> a wheel of its own with the runtime inside, so that an app installs one package and
+none of this project's.
 
-Written with the standard library: build backends pack a source tree by its configuration, and a
-tree, a configuration and a subprocess for six files would be the longer way. The format is that
-of the packaging specifications ("Binary distribution format", "Core metadata")."""
+The standard library is enough: a build backend would need a source tree, a configuration and a
+subprocess for six files. The format is that of the packaging specifications ("Binary distribution
+format", "Core metadata")."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from exporters.package.resource_files import files_under
 from exporters.package.wheel_fields import check_fields
 from runtime.plain_text import hidden_character
 
-_LAZY = "Predictor"  # imports onnxruntime, so only at its first mention
-# Files of ``wheel_files`` by their names in the wheel. They are Python as they stand, so that
-# linters and type checkers read them; here they get the model's names and the wheel's own runtime.
+_LAZY = "Predictor"  # imports onnxruntime, so it is imported on first use
+# Files of ``wheel_files`` by their names in the wheel. They are valid Python, so that linters and
+# type checkers read them; here they get the model's names and the wheel's own runtime.
 _SOURCES = {
     "__init__.py": "__init__.py",
     "__main__.py": "__main__.py",
@@ -34,7 +34,7 @@ _SOURCES = {
     "__pyinstaller/__init__.py": "__pyinstaller/__init__.py",
     "__pyinstaller/hook-{package}.py": "__pyinstaller/hook.py",
 }
-_PLACES = re.compile(
+_PLACEHOLDERS = re.compile(
     r'SUMMARY|PACKAGE|DISTRIBUTION|"VERSION"|PredictorError as PublicNames|"PublicNames"'
     r"|(?<=from )(?=runtime\b)"
 )
@@ -44,7 +44,7 @@ _ENTRY_POINTS = """[pyinstaller40]
 hook-dirs = {package}.__pyinstaller:get_hook_dirs
 """
 
-# Core metadata 2.1; a name may stand more than once, and extras before what they require.
+# Core metadata 2.1; a name may occur more than once, and extras come before their requirements.
 _REQUIRES = (
     ("Requires-Python", ">=3.10"),
     ("Requires-Dist", "numpy>=1.24"),
@@ -81,10 +81,10 @@ Tag: py3-none-any
 
 
 class _HeaderPolicy(EmailPolicy):
-    """Headers as core metadata has them: UTF-8, one line each, neither folded nor encoded."""
+    """Headers of core metadata: UTF-8, one line each, neither folded nor encoded."""
 
     def header_store_parse(self, name: str, value: str) -> tuple[str, str]:
-        """Refuse what would begin another line; keep the text as it is."""
+        """Refuse text that would begin another line; keep any other as it is."""
         if hidden_character(value):
             raise ValueError(f"{name} {value!r} has a control character")
         return name, value
@@ -94,16 +94,16 @@ _HEADERS = _HeaderPolicy(utf8=True, mangle_from_=False, max_line_length=0)
 
 
 def write_wheel(
-    folder: Path, *, name: str, version: str, bundle: Path | bytes, summary: str, licence: str
+    folder: Path, *, name: str, version: str, bundle: Path | bytes, summary: str, license: str
 ) -> Path:
     """Write ``edgeproof_<name>-<version>-py3-none-any.whl`` into ``folder``; returns its path.
 
     ``bundle`` is a file or its bytes, ``name`` is a recipe's, ``version`` the model's in the normal
-    form of PEP 440, ``summary`` one line, ``licence`` that of the weights (the runtime's is
+    form of PEP 440, ``summary`` one line, ``license`` that of the weights (the runtime's is
     Apache-2.0). The same arguments and bundle give the same bytes. Raises PackageError.
     """
-    summary, licence = summary.strip(), licence.strip()
-    check_fields(name, version, summary, licence)
+    summary, license = summary.strip(), license.strip()
+    check_fields(name, version, summary, license)
     distribution, package = f"edgeproof-{name}", f"edgeproof_{name.replace('-', '_')}"
     info = f"{package}-{version}.dist-info"
     target = folder / f"{package}-{version}-py3-none-any.whl"
@@ -113,7 +113,7 @@ def write_wheel(
             f"{package}/bundle.zip": _bytes_of(bundle),
             f"{package}/py.typed": b"",
             **{f"{package}/runtime/{name}": data for name, data in _runtime_files().items()},
-            f"{info}/METADATA": _metadata(distribution, package, version, summary, licence),
+            f"{info}/METADATA": _metadata(distribution, package, version, summary, license),
             f"{info}/WHEEL": _WHEEL.encode(),
             f"{info}/entry_points.txt": _ENTRY_POINTS.format(package=package).encode(),
         }
@@ -126,7 +126,7 @@ def write_wheel(
 
 
 def _sources(distribution: str, package: str, version: str, summary: str) -> dict[str, bytes]:
-    """The Python of ``wheel_files`` with this model's names, by its path in the wheel."""
+    """Return the Python of ``wheel_files`` with this model's names, by path in the wheel."""
     names = sorted(set(runtime.__all__) - {"__version__"})
     texts = {
         # it becomes part of a docstring, whatever characters it has
@@ -140,15 +140,15 @@ def _sources(distribution: str, package: str, version: str, summary: str) -> dic
     }
     folder = resources.files("exporters.package").joinpath("wheel_files")
     return {
-        f"{package}/{name.format(package=package)}": _PLACES.sub(
-            lambda place: texts[place[0]], folder.joinpath(source).read_text(encoding="utf-8")
+        f"{package}/{name.format(package=package)}": _PLACEHOLDERS.sub(
+            lambda match: texts[match[0]], folder.joinpath(source).read_text(encoding="utf-8")
         ).encode()
         for name, source in _SOURCES.items()
     }
 
 
 def _compiled(members: dict[str, bytes]) -> dict[str, bytes]:
-    """The same files, of which every Python source compiles."""
+    """Return the same files after compiling every Python source."""
     for name, data in members.items():
         if not name.endswith(".py"):
             continue
@@ -159,15 +159,15 @@ def _compiled(members: dict[str, bytes]) -> dict[str, bytes]:
     return members
 
 
-def _metadata(distribution: str, package: str, version: str, summary: str, licence: str) -> bytes:
-    """METADATA, by the library that reads it again at the other end."""
+def _metadata(distribution: str, package: str, version: str, summary: str, license: str) -> bytes:
+    """Return METADATA, written by the library that pip reads it with."""
     message = EmailMessage(_HEADERS)
     rows = (
         ("Metadata-Version", "2.1"),
         ("Name", distribution),
         ("Version", version),
         ("Summary", summary),
-        ("License", f"{licence} (model), Apache-2.0 (runtime)"),
+        ("License", f"{license} (model), Apache-2.0 (runtime)"),
         *_REQUIRES,
     )
     for key, value in rows:
@@ -177,7 +177,7 @@ def _metadata(distribution: str, package: str, version: str, summary: str, licen
     )
     text = message.as_string()
     if message_from_string(text, policy=compat32).items() != [*rows]:
-        raise PackageError(f"summary {summary!r}, licence {licence!r}; expected one line each.")
+        raise PackageError(f"summary {summary!r}, license {license!r}; expected one line each.")
     return text.encode()
 
 
@@ -186,7 +186,7 @@ def _bytes_of(bundle: Path | bytes) -> bytes:
 
 
 def _runtime_files() -> dict[str, bytes]:
-    """The runtime's own files by path: modules, type marker, format specification and schema."""
+    """Return the runtime's files by path: modules, type marker, format specification, schema."""
     files = files_under(resources.files("runtime"), _RUNTIME_FILES)
     return {path: data for path, data in files.items() if not path.startswith("web/")}
 

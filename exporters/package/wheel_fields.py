@@ -1,5 +1,5 @@
-"""What may stand in a wheel's metadata. Standard library only, so that a recipe is held against it
-when it is read, long before there is anything to pack."""
+"""Checks of a wheel's metadata. Standard library only, so that a recipe is checked when it is read,
+long before anything is packaged."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _LONGEST = 100  # characters of a name or version, which become those of a file
 
 
-def check_fields(name: str, version: str, summary: str, licence: str) -> None:
+def check_fields(name: str, version: str, summary: str, license: str) -> None:
     """Raise PackageError unless a wheel ``edgeproof_<name>-<version>`` can be installed and its
-    metadata be read."""
+    metadata can be read."""
     check_names(name, version)
-    for what, text in (("description", summary), ("licence", licence)):
+    for what, text in (("description", summary), ("license", license)):
         if not text.strip() or hidden_character(text):
             raise PackageError(
                 f"{what} {text!r}; expected one line of text without control characters."
@@ -28,7 +28,7 @@ def check_fields(name: str, version: str, summary: str, licence: str) -> None:
 
 
 def check_names(name: str, version: str) -> None:
-    """Raise PackageError unless a wheel, and whatever is named after it, can have this name and
+    """Raise PackageError unless a wheel and the files named after it can have this name and
     version."""
     if not _NAME.fullmatch(name) or len(name) > _LONGEST:
         raise PackageError(

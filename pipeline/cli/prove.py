@@ -140,13 +140,13 @@ def verify(
     Compares quantized tensors bit by bit, probabilities, and answers. The exit code is 1 when a
     target answers differently than promised."""
     from pipeline.targets.table import select
-    from pipeline.verify.measure import Request, verify
+    from pipeline.verify.measure import VerifyOptions, verify
     from pipeline.verify.page import tables, write
 
     out = bundle.resolve().parent / "verify" if out is None else out
     requested = tuple(name for text in names for name in text.split(",") if name)
     trusted = trusted_keys(keys)
-    request = Request(
+    options = VerifyOptions(
         bundle,
         out,
         select(requested),
@@ -158,7 +158,7 @@ def verify(
     screen = console()
     with as_pipeline_errors(), ConsoleObserver(screen).watching() as observer:
         verification = verify(
-            request, lambda done, total, name: observer.step("verify", done, total, name)
+            options, lambda done, total, name: observer.step("verify", done, total, name)
         )
     text = write(verification, out)
     if as_json:

@@ -1,1 +1,1 @@
-"""Any two forms of a model beside each other: how far apart, since which layer, and why."""
+"""Any two models side by side: the difference, the first layer that differs, and the cause."""

@@ -1,5 +1,5 @@
-"""Both forms layer by layer, and every cause that can be told: from the files, from the answers,
-from the first layer that differs."""
+"""Both sides layer by layer, and the causes of a difference: in the files, in the answers, and at
+the first layer that differs."""
 
 from __future__ import annotations
 
@@ -12,28 +12,35 @@ from numpy.typing import NDArray
 from exporters.errors import ExportError
 from exporters.evaluate.probabilities import Floats
 from exporters.evaluate.tasks import LABEL_TASKS, LabelTask, label_task, task_of_answers
-from exporters.explain import causes as diagnose
-from exporters.explain.first_divergence import Pair, Parting, pair_up
+from exporters.explain.causes import (
+    divergence_causes,
+    image_causes,
+    input_causes,
+    output_causes,
+)
+from exporters.explain.first_divergence import Divergence, PointPair, pair_points
 from exporters.explain.graph_diff import graph_differences
 from exporters.explain.trace import Point, trace_onnx
-from exporters.explain.weight_causes import of_parameters
+from exporters.explain.weight_causes import parameter_causes
 from exporters.quantize.portability import portability
-from pipeline.compare.forms import Form
-from pipeline.compare.sides import Sides
+from pipeline.compare.model_forms import ModelForm
+from pipeline.compare.pair import ModelPair
 
 
-def traced(sides: Sides, images: NDArray[np.uint8] | None) -> tuple[tuple[Pair, ...], str]:
-    """The layers of both on ``images``; nothing, and why, where a form cannot be looked into."""
-    closed = [f.name for f in (sides.a, sides.b) if f.graph is None and f.network is None]
+def traced_layers(
+    pair: ModelPair, images: NDArray[np.uint8] | None
+) -> tuple[tuple[PointPair, ...], str]:
+    """Return the layers of both sides on ``images``, or none and the reason."""
+    closed = [f.name for f in (pair.a, pair.b) if f.graph is None and f.network is None]
     if closed or images is None:
-        return (), f"{' and '.join(closed)}: no layers to look into"
+        return (), f"{' and '.join(closed)} has no layers that can be read"
     try:
-        return pair_up(_trace(sides.a, images), _trace(sides.b, images)), ""
+        return pair_points(_trace(pair.a, images), _trace(pair.b, images)), ""
     except ExportError as exc:
         return (), str(exc)
 
 
-def _trace(form: Form, images: NDArray[np.uint8]) -> tuple[Point, ...]:
+def _trace(form: ModelForm, images: NDArray[np.uint8]) -> tuple[Point, ...]:
     if form.network is not None:
         from exporters.explain.trace_torch import trace_torch
 
@@ -42,10 +49,10 @@ def _trace(form: Form, images: NDArray[np.uint8]) -> tuple[Point, ...]:
     return trace_onnx(form.graph, images)
 
 
-def from_files(sides: Sides, pairs: tuple[Pair, ...]) -> Iterator[str]:
-    """What the files themselves show, whatever the images are."""
-    a, b = sides.a, sides.b
-    yield from of_parameters(pairs)
+def file_causes(pair: ModelPair, layers: tuple[PointPair, ...]) -> Iterator[str]:
+    """Yield what the files themselves show, independent of the images."""
+    a, b = pair.a, pair.b
+    yield from parameter_causes(layers)
     if a.graph is not None and b.graph is not None:
         yield from graph_differences(a.graph, b.graph)
     if a.spec is not None and b.spec is not None and a.spec.labels != b.spec.labels:
@@ -63,36 +70,36 @@ def from_files(sides: Sides, pairs: tuple[Pair, ...]) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Two forms that differ."""
+    """Two sides that differ."""
 
-    sides: Sides
-    a: Floats  # answers of A [n, labels], all of them numbers
+    pair: ModelPair
+    a: Floats  # answers of A [n, labels], all finite
     b: Floats
-    pairs: tuple[Pair, ...]
-    parting: Parting | None
-    unsteady: bool  # a side changes its answers, so that nothing else explains them
+    layers: tuple[PointPair, ...]
+    divergence: Divergence | None
+    unsteady: bool  # one side changes its answers, which explains any difference
 
 
-def _task(found: Evidence) -> LabelTask:
-    """The stated task; of recorded outputs the one that they look like."""
-    spec = found.sides.spec
+def _task(evidence: Evidence) -> LabelTask:
+    """Return the stated task; for recorded outputs the one that they look like."""
+    spec = evidence.pair.spec
     if spec is not None:
         return label_task(spec.task)
-    tasks = [task_of_answers((outputs,)) for outputs in (found.a, found.b)]
-    labelled = [task for task in tasks if isinstance(task, LabelTask)]
-    return min(labelled, key=lambda task: not task.sums_to_one, default=LABEL_TASKS[0])
+    tasks = [task_of_answers((outputs,)) for outputs in (evidence.a, evidence.b)]
+    labeled = [task for task in tasks if isinstance(task, LabelTask)]
+    return min(labeled, key=lambda task: not task.sums_to_one, default=LABEL_TASKS[0])
 
 
-def of_answers(found: Evidence, images: NDArray[np.uint8] | None) -> Iterator[str]:
-    """Causes that explain the difference; the layers were traced on ``images``."""
-    sides = found.sides
-    if len(found.a) and not found.unsteady:
-        labels = sides.labels(found.a.shape[1])
-        yield from diagnose.of_outputs(found.a, found.b, labels, _task(found))
-        # Foreign inputs need not be images: there is nothing to mirror or to exchange.
-        a, b = sides.a.model, sides.b.model
-        if images is not None and a is not None and b is not None and sides.takes is None:
-            yield from diagnose.of_images(a, b, images, closed=not found.pairs)
-            yield from diagnose.of_input(found.pairs, images, sides.precision)
-    if found.parting is not None:
-        yield from diagnose.of_parting(found.parting)
+def answer_causes(evidence: Evidence, images: NDArray[np.uint8] | None) -> Iterator[str]:
+    """Yield causes that explain the difference; the layers were traced on ``images``."""
+    pair = evidence.pair
+    if len(evidence.a) and not evidence.unsteady:
+        labels = pair.labels(evidence.a.shape[1])
+        yield from output_causes(evidence.a, evidence.b, labels, _task(evidence))
+        # inputs of foreign files need not be images that could be mirrored
+        a, b = pair.a.model, pair.b.model
+        if images is not None and a is not None and b is not None and pair.takes is None:
+            yield from image_causes(a, b, images, closed=not evidence.layers)
+            yield from input_causes(evidence.layers, images, pair.precision)
+    if evidence.divergence is not None:
+        yield from divergence_causes(evidence.divergence)

@@ -1,5 +1,5 @@
-"""ONNX files that this project did not make, with inputs and outputs of their own. They get our
-names for both, so that all the rest can look into them; what they put out becomes probabilities."""
+"""ONNX files made elsewhere, with inputs and outputs of their own. A copy gets this project's names
+for both, so that its layers can be traced, and its outputs become probabilities."""
 
 from __future__ import annotations
 
@@ -29,16 +29,15 @@ _INPUTS, _LABELS = "inputs", "labels"  # names of arrays, as ``pipeline quantize
 
 
 def is_foreign(model: onnx.ModelProto) -> bool:
-    """Its interface is not ours: uint8 ``images`` to ``probabilities``."""
+    """Return True unless the file maps uint8 ``images`` to ``probabilities``, as ours do."""
     inputs = [(v.name, v.type.tensor_type.elem_type) for v in _inputs(model)]
     outputs = [value.name for value in model.graph.output]
     return inputs != [(INPUT_NAME, TensorProto.UINT8)] or outputs != [OUTPUT_NAME]
 
 
 def adapted(name: str, model: onnx.ModelProto) -> tuple[onnx.ModelProto, InputSpec | None]:
-    """A copy under our names, and the input that it takes; None where that is pixels as ours,
-    under whatever name. Raises DataError where it has several inputs or outputs, or an input of
-    another type."""
+    """Return a copy under our names and its input; None instead where that input is pixels like
+    ours. Raises DataError for several inputs or outputs, and for an input of another type."""
     for what, values in (("inputs", _inputs(model)), ("outputs", list(model.graph.output))):
         if len(values) != 1:
             raise DataError(
@@ -71,12 +70,12 @@ def adapted(name: str, model: onnx.ModelProto) -> tuple[onnx.ModelProto, InputSp
 
 
 def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    constants = {tensor.name for tensor in model.graph.initializer}  # old files list them as well
+    constants = {tensor.name for tensor in model.graph.initializer}  # old files list them as inputs
     return [value for value in model.graph.input if value.name not in constants]
 
 
 def same_inputs(a: InputSpec, b: InputSpec) -> bool:
-    """What one takes the other may take; a free size fits any."""
+    """Return True where both may take the same array; a free size fits any."""
     return (
         a.dtype == b.dtype
         and len(a.shape) == len(b.shape)
@@ -88,19 +87,18 @@ def same_inputs(a: InputSpec, b: InputSpec) -> bool:
 
 
 def read_inputs(data: Path, files: Sequence[InputSpec]) -> Images:
-    """The ``inputs`` of an .npz with its ``labels`` if it has any, or those of an .npy; raises
-    DataError when they are not what each of ``files`` takes."""
-    wanted = files[0]
+    """Read the array ``inputs`` of a .npz, with ``labels`` if it has them, or that of a .npy;
+    raises DataError unless each of ``files`` takes them."""
     expected = (
-        f'Expected the inputs as the files take them, {wanted.told()}: a .npz with "{_INPUTS}" '
-        f'[n, ...] and maybe "{_LABELS}" [n], or a .npy.'
+        f'Expected the inputs as the files take them, {files[0].text()}: a .npz with "{_INPUTS}" '
+        f'[n, ...] and optional "{_LABELS}" [n], or a .npy.'
     )
     try:
-        found = np.load(data, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            inputs, labels = found, None
+        loaded = np.load(data, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            inputs, labels = loaded, None
         else:
-            with found as archive:
+            with loaded as archive:
                 names = [n for n in (_INPUTS, *(f.name for f in files)) if n in archive.files]
                 if not names:
                     raise DataError(f"{data} has the arrays {', '.join(archive.files)}. {expected}")
@@ -117,14 +115,14 @@ def _check(data: Path, inputs: NDArray[Any], file: InputSpec) -> None:
     given = InputSpec(_INPUTS, inputs.dtype.name, inputs.shape)
     if not inputs.shape or not same_inputs(given, file):
         raise DataError(
-            f"{data}: inputs are {inputs.dtype} {list(inputs.shape)}; expected {file.told()}, "
-            "what the file takes."
+            f"{data}: inputs are {inputs.dtype} {list(inputs.shape)}; expected {file.text()}, the "
+            "input of the file."
         )
     batch = file.batch or 1
     if not len(inputs) or len(inputs) % batch:
         raise DataError(
             f"{data} has {len(inputs)} inputs; expected at least one, and a multiple of {batch}: "
-            f"the file takes {file.told()}."
+            f"the file takes {file.text()}."
         )
 
 
@@ -135,72 +133,74 @@ def outputs(
     inputs: NDArray[Any],
     step: Callable[[int, int], None],
 ) -> Floats:
-    """[n, labels] of whatever a file puts out; raises DataError for other shapes."""
+    """Run a file on all inputs and return [n, labels]; raises DataError for other shapes."""
     chunk, rows = takes.batch or _CHUNK, []
     for start in range(0, len(inputs), chunk):
         batch = np.ascontiguousarray(inputs[start : start + chunk])
-        found = np.asarray(model(batch), np.float32)
-        if found.ndim < 2 or len(found) != len(batch) or any(n != 1 for n in found.shape[2:]):
+        values = np.asarray(model(batch), np.float32)
+        if values.ndim < 2 or len(values) != len(batch) or any(n != 1 for n in values.shape[2:]):
             raise DataError(
-                f"{name} puts out {list(found.shape)} for {len(batch)} inputs; expected [n, "
+                f"{name} returns {list(values.shape)} for {len(batch)} inputs; expected [n, "
                 "labels]. Only answers are compared here; `pipeline quantize-onnx` judges other "
                 "outputs."
             )
-        rows.append(found.reshape(found.shape[:2]))
+        rows.append(values.reshape(values.shape[:2]))
         step(start + len(batch), len(inputs))
     return np.concatenate(rows)
 
 
 def as_probabilities(
-    outputs_a: Floats, outputs_b: Floats, images: Images, known: NDArray[np.int64]
+    outputs_a: Floats, outputs_b: Floats, images: Images, numeric: NDArray[np.int64]
 ) -> tuple[Floats, Floats, ModelSpec, Images]:
-    """Both outputs as probabilities, since tolerances are of those; what the answers are; and the
-    images with words for what was done. Only the rows ``known`` of both are numbers. Raises
-    DataError where they are not of the same kind."""
+    """Turn both outputs into probabilities, which tolerances are made for.
+
+    Only the rows ``numeric`` of both are numbers. Returns the probabilities, a spec, and the images
+    with a note of what was done. Raises DataError where the sides are of different kinds.
+    """
     if outputs_a.shape != outputs_b.shape or outputs_a.ndim != 2:
         raise DataError(
             f"A has outputs of shape {outputs_a.shape}, B of {outputs_b.shape}; expected the same "
             "(inputs, labels)."
         )
-    a, b = outputs_a[known], outputs_b[known]
+    a, b = outputs_a[numeric], outputs_b[numeric]
     kind_a, kind_b = are_probabilities(a), are_probabilities(b)
     if kind_a != kind_b:
         raise DataError(
-            f"A puts out values from {a.min():.3g} to {a.max():.3g}, B from {b.min():.3g} to "
-            f"{b.max():.3g}; expected probabilities on both sides, or logits on both. Compare "
-            "files that both end in a softmax or sigmoid, or both do not."
+            f"A returns values from {a.min():.3g} to {a.max():.3g}, B from {b.min():.3g} to "
+            f"{b.max():.3g}; expected probabilities on both sides, or logits on both. Let both "
+            "files end in a softmax or sigmoid, or neither."
         )
     task = task_of_answers((np.clip(a, 0, 1) if kind_a else a,))
     if not isinstance(task, LabelTask):
         raise DataError(
-            f"A puts out {list(a.shape)}, from {a.min():.3g} to {a.max():.3g}; expected "
+            f"A returns {list(a.shape)}, from {a.min():.3g} to {a.max():.3g}; expected "
             "probabilities, or logits of at least two labels. `pipeline quantize-onnx` judges "
             "others."
         )
     source = images.source
     if not kind_a:
         source += f", {task.last_layer} of the outputs"
-        if apart := float(np.abs(a - b).max(initial=0)):  # a softmax may hide it
-            source += f", which themselves differ by up to {apart:.3g}"
+        if gap := float(np.abs(a - b).max(initial=0)):  # a softmax may hide it
+            source += f", which themselves differ by up to {gap:.3g}"
         a, b = task.probabilities(a), task.probabilities(b)
     labels = images.labels
     if labels is not None and not _usable(labels, outputs_a.shape, task):
-        labels, source = None, f"{source}, labels left out: they do not fit {a.shape[1]} answers"
+        labels, source = None, f"{source}, labels ignored: they do not fit {a.shape[1]} answers"
     names = tuple(map(str, range(a.shape[1])))
-    # Its size is nothing but a form: the images are of another kind.
+    # the size is a placeholder: the inputs need not be images
     spec = ModelSpec("unknown", task.name, 1, 1, 1, names)
     return (
-        _among(a, known, len(outputs_a)),
-        _among(b, known, len(outputs_b)),
+        _among(a, numeric, len(outputs_a)),
+        _among(b, numeric, len(outputs_b)),
         spec,
         replace(images, source=source, labels=labels),
     )
 
 
-def _among(values: Floats, known: NDArray[np.int64], count: int) -> Floats:
-    """All rows, NaN where nothing is known."""
+def _among(values: Floats, rows: NDArray[np.int64], count: int) -> Floats:
+    """Place ``values`` at ``rows`` of ``count`` rows that are NaN otherwise."""
     result = np.full((count, values.shape[1]), np.nan, np.float32)
-    result[known] = values
+    result[rows] = values
     return result
 
 

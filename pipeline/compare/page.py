@@ -1,4 +1,4 @@
-"""A comparison for people. Judges nothing."""
+"""A comparison as tables and lines for the terminal."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from rich.table import Table
 from pipeline.compare.result import Comparison
 
 
-def tables(found: Comparison, *, all_layers: bool = False) -> Iterator[Table | str]:
-    """The figures; where the forms part, the layers and the causes as well."""
-    d = found.difference
-    yield f"A  {escape(found.a)}"
-    yield f"B  {escape(found.b)}"
-    yield f"   {d.images:,} images: {escape(found.images)}"
+def tables(comparison: Comparison, *, all_layers: bool = False) -> Iterator[Table | str]:
+    """Yield the figures; where the sides differ, the layers and the causes as well."""
+    d = comparison.difference
+    yield f"A  {escape(comparison.a)}"
+    yield f"B  {escape(comparison.b)}"
+    yield f"   {d.images:,} images: {escape(comparison.images)}"
     table = Table("difference of probabilities", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("max", "mean", "p99"):
         table.add_column(name, justify="right")
@@ -24,16 +24,16 @@ def tables(found: Comparison, *, all_layers: bool = False) -> Iterator[Table | s
     table.add_row("relative to A", *(f"{v:.3g}" for v in (d.max_rel, d.mean_rel, d.p99_rel)))
     yield table
     yield f"  SNR {d.snr_db:.1f} dB, same answers {100 * d.agreement:.6g} %"
-    if found.accuracy_percent is not None:
-        a, b = found.accuracy_percent
+    if comparison.accuracy_percent is not None:
+        a, b = comparison.accuracy_percent
         yield f"  accuracy of A {a:.2f} %, of B {b:.2f} %"
     needed = f"atol={d.max_abs:.3g} with rtol=0, or rtol={d.rtol:.3g} with atol=1e-6"
     yield f"  tolerance needed: {needed}"
     worst = ", ".join(f"{index} ({gap:.2g})" for index, gap in d.worst[:8] if gap)
-    yield f"  worst images: {worst or 'none differs'}"
-    yield from _preprocessing(found)
-    if found.generated is not None:
-        g = found.generated
+    yield f"  worst images: {worst or 'none'}"
+    yield from _preprocessing(comparison)
+    if comparison.generated is not None:
+        g = comparison.generated
         families = ", ".join(f"{name} {gap:.2g}" for name, gap in g.by_family)
         yield (
             f"  {g.tried:,} generated images: differ by up to {g.largest:.3g} "
@@ -41,44 +41,44 @@ def tables(found: Comparison, *, all_layers: bool = False) -> Iterator[Table | s
         )
         if g.file is not None:
             yield f"  the {g.kept} worst are kept in {escape(g.file)}"
-    if found.regression is not None:
-        r = found.regression
+    if comparison.regression is not None:
+        r = comparison.regression
         yield f"  {r.images} regression images: differ by up to {r.max_abs:.3g}"
-    if found.layers and (all_layers or not found.passed or found.first_layer):
-        yield _layers(found)
-    elif found.note and not found.passed:
-        yield f"  [dim]no comparison by layers: {escape(found.note)}[/dim]"
-    for failure in found.failures:
+    if comparison.layers and (all_layers or not comparison.passed or comparison.first_layer):
+        yield _layers(comparison)
+    elif comparison.note and not comparison.passed:
+        yield f"  [dim]no comparison by layers: {escape(comparison.note)}[/dim]"
+    for failure in comparison.failures:
         yield f"[red]✗ {escape(failure)}[/red]"
-    if found.first_layer:
-        yield f"  first layer whose input differs: [bold]{escape(found.first_layer)}[/bold]"
-        yield f"  what lies before it: {escape(', '.join(found.suspects))}"
-    for cause in found.causes:
+    if comparison.first_layer:
+        yield f"  first layer whose input differs: [bold]{escape(comparison.first_layer)}[/bold]"
+        yield f"  nodes before it: {escape(', '.join(comparison.suspects))}"
+    for cause in comparison.causes:
         yield f"  • {escape(cause)}"
-    for remark in found.remarks:
+    for remark in comparison.remarks:
         yield f"[yellow]! {escape(remark)}[/yellow]"
-    if found.passed:
-        limits = ", ".join(f"{row.metric} at most {row.limit:g}" for row in found.tolerance)
+    if comparison.passed:
+        limits = ", ".join(f"{row.metric} at most {row.limit:g}" for row in comparison.tolerance)
         yield f"[green]✓ within tolerance[/green]: {limits}"
-        yield f"  measured: {_measured(found)}"
+        yield f"  measured: {_measured(comparison)}"
 
 
-def _measured(found: Comparison) -> str:
-    """What the difference costs; a tolerance says only what it may cost."""
-    d = found.difference
+def _measured(comparison: Comparison) -> str:
+    """Return the measured cost of the difference, next to the tolerance."""
+    d = comparison.difference
     parts = [f"same answers {100 * d.agreement:.6g} %", f"SNR {d.snr_db:.1f} dB"]
-    if found.accuracy_percent is not None:
-        before, after = found.accuracy_percent
+    if comparison.accuracy_percent is not None:
+        before, after = comparison.accuracy_percent
         parts.append(f"accuracy {after - before:+.2f} points")
-    noisy = [row for row in found.layers if row.error]
+    noisy = [row for row in comparison.layers if row.error]
     if noisy:
         worst = min(noisy, key=lambda row: row.snr_db)
         parts.append(f"noisiest layer {worst.b} at {worst.snr_db:.1f} dB")
     return ", ".join(parts)
 
 
-def _preprocessing(found: Comparison) -> Iterator[str]:
-    row = found.preprocessing
+def _preprocessing(comparison: Comparison) -> Iterator[str]:
+    row = comparison.preprocessing
     if row.same_file:
         yield "  preprocessing: the same file on both sides"
     elif row.pictures:
@@ -86,12 +86,12 @@ def _preprocessing(found: Comparison) -> Iterator[str]:
         yield f"  preprocessing: {same} of {row.pictures} pictures"
 
 
-def _layers(found: Comparison) -> Table:
+def _layers(comparison: Comparison) -> Table:
     table = Table("input of A's", "input of B's", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("relative error", justify="right")
     table.add_column("SNR dB", justify="right")
     table.add_column("")
-    for row in found.layers:
-        mark = "[red]parts here[/red]" if row.parted else ""
+    for row in comparison.layers:
+        mark = "[red]first difference[/red]" if row.parted else ""
         table.add_row(row.a, row.b, f"{row.error:.2g}", f"{row.snr_db:.1f}", mark)
     return table

@@ -1,4 +1,4 @@
-"""What a comparison found, as values that become JSON."""
+"""The result of a comparison, as values that become JSON."""
 
 from __future__ import annotations
 
@@ -12,83 +12,83 @@ from exporters.options import Tolerance
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One layer of both forms."""
+    """One layer of both sides."""
 
     a: str
     b: str
     error: float  # of its input: relative, root mean square
     snr_db: float
-    parted: bool  # the first one that differs
+    parted: bool  # the first layer that differs
 
 
 @dataclass(frozen=True)
 class GeneratedRow:
-    """What differential testing found."""
+    """The result of differential testing."""
 
     tried: int
     largest: float  # difference of probabilities
-    before_climbing: float  # the same, of the generated images that were not climbed from
+    before_climbing: float  # the same before hill climbing
     by_family: tuple[tuple[str, float], ...]  # worst first
     kept: int
-    file: str | None  # where they were kept
+    file: str | None  # that they were kept in
 
 
 @dataclass(frozen=True)
 class PreprocessRow:
-    """How both sides prepare images, and on how many pictures that was tried."""
+    """The preprocessing of both sides, compared on pictures."""
 
-    a: str | None  # where A's preprocess.onnx is; None: it has none
+    a: str | None  # the file of A's preprocess.onnx; None: it has none
     b: str | None
-    same_file: bool = False  # byte for byte, so that no picture need be tried
-    pictures: int = 0  # that were tried
-    differing: int = 0  # of these, with any other pixel
+    same_file: bool = False  # byte for byte, so that no pictures were tried
+    pictures: int = 0  # tried
+    differing: int = 0  # of these, with any pixel that differs
     largest: int = 0  # difference in levels
-    worst: str = ""  # the picture with it, in words
+    worst: str = ""  # the picture with it
     causes: tuple[str, ...] = ()
-    unknown: str = ""  # why nothing was compared
+    unknown: str = ""  # the reason why nothing was compared
 
 
 @dataclass(frozen=True)
 class DamageRow:
-    """One place of an INT8 file that is not rounding, or costs more than rounding does."""
+    """One scale or range of an INT8 file that is not rounding, or costs more than rounding."""
 
-    side: str  # "A" or "B": the INT8 one
+    side: str  # the INT8 side: "A" or "B"
     layer: str
-    words: str  # what is wrong there, as measured
-    costly: bool  # more than rounding to 8 bits: a failure
+    words: str  # the fault, as measured
+    costly: bool  # costs more than rounding to 8 bits: a failure
     snr_db: float  # of the log-odds of the answers
-    without_db: float  # the same with this one place in float
+    without_db: float  # the same with only this back in float
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two forms of a model, A and B, as they were written."""
+    """The comparison of two sides, A and B."""
 
-    a: str
+    a: str  # as given on the command line
     b: str
-    images: str  # which ones, in words
+    images: str  # their source
     difference: Difference
     accuracy_percent: tuple[float, float] | None  # of A and B, where the images have labels
-    tolerance: tuple[Tolerance, ...]  # what was held against it
-    failures: tuple[str, ...]  # empty: they do not part
-    first_layer: str | None  # "conv2d_2 / Conv_2", in both forms' words
+    tolerance: tuple[Tolerance, ...]  # that judged it
+    failures: tuple[str, ...]  # empty where the comparison passed
+    first_layer: str | None  # "conv2d_2 / Conv_2", in the names of both sides
     suspects: tuple[str, ...]  # nodes of A and B between the last equal layer and that one
     layers: tuple[LayerRow, ...]
     causes: tuple[str, ...]
-    note: str = ""  # why there are no layers
-    generated: GeneratedRow | None = None  # differential testing, where it was asked for
-    regression: Difference | None = None  # what earlier differential testing kept in this run
+    note: str = ""  # the reason why there are no layers
+    generated: GeneratedRow | None = None  # differential testing, if requested
+    regression: Difference | None = None  # on images kept by earlier differential testing
     preprocessing: PreprocessRow = PreprocessRow(None, None)
     damages: tuple[DamageRow, ...] = ()
-    remarks: tuple[str, ...] = ()  # what nobody should overlook, though nothing failed by it
+    remarks: tuple[str, ...] = ()  # worth attention, but not failures
 
     @property
     def passed(self) -> bool:
-        """Nothing is out of tolerance."""
+        """True where nothing is out of tolerance."""
         return not self.failures
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; null where a number is not finite."""
+        """Return plain JSON values; null where a number is not finite."""
         values: dict[str, Any] = _finite({**asdict(self), "passed": self.passed})
         return values
 

@@ -1,5 +1,5 @@
-"""Decoded images on disk: arrays for each split, memory-mapped when read, so that a
-data set larger than memory trains like a small one. Knows nothing of torch or of recipes."""
+"""Decoded images on disk: arrays for each split, memory-mapped when read, so that a data set larger
+than memory trains like a small one."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Dataset:
 
 
 def write_split(folder: Path, name: str, split: Split) -> None:
-    """Write the arrays of one split; ``images`` may already be a memory map of that file."""
+    """Write the arrays of one split; ``images`` may be a memory map of the file to write."""
     target = folder / f"{name}.images.npy"
     mapped = getattr(split.images, "filename", None)  # numpy keeps a resolved Path there
     if mapped is None or Path(mapped).resolve() != target.resolve():
@@ -84,7 +84,7 @@ def take_rows(source: Path, rows: NDArray[np.int64], target: Path) -> None:
 
 
 def write_info(folder: Path, info: DatasetInfo) -> None:
-    """Write ``dataset.json``, which declares the arrays beside it finished."""
+    """Write ``dataset.json``, which declares the arrays next to it finished."""
     write_text(folder / INFO_NAME, json.dumps(asdict(info), indent=2, sort_keys=True) + "\n")
 
 
@@ -114,8 +114,8 @@ def open_dataset(folder: Path) -> Dataset:
 
 def _open_split(folder: Path, name: str) -> Split:
     images = np.load(folder / f"{name}.images.npy", mmap_mode="r")
-    # Of many images labels and ids are large as well. As plain arrays: what is computed from a
-    # memmap would be called one too.
+    # Labels and ids of many images are large as well. They become plain arrays, since whatever is
+    # computed from a memmap has that type, too.
     labels = np.load(folder / f"{name}.labels.npy", mmap_mode="r").view(np.ndarray)
     ids = np.load(folder / f"{name}.ids.npy", mmap_mode="r").view(np.ndarray)
     return Split(images, labels, ids)

@@ -1,4 +1,4 @@
-"""What is known of a data set, as a value. Standard library only."""
+"""Facts about a data set, as a value. Standard library only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of a data set, for the log, the report and the bundle."""
+    """Facts about a data set, for the log, the report and the bundle."""
 
     name: str
     task: str  # as in ModelSpec
@@ -17,7 +17,7 @@ class DatasetInfo:
     synthetic: bool
     redistributable: bool
     license: str
-    notes: tuple[str, ...] = ()  # what a reader must know, such as rows without an image
-    # what must not be parted between splits: where its names come from, and how many each split has
+    notes: tuple[str, ...] = ()  # for the reader of the figures, such as rows without an image
+    # groups are not divided between splits: where their names come from, how many each split has
     grouped_by: str | None = None
     groups: dict[str, int] = field(default_factory=dict)

@@ -1,5 +1,5 @@
-"""Where do the images come from? Finds, checks and decodes the data set that a recipe names and
-leaves it as the arrays of ``arrays.py``. Knows nothing of stages, and prints nothing."""
+"""The entry to this package: find, check and decode the data set that a recipe names, and write the
+arrays of ``arrays.py``."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def prepare(
     left_out.csv, when images were left out.
 
     ``preprocess_onnx`` is the graph that ``preprocess`` asks for; every decoded image goes through
-    it. ``seed`` decides which faces are generated, nothing else. ``on_step(task, done, total)`` and
-    ``note(text)`` are called in this process; notes are kept in the result too. The arrays do not
+    it. ``seed`` decides only which faces are generated. ``on_step(task, done, total)`` and
+    ``note(text)`` are called in this process; notes are in the result, too. The arrays do not
     depend on ``workers`` (None: every usable core).
     Raises DataError when the source is missing, damaged or contradicts itself, StoreError when the
-    disk is full; then, and when the process is killed, there is no dataset.json.
+    disk is full. After an error, or when the process is killed, there is no dataset.json.
     """
     (folder / INFO_NAME).unlink(missing_ok=True)
     prep = Preparation(options, preprocess, preprocess_onnx, seed, folder, on_step, note, workers)
@@ -58,7 +58,7 @@ def prepare(
         if exc.errno not in (errno.ENOSPC, errno.EDQUOT, None):
             raise
         raise StoreError(
-            f"{folder} has no room for the decoded images. Free some space, or give another "
+            f"{folder} has no room for the decoded images. Free some space, or choose another "
             "folder with --artifacts DIR."
         ) from exc
     return info

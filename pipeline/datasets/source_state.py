@@ -21,12 +21,12 @@ from pipeline.recipe import DataOptions
 
 
 def source_state(options: DataOptions) -> dict[str, str]:
-    """What decides the data stage's result beyond the recipe and the artifact folder.
+    """Return what decides the data stage's result besides the recipe, for its fingerprint.
 
-    Fast: sizes and time stamps of the label files and of images in folders; of CelebA's one folder
-    of 200,000 only time stamp and number of entries; no content is read. Constant for what is
-    checked against published hashes anyway: the shipped MNIST and downloads. A missing
-    source is a state too; ``prepare`` raises, this doesn't.
+    It is fast: sizes and times of label files and of images in folders, but only time and number of
+    entries of CelebA's folder of 200,000. It is constant for data that is checked against published
+    hashes: the shipped MNIST and downloads. A missing source is a state, too; ``prepare`` raises
+    the error.
     """
     if options.download:
         return {"source": "download"}
@@ -75,6 +75,6 @@ def _images_state(folder: Path, label_file: str | None) -> dict[str, str]:
 def _file_state(path: Path) -> tuple[str, str]:
     try:
         stat = path.stat()
-    except OSError:  # a link that leads nowhere says nothing of the files beside it
+    except OSError:  # a broken link does not hide the other files
         return path.name, "unreadable"
     return path.name, f"{stat.st_size} bytes, mtime_ns {stat.st_mtime_ns}"

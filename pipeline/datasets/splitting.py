@@ -1,5 +1,5 @@
-"""Which image is for what: splits drawn by content, and what must not be in two of them (copies of
-an image, everything of one group: a person, a patient). Knows neither files nor recipes."""
+"""Splits drawn by content. Copies of an image, and images of one group (a person, a patient), are
+always in one split."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _ROUNDING = 1e-6  # pictures; ten times 0.1 is a little less than 1
 
 
 def order_by_content(keys: Sequence[bytes], seed: int) -> list[int]:
-    """Rows in an order that follows from content and ``seed`` alone. Copies are spread like other
-    rows, so that any first part is a sample of all."""
+    """Return the rows in an order that depends only on content and ``seed``. Copies are spread like
+    other rows, so that any first part is a sample of all."""
     copies: dict[bytes, int] = defaultdict(int)
     ranks: list[tuple[bytes, int]] = []
     for key in keys:
@@ -41,24 +41,25 @@ def fill_splits(
     seed: int,
     groups: Sequence[str] | None = None,
 ) -> NDArray[np.int8]:
-    """The split of each row: the given one, and where no row at all is given val or test, drawn.
+    """Return the split of each row: the given one, or a drawn one where no row is given val or
+    test.
 
-    Drawn are ``shares`` (of val, of test) of what is not in a given val or test, of every stratum
-    of the labels, [N] or [N, L], alike. ``groups`` names the group of each row; None: there are
-    none.
+    The ``shares`` (of val, of test) are drawn from the rows that are not in a given val or test, of
+    every stratum of the labels, [N] or [N, L]. ``groups`` names the group of each row; None: there
+    are none.
     """
-    wanted = [
+    drawn = [
         0.0 if np.any(given == split) else share
         for split, share in zip((VAL, TEST), shares, strict=True)
     ]
     splits = given.copy()
-    if any(wanted):
+    if any(drawn):
         rows = np.flatnonzero((given == NO_SPLIT) | (given == TRAIN))
         task = task_of_labels(labels)
         splits[rows] = draw_splits(
             [keys[int(row)] for row in rows],
             task.strata(labels[rows]),
-            (wanted[0], wanted[1]),
+            (drawn[0], drawn[1]),
             seed,
             at_least_one=task.exclusive,
             groups=None if groups is None else [groups[int(row)] for row in rows],
@@ -68,14 +69,14 @@ def fill_splits(
 
 @dataclass(frozen=True)
 class _Unit:
-    """Rows that get one split."""
+    """Rows that share a split."""
 
     rows: tuple[int, ...]
     pictures: dict[int, int]  # stratum -> how many different pictures
 
     @property
     def size(self) -> int:
-        """Different pictures, since copies teach and test nothing more."""
+        """The number of different pictures; copies teach and test nothing more."""
         return sum(self.pictures.values())
 
 
@@ -87,18 +88,18 @@ def draw_splits(
     at_least_one: bool,
     groups: Sequence[str] | None = None,
 ) -> NDArray[np.int8]:
-    """The split of each row, int8 [N]: ``shares`` of the different pictures of every stratum go to
-    (val, test); copies of one picture count once, however many they are.
+    """Return the split of each row, int8 [N]: ``shares`` of the different pictures of every stratum
+    go to (val, test); copies of one picture count once, however many they are.
 
     With ``at_least_one``, each stratum is rounded by itself, and val and test get something of it
-    wherever their share is not 0. Without, what rounding leaves is owed and given by the next
-    stratum, so that the shares of all rows are right however small the strata are; the smallest
-    come first, since large ones can pay.
+    unless their share is 0. Otherwise the remainder of rounding is owed by the next stratum, so
+    that the shares of all rows are right even for small strata; the smallest come first, since
+    large ones can pay.
 
-    Rows with one key (copies of one image) get one split, and so do rows of one group; what copies
-    connect is one group. Groups of several pictures are dealt out one by one, so that the shares
-    come as near as they can. Neither the names nor the order of the images matter, only their
-    content, what is grouped with what, and ``seed``.
+    Rows with one key (copies of one image) get one split, and so do rows of one group; groups that
+    share a copy are one group. Groups of several pictures are assigned one by one, so that the
+    shares come as near as possible. Neither the names nor the order of the images matter, only
+    their content, what is grouped with what, and ``seed``.
     """
     units = _units(keys, strata, seed, groups)
     splits = np.full(len(keys), TRAIN, np.int8)
@@ -112,8 +113,8 @@ def draw_splits(
 
 
 def joined(keys: Sequence[bytes], groups: Sequence[str] | None) -> list[int]:
-    """For each row the first row that it must share a split with: by its key, by its group, or by
-    any chain of the two (union-find)."""
+    """Return for each row the first row that it must share a split with: by its key, by its group,
+    or by any chain of the two (union-find)."""
     parent = list(range(len(keys)))
 
     def root(row: int) -> int:
@@ -133,7 +134,7 @@ def joined(keys: Sequence[bytes], groups: Sequence[str] | None) -> list[int]:
 def _units(
     keys: Sequence[bytes], strata: NDArray[np.int64], seed: int, groups: Sequence[str] | None
 ) -> list[_Unit]:
-    """What must not be parted, in an order by content: that of its first picture."""
+    """Return the rows that share a split, in the order of their first picture's content."""
     copies: dict[bytes, list[int]] = defaultdict(list)
     for row, key in enumerate(keys):
         copies[key].append(row)
@@ -159,7 +160,7 @@ def _units(
 def _draw_pictures(
     units: Sequence[_Unit], shares: tuple[float, float], at_least_one: bool
 ) -> list[int]:
-    """The split of each unit, where each is one picture, perhaps with copies."""
+    """Return the split of each unit, where each is one picture, perhaps with copies."""
     by_stratum: dict[int, list[int]] = defaultdict(list)
     for number, unit in enumerate(units):
         by_stratum[next(iter(unit.pictures))].append(number)
@@ -168,8 +169,8 @@ def _draw_pictures(
     for members in sorted(by_stratum.values(), key=len):
         remaining = _often_repeated_last(members, units, max(shares))
         for split, share in ((TEST, shares[1]), (VAL, shares[0])):
-            wanted = share * len(members)
-            owed[split] = round(wanted) if at_least_one else owed[split] + wanted
+            exact = share * len(members)
+            owed[split] = round(exact) if at_least_one else owed[split] + exact
             count = _how_many(len(remaining), owed[split])
             if at_least_one and share > 0 and remaining:
                 count = max(count, 1)
@@ -181,8 +182,8 @@ def _draw_pictures(
 
 
 def _often_repeated_last(members: Sequence[int], units: Sequence[_Unit], share: float) -> list[int]:
-    """Pictures in their order, but first those with fewer copies than a split has rows: one that is
-    more than a whole split would decide alone what is measured there, so it is for train."""
+    """Return the pictures in their order, but those that fill a whole split with copies last: such
+    a picture alone would decide the figures of that split, so it is for train."""
     most = share * sum(len(units[number].rows) for number in members)
 
     def fills_a_split(number: int) -> bool:
@@ -192,8 +193,8 @@ def _often_repeated_last(members: Sequence[int], units: Sequence[_Unit], share: 
 
 
 def _how_many(pictures: int, owed: float) -> int:
-    """How many to take of what is owed. The last one is left to train unless all of it is owed, so
-    that train has rare labels too."""
+    """Return how many pictures to take of those owed. The last one is left to train unless all of
+    it is owed, so that train has rare labels, too."""
     count = 0
     while count < pictures:
         last = count == pictures - 1
@@ -207,11 +208,12 @@ def _how_many(pictures: int, owed: float) -> int:
 
 
 def _deal_groups(units: Sequence[_Unit], shares: tuple[float, float]) -> list[int]:
-    """The split of each unit, the largest first, each to where most is missing of its strata.
+    """Return the split of each unit, assigned from the largest on to the split that lacks most of
+    its strata.
 
-    Minimises the squared distance from the shares, each stratum counted in parts of its own size:
-    stratified group splits as Sechidis, Tsoumakas and Vlahavas (2011) deal out single rows. Then
-    each split gets a group of every stratum that has enough of them.
+    This minimizes the squared distance from the shares, each stratum relative to its own size, as
+    Sechidis, Tsoumakas and Vlahavas (2011) do for single rows. Then each split gets a group of
+    every stratum that has enough of them.
     """
     numbers = sorted({stratum for unit in units for stratum in unit.pictures})
     column = {stratum: i for i, stratum in enumerate(numbers)}
@@ -220,7 +222,7 @@ def _deal_groups(units: Sequence[_Unit], shares: tuple[float, float]) -> list[in
         for stratum, pictures in unit.pictures.items():
             counts[row, column[stratum]] = pictures
     counts /= counts.sum(axis=0)  # shares of each stratum
-    # As one more stratum, all pictures: strata by themselves may be right and the sum far off
+    # All pictures are one more stratum: each stratum may be right and the sum far off
     sizes = np.array([[unit.size] for unit in units], float)
     counts = np.hstack([counts, sizes / sizes.sum()])
     aim = np.array([1 - sum(shares), *shares])  # TRAIN, VAL, TEST
@@ -262,10 +264,10 @@ def _spread(
     """Move groups, in place, until each split has one of every stratum with enough groups; train
     comes first, since what it lacks can't be learned. The move taken is the one that leaves the
     shares nearest to ``aim`` and takes no stratum from where it comes from."""
-    wanted = [split for split in (TRAIN, TEST, VAL) if aim[split] > 0]
+    needed = [split for split in (TRAIN, TEST, VAL) if aim[split] > 0]
     for stratum in np.argsort((counts > 0).sum(axis=0), kind="stable"):  # the rarest first
         holders = np.flatnonzero(counts[:, stratum] > 0).tolist()
-        for split in wanted:
+        for split in needed:
             if np.any(splits[holders] == split):
                 continue
             movable = [row for row in holders if _can_leave(row, splits, counts)]
@@ -298,7 +300,8 @@ def _distance(
 def in_several_splits(
     keys: Sequence[Hashable], splits: NDArray[np.int8] | NDArray[np.uint8]
 ) -> list[list[int]]:
-    """The rows of each key that occurs in more than one split, in the order of the first rows."""
+    """Return the rows of each key that occurs in more than one split, in the order of the first
+    rows."""
     groups: dict[Hashable, list[int]] = defaultdict(list)
     for row, key in enumerate(keys):
         groups[key].append(row)
@@ -308,7 +311,8 @@ def in_several_splits(
 def less_protected(
     groups: Sequence[Sequence[int]], splits: NDArray[np.int8] | NDArray[np.uint8]
 ) -> list[int]:
-    """The rows to drop so that no group is in two splits: test keeps its images, then val."""
+    """Return the rows to drop so that no group is in two splits: test keeps its images, then
+    val."""
     return [
         row
         for rows in groups

@@ -1,1 +1,1 @@
-"""How does a network learn? Pure PyTorch; knows no stages and no artifact paths."""
+"""Networks and their training, in PyTorch. Independent of stages and artifact paths."""

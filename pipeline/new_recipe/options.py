@@ -11,7 +11,7 @@ from pipeline.recipe import DataOptions
 
 @dataclass(frozen=True)
 class NewRecipeOptions:
-    """What the recipe is called and where its images and labels are."""
+    """The name of the recipe, its images and its labels."""
 
     name: str
     data: Path  # a folder
@@ -22,15 +22,17 @@ class NewRecipeOptions:
 
     @property
     def file(self) -> Path:
-        """The recipe."""
+        """The recipe file."""
         return self.folder / f"{self.name}.toml"
 
     @property
     def data_options(self) -> DataOptions:
-        """The ``[data]`` section, as far as it was told; paths from here become absolute, so that
-        the recipe runs from anywhere."""
+        """The ``[data]`` section that the options imply; paths become absolute, so that the recipe
+        runs from any folder."""
         label_file = self.label_file
-        if label_file is not None and label_file.expanduser().is_file():  # else it is below data
+        if (
+            label_file is not None and label_file.expanduser().is_file()
+        ):  # else it is relative to data
             label_file = _absolute(label_file.expanduser())
         return DataOptions(
             kind="images",
@@ -43,6 +45,6 @@ class NewRecipeOptions:
 
 
 def _absolute(path: Path) -> Path:
-    """The path from the root, without ".." unless a link makes that another place."""
+    """Return the absolute path, without ".." unless links make that another folder."""
     plain = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links
     return plain if plain.exists() and plain.samefile(path) else path.absolute()

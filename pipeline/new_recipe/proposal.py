@@ -12,39 +12,39 @@ from pipeline.recipe import DataOptions
 if TYPE_CHECKING:
     from pipeline.new_recipe.survey import Survey
 
-_SIZES = (16, 24, 32, 48, 64)  # pixels a side. Beyond 64, time grows with the area and accuracy of
-# small networks hardly does; whoever has small things in large images raises it
-_STRETCHED = 1.25  # from this ratio of the sides on, an image is not made square
-_UNEQUAL = 4  # times the images of the smallest class: worth a remark
+_SIZES = (16, 24, 32, 48, 64)  # pixels a side. Beyond 64, time grows with the area, but accuracy of
+# small networks hardly does; small objects in large images need more
+_STRETCHED = 1.25  # from this ratio of the sides on, images are not made square
+_UNEQUAL = 4  # times the images of the smallest class get a remark
 _FEW_TO_JUDGE = 20  # test images of a class or attribute: one error is 5 points
 _IMAGE_PASSES = 200_000  # image presentations that a small network needs to settle, some minutes
 _Z_95 = 1.645  # of the normal distribution, one-sided
 _USUAL_MARGIN = 0.5  # points
-_SLACK = 1.5  # over what no changed answer gives, so that one or two may change
+_SLACK = 1.5  # times the bound without a changed answer, so that one or two may change
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """What was decided, each with the reason that stands next to it in the file."""
+    """The proposed values, with the reasons that the file gives for them."""
 
     height: int  # pixels
     width: int
     size_reason: str
     color: str  # "gray" or "rgb"
     color_reason: str
-    train_images: int  # nearly; images may be copies only once they are as small as the model's
+    train_images: int  # approximate: images may become copies at the model's size
     test_images: int  # likewise
     epochs: int
     batch_size: int
-    edge_width: int  # the knob of the network's family, pipeline/learning/networks/edge.py
-    margin_points: float  # that a variant may lose
+    edge_width: int  # of the network's family, pipeline/learning/networks/edge.py
+    margin_points: float  # of accuracy that a variant may lose
     margin_reason: str
     white_level: int | None  # of 16-bit pixels; None: there are none, or they use all 16
-    remarks: tuple[str, ...]  # what the user had better look at
+    remarks: tuple[str, ...]  # what the user should check
 
 
 def propose(survey: Survey, options: DataOptions) -> Proposal:
-    """Size, colour, network and training for what was found."""
+    """Return size, color, network and training for the surveyed images."""
     height, width, size_reason = _size(survey)
     gray = sum(look.gray for look in survey.good)
     color = "gray" if gray == len(survey.good) else "rgb"
@@ -58,11 +58,11 @@ def propose(survey: Survey, options: DataOptions) -> Proposal:
         width,
         size_reason,
         color,
-        "no image has a colour" if color == "gray" else f"{_share(gray, survey)} have no colour",
+        "no image has a color" if color == "gray" else f"{_share(gray, survey)} have no color",
         train,
         test,
         epochs=max(12, min(100, round(_IMAGE_PASSES / max(train, 1)))),
-        # some 30 steps an epoch at least, and small enough to generalise
+        # some 30 steps an epoch at least, and small enough to generalize
         batch_size=next(size for size in (128, 64, 32, 16, 8) if size == 8 or train >= 32 * size),
         edge_width=6 if train < 500 else 10 if train < 5_000 else 16,
         margin_points=margin,
@@ -73,8 +73,8 @@ def propose(survey: Survey, options: DataOptions) -> Proposal:
 
 
 def _size(survey: Survey) -> tuple[int, int, str]:
-    """(height, width) and why: what most images have pixels for, square unless they all agree on
-    another shape."""
+    """Return (height, width) and the reason: a size that most images reach, square unless nearly
+    all have another shape."""
     sides = [min(look.height, look.width) for look in survey.good]
     typical = int(statistics.median_low(sides))
     side = max((size for size in _SIZES if size <= typical), default=_SIZES[0])
@@ -90,10 +90,10 @@ def _size(survey: Survey) -> tuple[int, int, str]:
 
 
 def split_sizes(survey: Survey, options: DataOptions) -> tuple[int, int]:
-    """How many images there will be to train with, and to test with; raises DataError where the
-    data stage would refuse the splits.
+    """Return the number of images to train with and to test with. Raises DataError where the data
+    stage would refuse the splits.
 
-    Exact, unless images that differ here are the same to the model, which sees them smaller.
+    The numbers are exact unless different images become the same at the model's size.
     """
     from pipeline.datasets.arrays import TEST, TRAIN
     from pipeline.datasets.preparation.split_checks import check_splits
@@ -113,7 +113,7 @@ def split_sizes(survey: Survey, options: DataOptions) -> tuple[int, int]:
 
 
 def _same(survey: Survey) -> tuple[str, ...]:
-    """A sentence for each picture that many of the images are."""
+    """Return a sentence for each picture that many images are copies of."""
     from pipeline.datasets.preparation.duplicates import same_pictures
 
     good = survey.good
@@ -126,15 +126,15 @@ def _same(survey: Survey) -> tuple[str, ...]:
 
 
 def _margin(test: int, survey: Survey) -> tuple[float, str]:
-    """The gate's margin in points, and why: half a point, or what so few images can show."""
+    """Return the gate's margin in points, and the reason: half a point, or more for few images."""
     answers = survey.listed.task.answers(test, len(survey.listed.names))
     # the score interval's upper bound of a loss when no answer changes, as in evaluate/gates.py
     shown = 100 * _Z_95**2 / (max(answers, 1) + _Z_95**2)
     if shown * _SLACK <= _USUAL_MARGIN:
-        return _USUAL_MARGIN, "Half a point is what few will notice."
+        return _USUAL_MARGIN, "Few users will notice half a point."
     return round(shown * _SLACK, 1), (
-        f"Some {test:,} test images can't show less than {shown:.1f} points, even if no answer "
-        "changes: more images make this finer."
+        f"About {test:,} test images can't show less than {shown:.1f} points, even if no answer "
+        "changes; more images allow a smaller margin."
     )
 
 
@@ -149,8 +149,8 @@ def _remarks(survey: Survey, options: DataOptions) -> list[str]:
     if listed.task.exclusive and largest > _UNEQUAL * max(smallest, 1):
         remarks.append(
             f"unequal classes: {named[largest]!r} has {largest:,} images, {named[smallest]!r} "
-            f"{smallest:,}. Accuracy hides what becomes of the small ones; the report's table by "
-            "class doesn't."
+            f"{smallest:,}. Accuracy hides errors in the small ones; the report's table by class "
+            "shows them."
         )
     few = [
         f"{name!r} ({count:,})"
@@ -167,8 +167,8 @@ def _remarks(survey: Survey, options: DataOptions) -> list[str]:
     if max(ratios) / min(ratios) > _STRETCHED**2:
         remarks.append(
             f"the sides of the images have ratios (width to height) from {min(ratios):.2f} to "
-            f"{max(ratios):.2f}, and all are stretched to one shape. Cut them to the thing that is "
-            "to be seen, or set preprocess.crop and preprocess.reference."
+            f"{max(ratios):.2f}, and all are stretched to one shape. Crop them to the object, or "
+            "set  preprocess.crop and preprocess.reference."
         )
     remarks += _same(survey)
     remarks += note_frames(listed.files, survey.facts)

@@ -1,5 +1,5 @@
-"""What the names of columns, files and labels suggest for a recipe: groups, classes in columns of 0
-and 1, several tags in one cell. Reads no image."""
+"""Suggestions from the names of columns, files and labels: groups, classes in columns of 0 and 1,
+several tags in one cell. No image is read."""
 
 from __future__ import annotations
 
@@ -18,39 +18,40 @@ from pipeline.datasets.splitting import in_several_splits
 from pipeline.errors import DataError
 from pipeline.recipe import DataOptions
 
-_FEW_ROWS = 10  # below, exactly one 1 in each row may be chance
+_FEW_ROWS = 10  # with fewer, exactly one 1 in each row may be chance
 _SEPARATORS = (";", "|", ",", " ")
 
 
 def suggested(options: DataOptions) -> tuple[ImageList, DataOptions, tuple[str, ...]]:
-    """The images, the options with what they suggest, and a remark for each thing that was added or
-    might be. Raises DataError as ``read_list`` does."""
+    """Return the images, the options with the suggested ones, and a remark for each option that was
+    or may be added. Raises DataError as ``read_list`` does."""
     listed = read_list(options)
     remarks: list[str] = []
     if listed.group_columns and listed.groups is None:
         options = options.model_copy(update={"group_column": listed.group_columns[0]})
         try:
             listed = read_list(options)
-        except DataError as exc:  # an empty cell, for one
+        except DataError as exc:  # for example an empty cell
             remarks.append(
-                f"the column {options.group_column} may be of groups, and is not used: {exc}"
+                f"the column {options.group_column} may name groups, but is not used: {exc}"
             )
             options = options.model_copy(update={"group_column": None})
         else:
             remarks.append(_groups_remark(f"the column {options.group_column!r}", listed))
-    elif (found := suggest_pattern(listed)) is not None:
-        if found.sure:
-            options = options.model_copy(update={"group_pattern": found.pattern})
+    elif (suggestion := suggest_pattern(listed)) is not None:
+        if suggestion.sure:
+            options = options.model_copy(update={"group_pattern": suggestion.pattern})
             listed = with_groups(listed, options)
             remarks.append(_groups_remark("the names of the files", listed))
         else:
-            remarks.append(_pattern_remark(found))
+            remarks.append(_pattern_remark(suggestion))
     if options.tags_separator is None and _is_one_hot(listed):
         options = options.model_copy(update={"one_hot": True})
         listed = read_list(options)
         remarks.append(
-            f"each row has exactly one 1 in the columns {some(listed.names)}: these are classes, "
-            "so data.one_hot = true. Where several may be 1 on other images, set it to false."
+            f"each row has exactly one 1 in the columns {some(listed.names)}, so these are "
+            "taken as classes: data.one_hot = true. If other images may have several, set it to "
+            "false."
         )
     if options.label_file is not None and listed.task.exclusive:
         remarks += _tags_remark(listed.names)
@@ -62,21 +63,21 @@ def _groups_remark(where: str, listed: ImageList) -> str:
     groups = listed.groups or ()
     parted = in_several_splits([groups[row] for row in rows], listed.splits[rows])
     crossing = (
-        f" But {len(parted):,} have images in more than one of the splits that are given, as they "
-        "are: val and test flatter the model (data.groups_across_splits)."
+        f" But {len(parted):,} have images in more than one of the given splits: val and test "
+        "flatter the model (data.groups_across_splits)."
     )
     return (
         f"{where}: {len(set(groups)):,} groups ({some(sorted(set(groups)))}), whose images may "
-        "resemble each other: none is parted by drawing splits (data.group_column, "
+        "resemble each other; drawn splits divide none of them (data.group_column, "
         "data.group_pattern)." + crossing * bool(parted)
     )
 
 
-def _pattern_remark(found: Suggestion) -> str:
+def _pattern_remark(suggestion: Suggestion) -> str:
     return (
-        f"the names of the files may hold {found.groups:,} groups ({some(found.examples)}, ...). "
-        "If images of one resemble each other (a person, a session), keep them in one split: "
-        f"data.group_pattern = '{found.pattern}'."
+        f"the names of the files may hold {suggestion.groups:,} groups "
+        f"({some(suggestion.examples)}, ...). If images of one group resemble each other (a "
+        f"person, a session), keep them in one split: data.group_pattern = '{suggestion.pattern}'."
     )
 
 
@@ -93,14 +94,14 @@ def _tags_remark(names: Sequence[str]) -> list[str]:
         return []
     several = [repr(name) for name in names if separator in name]
     return [
-        f"{some(several)} look like several tags in one cell, and are taken as classes that "
-        f"exclude each other. For an attribute of each tag: pipeline init ... --tags {separator!r} "
-        f"(data.tags_separator = {separator!r})."
+        f"{some(several)} look like several tags in one cell, but are taken as classes that "
+        "exclude each other. To make each tag an attribute: pipeline init ... --tags "
+        f"{separator!r} (data.tags_separator = {separator!r})."
     ]
 
 
 def _looks_like_tags(names: Sequence[str], separator: str) -> bool:
-    """Whether the parts of names occur again and again in other names."""
+    """Return whether most parts of names occur in several names."""
     parts = [{part for part in re.split(re.escape(separator), name) if part} for name in names]
     if max(map(len, parts)) < 2 or len(names) < 3:
         return False

@@ -1,6 +1,6 @@
-"""What images are like before anything is decided about them: sizes, colours, damage, copies. Every
-file is decoded by the predictor's own ``as_image``, so what is bad here is bad for training too.
-Knows nothing of recipes."""
+"""A survey of images before anything is decided about them: sizes, colors, damage, copies. Every
+file is decoded by the predictor's own ``as_image``, so what is bad here is bad for training,
+too."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ from pipeline.datasets.sources.image_list import ImageList, LeftOut
 
 @dataclass(frozen=True)
 class Look:
-    """One file, looked at."""
+    """The findings on one file."""
 
     height: int = 0  # pixels, upright; 0 for a failure
     width: int = 0
     facts: Facts = field(default_factory=Facts)
-    gray: bool = False  # no pixel has a colour
+    gray: bool = False  # no pixel has a color
     level: int | None = None  # the value of all pixels, where they are the same
     # SHA-256 of size and decoded pixels; of the value alone where they all have the same, since
-    # that is one picture to the model, whatever its size
+    # to the model that is one picture, whatever its size
     pixels: bytes = b""
     failure: str | None = None
 
 
 @dataclass(frozen=True)
 class Survey:
-    """All files of a list, looked at."""
+    """The findings on all files of a list."""
 
     listed: ImageList
     looks: tuple[Look, ...]  # in the order of listed.files
 
     @cached_property
     def good(self) -> tuple[Look, ...]:
-        """Those that could be decoded."""
+        """The findings on files that can be decoded."""
         return tuple(look for look in self.looks if look.failure is None)
 
     @property
     def bad(self) -> tuple[LeftOut, ...]:
-        """What cannot be decoded or has no label, with reasons."""
+        """Images that cannot be decoded or have no label, with reasons."""
         failed = (
             LeftOut(name, look.failure)
             for name, look in zip(self.listed.files, self.looks, strict=True)
@@ -60,12 +60,12 @@ class Survey:
 
     @property
     def kinds(self) -> Counter[str]:
-        """How many files there are of each format and mode."""
+        """The number of files of each format and mode."""
         return Counter(look.facts.kind for look in self.good)
 
     @cached_property
     def facts(self) -> dict[int, Facts]:
-        """The facts of those with more than one frame or 16 bits, by row."""
+        """The facts of files with several frames or 16 bits, by row."""
         return {
             row: look.facts
             for row, look in enumerate(self.looks)
@@ -79,13 +79,13 @@ class Survey:
 
     @cached_property
     def usable(self) -> ImageList:
-        """The list of those that could be decoded."""
+        """The list of images that can be decoded."""
         rows = [row for row, look in enumerate(self.looks) if look.failure is None]
         return self.listed.take(np.array(rows, np.int64))
 
     @property
     def copies(self) -> int:
-        """How many images repeat the pixels of another one."""
+        """The number of images that repeat the pixels of another one."""
         return len(self.good) - len({look.pixels for look in self.good})
 
     @property
@@ -138,10 +138,10 @@ def _look(path: Path, smallest_side: int) -> Look:
             failure=f"has {height}x{width} pixels (height x width), a side below {smallest_side}"
         )
     gray = channels == 1 or bool((pixels == pixels[:, :, :1]).all())
-    # 16 bits as they are: scaled from 65535, darker pictures would be copies of each other
-    seen = pixels if deep is None else deep
-    level = int(pixels.flat[0]) if bool((seen == seen[:1, :1]).all()) and gray else None
+    # not scaled from 65535, by which darker 16-bit pictures would become copies of each other
+    values = pixels if deep is None else deep
+    level = int(pixels.flat[0]) if bool((values == values[:1, :1]).all()) and gray else None
     what = f"{level}" if level is not None and deep is None else f"{pixels.shape}"
-    content = b"" if level is not None and deep is None else seen.tobytes()
+    content = b"" if level is not None and deep is None else values.tobytes()
     digest = hashlib.sha256(what.encode() + content).digest()
     return Look(height, width, facts, gray, level, digest)

@@ -1,5 +1,5 @@
-"""Images that nobody has written a recipe for -> a commented recipe file: looks at them, proposes
-size, colour, split, network and training, and gives a reason with each. Prints nothing."""
+"""A folder of images -> a commented recipe file, after a survey of all images. Nothing is
+printed."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NewRecipe:
-    """The recipe file, what was found and what was decided."""
+    """The recipe file, the survey behind it, and the proposal in it."""
 
     file: Path
-    options: DataOptions  # what was asked for, and what the images suggest
+    options: DataOptions  # the requested and the suggested ones
     survey: Survey
     proposal: Proposal
 
@@ -32,8 +32,8 @@ class NewRecipe:
 def write_recipe(requested: NewRecipeOptions, progress: Progress) -> NewRecipe:
     """Look at all images and write the recipe file, which must not exist.
 
-    Raises RecipeError for a name that is none and for a file that is there, DataError when the
-    images or labels can't be learned from.
+    Raises RecipeError for an invalid name and for an existing file, DataError when nothing can be
+    learned from the images or labels.
     """
     from pipeline.new_recipe.suggestions import suggested
     from pipeline.new_recipe.survey import look_at_all
@@ -64,7 +64,8 @@ def write_recipe(requested: NewRecipeOptions, progress: Progress) -> NewRecipe:
 def _groups_that_can_be_split(
     survey: Survey, options: DataOptions, remarks: tuple[str, ...]
 ) -> tuple[Survey, DataOptions, tuple[str, ...]]:
-    """The same, without groups that are so few that a split or a class would be without images."""
+    """Return the same, without the groups where these are so few that a split or class would be
+    empty."""
     if survey.listed.groups is None:
         return survey, options, remarks
     try:
@@ -73,8 +74,8 @@ def _groups_that_can_be_split(
         ungrouped = replace(survey, listed=replace(survey.listed, groups=None))
         key = "group_column" if options.group_column is not None else "group_pattern"
         remark = (
-            f"data.{key} is NOT set, since with it no splits could be drawn: {exc} Without it, "
-            "test images have relatives in train, and their figures flatter the model."
+            f"data.{key} is NOT set, since no splits could be drawn with it: {exc} Without it, "
+            "images of one group are in train and test, and test figures flatter the model."
         )
         split_sizes(ungrouped, options)
         return ungrouped, options.model_copy(update={key: None}), (*remarks, remark)
@@ -82,7 +83,7 @@ def _groups_that_can_be_split(
 
 
 def _check(requested: NewRecipeOptions) -> None:
-    """Refuse, before the work, what can't become a recipe."""
+    """Refuse what can't become a recipe, before the images are read."""
     from pipeline.datasets.sources import locate
 
     if not re.fullmatch(r"[a-z][a-z0-9-]*", requested.name):
@@ -90,8 +91,8 @@ def _check(requested: NewRecipeOptions) -> None:
             re.sub(r"[^a-z0-9]+", "-", requested.name.lower()).strip("-0123456789") or "my-images"
         )
         raise RecipeError(
-            f"{requested.name!r} can't be a recipe's name; expected small letters, digits and -, a "
-            f"letter first, such as {near!r}."
+            f"{requested.name!r} can't be a recipe's name; expected lowercase letters, digits and "
+            f"-, beginning with a letter, such as {near!r}."
         )
     taken = None
     if requested.name in shipped_names():
@@ -101,11 +102,11 @@ def _check(requested: NewRecipeOptions) -> None:
     if taken:
         raise RecipeError(
             f"{requested.name!r} is the name of {taken}, and both would share "
-            f"artifacts/{requested.name}. Give another name, such as 'my-{requested.name}'."
+            f"artifacts/{requested.name}. Choose another name, such as 'my-{requested.name}'."
         )
     if requested.file.exists():
         _refuse_to_overwrite(requested.file)
-    locate.folder_of(str(requested.data), "--data")  # named as it was given
+    locate.folder_of(str(requested.data), "--data")  # as the user spelled it
     folder = locate.folder_of(str(requested.data_options.root))
     for find, recipe in ((locate.find_celeba, "celeba"), (locate.find_idx, "fashion-mnist")):
         try:
@@ -120,17 +121,17 @@ def _check(requested: NewRecipeOptions) -> None:
 
 
 def _refuse_to_overwrite(file: Path) -> None:
-    raise RecipeError(f"{file} is there already. Take it away, or give another name.")
+    raise RecipeError(f"{file} already exists. Remove it, or choose another name.")
 
 
 def splits_found(written: NewRecipe) -> str:
-    """The splits that the source gives, and those that will be drawn."""
+    """Return a line on the given splits and those that will be drawn."""
     from pipeline.datasets.arrays import SPLITS
 
     given = written.survey.usable.splits
     counts = {name: int((given == i).sum()) for i, name in enumerate(SPLITS)}
-    found = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+    sizes = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
     missing = [name for name in SPLITS[1:] if not counts[name]]
-    if not found:
+    if not sizes:
         return "No splits are given: val and test are drawn."
-    return f"Splits given: {found}." + f" Drawn: {' and '.join(missing)}." * bool(missing)
+    return f"Splits given: {sizes}." + f" Drawn: {' and '.join(missing)}." * bool(missing)

@@ -1,5 +1,5 @@
-"""A folder of pictures, or arrays, for a model that someone else made -> calibration and validation
-inputs that never share an image. Knows nothing of what the model answers."""
+"""A folder of pictures, or arrays, for a foreign model -> calibration and validation inputs that
+never share an image."""
 
 from __future__ import annotations
 
@@ -72,14 +72,14 @@ def load(data: Path, wanted: Wanted, work: Path, progress: Progress) -> ForeignD
     """Draw and read calibration and validation inputs.
 
     ``data`` is a folder of image files, whose sub-folders are classes; or an ``.npz`` file with
-    "inputs" [n, ...] and perhaps "labels" [n]; or ``inputs.npy`` with ``labels.npy`` beside it if
-    there are any, or a folder of these two. Decoded pixels go into ``work``.
+    "inputs" [n, ...] and perhaps "labels" [n]; or ``inputs.npy`` with an optional ``labels.npy``
+    next to it, or a folder of these two. Decoded pixels go into ``work``.
 
     Raises DataError when there is nothing to read, when too few images are there, or when they do
     not fit the model's input.
     """
     if not data.exists():
-        raise DataError(f"--data {data} is not there; expected a folder of images, or an array.")
+        raise DataError(f"--data {data} does not exist; expected a folder of images, or an array.")
     arrays = _array_files(data)
     if arrays is not None:
         return _from_arrays(*arrays, wanted)
@@ -106,7 +106,7 @@ def _from_images(folder: Path, wanted: Wanted, work: Path, progress: Progress) -
     ]
     graph = resize_graph(height, width, "gray" if channels == 1 else "rgb")
     parts = decode_files(targets, (height, width, channels), to_bytes(graph), progress)
-    refuse_failures(parts, "Fetch these files again, or take them away.")
+    refuse_failures(parts, "Fetch these files again, or remove them.")
     digests = [part.digests for part in parts]
     pixels = [np.load(target.array, mmap_mode="r") for target in targets]
     rows, twice = _without_copies(digests, wanted.multiple)
@@ -133,9 +133,9 @@ def _pixel_form(spec: InputSpec, options: PixelOptions) -> tuple[PixelForm, tupl
     """How pixels become inputs, and their (height, width, channels)."""
     layouts = [x for x in spec.layouts() if options.layout in (None, x)]
     if len(layouts) != 1:
-        found = "could be either" if layouts else "is no image of 1 or 3 channels"
+        problem = "could be either" if layouts else "is not an image of 1 or 3 channels"
         raise DataError(
-            f"the model's input {spec.told()} {found}"
+            f"the model's input {spec.text()} {problem}"
             + (f" in layout {options.layout}" if options.layout else "")
             + ". Say --layout nchw or nhwc, or give the inputs themselves: an .npz file with an "
             f"array {_INPUTS!r}."
@@ -145,13 +145,13 @@ def _pixel_form(spec: InputSpec, options: PixelOptions) -> tuple[PixelForm, tupl
     if size is None:
         if height is None or width is None:
             raise DataError(
-                f"the model's input {spec.told()} has a free height or width. Say which images it "
+                f"the model's input {spec.text()} has a free height or width. Say which images it "
                 "is meant for: --size 224x224 (height x width)."
             )
         size = (height, width)
     if (height or size[0], width or size[1]) != size:
         raise DataError(
-            f"--size {size[0]}x{size[1]} does not fit the model's input {spec.told()}; leave "
+            f"--size {size[0]}x{size[1]} does not fit the model's input {spec.text()}; leave "
             "--size out."
         )
     mean, std = options.mean or (0.0,), options.std or (1.0,)
@@ -163,7 +163,7 @@ def _pixel_form(spec: InputSpec, options: PixelOptions) -> tuple[PixelForm, tupl
             )
     if spec.dtype == "uint8" and (options.mean or options.std):
         raise DataError(
-            f"the model's input {spec.told()} takes pixels as they are; leave --mean and --std out."
+            f"the model's input {spec.text()} takes pixels as they are; leave --mean and --std out."
         )
     if min(std) <= 0:
         raise DataError(f"--std {min(std):g} is not positive; expected values such as 0.229.")
@@ -171,9 +171,9 @@ def _pixel_form(spec: InputSpec, options: PixelOptions) -> tuple[PixelForm, tupl
 
 
 def _scale_note(form: PixelForm, options: PixelOptions) -> str:
-    told = "[{}]".format(", ".join(f"{value:g}" for value in form.mean))
+    mean = "[{}]".format(", ".join(f"{value:g}" for value in form.mean))
     deviation = "[{}]".format(", ".join(f"{value:g}" for value in form.std))
-    text = f"inputs are (pixel / 255 - {told}) / {deviation}"
+    text = f"inputs are (pixel / 255 - {mean}) / {deviation}"
     if options.mean is None and options.std is None:
         text += (
             ", since neither --mean nor --std was given; if the network was trained otherwise, "
@@ -187,14 +187,14 @@ def _without_copies(
 ) -> tuple[NDArray[np.int64], int]:
     """Rows of the validation images whose bytes are no calibration image's, a multiple of
     ``batch`` of them; and how many were copies."""
-    known = set(digests[0])
-    rows = [i for i, digest in enumerate(digests[1]) if digest not in known]
+    calibration = set(digests[0])
+    rows = [i for i, digest in enumerate(digests[1]) if digest not in calibration]
     twice = len(digests[1]) - len(rows)
     rows = rows[: len(rows) // batch * batch]
     if len(rows) < FEWEST:
         raise DataError(
             f"{twice} of {len(digests[1])} validation images are copies of calibration images; "
-            f"{len(rows)} are left, and at least {FEWEST} are needed. Take the copies away."
+            f"{len(rows)} are left, and at least {FEWEST} are needed. Remove the copies."
         )
     return np.array(rows, np.int64), twice
 
@@ -225,10 +225,10 @@ def _from_arrays(file: Path, labels_file: Path | None, wanted: Wanted) -> Foreig
     else:
         if inputs.dtype != spec.dtype:
             raise DataError(
-                f"{file} has {inputs.dtype} {inputs.shape}; expected {spec.told()}, or uint8 "
+                f"{file} has {inputs.dtype} {inputs.shape}; expected {spec.text()}, or uint8 "
                 "pixels [n, h, w, c]."
             )
-        _check_shape(file, inputs, spec.shape, spec.told())
+        _check_shape(file, inputs, spec.shape, spec.text())
     if labels is not None and (labels.shape != (len(inputs),) or labels.dtype.kind not in "iu"):
         raise DataError(
             f"the labels of {file} are {labels.dtype} {labels.shape}; expected whole numbers "

@@ -58,23 +58,25 @@ def load(name_or_file: str, changes: Sequence[str] = ()) -> Recipe:
 
 
 def _check_files(network: NetworkOptions) -> None:
-    """Refuse a network whose files are not there, before anything runs."""
+    """Refuse a network whose files are missing, before anything runs."""
     if network.weights is not None and not Path(network.weights).expanduser().is_file():
         raise RecipeError(
-            f"network.weights = {network.weights!r} is not a file; expected one of weights, as "
-            "torchvision.models publishes it."
+            f"network.weights = {network.weights!r} is not a file; expected a file of weights as "
+            "published by torchvision.models. Correct the path, or remove the key."
         )
     if network.callable is None:
         return
     module, _, function = network.callable.partition(":")
     if not module or not function:
-        raise RecipeError(f'network.callable = {network.callable!r}; expected "module:function".')
+        raise RecipeError(
+            f'network.callable = {network.callable!r}; expected "module:function". Correct it.'
+        )
     files = user_code.source_files(network.callable, network.folder)
     if user_code.MISSING in map(str, files.values()):
-        place = f"{network.folder} or " if network.folder is not None else ""
+        folder = f"{network.folder} or " if network.folder is not None else ""
         raise RecipeError(
-            f"network.callable = {network.callable!r}: there is no module {module!r}. Expected "
-            f"{next(iter(files))} in {place}a folder of PYTHONPATH, or an installed package."
+            f"network.callable = {network.callable!r}: module {module!r} does not exist; expected "
+            f"{next(iter(files))} in {folder}a folder of PYTHONPATH, or an installed package."
         )
 
 
@@ -90,20 +92,20 @@ def _read(name_or_file: str) -> tuple[str, str]:
             return f"recipe {path}", read_regular(path, _MOST_BYTES).decode("utf-8")
         except (OSError, ValueError) as exc:  # ValueError: no UTF-8, or a path with a null
             raise RecipeError(f"recipe file {path} cannot be read: {exc}.") from exc
-    known = shipped_names()
-    if name_or_file not in known:
-        near = difflib.get_close_matches(name_or_file, known, n=1)
+    shipped = shipped_names()
+    if name_or_file not in shipped:
+        near = difflib.get_close_matches(name_or_file, shipped, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise RecipeError(
-            f"there is no recipe {name_or_file!r}; {hint}shipped are {', '.join(known)}, "
-            "or give the path of a .toml file."
+            f"there is no recipe {name_or_file!r}; {hint}expected one of {', '.join(shipped)}, "
+            "or the path of a .toml file."
         )
     file = resources.files("pipeline") / "recipes" / f"{name_or_file}.toml"
     return f"recipe {name_or_file!r}", file.read_text(encoding="utf-8")
 
 
 def _toml(text: str) -> dict[str, Any]:
-    """A parsed document; raises ValueError, also for what would take the parser down."""
+    """Return the parsed document; raises ValueError, also where the parser would crash."""
     try:
         return tomllib.loads(text)
     except RecursionError as exc:
@@ -111,28 +113,29 @@ def _toml(text: str) -> dict[str, Any]:
 
 
 def _check_values(data: dict[str, Any], origin: str) -> None:
-    """Refuse what no key of a recipe holds and what cannot even be printed: nesting without end,
-    numbers beyond 64 bits, text with control or invisible characters. Raises RecipeError."""
-    waiting: list[tuple[str, int, Any]] = [("", 0, data)]
-    while waiting:
-        where, depth, value = waiting.pop()
+    """Raise RecipeError for values that no key can have or that cannot be printed: deep nesting,
+    numbers beyond 64 bits, text with control or invisible characters."""
+    pending: list[tuple[str, int, Any]] = [("", 0, data)]
+    while pending:
+        where, depth, value = pending.pop()
         if depth > _MOST_DEPTH:
             raise RecipeError(f"{origin}: {where[:MOST_SHOWN]!r} is nested too deeply.")
         if isinstance(value, dict):
             for key, inner in value.items():
-                waiting.append((f"{where}.{key}" if where else key, depth + 1, inner))
+                pending.append((f"{where}.{key}" if where else key, depth + 1, inner))
                 if hidden := hidden_character(key):
                     raise RecipeError(f"{origin}: the key {key[:MOST_SHOWN]!r} has {hidden}.")
         elif isinstance(value, list):
-            waiting += [(f"{where}.{i}", depth + 1, inner) for i, inner in enumerate(value)]
+            pending += [(f"{where}.{i}", depth + 1, inner) for i, inner in enumerate(value)]
         elif isinstance(value, str) and (hidden := hidden_character(value)):
             raise RecipeError(
                 f"{origin}: {where} has {hidden}, a control or invisible character; expected one "
-                "line of text that shows what it is."
+                "line of visible text. Remove it."
             )
         elif isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise RecipeError(
-                f"{origin}: {where} is a number of {value.bit_length()} bits; expected at most 64."
+                f"{origin}: {where} is a number of {value.bit_length()} bits; expected at most 64. "
+                "Choose a smaller one."
             )
 
 

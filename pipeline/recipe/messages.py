@@ -19,24 +19,24 @@ def explain(exc: ValidationError) -> str:
 
 
 def _explain_one(error: Any) -> str:
-    # the tags of a discriminated union stand in the path, but not in the file
+    # the tags of a discriminated union are in the path, but not in the file
     path = [str(part) for part in error["loc"] if part not in ("conv", "pool", "linear", "dropout")]
     where = ".".join(path) or "the recipe"
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        known = _known_keys(error["loc"])
-        near = difflib.get_close_matches(path[-1], known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(known)}"
+        valid = _valid_keys(error["loc"])
+        near = difflib.get_close_matches(path[-1], valid, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(valid)}"
         return f"unknown key {where!r}; {hint}"
     if error["type"] == "missing":
-        return f"{where!r} is missing"
+        return f"{where!r} is missing; add it"
     shown = repr(error["input"])
     if len(shown) > MOST_SHOWN:
         shown = f"{shown[:MOST_SHOWN]}..."
     return f"{where} = {shown}: {error['msg'].removeprefix('Value error, ')}"
 
 
-def _known_keys(loc: Sequence[int | str]) -> list[str]:
-    """The field names that would be valid where an unknown key was found."""
+def _valid_keys(loc: Sequence[int | str]) -> list[str]:
+    """Return the names that would be valid in place of an unknown key."""
     schema = Recipe.model_json_schema()
     definitions = schema["$defs"]
     node: Any = schema

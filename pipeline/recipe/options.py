@@ -17,7 +17,7 @@ SWEEPS = "sweeps"  # the folder of sweeps is next to those of recipes, so no rec
 
 
 class Section(BaseModel):
-    """A part of a recipe: frozen, and closed against unknown keys."""
+    """A part of a recipe: frozen, without unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -32,47 +32,51 @@ _GROUP_KEYS = ("group_column", "group_pattern", "test_group")
 class DataOptions(Section):
     """The images, their labels and their splits."""
 
-    # images: a folder with a sub-folder for each class, or one with a CSV file of labels
+    # "images": a folder with a sub-folder for each class, or with a CSV file of labels
     kind: Literal["mnist", "idx", "celeba", "images"]
     root: str | None = None  # a local copy; None: the repository's own, or a generated one
-    download: bool = False  # let torchvision fetch what is missing
-    labels: tuple[str, ...] | None = None  # idx, images: a name for each class; None: as found
-    attributes: tuple[str, ...] | None = None  # celeba, images: a subset; None: all that there are
+    download: bool = False  # by torchvision, where files are missing
+    labels: tuple[str, ...] | None = (
+        None  # idx, images: a name for each class; None: those of the data
+    )
+    attributes: tuple[str, ...] | None = None  # celeba, images: a subset; None: all
     label_file: str | None = None  # images: CSV with a header; None: sub-folders are classes
-    label_column: str | None = None  # images: of label_file; None: found
+    label_column: str | None = None  # images: of label_file; None: by the header
     # images: columns of 0 and 1 of which each row has exactly one 1 are classes
     one_hot: bool = False
-    # images: what stands between several tags in one cell of label_column; each tag becomes an
+    # images: the separator of several tags in one cell of label_column; each tag becomes an
     # attribute. None: a cell is a class
     tags_separator: str | None = Field(None, min_length=1)
-    # images: what must not be parted between splits, because its images resemble each other: all of
-    # a person, a patient, a writer, a recording session. By a column of label_file, or by a regular
-    # expression, searched in the path relative to root, whose one pair of parentheses is the group
+    # images: groups that stay in one split because their images resemble each other: those of a
+    # person, a patient, a writer, a recording session. A group is named by a column of label_file,
+    # or by the one pair of parentheses of a regular expression, searched in the path below root
     group_column: str | None = None
     group_pattern: str | None = None
-    # images: the group that is the test split, whole (leave one group out); a sweep over this key
-    # tests with each
+    # images: the one group that is the whole test split (leave one group out); a sweep over this
+    # key tests with each group
     test_group: str | None = Field(None, coerce_numbers_to_str=True)  # 7 is "7"
-    # images: shares of each class, where the source has no such split; drawn by content, so copies
-    # of an image stay together, and apart from the recipe's seed, so that another training is
-    # judged by the same images
+    # images: shares of each class, where the source has no such split. They are drawn by content,
+    # so copies of an image stay together, and independent of the recipe's seed, so that another
+    # training is evaluated on the same images
     val_share: float = Field(0.15, gt=0, lt=1)
     test_share: float = Field(0.15, gt=0, lt=1)
     split_seed: int = Field(0, ge=0, lt=2**63)
-    # celeba, images: what can't be decoded. Refused, because figures on fewer images than one
-    # believes to have are wrong figures; "skip" leaves them out and lists them with the reason.
+    # celeba, images: "refuse" stops at images that can't be decoded, since figures on fewer images
+    # than expected mislead; "skip" leaves them out and lists them with the reason
     bad_images: Literal["refuse", "skip"] = "refuse"
-    smallest_side: int = Field(8, ge=1)  # images: below this an image counts as bad
-    # celeba, images: copies of one image, and images of one group (celeba: one person), in splits
-    # that the source gives. "drop" takes them out of train for val, and out of both for test.
+    smallest_side: int = Field(
+        8, ge=1
+    )  # images: pixels; an image with a shorter side counts as bad
+    # celeba, images: copies of one image, and images of one group (celeba: one person), across the
+    # splits of the source. "drop" takes them out of train for val, and out of both for test.
     duplicates_across_splits: AcrossSplits = "note"
     groups_across_splits: AcrossSplits = "note"
     validation_images: int = Field(5_000, ge=1)  # mnist and idx: the end of the train split
-    # celeba without a local copy: so many faces are drawn; fewer would leave a split empty
+    # celeba without a local copy: the number of drawn faces; fewer would leave a split empty
     synthetic_images: int = Field(8_000, ge=30)
-    train_images: int | None = Field(None, ge=1)  # use only the first so many of the train split
-    license: str = "unknown"  # "unknown": what is known of the source
-    # False: no image into bundle, wheel or report; None: what is known of the source, else False
+    train_images: int | None = Field(None, ge=1)  # use only this many, the first of the train split
+    license: str = "unknown"  # "unknown": the one of the source, if that is known
+    # False: no image in bundle, wheel or report; None: that of the source if known, else False
     redistributable: bool | None = None
 
     @model_validator(mode="after")
@@ -91,17 +95,17 @@ class DataOptions(Section):
             )
         if self.one_hot and (self.label_column or self.tags_separator):
             raise ValueError(
-                "one_hot is of several columns of 0 and 1: leave out label_column and "
-                "tags_separator, and name the columns with attributes"
+                "one_hot needs several columns of 0 and 1: remove label_column and tags_separator, "
+                "and name the columns with attributes"
             )
         return self
 
     @model_validator(mode="after")
     def _groups_are_named_once(self) -> DataOptions:
         if self.group_column is not None and self.group_pattern is not None:
-            raise ValueError("group_column and group_pattern both name groups: give one of them")
+            raise ValueError("group_column and group_pattern both name groups: keep one of them")
         if self.test_group is not None and not (self.group_column or self.group_pattern):
-            raise ValueError("test_group is one of the groups of group_column or group_pattern")
+            raise ValueError("test_group needs group_column or group_pattern: add one of them")
         if self.group_pattern is not None:
             try:
                 groups = re.compile(self.group_pattern).groups
@@ -124,8 +128,8 @@ class PreprocessOptions(Section):
     color: Literal["gray", "rgb"] = "gray"
     crop: tuple[int, int] | None = None  # (height, width) of the center crop ...
     reference: tuple[int, int] | None = None  # ... in an image of this (height, width)
-    # the value of 16-bit pixels that is white, 4095 for 12 bits in files of 16; the bundle keeps
-    # it, so that a device scales alike. None: 65535, and pictures that use little of it are refused
+    # the value of 16-bit pixels that is white, such as 4095 for 12 bits in 16-bit files. The bundle
+    # contains it, so that a device scales alike. None: 65535, and dark pictures are refused
     white_level: int | None = Field(None, ge=1, le=65535)
 
     @model_validator(mode="after")
@@ -133,7 +137,7 @@ class PreprocessOptions(Section):
         if self.kind == "digit" and (self.height != self.width or self.color != "gray"):
             raise ValueError("kind='digit' makes square gray images: set height=width, color=gray")
         if (self.crop is None) != (self.reference is None):
-            raise ValueError("crop and reference go together: give both or none")
+            raise ValueError("crop and reference go together: set both or none")
         return self
 
     @property
@@ -194,11 +198,11 @@ class EdgeOptions(Section):
     # channels of the first stage: 2 has 8 thousand weights, 16 420 thousand, 35 2 million
     width: int = Field(16, ge=2, le=512)
     depth: int = Field(2, ge=1)  # convolutions in each stage
-    # train with 1x1 convolutions and shortcuts beside, which are folded into the one convolution
-    # that is deployed; costs a third more time, and pays
+    # train with parallel 1x1 convolutions and shortcuts, which are folded into the one convolution
+    # that is deployed; more accurate, but a third slower to train
     branches: bool = True
-    # what becomes of the last features: their mean over all places, or none: where each was seen
-    # counts as well, for images that are aligned, such as faces, at 16 times the linear weights
+    # "average" takes the mean of the last features over all positions; "none" keeps the positions,
+    # for aligned images such as faces, with 16 times the linear weights
     pool: Literal["average", "none"] = "average"
     dropout: float = Field(0.0, ge=0, lt=1)  # of the features before the linear layer
     merged: bool = False  # without branches and norms, which is how a checkpoint holds it
@@ -213,10 +217,10 @@ class NetworkOptions(Section):
     edge: EdgeOptions | None = None
     torchvision: str | None = None
     # torchvision: a file of weights to start from, as torchvision publishes them; nothing is
-    # downloaded. The classifier starts afresh where its size differs.
+    # downloaded. A classifier of another size starts untrained.
     weights: str | None = None
-    callable: str | None = None  # the recipe's folder is searched, too, after everything else
-    # pixels are scaled to [0, 1], then normalised by these; None: 0.5 and 0.5 for each channel.
+    callable: str | None = None  # searched last in the recipe's folder
+    # pixels are scaled to [0, 1], then normalized by these; None: 0.5 and 0.5 for each channel.
     # The mean is rounded to the nearest of the 256 values that a pixel can have.
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -224,11 +228,11 @@ class NetworkOptions(Section):
 
     @property
     def folder(self) -> Path | None:
-        """Where the module of ``callable`` may be as well: the folder of the recipe's file."""
+        """The folder of the recipe's file, which may contain the module of ``callable``."""
         return self._folder
 
     def with_folder(self, folder: Path | None) -> NetworkOptions:
-        """The same, with the module of ``callable`` searched in ``folder``, too."""
+        """Return the same options, with the module of ``callable`` searched in ``folder``, too."""
         options = self.model_copy()
         options._folder = None if folder is None else folder.resolve()
         return options
@@ -237,15 +241,15 @@ class NetworkOptions(Section):
     def _one_source(self) -> NetworkOptions:
         sources = (self.layers or None, self.edge, self.torchvision, self.callable)
         if sum(source is not None for source in sources) != 1:
-            raise ValueError("give exactly one of layers, edge, torchvision, callable")
+            raise ValueError("set exactly one of layers, edge, torchvision, callable")
         if self.weights is not None and self.torchvision is None:
-            raise ValueError("weights go with torchvision: name the network that they belong to")
+            raise ValueError("weights need torchvision: name the network that they belong to")
         return self
 
 
 # --- training -------------------------------------------------------------------------------
 
-# Keys of [train] that decide how fast, not what: a training goes on with others.
+# Keys of [train] that decide how fast, not what, is trained: a training continues with others.
 HOW_FAST = ("device", "threads", "checkpoint_seconds", "max_minutes")
 
 
@@ -259,13 +263,13 @@ class AugmentOptions(Section):
     flip: bool = False  # left-right, half of the images
     brightness: float = Field(0.0, ge=0, lt=1)  # 0.1: pixels times 0.9 to 1.1
     contrast: float = Field(0.0, ge=0, lt=1)  # 0.1: distance to the mean times 0.9 to 1.1
-    # share of images with thicker or thinner strokes (dilation, erosion); strokes are what is
-    # bright, so this is for light digits on dark ground
+    # share of images with thicker or thinner strokes (dilation, erosion); strokes are
+    # bright: for light digits on a dark background
     stroke: float = Field(0.0, ge=0, le=1)
     erase: float = Field(
         0.0, ge=0, le=1
     )  # share of images with a rectangle blanked: random erasing
-    elastic: float = Field(0.0, ge=0)  # pixels that a smooth random field moves places by
+    elastic: float = Field(0.0, ge=0)  # pixels by which a smooth random field moves positions
     color: float = Field(0.0, ge=0, lt=1)  # 0.1: each channel, and saturation, times 0.9 to 1.1
     # blend pairs of images and their labels, the share drawn from Beta(mixup, mixup)
     mixup: float = Field(0.0, ge=0)
@@ -275,8 +279,8 @@ class AugmentOptions(Section):
         resampled = self.rotate or self.scale or self.shear or self.elastic
         if not resampled and not self.shift.is_integer():
             raise ValueError(
-                f"shift = {self.shift:g}: without rotate, scale, shear or elastic, pixels move "
-                "as they are: give a whole number of them"
+                f"shift = {self.shift:g}: without rotate, scale, shear or elastic, whole pixels "
+                "move: set a whole number"
             )
         return self
 
@@ -285,7 +289,7 @@ class TrainOptions(Section):
     """One-cycle training with averaged weights; the best checkpoint is chosen by validation."""
 
     epochs: int = Field(ge=1)
-    batch_size: int = Field(128, ge=2)  # of all processes that train together
+    batch_size: int = Field(128, ge=2)  # over all processes that train together
     # sgd with Nesterov's momentum; adamw with weight_decay = 0 is Adam
     optimizer: Literal["sgd", "adamw"] = "sgd"
     schedule: Literal["one-cycle", "constant"] = "one-cycle"
@@ -299,31 +303,33 @@ class TrainOptions(Section):
     rare: float = Field(0.0, ge=0, le=1)
     focal: float = Field(0.0, ge=0)  # focal loss: weight (1 - probability of the truth) ** focal
     # trimmed loss (small-loss selection): share of labels, those with the largest loss, left out of
-    # each batch after the first fifth of training: taken for mislabelled
+    # each batch after the first fifth of training: assumed to be mislabeled
     trim: float = Field(0.0, ge=0, lt=0.5)
     ema: float = Field(0.0, ge=0, lt=1)  # decay of the averaged weights per step; 0: none
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    # of convolutions and products; "auto": what is fast and safe where it trains, that is bfloat16
-    # on a CPU that is measured to be faster with it, mixed precision on a GPU, else float32
+    # of convolutions and products; "auto": bfloat16 on a CPU that is measured to be
+    # faster with it, mixed precision on a GPU, else float32
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     threads: int | None = Field(None, ge=1)  # of each process; None: its share of usable cores
-    # On the clock. The learning rate falls to its end within them, and the result is marked
-    # incomplete if that left epochs out; None: all epochs
+    # of elapsed time. The learning rate falls to its end within this limit, and a result with fewer
+    # epochs is marked incomplete; None: no limit
     max_minutes: float | None = Field(None, gt=0)
-    checkpoint_seconds: float = Field(20.0, ge=0)  # at most so much is lost by a kill
+    checkpoint_seconds: float = Field(
+        20.0, ge=0
+    )  # between checkpoints; at most this is lost by a kill
     augment: AugmentOptions = AugmentOptions()
 
 
 class DistillOptions(Section):
     """Learn from the answers of a larger network as well as from the labels."""
 
-    teacher: str  # a recipe's name or file; trained first, on this recipe's [data]
-    weight: float = Field(0.7, gt=0, le=1)  # of the teacher's answers; the rest are the labels
+    teacher: str  # a recipe's name or file; it is trained first, on this recipe's [data]
+    weight: float = Field(0.7, gt=0, le=1)  # of the teacher's answers; the labels have the rest
     temperature: float = Field(1.0, gt=0)  # the teacher's scores are divided by it
 
 
 class BenchmarkOptions(Section):
-    """How long each variant is timed."""
+    """Duration and size of the measurements of each variant."""
 
     seconds: float = Field(3.0, gt=0)  # for each variant and measurement
     threads: int = Field(1, ge=1)
@@ -331,12 +337,12 @@ class BenchmarkOptions(Section):
 
 
 class Recipe(Section):
-    """All that decides what comes out of a run."""
+    """Everything that decides the result of a run."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]*$")  # folder and wheel are named after it
     description: str = ""
-    # another recipe (its name): where it has been validated on the same test images, among the
-    # same artifacts, what this one gains over it is told
+    # the name of another recipe. If it has been validated on the same test images, in the same
+    # artifacts folder, the report compares this one with it
     baseline: str | None = Field(None, pattern=r"^[a-z][a-z0-9-]*$")
     seed: int = Field(0, ge=0, lt=2**63)
     task: str | None = None  # None: the one that the labels of the data belong to
@@ -364,7 +370,7 @@ class Recipe(Section):
         if self.train.augment.color and self.preprocess.color != "rgb":
             raise ValueError(
                 "train.augment.color changes the colors of rgb images, but preprocess.color = "
-                f"{self.preprocess.color!r}: leave it out, or set preprocess.color = 'rgb'"
+                f"{self.preprocess.color!r}: remove it, or set preprocess.color = 'rgb'"
             )
         return self
 
@@ -377,14 +383,16 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _another_baseline(self) -> Recipe:
         if self.baseline == self.name:
-            raise ValueError(f"baseline = {self.baseline!r} is this recipe itself: name another")
+            raise ValueError(
+                f"baseline = {self.baseline!r} is this recipe itself: name another one"
+            )
         return self
 
     @property
     def summary(self) -> str:
-        """One line on the model: the description, or the name where there is none."""
+        """One line on the model: the description, or else the name."""
         return self.description.strip() or f"The model {self.name}"
 
     def slice(self, sections: Sequence[str]) -> dict[str, Any]:
-        """The named sections as JSON values, for fingerprints and reports."""
+        """Return the named sections as JSON values, for fingerprints and reports."""
         return self.model_dump(mode="json", include=set(sections))

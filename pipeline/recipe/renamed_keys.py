@@ -6,17 +6,13 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, Final
 
-from pipeline.errors import RecipeError
+from pipeline.errors import RecipeError, RenamedKeyWarning
 
 RENAMED: Final[Mapping[str, str]] = {
     "data.licence": "data.license",
     "package.licence": "package.license",
     "data.people_across_splits": "data.groups_across_splits",
 }
-
-
-class RenamedKeyWarning(FutureWarning):
-    """A recipe, ``--set`` or ``--grid`` uses the former name of a key."""
 
 
 def current_key(key: str, origin: str = "") -> str:

@@ -16,15 +16,15 @@ from runtime.tasks import TASKS
 def check_what_ships(
     recipe: Recipe, origin: str = "", spec: ModelSpec | None = None, license: str | None = None
 ) -> None:
-    """Hold the recipe's words against the rules of bundle and wheel, which are written last.
+    """Check the recipe against the rules of bundle and wheel, which are written last.
 
-    ``spec`` and ``license`` are those of the data once it is there. Raises RecipeError.
+    ``spec`` and ``license`` are those of the data, once it is prepared. Raises RecipeError.
     """
     size, labels = recipe.preprocess, recipe.data.labels
     if labels is None:
         labels = recipe.data.attributes
     if labels is None:
-        labels = ("unknown until the data is there",)
+        labels = ("unknown until the data is prepared",)
     if spec is not None and recipe.task not in (None, spec.task):
         raise RecipeError(
             f"task = {recipe.task!r}, but the labels of the data make it {spec.task}. Change the "

@@ -66,7 +66,7 @@ STAGE = Stage(
     sources=(
         *("pipeline/stages/package.py", "pipeline/packaging.py", "pipeline/report"),
         *("pipeline/datasets", "pipeline/hardware.py", "pipeline/engine/digests.py"),
-        *("pipeline/learning/training/result.py", "pipeline/timing/values.py"),
+        *("pipeline/learning/training/results.py", "pipeline/timing/values.py"),
         *("pipeline/validation/saved_answers.py", *EXPORTED, *SEARCHED),
         *("exporters/evaluate", "exporters/package"),
         "runtime",

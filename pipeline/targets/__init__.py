@@ -1,2 +1,2 @@
-"""Where else the answers are computed to see that they are the same: other CPUs, browsers, Node,
-other releases of onnxruntime, a small device. Each target is one row of ``table.py``."""
+"""The other ways to run a bundle: emulated CPUs, browsers, Node, other releases of onnxruntime, a
+small device. Each target is one row of ``table.py``."""

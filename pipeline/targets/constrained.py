@@ -1,9 +1,9 @@
-"""``python -m pipeline.targets.constrained PYTHON SCRIPT ARGUMENT...``: a program as on a small
+"""``python -m pipeline.targets.constrained PYTHON SCRIPT ARGUMENT...``: run a program as on a small
 device: one core, half of its time, 256 MB of address space, no network.
 
-The first three need no root. A network namespace of its own needs root or user namespaces, the
-quota a cgroup that may be written; what this system does not allow is told on stderr and, through
-the limits that the job reads back, in the report.
+Core and address space need no root. A network namespace needs root or user namespaces, and the
+quota needs a writable cgroup. A limit that this system does not allow is printed on stderr, and the
+report shows the limits that the job reads back.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def words(program: list[str]) -> list[str]:
-    """The command that runs ``program`` under every limit that needs no cgroup."""
+    """Return the command that runs ``program`` under every limit that needs no cgroup."""
     core = min(os.sched_getaffinity(0))
     limits = ["prlimit", f"--as={ADDRESS_SPACE_BYTES}", "taskset", "-c", str(core)]
     # OpenBLAS maps memory for each core that it sees before the first call
@@ -30,8 +30,8 @@ def words(program: list[str]) -> list[str]:
 
 
 def no_network() -> list[str]:
-    """The words that start a program in an empty network namespace; none where the system does
-    not allow that."""
+    """Return the prefix that starts a program in an empty network namespace; nothing where the
+    system does not allow that."""
     for namespace in (["unshare", "--net"], ["unshare", "--net", "--map-root-user"]):
         if not subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode:
             return namespace
@@ -40,8 +40,7 @@ def no_network() -> list[str]:
 
 @contextmanager
 def half_a_core() -> Iterator[bool]:
-    """Put this process and its children under a quota of half a core; False where no cgroup may
-    be written."""
+    """Limit this process and its children to half a core; False where no cgroup is writable."""
     folder = None
     for parent, files in (
         (_CGROUPS / "cpu", {"cpu.cfs_quota_us": f"{_PERIOD_US // 2}"}),

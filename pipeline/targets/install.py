@@ -1,9 +1,9 @@
-"""Setting an environment up in the cache, by the ordinary clients of its package registries, and
-removing it. Nothing of the system changes and no root is needed; a folder appears whole or not at
-all. Nothing here runs unasked."""
+"""Environments in the cache: set up with the ordinary clients of their package registries, and
+removed. The system does not change and root is not needed; a folder appears whole or not at all."""
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from exporters.package.device_wheels import PIP, for_device
-from pipeline.errors import TargetError
+from pipeline.errors import TargetError, WebError
+from pipeline.targets.browser import ORT_FOLDER
 from pipeline.targets.table import (
     ENVIRONMENT_RECORD,
     OLDEST,
@@ -23,15 +24,16 @@ from pipeline.targets.table import (
     absent_programs,
     debian_command,
 )
+from pipeline.web import onnxruntime_web
 
 INFERENCE = ("numpy", "onnxruntime")  # enough for a predictor, without what onnxruntime requires
-_TAIL = 600  # characters of a failed tool's words that an error repeats
+_TAIL = 600  # characters of a failed tool's output that an error repeats
 
 
 def install(environment: Environment) -> Path:
-    """Set ``environment`` up, anew if it is there already; returns its folder.
+    """Set up ``environment``, again if it exists; returns its folder.
 
-    Raises TargetError when a program is missing or a tool fails; what was there stays then.
+    Raises TargetError when a program is missing or a tool fails; an existing one stays then.
     """
     if absent := absent_programs(environment.needs):
         raise TargetError(
@@ -59,31 +61,31 @@ def install(environment: Environment) -> Path:
 
 
 def remove(environment: Environment) -> bool:
-    """Delete what was set up; False when there was nothing."""
-    there = environment.folder.exists()
+    """Delete an environment; False where there was none."""
+    existed = environment.folder.exists()
     shutil.rmtree(environment.folder, ignore_errors=True)
-    return there
+    return existed
 
 
 def versions(environment: Environment) -> dict[str, str]:
-    """What is installed in it, by name; nothing where it is not set up."""
+    """Return the installed versions by name; none where it is not set up."""
     if not environment.ready:
         return {}
     record = json.loads((environment.folder / ENVIRONMENT_RECORD).read_text(encoding="utf-8"))
-    found: dict[str, str] = record["versions"]
-    return found
+    installed: dict[str, str] = record["versions"]
+    return installed
 
 
 def size_bytes(environment: Environment) -> int:
-    """What it takes in the cache."""
+    """Return its size in the cache."""
     files = environment.folder.rglob("*") if environment.folder.exists() else ()
     return sum(file.lstat().st_size for file in files if not file.is_dir())
 
 
 def _arm64(folder: Path) -> dict[str, str]:
-    """Debian's arm64 Python, unpacked and never installed, with the wheels of numpy and
-    onnxruntime for just that Python. apt keeps its state in the folder, so that the system's own
-    list of packages and architectures stays as it is."""
+    """Unpack, never install, Debian's arm64 Python with wheels of numpy and onnxruntime for it. apt
+    keeps its state in the folder, so that the system's packages and architectures stay as they
+    are."""
     state, prefix = folder / "apt", folder / "prefix"
     for part in ("state/lists/partial", "cache/archives/partial"):
         (state / part).mkdir(parents=True)
@@ -95,7 +97,7 @@ def _arm64(folder: Path) -> dict[str, str]:
         *("-o", f"Dir::Cache={state}/cache", "-o", f"Dir::Cache::archives={state}/cache/archives"),
         *("-o", "APT::Architecture=arm64", "-o", "APT::Architectures::=arm64"),
         *("-o", "APT::Install-Recommends=false", "-o", "APT::Sandbox::User="),
-        # a hook of the system may clean what was just downloaded
+        # a hook of the system may remove what was just downloaded
         *("-o", "APT::Keep-Downloaded-Packages=true", "-o", "Debug::NoLocking=true"),
     ]
     clean = {"APT_CONFIG": str(_without_hooks(state))}
@@ -114,7 +116,7 @@ def _arm64(folder: Path) -> dict[str, str]:
 
 
 def _without_hooks(state: Path) -> Path:
-    """A configuration of apt that skips the system's hooks, which are meant for its own state."""
+    """Write a configuration of apt without the system's hooks, which expect its own state."""
     config = state / "apt.conf"
     lines = (
         "#clear DPkg::Post-Invoke;",
@@ -124,6 +126,22 @@ def _without_hooks(state: Path) -> Path:
     )
     config.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return config
+
+
+def _onnxruntime_web(folder: Path) -> dict[str, str]:
+    """Copy the pinned files of ``pipeline fetch onnxruntime-web``, which are fetched if missing."""
+    try:
+        if not all((onnxruntime_web.folder() / name).is_file() for name in onnxruntime_web.FILES):
+            onnxruntime_web.fetch()
+        files = onnxruntime_web.read()
+    except WebError as exc:
+        raise TargetError(str(exc)) from exc
+    (folder / ORT_FOLDER).mkdir(parents=True)
+    for name, data in files.items():
+        packed = name.endswith(".gz")
+        data = gzip.decompress(data) if packed else data
+        (folder / ORT_FOLDER / name.removesuffix(".gz")).write_bytes(data)
+    return {onnxruntime_web.NAME: onnxruntime_web.VERSION}
 
 
 def _npm(package: str) -> Callable[[Path], dict[str, str]]:
@@ -137,11 +155,11 @@ def _npm(package: str) -> Callable[[Path], dict[str, str]]:
     return step
 
 
-def _venv(python: str, *wanted: str) -> Callable[[Path], dict[str, str]]:
+def _venv(python: str, *requirements: str) -> Callable[[Path], dict[str, str]]:
     def step(folder: Path) -> dict[str, str]:
         _run([python, "-m", "venv", "--without-pip", str(folder)])
-        there = ("--python", str(folder / "bin/python"))
-        _run([*PIP, *there, "install", "-q", "--no-deps", "--upgrade", *wanted])
+        inside = ("--python", str(folder / "bin/python"))
+        _run([*PIP, *inside, "install", "-q", "--no-deps", "--upgrade", *requirements])
         (site,) = folder.glob("lib/python3*/site-packages")
         return _installed(site)
 
@@ -150,7 +168,7 @@ def _venv(python: str, *wanted: str) -> Callable[[Path], dict[str, str]]:
 
 _STEPS: Mapping[str, Callable[[Path], dict[str, str]]] = {
     "arm64": _arm64,
-    "web": _npm("onnxruntime-web"),
+    "web": _onnxruntime_web,
     "node": _npm("onnxruntime-node"),
     "onnxruntime-1.15": _venv(OLDEST_PYTHON, "numpy<2", f"onnxruntime=={OLDEST}"),
     "onnxruntime-newest": _venv(sys.executable, *INFERENCE),
@@ -158,9 +176,9 @@ _STEPS: Mapping[str, Callable[[Path], dict[str, str]]] = {
 
 
 def _installed(site: Path) -> dict[str, str]:
-    """Name and version of every distribution in a folder."""
-    found = (folder.name.removesuffix(".dist-info") for folder in site.glob("*.dist-info"))
-    pairs = (name.partition("-") for name in found)
+    """Return name and version of every distribution in a folder."""
+    names = (folder.name.removesuffix(".dist-info") for folder in site.glob("*.dist-info"))
+    pairs = (name.partition("-") for name in names)
     return {name: version for name, _, version in sorted(pairs)}
 
 
@@ -174,8 +192,8 @@ def _run(command: list[str], env: Mapping[str, str] | None = None) -> None:
         check=False,
     )
     if done.returncode:
-        said = (done.stderr or done.stdout).strip()[-_TAIL:]
+        output = (done.stderr or done.stdout).strip()[-_TAIL:]
         raise TargetError(
-            f"{' '.join(command[:4])} ... ended with code {done.returncode}: {said}\n"
-            "Is the package index reachable?"
+            f"{' '.join(command[:4])} ... ended with code {done.returncode}: {output}\n"
+            "Check that the package index is reachable."
         )

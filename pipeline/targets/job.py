@@ -1,12 +1,12 @@
-"""A job: everything that a target needs to answer, in one folder, and the answers read back. The
-protocol is raw little-endian arrays beside a JSON list of them, which any language reads.
+"""A job: everything that a target needs to compute its outputs, in one folder, and the outputs read
+back. The protocol is raw little-endian arrays with a JSON list of them, which any language reads.
 
     JOB/bundle.zip, runtime/, onnx_job.py     for Python: the bundle by the predictor that ships
     JOB/variants/, preprocess.onnx, *.mjs     for JavaScript: the bundle's members as they are
     JOB/tapped/<variant>.onnx                 copies that return their quantized tensors too
     JOB/images.bin, raw-<n>.bin               the model's pixels; images before preprocessing
-    JOB/targets/<name>/job.json               what is asked of that target
-    JOB/targets/<name>/answers.json, *.bin    what it answered
+    JOB/targets/<name>/job.json               the request to that target
+    JOB/targets/<name>/answers.json, *.bin    its outputs
 """
 
 from __future__ import annotations
@@ -25,7 +25,12 @@ from numpy.typing import NDArray
 from exporters.explain.pictures import pictures
 from exporters.explain.preprocess_difference import PreprocessGraph
 from exporters.graph import onnx_file
-from exporters.graph.intermediate_outputs import Tap, layer_inputs, quantized_tensors, with_outputs
+from exporters.graph.intermediate_outputs import (
+    Tap,
+    layer_inputs,
+    quantized_tensors,
+    with_typed_outputs,
+)
 from exporters.package.resource_files import files_under
 from pipeline.errors import TargetError
 from pipeline.targets.table import Target
@@ -41,14 +46,14 @@ BATCH = 20  # images at once: small enough for 256 MB of address space
 
 @dataclass(frozen=True)
 class JobVariant:
-    """One variant as a job asks for it."""
+    """One variant of a job."""
 
     row: Variant
-    tensors: tuple[Tap, ...]  # in graph order; those that are asked for
+    tensors: tuple[Tap, ...]  # requested, in graph order
 
 
 @dataclass(frozen=True)
-class Job:
+class VerificationJob:
     """A folder that was written by :func:`write_job`."""
 
     folder: Path
@@ -60,23 +65,23 @@ class Job:
     raw_shapes: tuple[tuple[int, ...], ...]
 
     def target_folder(self, target: Target) -> Path:
-        """Where that target's question and answers are."""
+        """Return the folder of that target's request and outputs."""
         return self.folder / "targets" / target.name
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a target answered."""
+class TargetOutputs:
+    """The outputs of a target."""
 
-    about: Mapping[str, Any]  # versions, features, limits: as the target itself sees them
+    about: Mapping[str, Any]  # versions, features, limits, reported by the target itself
     arrays: Mapping[str, NDArray[Any]]
 
     def probabilities(self, variant: str) -> NDArray[np.float32]:
-        """Of the bundle's own file, [n, labels]."""
+        """Return those of the bundle's own file, [n, labels]."""
         return self.arrays[f"{variant}/probabilities"]
 
     def tapped(self, variant: str, tensor: str) -> NDArray[Any]:
-        """One tensor of the copy that returns it, [n, ...]; "probabilities" are among them."""
+        """Return one tensor of the copy with more outputs, [n, ...]; "probabilities" is one."""
         return self.arrays[f"{variant}/tapped/{tensor}"]
 
 
@@ -88,13 +93,12 @@ def write_job(
     variants: Sequence[str] = (),
     all_tensors: bool = True,
     float_layers: bool = False,
-) -> Job:
+) -> VerificationJob:
     """Write a job about a bundle: its golden samples, then ``images`` [n, h, w, c].
 
-    ``variants`` are ids, by default all. ``all_tensors`` asks for every quantized tensor, or else
-    for the last ones alone; ``float_layers`` for the inputs of layers of float files, too. Every
-    member is hashed as it is read. Raises TargetError, and PredictorError for a bundle that is
-    damaged.
+    ``variants`` are ids, by default all. ``all_tensors`` requests every quantized tensor, otherwise
+    only the last ones. ``float_layers`` also requests the inputs of layers of float files. Every
+    member is hashed as it is read. Raises TargetError, and PredictorError for a damaged bundle.
     """
     shutil.rmtree(folder, ignore_errors=True)
     try:
@@ -123,17 +127,17 @@ def _write(
     folder: Path,
     bundle: Bundle,
     images: NDArray[np.uint8],
-    wanted: Sequence[str],
+    ids: Sequence[str],
     all_tensors: bool,
     float_layers: bool,
-) -> Job:
+) -> VerificationJob:
     manifest, golden = bundle.manifest, read_golden(bundle)
     if images.shape[1:] != manifest.spec.shape or images.dtype != np.uint8:
         raise TargetError(
             f"the images are {images.dtype} {images.shape}; expected uint8 (n, "
             f"{', '.join(map(str, manifest.spec.shape))}), the model's pixels."
         )
-    rows = [manifest.variant(name) for name in wanted] or list(manifest.variants)
+    rows = [manifest.variant(name) for name in ids] or list(manifest.variants)
     variants = []
     for row in rows:
         data = bundle.read(row.file)
@@ -143,7 +147,7 @@ def _write(
         if float_layers and not tensors:
             tensors = layer_inputs(model)
         if tensors:
-            tapped = with_outputs(model, [tensor.name for tensor in tensors])
+            tapped = with_typed_outputs(model, [tensor.name for tensor in tensors])
             onnx_file.save(tapped, folder / "tapped" / f"{row.id}.onnx")
         variants.append(JobVariant(row, tensors))
     preprocess = bundle.read(PREPROCESS_NAME)
@@ -153,7 +157,7 @@ def _write(
         (folder / f"raw-{number}.bin").write_bytes(raw.tobytes())
     everything = np.concatenate([golden.pixels, images])
     (folder / "images.bin").write_bytes(everything.tobytes())
-    return Job(
+    return VerificationJob(
         folder,
         manifest.spec,
         str(bundle.id),
@@ -165,8 +169,8 @@ def _write(
 
 
 def _drawn(preprocess: bytes, spec: ModelSpec) -> Iterator[NDArray[np.uint8]]:
-    """Small pictures, grey and in color, that a bundle's graph takes: golden ones are few, and a
-    stranger's bundle may have none."""
+    """Draw small pictures, gray and in color, that a bundle's graph takes: golden ones are few, and
+    other people's bundles may have none."""
     graph = PreprocessGraph(onnx_file.from_bytes(preprocess, PREPROCESS_NAME))
     sizes = ((1, 1), (3, 2), (spec.height, spec.width), (37, 53), (spec.height * 2 + 1, 90))
     for picture in pictures(sizes):
@@ -175,19 +179,19 @@ def _drawn(preprocess: bytes, spec: ModelSpec) -> Iterator[NDArray[np.uint8]]:
 
 
 @dataclass(frozen=True)
-class Limits:
-    """The most images that a target is asked for: an emulator takes some 30 times as long."""
+class ImageLimits:
+    """The maximum number of images for a target: an emulator takes some 30 times as long."""
 
     plain: Mapping[str, int]  # precision -> images through the bundle's own file
     tapped: int  # images through the copy that returns quantized tensors
 
 
-def ask(job: Job, target: Target, limits: Limits) -> Path:
-    """Write what is asked of one target; returns its folder, without older answers."""
+def ask(job: VerificationJob, target: Target, limits: ImageLimits) -> Path:
+    """Write the request to one target; returns its folder, without older outputs."""
     folder = job.target_folder(target)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    question = {
+    request = {
         "images_shape": [job.images, *job.spec.shape],
         "raw_shapes": [list(shape) for shape in job.raw_shapes],
         "batch": BATCH,
@@ -204,30 +208,30 @@ def ask(job: Job, target: Target, limits: Limits) -> Path:
             for variant in job.variants
         ],
     }
-    (folder / "job.json").write_text(json.dumps(question, indent=1), encoding="utf-8")
+    (folder / "job.json").write_text(json.dumps(request, indent=1), encoding="utf-8")
     return folder
 
 
-def read_answers(folder: Path) -> Answers:
-    """Map what a target wrote into memory; raises TargetError when it did not finish, or answered
-    for another number of images than it was asked."""
+def read_outputs(folder: Path) -> TargetOutputs:
+    """Read a target's outputs; raises TargetError when it did not finish, or gave another number of
+    rows than requested."""
     try:
-        asked = json.loads((folder / "job.json").read_text(encoding="utf-8"))["variants"]
-        found = json.loads((folder / ANSWERS_NAME).read_text(encoding="utf-8"))
+        requested = json.loads((folder / "job.json").read_text(encoding="utf-8"))["variants"]
+        answers = json.loads((folder / ANSWERS_NAME).read_text(encoding="utf-8"))
         arrays = {
             name: np.fromfile(folder / row["file"], row["dtype"]).reshape(row["shape"])
-            for name, row in found["arrays"].items()
+            for name, row in answers["arrays"].items()
         }
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise TargetError(f"{folder.name} left no readable answers: {exc}.") from exc
-    for variant in asked:
+    for variant in requested:
         rows = {f"{variant['id']}/{OUTPUT_NAME}": variant["plain"]}
         names = [OUTPUT_NAME, *variant["tensors"]] if variant["tensors"] else []
         rows |= {f"{variant['id']}/tapped/{name}": variant["images"] for name in names}
         for name, count in rows.items():
-            if count and (answers := len(arrays.get(name, ()))) != count:
+            if count and (given := len(arrays.get(name, ()))) != count:
                 raise TargetError(
-                    f"{folder.name} gave {answers} rows of {name} for {count} images; expected "
+                    f"{folder.name} gave {given} rows of {name} for {count} images; expected "
                     "one for each. Its onnxruntime runs batches of this model wrongly."
                 )
-    return Answers(found["about"], arrays)
+    return TargetOutputs(answers["about"], arrays)

@@ -1,5 +1,5 @@
-"""From a target and a job to the command that runs it, and running it. The command is what a
-person would type: the report shows it, and it can be run again by hand."""
+"""The command that runs a job on a target, and its run. The report shows the command, and it can be
+run again by hand."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from pathlib import Path
 from pipeline.errors import TargetError
 from pipeline.targets.table import Target, environment
 
-_TAIL = 500  # characters of what a failed target said
-# Emulators and browsers answer in seconds; a target that hangs must not hang the whole report.
+_TAIL = 500  # characters of a failed target's output
+# Emulators and browsers take seconds; a target that hangs must not block the whole report.
 TIMEOUT_SECONDS = 600.0
 _running: set[subprocess.Popen[bytes]] = set()
 ADDRESS_SPACE_BYTES = 256 << 20  # of the constrained target
@@ -30,11 +30,11 @@ class Run:
     """One finished target."""
 
     command: str
-    seconds: float  # how long the check took; says nothing about a device
+    seconds: float  # of the check, not of a device
 
 
 def command(target: Target, job_folder: Path, target_folder: Path) -> list[str]:
-    """The words that run a job on a target; files that the target itself needs are written."""
+    """Return the command that runs a job on a target, and write the files that the target needs."""
     here = (str(job_folder), str(target_folder))
     if target.runner == "browser":
         words = [sys.executable, "-m", "pipeline.targets.browser", *here]
@@ -55,15 +55,15 @@ def command(target: Target, job_folder: Path, target_folder: Path) -> list[str]:
 
 
 def emulator(target: Target, folder: Path) -> list[str]:
-    """The words before a command of this machine that run it on an emulated x86-64 CPU; what that
-    CPU says of itself is written to ``folder``."""
+    """Return the prefix that runs a command of this machine on an emulated x86-64 CPU, whose
+    /proc/cpuinfo is written to ``folder``."""
     assert target.cpu is not None
     words = ["qemu-x86_64-static", "-cpu", target.cpu, "-L", str(_prefix(target, folder))]
     return [*(["env", *target.variables] if target.variables else []), *words]
 
 
 def run(target: Target, job_folder: Path, target_folder: Path) -> Run:
-    """Run a job; raises TargetError with the target's last words when it does not finish."""
+    """Run a job; raises TargetError with the end of the target's output when it does not finish."""
     words = command(target, job_folder, target_folder)
     started = time.monotonic()
     # One group, so that a browser's or an emulator's children end with it.
@@ -77,7 +77,7 @@ def run(target: Target, job_folder: Path, target_folder: Path) -> Run:
     )
     _running.add(process)
     try:
-        _, said = process.communicate(timeout=TIMEOUT_SECONDS)
+        _, output = process.communicate(timeout=TIMEOUT_SECONDS)
     except subprocess.TimeoutExpired as exc:
         raise TargetError(
             f"{target.name} did not finish in {TIMEOUT_SECONDS:.0f} s. Run it by hand: "
@@ -87,13 +87,13 @@ def run(target: Target, job_folder: Path, target_folder: Path) -> Run:
         _kill(process)
         _running.discard(process)
     if process.returncode:
-        text = _plain(said.decode(errors="replace"))
+        text = _plain(output.decode(errors="replace"))
         raise TargetError(f"{target.name} ended with code {process.returncode}: {text}")
     return Run(shlex.join(words), time.monotonic() - started)
 
 
 def stop() -> None:
-    """End every target that runs now, as after Ctrl-C, which does not reach them."""
+    """End every running target, as after Ctrl-C, which does not reach them."""
     for process in list(_running):
         _kill(process)
 
@@ -106,7 +106,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def _environment(target: Target) -> dict[str, str]:
-    """The variables of this process, less those that would lead another Python astray."""
+    """Return the variables of this process without those that would mislead another Python."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     kept["PYTHONDONTWRITEBYTECODE"] = "1"
     if target.constrained or target.runner == "browser":  # they start a module of this package
@@ -137,9 +137,9 @@ def _arm64(target: Target) -> list[str]:
 
 
 def _prefix(target: Target, folder: Path) -> Path:
-    """A folder in which the emulator finds ``/proc/cpuinfo`` of the CPU that it plays. With the
-    real one, numpy and onnxruntime would choose kernels of the host: an ARM process crashes, an
-    x86 one takes itself for the host."""
+    """Write the folder with ``/proc/cpuinfo`` of the emulated CPU. With the real one, numpy and
+    onnxruntime would choose kernels of the host: an ARM process would crash, and an x86 one would
+    behave like the host."""
     text = target.cpuinfo
     if platform.machine() == "x86_64" and target.machine == "x86_64":
         text = f"vendor_id : GenuineIntel\nmodel name : {target.cpu}\n{text}"
@@ -150,5 +150,5 @@ def _prefix(target: Target, folder: Path) -> Path:
 
 
 def _plain(text: str) -> str:
-    """The last words, without colours."""
-    return re.sub(r"\x1b\[[0-9;]*m", "", text).strip()[-_TAIL:] or "it said nothing"
+    """Return the end of an output, without colors."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text).strip()[-_TAIL:] or "it printed nothing"

@@ -1,9 +1,8 @@
-"""The targets, as data: one row each. Adding a kind of target that speaks the job's protocol is
-adding rows here. Runs nothing, imports nothing heavy."""
+"""The targets as data, one row each. A new target that follows the job's protocol is a new row.
+Imports nothing heavy."""
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from pipeline.errors import TargetError
+from runtime.cache_folder import user_cache_folder
 
 Runner = Literal["python", "node", "browser"]
 
@@ -21,40 +21,40 @@ class _Shared(TypedDict, total=False):
     environment: str
 
 
-ENVIRONMENT_RECORD = "environment.json"  # written last: without it nothing is set up
+ENVIRONMENT_RECORD = "environment.json"  # written last: without it the environment is not set up
 OLDEST = "1.15.1"  # the oldest onnxruntime that a bundle promises to load on
 OLDEST_PYTHON = "python3.11"  # the newest with wheels of that release
 
 
 @dataclass(frozen=True)
 class Environment:
-    """What one command sets up in the cache and another one removes."""
+    """An environment in the cache, set up and removed by one command each."""
 
     name: str
     describes: str
-    needs: tuple[str, ...] = ()  # programs that setting up takes
+    needs: tuple[str, ...] = ()  # programs needed to set it up
 
     @property
     def folder(self) -> Path:
-        """Where it is or would be."""
+        """The folder of the environment, which may not exist."""
         return cache_folder() / self.name
 
     @property
     def ready(self) -> bool:
-        """Set up, and completely so."""
+        """True where it is completely set up."""
         return (self.folder / ENVIRONMENT_RECORD).exists()
 
 
 @dataclass(frozen=True)
 class Target:
-    """One way to compute a bundle's answers."""
+    """One way to run a bundle."""
 
     name: str
     describes: str  # the kernels that it reaches
     runner: Runner
     environment: str | None = None  # of ENVIRONMENTS; None: this Python
     cpu: str | None = None  # of the emulator; None: the real one
-    cpuinfo: str = ""  # what the emulated CPU says of itself, see ``launch.py``
+    cpuinfo: str = ""  # /proc/cpuinfo of the emulated CPU, see ``launch.py``
     variables: tuple[str, ...] = ()  # of the environment, "NAME=value"
     needs: tuple[str, ...] = ()  # programs on the PATH, each a key of DEBIAN
     machine: str | None = None  # of the host, where it must be a certain one
@@ -64,11 +64,11 @@ class Target:
 
     @property
     def emulated(self) -> bool:
-        """True where time says nothing about a device."""
+        """True for an emulated CPU, whose times do not apply to a device."""
         return self.cpu is not None
 
 
-# program -> Debian package; the system is the user's own, so the command is told, never run
+# program -> Debian package; the command is printed, never run, since the system is the user's
 DEBIAN = {
     "qemu-x86_64-static": "qemu-user-static",
     "qemu-aarch64-static": "qemu-user-static",
@@ -91,7 +91,7 @@ ENVIRONMENTS = (
     Environment("onnxruntime-newest", "the newest onnxruntime in its own venv"),
 )
 
-# what the targets of one kind share
+# shared by the targets of one kind
 _X86: _Shared = {"needs": ("qemu-x86_64-static",), "machine": "x86_64"}
 _ARM: _Shared = {"needs": ("qemu-aarch64-static",), "environment": "arm64"}
 _WEB: _Shared = {"needs": ("chromium",), "environment": "web"}
@@ -109,7 +109,7 @@ _MAX = (
     "CPU implementer : 0x41\nCPU part : 0xd4f"
 )
 
-# The first is what all others are compared with.
+# All others are compared with the first.
 TARGETS = (
     Target("here", "this machine's own kernels", "python", full=True),
     Target(
@@ -156,13 +156,15 @@ REFERENCE = TARGETS[0]
 
 
 def cache_folder() -> Path:
-    """Where environments are set up: ``edgeproof/targets`` in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "edgeproof" / "targets"
+    """Return ``targets`` in the user's cache folder; raises TargetError without one."""
+    cache = user_cache_folder()
+    if cache is None:
+        raise TargetError("this user has no cache folder. Set XDG_CACHE_HOME to an absolute path.")
+    return cache / "targets"
 
 
 def environment(name: str) -> Environment:
-    """The environment of that name, or the one that the target of that name needs."""
+    """Return the environment of that name, or the one that the target of that name needs."""
     for row in ENVIRONMENTS:
         if row.name == name:
             return row
@@ -173,34 +175,34 @@ def environment(name: str) -> Environment:
             raise TargetError(
                 f"target {name} needs nothing in the cache; {missing(target) or 'it is ready'}."
             )
-    known = ", ".join(row.name for row in ENVIRONMENTS)
-    raise TargetError(f"there is no target {name!r} to set up; expected one of {known}.")
+    available = ", ".join(row.name for row in ENVIRONMENTS)
+    raise TargetError(f"there is no target {name!r} to set up; expected one of {available}.")
 
 
 def select(names: tuple[str, ...]) -> tuple[Target, ...]:
-    """The targets that ``names`` mean, in the table's order; an environment's name means all that
-    run in it, a prefix all that begin with it. Without names all of them.
+    """Return the targets for ``names`` in the table's order, without names all of them.
 
-    Raises TargetError for a name that means none.
+    An environment's name selects all targets that run in it, a prefix all that begin with it.
+    Raises TargetError for a name that selects none.
     """
     chosen: set[str] = set()
     for name in names:
-        found = {
+        matches = {
             target.name
             for target in TARGETS
             if name in (target.name, target.environment) or target.name.startswith(f"{name}-")
         }
-        if not found:
-            known = ", ".join(target.name for target in TARGETS)
-            raise TargetError(f"there is no target {name!r}; expected one of {known}.")
-        chosen |= found
+        if not matches:
+            available = ", ".join(target.name for target in TARGETS)
+            raise TargetError(f"there is no target {name!r}; expected one of {available}.")
+        chosen |= matches
     return tuple(t for t in TARGETS if not names or t.name in chosen or t is REFERENCE)
 
 
 def missing(target: Target) -> str | None:
-    """What must be done before ``target`` can run, as a sentence with its command, or None."""
+    """Return the reason why ``target`` cannot run yet, with a command that helps, or None."""
     if target.machine not in (None, platform.machine()):
-        return f"needs an {target.machine} machine, this is {platform.machine()}"
+        return f"needs an {target.machine} machine; this one is {platform.machine()}"
     if absent := absent_programs(target.needs):
         return f"{', '.join(absent)} not found: {debian_command(absent)}"
     if target.environment is not None and not environment(target.environment).ready:
@@ -209,11 +211,11 @@ def missing(target: Target) -> str | None:
 
 
 def absent_programs(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Those that are not on the PATH."""
+    """Return the programs that are not on the PATH."""
     return tuple(name for name in names if shutil.which(name) is None)
 
 
 def debian_command(programs: tuple[str, ...]) -> str:
-    """The command that installs programs on Debian and its like."""
+    """Return the command that installs programs on Debian and its derivatives."""
     packages = dict.fromkeys(DEBIAN[name] for name in programs)
     return f"sudo apt-get install {' '.join(packages)}"

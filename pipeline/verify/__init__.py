@@ -1,2 +1,1 @@
-"""Are the answers of a bundle the same everywhere? Runs it on every target that is set up,
-compares with this machine, and judges."""
+"""A bundle on every target that is set up, compared with this machine and judged."""

@@ -1,5 +1,4 @@
-"""A verification for people: tables for a terminal, one HTML page; and the JSON for machines.
-Judges nothing."""
+"""A verification as tables for the terminal, as one HTML page and as JSON."""
 
 from __future__ import annotations
 
@@ -13,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import pipeline.report
+from exporters.files import write_text
 from pipeline.errors import StoreError
 from pipeline.verify.result import TargetCheck, VariantCheck, Verification
 
@@ -20,39 +20,40 @@ JSON_NAME, PAGE_NAME = "verify.json", "verify.html"
 
 
 def bits(check: VariantCheck) -> str:
-    """What became of the quantized tensors."""
+    """Return the result of comparing quantized tensors."""
     if check.identical is None:
         return "float"
     if check.identical:
         return f"{check.tensors} identical"
-    return f"part at {check.parts_at}"
+    return f"differ from {check.parts_at} on"
 
 
 def difference(check: VariantCheck) -> str:
-    """The largest difference of probabilities."""
+    """Return the largest difference of probabilities."""
     return "0" if not check.max_difference else f"{check.max_difference:.1e}"
 
 
 def same(check: VariantCheck) -> str:
-    """How many answers are the same, of how many images."""
+    """Return the share of equal answers and the number of images."""
     return f"{100 * check.agreement:.6g} % of {check.images:,}"
 
 
-def tables(found: Verification) -> Iterator[Table | str]:
-    """The rows of every target, what was not run and why, and the commands."""
-    yield f"[bold]{escape(found.model)}[/bold]  {found.bundle_id[:12]}  {found.date}"
-    if found.synthetic:
+def tables(verification: Verification) -> Iterator[Table | str]:
+    """Yield the rows of every target, the reason for each that was not run, and the commands."""
+    bundle_id, date = verification.bundle_id[:12], verification.date
+    yield f"[bold]{escape(verification.model)}[/bold]  {bundle_id}  {date}"
+    if verification.synthetic:
         yield "[bold yellow]trained on SYNTHETIC images[/bold yellow]"
-    yield f"  {escape(found.images)}"
-    yield f"  golden samples here: {escape(found.golden)}"
-    if found.preprocessing:
-        color = "red" if found.preprocessing.startswith("failed") else "default"
-        yield f"[{color}]  preprocessing: {escape(found.preprocessing)}[/{color}]"
-    yield _table(found.targets)
-    if found.whole_set:
+    yield f"  {escape(verification.images)}"
+    yield f"  golden samples here: {escape(verification.golden)}"
+    if verification.preprocessing:
+        color = "red" if verification.preprocessing.startswith("failed") else "default"
+        yield f"[{color}]  preprocessing: {escape(verification.preprocessing)}[/{color}]"
+    yield _table(verification.targets)
+    if verification.whole_set:
         yield "  whole set:"
-        yield _table(found.whole_set)
-    rows = (*found.targets, *found.whole_set)
+        yield _table(verification.whole_set)
+    rows = (*verification.targets, *verification.whole_set)
     for row in rows:
         for check in row.variants:
             for failure in check.failures:
@@ -66,11 +67,11 @@ def tables(found: Verification) -> Iterator[Table | str]:
     for row in rows:
         if row.command:
             yield f"  [dim]{row.target}: {escape(row.command)}[/dim]"
-    yield f"  [dim]{escape(found.machine)}[/dim]"
+    yield f"  [dim]{escape(verification.machine)}[/dim]"
 
 
 def _table(rows: tuple[TargetCheck, ...]) -> Table:
-    """Narrow: it has to fit into a terminal of 80 columns."""
+    """Make a table that fits into a terminal of 80 columns."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for name in ("target", "pixels", "variant", "8-bit tensors", "max |Δp|", "same answers", ""):
         table.add_column(name, no_wrap=True)
@@ -88,16 +89,14 @@ def _table(rows: tuple[TargetCheck, ...]) -> Table:
     return table
 
 
-def write(found: Verification, folder: Path) -> str:
+def write(verification: Verification, folder: Path) -> str:
     """Write verify.json and verify.html into ``folder``; returns the JSON. Raises StoreError."""
-    text = json.dumps(found.to_dict(), indent=1) + "\n"
-    page = _environment().get_template("verify.html.j2").render(found=found)
+    text = json.dumps(verification.to_dict(), indent=1) + "\n"
+    page = _environment().get_template("verify.html.j2").render(verification=verification)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, content in ((JSON_NAME, text), (PAGE_NAME, page)):
-            aside = folder / f"{name}.partial"
-            aside.write_text(content, encoding="utf-8")
-            aside.replace(folder / name)
+        write_text(folder / JSON_NAME, text)
+        write_text(folder / PAGE_NAME, page)
     except OSError as exc:
         raise StoreError(
             f"{folder} cannot be written: {exc}. Give another one with --out."

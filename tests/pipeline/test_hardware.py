@@ -24,12 +24,12 @@ def machine(root: Path, files: dict[str, str]) -> Path:
 
 
 def test_this_machine_round_trips() -> None:
-    found = detect()
-    assert Hardware.from_dict(json.loads(json.dumps(found.to_dict()))) == found
-    assert found.cores >= 1
-    assert found.versions["numpy"]
-    assert found.caption() in found.to_dict().values()
-    assert "\n" not in found.caption()
+    here = detect()
+    assert Hardware.from_dict(json.loads(json.dumps(here.to_dict()))) == here
+    assert here.cores >= 1
+    assert here.versions["numpy"]
+    assert here.caption() in here.to_dict().values()
+    assert "\n" not in here.caption()
 
 
 @pytest.mark.parametrize(
@@ -45,8 +45,8 @@ def test_cpu(tmp_path, cpuinfo: str, model: str | None, name: str, features: tup
     files = {"proc/cpuinfo": cpuinfo}
     if model is not None:
         files["proc/device-tree/model"] = model
-    found = detect(machine(tmp_path, files))
-    assert (found.cpu, found.features) == (name, features)
+    described = detect(machine(tmp_path, files))
+    assert (described.cpu, described.features) == (name, features)
 
 
 @pytest.mark.parametrize(
@@ -80,8 +80,8 @@ def test_cpu(tmp_path, cpuinfo: str, model: str | None, name: str, features: tup
     ],
 )
 def test_limits(tmp_path, files: dict[str, str], cores: float, memory_mb: int) -> None:
-    found = detect(machine(tmp_path, files))
-    assert (found.quota_cores, found.memory_mb) == (cores, memory_mb)
+    described = detect(machine(tmp_path, files))
+    assert (described.quota_cores, described.memory_mb) == (cores, memory_mb)
 
 
 def test_gpu_from_the_driver(tmp_path) -> None:
@@ -90,18 +90,18 @@ def test_gpu_from_the_driver(tmp_path) -> None:
     assert detect(machine(tmp_path, files)).gpu == "2 x NVIDIA H100"
 
 
-def test_a_machine_that_tells_nothing(tmp_path, monkeypatch) -> None:
+def test_an_unknown_machine(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(hardware.platform, "processor", lambda: "")
     monkeypatch.setattr(hardware.shutil, "which", lambda name: None)
-    found = detect(tmp_path)
-    assert (found.cpu, found.features, found.gpu) == ("unknown CPU", (), None)
-    assert "no vector features known" in found.caption()
-    assert "no GPU" in found.caption()
+    described = detect(tmp_path)
+    assert (described.cpu, described.features, described.gpu) == ("unknown CPU", (), None)
+    assert "no vector features known" in described.caption()
+    assert "no GPU" in described.caption()
 
 
 def test_quota_is_in_the_caption() -> None:
-    found = Hardware("CPU", "x86_64", ("AVX2",), 1, 0.5, 256, "Linux 6.1", "3.11.9")
-    assert "CPU (AVX2), 1 core (quota 0.5), 0.3 GB, no GPU" in found.caption()
+    described = Hardware("CPU", "x86_64", ("AVX2",), 1, 0.5, 256, "Linux 6.1", "3.11.9")
+    assert "CPU (AVX2), 1 core (quota 0.5), 0.3 GB, no GPU" in described.caption()
 
 
 def test_versions_are_read_without_importing() -> None:

@@ -1,4 +1,4 @@
-"""The user's own modules: which files count, which are found, and that a change is never missed."""
+"""The user's own modules: the files that count and are found. No change is missed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ lr = 0.1
 
 @pytest.fixture(autouse=True)
 def process_as_before() -> Iterator[None]:
-    """Modules, path and session are the process's."""
+    """Restore modules, path and session, which are the process's."""
     path, modules = list(sys.path), dict(sys.modules)
     yield
     sys.path[:] = path
@@ -115,16 +115,16 @@ def test_files_are_found_without_running_them(
     tmp_path: Path, files: dict[str, str], expected: set[str]
 ) -> None:
     before = list(sys.path)
-    found = source_files("net:make", write(tmp_path, files))
-    assert set(found) == expected
-    assert all(file.is_relative_to(tmp_path) for file in found.values())
+    sources = source_files("net:make", write(tmp_path, files))
+    assert set(sources) == expected
+    assert all(file.is_relative_to(tmp_path) for file in sources.values())
     assert sys.path == before and "net" not in sys.modules
 
 
 def test_packages_in_editable_mode_are_the_users(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A path file and a finder on ``sys.meta_path`` are the two ways that installers have."""
+    """Installers use a path file or a finder on ``sys.meta_path``."""
     source = write(tmp_path / "source", {"helper/__init__.py": "", "other.py": ""})
     monkeypatch.syspath_prepend(str(source))
     folder = write(tmp_path / "recipe", {"net.py": "import helper, other"})
@@ -135,7 +135,7 @@ def test_packages_in_editable_mode_are_the_users(
     assert set(source_files("net:make", folder)) == {"net.py"}
 
 
-def test_a_module_that_is_there_already_counts(tmp_path: Path) -> None:
+def test_a_loaded_module_counts(tmp_path: Path) -> None:
     folder = write(tmp_path, {"net.py": "import blocks\ndef make(): pass", "blocks.py": ""})
     sys.path.append(str(folder))
     __import__("blocks")
@@ -143,7 +143,7 @@ def test_a_module_that_is_there_already_counts(tmp_path: Path) -> None:
     assert set(loaded_files("net:make", folder)) == {"net.py", "blocks.py"}
 
 
-def test_names_that_only_running_shows_are_found_then(tmp_path: Path) -> None:
+def test_computed_names_are_found_after_the_import(tmp_path: Path) -> None:
     folder = write(
         tmp_path,
         {
@@ -168,14 +168,14 @@ def test_a_folder_shadows_nothing(tmp_path: Path) -> None:
     assert imported("net:make", folder)(1) == "1"  # it imports neither
     assert statistics.mean([1]) == 1
     write(folder, {"net.py": "import statistics\nmake = 1"})
-    with pytest.raises(ImportFailed, match=r"statistics\.py is hidden by the module 'statistics'"):
+    with pytest.raises(ImportFailed, match=r"statistics\.py .*'statistics'"):
         imported("net:make", folder)
     write(folder, {"net.py": "import runtime\nmake = 1"})
-    with pytest.raises(ImportFailed, match=r"runtime\.py is hidden by .*__init__\.py"):
+    with pytest.raises(ImportFailed, match=r"runtime\.py .*__init__\.py"):
         imported("net:make", folder)
 
 
-def test_two_folders_with_a_module_of_one_name(tmp_path: Path) -> None:
+def test_two_folders_with_modules_of_the_same_name(tmp_path: Path) -> None:
     for name, width in (("a", 1), ("b", 2)):
         write(
             tmp_path / name, {"net.py": "from blocks import make", "blocks.py": f"make = {width}"}
@@ -184,8 +184,8 @@ def test_two_folders_with_a_module_of_one_name(tmp_path: Path) -> None:
         assert imported("net:make", tmp_path / name) == width
 
 
-def test_what_changed_on_the_disk_is_loaded_again(tmp_path: Path) -> None:
-    """Twice within a second, with as many bytes: bytecode files tell these apart by neither."""
+def test_a_changed_file_is_loaded_again(tmp_path: Path) -> None:
+    """Twice within a second, with the same size: bytecode files cannot distinguish these."""
     folder = write(tmp_path, {"net.py": "from blocks import make", "blocks.py": "make = 1"})
     for value in (1, 2, 3):
         write(folder, {"blocks.py": f"make = {value}"})
@@ -202,13 +202,13 @@ def test_what_changed_on_the_disk_is_loaded_again(tmp_path: Path) -> None:
         ("import absent_module", "ModuleNotFoundError: .*absent_module", "net.py:1: import absent"),
     ],
 )
-def test_errors_name_the_users_line(tmp_path: Path, text: str, reason: str, line: str) -> None:
+def test_errors_name_a_line_of_the_user(tmp_path: Path, text: str, reason: str, line: str) -> None:
     with pytest.raises(ImportFailed, match=reason) as caught:
         imported("net:make", write(tmp_path, {"net.py": text}))
     assert line in str(line_of(caught.value))
 
 
-def test_a_name_that_the_module_lacks(tmp_path: Path) -> None:
+def test_a_missing_name(tmp_path: Path) -> None:
     with pytest.raises(ImportFailed, match=r"AttributeError: .* 'make'"):
         imported("net:make", write(tmp_path, {"net.py": "x = 1"}))
 
@@ -225,7 +225,7 @@ class Loaded(StageReport):
 
 
 def train(context: Context) -> Loaded:
-    """Stands in for the train stage: imports, and reports what it loaded."""
+    """A train stage that only imports, and reports the loaded files."""
     network = context.recipe.network
     (context.out / "width").write_text(str(imported(str(network.callable), network.folder)()))
     return Loaded("loaded", loaded_modules(network))
@@ -301,16 +301,14 @@ def test_a_file_that_comes_before_another_on_the_path_is_noticed(
     assert planned(recipe, store) == ("module: parts/block.py changed",)
 
 
-def test_moving_all_of_it_changes_nothing(recipe: Recipe, tmp_path: Path) -> None:
+def test_moving_the_folder_changes_nothing(recipe: Recipe, tmp_path: Path) -> None:
     runner(recipe, tmp_path / "artifacts").run("train", Quiet())
     (tmp_path / "recipe").rename(tmp_path / "elsewhere")
     moved = load(str(tmp_path / "elsewhere" / "own.toml"))
     assert planned(moved, tmp_path / "artifacts") == ()
 
 
-def test_finished_stages_are_taken_over_with_files_that_only_running_shows(
-    recipe: Recipe, tmp_path: Path
-) -> None:
+def test_finished_stages_are_adopted_with_computed_imports(recipe: Recipe, tmp_path: Path) -> None:
     runner(recipe, tmp_path / "donor").run("train", Quiet())
     donor = runner(recipe, tmp_path / "donor").store
     assert runner(recipe, tmp_path / "a").adopt("train", [donor]) == ("train",)
@@ -318,9 +316,9 @@ def test_finished_stages_are_taken_over_with_files_that_only_running_shows(
     assert runner(recipe, tmp_path / "b").adopt("train", [donor]) == ()
 
 
-def test_a_module_that_is_not_there_is_refused_when_the_recipe_is_read(tmp_path: Path) -> None:
+def test_a_missing_module_is_refused_when_the_recipe_is_read(tmp_path: Path) -> None:
     file = write(tmp_path, {"own.toml": RECIPE}) / "own.toml"
-    with pytest.raises(RecipeError, match=r"no module 'net'. Expected net\.py in .* PYTHONPATH"):
+    with pytest.raises(RecipeError, match=r"module 'net' .*net\.py in .* PYTHONPATH"):
         load(str(file))
     with pytest.raises(RecipeError, match='expected "module:function"'):
         load(str(file), ["network.callable=net"])

@@ -65,5 +65,5 @@ def model_wheel(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         version="1.0.0",
         bundle=bundle,
         summary="Reads digits.",
-        licence="Apache-2.0",
+        license="Apache-2.0",
     )

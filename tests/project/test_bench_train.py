@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for bench_train.py, which is no test
-from bench_train import SHORT, told, verdict
+from bench_train import SHORT, sentence, verdict
 
 
 def _row(recipe: str, percent: float, seconds: float) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def test_a_twentieth(short: list[tuple[float, float]], textbook: list[float], pa
     rows.append(_row("mnist", 99.6, 90.0))  # takes no part
     found = verdict(rows)
     assert found is not None and found.passed is passed
-    assert ("NOT kept" in told(found)) is not passed
+    assert ("NOT kept" in sentence(found)) is not passed
 
 
 def test_one_side_alone_is_no_verdict() -> None:

@@ -170,7 +170,7 @@ def face_wheel(tmp_path: Path) -> Path:
         measurements={},
         model_card="# Colours\n",
     )
-    fields = {"version": "1.0.0", "summary": "Sees colours.", "licence": "Apache-2.0"}
+    fields = {"version": "1.0.0", "summary": "Sees colours.", "license": "Apache-2.0"}
     return write_wheel(bundle.parent, name="celeba", bundle=bundle, **fields)
 
 

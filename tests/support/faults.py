@@ -196,9 +196,9 @@ def not_a_number(values: Any) -> Any:
 
 # (what is wrong, how it is planted, what the report must say: a layer or a cause)
 FAULTS: list[tuple[str, Callable[[World], str], str]] = [
-    ("wrong mean", changed(mean=(0.1, 0.4, 0.3)), r"input of conv2d is normalised otherwise"),
-    ("wrong scale", changed(std=(0.2, 0.25, 0.1)), r"input of conv2d is normalised otherwise"),
-    ("swapped channels", given(lambda x: x.flip(3)), r"colour channels in the reverse order"),
+    ("wrong mean", changed(mean=(0.1, 0.4, 0.3)), r"input of conv2d is normalized differently"),
+    ("wrong scale", changed(std=(0.2, 0.25, 0.1)), r"input of conv2d is normalized differently"),
+    ("swapped channels", given(lambda x: x.flip(3)), r"color channels in the reverse order"),
     ("transposed layout", given(lambda x: x.transpose(1, 2)), r"transposed: height and width"),
     ("clipped range", given(lambda x: x.clamp(64, 190)), r"input of conv2d is clipped to"),
     ("inverted", given(lambda x: 255 - x), r"inverted \(255 - x\)"),
@@ -258,14 +258,14 @@ FAULTS: list[tuple[str, Callable[[World], str], str]] = [
     ("strong gamma", given(with_gamma(2.2)), r"given with a gamma of 2\.2"),
     ("slight gamma", given(with_gamma(0.96)), r"given with a gamma of 0\.96"),
     ("brighter", given(brighter), r"as if the pixels of B were brighter by 20 levels"),
-    ("rolled channels", given(rolled), r"colour channels in the order \[1, 2, 0\]"),
+    ("rolled channels", given(rolled), r"color channels in the order \[1, 2, 0\]"),
     ("upside down", given(lambda x: x.flip(1)), r"turned upside down"),
     ("turned", given(lambda x: x.transpose(1, 2).flip(1)), r"turned by 90 degrees to the left"),
     ("a crop two columns off", given(moved), r"shifted by 0 rows and -2 columns"),
     (
         "divided by 255 twice",
         given(lambda x: x.to(torch.float32) / 255),
-        r"normalised otherwise.*as if its pixels were divided by 255 once more",
+        r"normalized differently.*as if its pixels were divided by 255 once more",
     ),
     (
         "divided by 255 in the weights",
@@ -310,9 +310,9 @@ FAULTS: list[tuple[str, Callable[[World], str], str]] = [
 
 # Words of causes, and the faults that may be called so. Everything else says less, or is wrong.
 CAUSES = {
-    "normalised otherwise": ("wrong mean", "wrong scale", "inverted", "divided by 255 twice"),
+    "normalized differently": ("wrong mean", "wrong scale", "inverted", "divided by 255 twice"),
     "batch norm": ("wrong epsilon", "batch norm not folded"),
-    "colour channels": ("swapped channels", "rolled channels"),
+    "color channels": ("swapped channels", "rolled channels"),
     "transposed": ("transposed layout",),
     "turned": ("upside down", "turned"),
     "mirrored": ("mirrored",),

@@ -1,4 +1,4 @@
-"""One small colour model with random weights in every form, made in seconds without training."""
+"""One small color model with random weights in every variant, made in seconds without training."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from int8_variant import int8_from_fp32
 from torch import nn
 
 from exporters.export.onnx_from_torch import onnx_from_torch
@@ -18,7 +19,6 @@ from exporters.graph import onnx_file
 from exporters.options import ExportOptions, Int8Options
 from exporters.package.bundle_writer import Golden, PackedVariant, golden_tolerance, write_bundle
 from exporters.quantize.fp16_from_fp32 import fp16_from_fp32
-from exporters.quantize.int8_from_fp32 import int8_from_fp32
 from exporters.quantize.portability import portability
 from pipeline.compare.measure import compare
 from pipeline.compare.result import Comparison
@@ -50,7 +50,7 @@ PREPARED = resize_graph(16, 16, "rgb")
 
 
 def settled(network: PixelNetwork, seed: int = 0) -> PixelNetwork:
-    """Weights and statistics as after a training, with logits that tell images apart."""
+    """Weights and statistics as after a training, with logits that differ by image."""
     random = torch.Generator().manual_seed(seed)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -68,12 +68,12 @@ def settled(network: PixelNetwork, seed: int = 0) -> PixelNetwork:
 
 
 class World:
-    """A folder with one healthy model in every form, and images."""
+    """A folder with one healthy model in every variant, and images."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         random = np.random.default_rng(0)
-        # smooth pictures in colour: their channels differ, and so do rows and columns
+        # smooth pictures in color: their channels differ, and so do rows and columns
         coarse = random.integers(0, 256, (120, 4, 4, 3))
         images = coarse.repeat(4, axis=1).repeat(4, axis=2) * 0.8
         images += random.integers(0, 50, images.shape)

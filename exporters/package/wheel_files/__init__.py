@@ -5,8 +5,8 @@
     with Predictor() as p:
         print(p.predict("image.png"))
 
-The model lies in this package; ``Predictor`` opens it, or any other bundle. It is imported at its
-first mention, since it needs onnxruntime: install DISTRIBUTION[cpu] or DISTRIBUTION[gpu].
+The model is stored in this package; ``Predictor`` opens it, or any other bundle. It is imported on
+first use, since it needs onnxruntime: install DISTRIBUTION[cpu] or DISTRIBUTION[gpu].
 """
 
 from __future__ import annotations

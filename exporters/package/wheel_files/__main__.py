@@ -1,4 +1,4 @@
-"""``python -m PACKAGE predict IMAGE... | selftest | info | autotune``: at a prompt."""
+"""The command line: ``python -m PACKAGE predict IMAGE... | selftest | info | autotune``."""
 
 import sys
 

@@ -14,7 +14,7 @@ BUNDLE = Path(__file__).absolute().parent / "bundle.zip"
 
 
 def packaged_bundle() -> Source:
-    """The path of the bundle in this package, or its bytes when the package lies in a zip."""
+    """Return the path of the bundle in this package, or its bytes when the package is in a zip."""
     if BUNDLE.is_file():
         return BUNDLE
     try:
@@ -32,7 +32,7 @@ def packaged_bundle() -> Source:
 
 
 class Predictor(_Predictor):
-    """The runtime's Predictor, which opens this package's model unless it is given another."""
+    """The runtime's Predictor, which opens this package's model by default."""
 
     def __init__(
         self,

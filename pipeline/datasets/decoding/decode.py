@@ -1,6 +1,6 @@
 """Image files -> uint8 arrays on disk, decoded once, in parallel, through the
-predictor's own ``as_image`` and ``preprocess.onnx``: what training sees is what a device computes.
-Knows nothing of labels or splits."""
+predictor's own ``as_image`` and ``preprocess.onnx``: what training sees is what a device
+computes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Decoded:
-    """What became of a target's files, row by row. A file that could not be decoded has a reason
+    """The results of a target's files, row by row. A file that could not be decoded has a reason
     in ``failures`` and zeros in the array."""
 
     files: tuple[Path, ...]
@@ -52,7 +52,7 @@ class Decoded:
 
 
 def open_preprocess(preprocess_onnx: bytes) -> Preprocess:
-    """The graph as a function, in the very session that the predictor opens for it."""
+    """Return the graph as a function, run in the same session as the predictor's."""
     from runtime.onnx_session import create_on_cpu
 
     session = create_on_cpu(preprocess_onnx, threads=1, any_size=True)
@@ -70,8 +70,8 @@ def preprocess_arrays(
     preprocess_onnx: bytes,
     progress: Progress,
 ) -> NDArray[np.uint8]:
-    """Images that are in memory already, uint8 [N, H, W, C], to the model's pixels, uint8
-    [N, *shape], in this process."""
+    """Return images in memory, uint8 [N, H, W, C], as the model's pixels,
+    uint8 [N, *shape]; computed in this process."""
     preprocess = open_preprocess(preprocess_onnx)
     result = np.empty((len(images), *shape), np.uint8)
     for i, image in enumerate(images):
@@ -89,12 +89,12 @@ def decode_files(
     workers: int | None = None,
     white_level: int | None = None,
 ) -> list[Decoded]:
-    """Write each target's array, uint8 [N, *shape], and tell what became of each of its files.
+    """Write each target's array, uint8 [N, *shape], and return the results of its files.
 
     ``white_level`` is the recipe's, of 16-bit pixels. The result does not depend on the number of
     ``workers`` (None: every usable core).
-    Raises OSError when the disk is full. What cannot be decoded is for the caller to judge, with
-    ``refuse_failures`` for one.
+    Raises OSError when the disk is full. The caller judges what cannot be decoded, for example with
+    ``refuse_failures``.
     """
     for target in targets:
         _create(target.array, (len(target.files), *shape))
@@ -152,7 +152,7 @@ class _Chunk:
 
 @dataclass(frozen=True)
 class _Row:
-    """What became of one file; the fields are those of ``Decoded``."""
+    """The result of one file; the fields are those of ``Decoded``."""
 
     digest: bytes = b""
     pixels: bytes = b""
@@ -163,7 +163,7 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Part:
-    """What became of a chunk."""
+    """The results of a chunk."""
 
     target: int
     start: int
@@ -171,7 +171,8 @@ class _Part:
 
 
 class _Decoder:
-    """Decodes chunks with one session; a session can't be pickled, so each worker has its own."""
+    """A decoder of chunks with one session; a session can't be pickled, so each worker has its
+    own."""
 
     def __init__(self, preprocess_onnx: bytes, white_level: int | None) -> None:
         self._preprocess = open_preprocess(preprocess_onnx)
@@ -196,9 +197,9 @@ class _Decoder:
         except Exception as exc:  # OSError, DataError, InputError, or what onnxruntime raises
             return _Row(digest, failure=reason_of(exc))
         array[index] = _checked(pixels, array.shape[1:])
-        seen = hashlib.sha256(pixels.tobytes()).digest()
+        pixel_digest = hashlib.sha256(pixels.tobytes()).digest()
         special = facts if facts and (facts.frames or facts.peak is not None) else None
-        return _Row(digest, seen, (image.shape[0], image.shape[1]), facts=special)
+        return _Row(digest, pixel_digest, (image.shape[0], image.shape[1]), facts=special)
 
 
 _decoder: _Decoder | None = None  # of this worker process
@@ -224,10 +225,10 @@ def _checked(pixels: picture.Pixels, shape: tuple[int, ...]) -> picture.Pixels:
 
 
 def reason_of(exc: Exception) -> str:
-    """Why an image file could not be read, for a line that begins with its path."""
+    """Return why an image file could not be read, for a line that begins with its path."""
     if isinstance(exc, OSError) and exc.strerror:
-        return exc.strerror  # without the path, which stands before it already
-    # without the address of the buffer that the file was read into, another one in each run
+        return exc.strerror  # without the path, which the line begins with
+    # without the address of the buffer, which differs between runs
     return re.sub(r" <_io\.BytesIO object at 0x[0-9a-f]+>", "", str(exc)) or type(exc).__name__
 
 
@@ -259,8 +260,8 @@ def _chunks(index: int, target: Target) -> list[_Chunk]:
 
 
 def _create(path: Path, shape: tuple[int, ...]) -> None:
-    """An array file with all its disk space taken: writing through a memory map to a full disk
-    would kill the process (SIGBUS) instead of raising an error."""
+    """Create an array file with all its disk space reserved: writing through a memory map to a full
+    disk would kill the process (SIGBUS) instead of raising an error."""
     array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
     del array
     if hasattr(os, "posix_fallocate"):  # not on macOS and Windows

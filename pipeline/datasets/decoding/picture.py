@@ -1,5 +1,5 @@
-"""One image file: whether it may be read at all, and what its pixels as the model gets them no
-longer show (16 bits, further frames, transparency). Knows neither labels nor recipes."""
+"""One image file: read within limits, decoded, and described by facts that the model's pixels no
+longer show (16 bits, further frames, transparency)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ONE_BYTE = 257  # 16-bit values to one of 8 bits
 
 @dataclass(frozen=True)
 class Facts:
-    """What a file says of itself, and what decoding leaves out."""
+    """The format of a file, and what decoding leaves out."""
 
     kind: str = ""  # "JPEG, RGB": format and Pillow's mode
     turned: bool = False  # by its EXIF orientation
@@ -42,14 +42,14 @@ class Facts:
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of a regular file; raises DataError for a pipe, a socket or a device, which would
-    be waited for or read for ever, and for what is too large. Raises OSError."""
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):
+    """Return the bytes of a regular file. Raises DataError for a file that is too large, and for a
+    pipe, a socket or a device, which would block or never end. Raises OSError."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
         raise DataError("is not a regular file but a pipe, a socket, a device or a folder")
-    if found.st_size > MOST_BYTES:
+    if status.st_size > MOST_BYTES:
         raise DataError(
-            f"has {found.st_size / 2**30:,.1f} GiB; expected an image file of at most "
+            f"has {status.st_size / 2**30:,.1f} GiB; expected an image file of at most "
             f"{MOST_BYTES >> 30} GiB"
         )
     with path.open("rb") as file:
@@ -57,8 +57,8 @@ def read_file(path: Path) -> bytes:
 
 
 def decode(data: bytes, white_level: int | None) -> Pixels:
-    """``as_image``, with another reason where a picture is too large, for what an app may do about
-    that a recipe can't. Raises DataError for that, InputError."""
+    """Return ``as_image`` of the file. Raises DataError for a picture that is too large, since a
+    recipe cannot raise the limit as an app can, and InputError as ``as_image`` does."""
     from PIL import Image
 
     limit = Image.MAX_IMAGE_PIXELS
@@ -78,15 +78,15 @@ def decode(data: bytes, white_level: int | None) -> Pixels:
     return as_image(data, white_level=white_level)
 
 
-def _too_large(found: str, limit: int | None) -> str:
+def _too_large(pixels: str, limit: int | None) -> str:
     return (
-        f"has {found} pixels; the predictor takes at most {limit or 0:,} on a device too. Save it "
+        f"has {pixels} pixels; the predictor takes at most {limit or 0:,} on a device too. Save it "
         "smaller, or cut it into parts"
     )
 
 
 def facts_of(data: bytes) -> tuple[Facts, NDArray[Any] | None]:
-    """The facts, and the pixels of a grey file of 16 bits, int [H, W]; else None.
+    """Return the facts, and the pixels of a gray 16-bit file, int [H, W], else None.
 
     Raises what Pillow raises.
     """
@@ -111,10 +111,10 @@ def facts_of(data: bytes) -> tuple[Facts, NDArray[Any] | None]:
 
 
 def _has_frames(data: bytes) -> bool:
-    """Whether there is a second picture. What is damaged behind the first one does not matter."""
+    """Return whether there is a second picture; damage behind the first one is ignored."""
     from PIL import Image
 
-    if data.startswith(_JPEG):  # what phones put behind it is a preview or a map of gains
+    if data.startswith(_JPEG):  # phones append previews and gain maps
         return False
     try:
         with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as image:
@@ -126,12 +126,14 @@ def _has_frames(data: bytes) -> bool:
 
 def _extrema(image: Any) -> tuple[tuple[int, int], ...]:
     color = image.convert("RGB") if image.mode in ("P", "PA") else image
-    found: tuple[tuple[int, int], ...] = color.getextrema()
-    return found[:3] if len(found) == 4 else found[:1] if len(found) == 2 else found
+    extrema: tuple[tuple[int, int], ...] = color.getextrema()
+    bands = {4: 3, 2: 1}.get(len(extrema), len(extrema))  # without transparency
+    return extrema[:bands]
 
 
 def may_be_special(data: bytes) -> bool:
-    """Whether ``facts_of`` could find more than one frame or 16 bits; cheap, for millions."""
+    """Return whether ``facts_of`` might report several frames or 16 bits; cheap, for millions of
+    files."""
     if data.startswith(_JPEG):
         return False
     if data.startswith(_PNG):

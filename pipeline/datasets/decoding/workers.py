@@ -1,4 +1,4 @@
-"""Processes that share work: how many pay, and how they end. Knows nothing of the work."""
+"""Worker processes: how many are worthwhile, and how they end."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def workers_for(images: int, worthwhile_from: int, workers: int | None) -> int:
 
 
 def _no_setup() -> None:
-    """What a worker needs before its first task, when that is nothing."""
+    """Prepare nothing before a worker's first task."""
 
 
 def run_in_processes(
@@ -71,7 +71,7 @@ def _begin(initializer: Callable[..., None], arguments: tuple[Any, ...]) -> None
 
 
 def _end_with_parent() -> None:
-    """A pool's workers wait for tasks for ever when their parent was killed; these don't."""
+    """End this worker when its parent is killed; otherwise it would wait for tasks forever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

@@ -13,7 +13,7 @@ Pixels = npt.NDArray[np.uint8]  # (height, width, 3)
 
 
 def background(rng: np.random.Generator, height: int, width: int) -> Image.Image:
-    """A soft gradient of random colors with a few spots and bars, supersampled."""
+    """Draw a soft gradient of random colors with a few spots and bars, supersampled."""
     base = rng.uniform(40, 220, 3)
     grid = base + rng.uniform(0.1, 1.0) * rng.uniform(-75, 75, (4, 3, 3))
     colorful = rng.uniform(0.15, 0.85)  # most walls and gardens are
@@ -35,7 +35,7 @@ def background(rng: np.random.Generator, height: int, width: int) -> Image.Image
 
 
 def expose(image: Image.Image, rng: np.random.Generator) -> Pixels:
-    """What a camera adds: blur, contrast, light from one side, a color cast, noise."""
+    """Add what a camera adds: blur, contrast, light from one side, a color cast, noise."""
     blur, contrast, gain, gx, gy, sigma = (
         float(v)
         for v in rng.uniform((0, 0.82, 0.80, -0.32, -0.22, 1.0), (0.8, 1.12, 1.16, 0.32, 0.22, 7.0))
@@ -57,7 +57,7 @@ def expose(image: Image.Image, rng: np.random.Generator) -> Pixels:
 
 
 def _noise(rng: np.random.Generator, height: int, width: int) -> npt.NDArray[np.float32]:
-    """Noise of mean 0 and deviation 1 from the sum of two bytes: faster than a normal."""
+    """Return noise of mean 0 and deviation 1 from the sum of two bytes: faster than a normal."""
     dice = rng.integers(0, 256, (2, height, width), dtype=np.uint8)
     noise: npt.NDArray[np.float32] = dice[0].astype(np.float32) + dice[1]
     noise -= 255

@@ -1,9 +1,9 @@
 """Digits that look written by hand on paper, drawn from a random generator.
 
-They stand in for strangers' photographs: the golden raw images of a bundle, which may not hold
-anybody's pictures, and the test that a digit drawn dark on white, off centre, on a large page is
-read. They are no training data: two or three ways to write each digit are far from the variety of
-the people who wrote MNIST. The same state of the generator gives the same bytes with the same
+They replace photographs: as the golden raw images of a bundle, which must not contain anybody's
+pictures, and in the test that a digit drawn dark on white, off center, on a large page is read.
+They are not training data: two or three ways to write each digit are far from the variety of the
+people who wrote MNIST. The same state of the generator gives the same bytes with the same
 numpy and Pillow; other versions of the two may round a pixel differently.
 """
 
@@ -176,11 +176,11 @@ _SMALLEST_PAGE: Final = 80  # pixels; room for the smallest digit, 60, and the p
 
 
 def _spline(points: _Points, per_segment: int = 24) -> _Floats:
-    """A smooth curve (uniform Catmull-Rom spline) through control points: (n, 2)."""
-    known = np.array([points[0], *points, points[-1]], np.float64)
+    """Return a smooth curve (uniform Catmull-Rom spline) through control points: (n, 2)."""
+    controls = np.array([points[0], *points, points[-1]], np.float64)
     t = np.linspace(0.0, 1.0, per_segment, endpoint=False)[:, None]
     curves = []
-    for a, b, c, d in zip(known, known[1:], known[2:], known[3:], strict=False):
+    for a, b, c, d in zip(controls, controls[1:], controls[2:], controls[3:], strict=False):
         curves.append(
             0.5
             * (
@@ -190,12 +190,12 @@ def _spline(points: _Points, per_segment: int = 24) -> _Floats:
                 + (3 * b - a - 3 * c + d) * t**3
             )
         )
-    return np.concatenate([*curves, known[-1:]])
+    return np.concatenate([*curves, controls[-1:]])
 
 
 def _hand(rng: np.random.Generator, strokes: tuple[_Points, ...]) -> list[_Floats]:
-    """The strokes as one hand writes them once: jitter, proportions, slant and turn. The result
-    spans 1 vertically or horizontally, from (0, 0)."""
+    """Return the strokes as one hand writes them once, with jitter, proportions, slant and turn.
+    The result spans 1 vertically or horizontally, from (0, 0)."""
     jitter = 0.022
     shift = {p: rng.normal(0.0, jitter, 2) for stroke in strokes for p in stroke}
     curves = [
@@ -217,7 +217,8 @@ def _hand(rng: np.random.Generator, strokes: tuple[_Points, ...]) -> list[_Float
 def _coverage(
     rng: np.random.Generator, curves: list[_Floats], height: int, width: int, pen: float
 ) -> _Floats:
-    """What the pen covers of each pixel, 0 to 1: (height, width). Curves are in pixels (x, y)."""
+    """Return the share of each pixel that the pen covers, 0 to 1: (height, width). Curves are in
+    pixels (x, y)."""
     factor = _SUPERSAMPLING
     mask = Image.new("L", (width * factor, height * factor))
     draw = ImageDraw.Draw(mask)
@@ -236,7 +237,7 @@ def _coverage(
 
 
 def _paper(rng: np.random.Generator, height: int, width: int) -> _Floats:
-    """Whitish paper in uneven light, without grain: (height, width, 3), 0 to 255."""
+    """Return whitish paper in uneven light, without grain: (height, width, 3), 0 to 255."""
     tone = rng.uniform(205, 250) + rng.uniform(-6, 6, 3)
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     angle, fall = rng.uniform(0, 2 * np.pi), rng.uniform(0, 16)
@@ -247,14 +248,14 @@ def _paper(rng: np.random.Generator, height: int, width: int) -> _Floats:
 def draw_digit(
     rng: np.random.Generator, digit: int, height: int = 300, width: int = 400
 ) -> npt.NDArray[np.uint8]:
-    """One digit on a page: uint8 (height, width, 3), RGB.
+    """Draw one digit on a page: uint8 (height, width, 3), RGB.
 
-    The digit is 60 to 200 pixels long (less on a small page) and lies anywhere on the page; the
-    pen is 3 to 16 pixels wide, at most a seventh of the digit's length so that rings stay open;
+    The digit is 60 to 200 pixels long (less on a small page) and is placed anywhere on the page;
+    the pen is 3 to 16 pixels wide, at most a seventh of the digit's length so that rings stay open;
     the ink is dark, the paper whitish, unevenly lit and grainy. The same state of `rng` gives the
     same image.
 
-    Raises ValueError for a digit that is none, or a page on which none fits.
+    Raises ValueError for a number that is not a digit, and for a page that is too small.
     """
     if not 0 <= digit <= 9:
         raise ValueError(f"digit is {digit}; expected 0 to 9.")

@@ -1,5 +1,5 @@
-"""The 40 attribute names of CelebA, those of them that are drawn, and people's habits: which
-attributes go together and which exclude each other. Draws nothing."""
+"""The 40 attribute names of CelebA, those of them that are drawn, and which attributes
+occur together or exclude each other."""
 
 from __future__ import annotations
 
@@ -132,9 +132,9 @@ def check(attributes: Mapping[str, bool]) -> frozenset[str]:
     if undrawn:
         raise ValueError(f"attributes {undrawn} can't be drawn; set them to False (see DRAWN)")
     for group in _exclusive(true):
-        found = sorted(true & set(group))
-        if len(found) > 1:
-            raise ValueError(f"attributes {found} exclude each other; set at most one of them")
+        exclusive = sorted(true & set(group))
+        if len(exclusive) > 1:
+            raise ValueError(f"attributes {exclusive} exclude each other; set at most one of them")
     return true
 
 

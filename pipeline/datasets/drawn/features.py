@@ -46,7 +46,7 @@ def paint_body(canvas: Canvas, face: Face) -> None:
     canvas.fill(shoulders, coat)
     if face.has("Wearing_Necktie"):
         _paint_tie(canvas, face)
-    elif face.photo.collar == 1:  # an open shirt collar, so that a collar is no sign of a tie
+    elif face.photo.collar == 1:  # an open shirt collar, so that a collar does not imply a tie
         canvas.fill(stack([-19, 19, 0], [80, 80, 112]), neck)
         _paint_collar(canvas, shirt)
     elif face.photo.collar == 2:

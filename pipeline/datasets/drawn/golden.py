@@ -1,5 +1,5 @@
-"""Images that a bundle carries to test itself with on a device: drawn here, or taken from a data
-set that may be passed on. Never a picture of a real person."""
+"""Golden samples: images that a bundle contains to test itself on a device. They are drawn, or
+taken from a redistributable data set; they never show a real person."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _SEED = 2_026  # the same pictures in every bundle, whatever seed trained the mo
 
 
 def raw_images(preprocess: PreprocessOptions, dataset: Dataset, count: int) -> tuple[Images, ...]:
-    """``count`` decoded images [H, W, C] as a device would meet them, before preprocessing.
+    """Return ``count`` decoded images [H, W, C] as on a device, before preprocessing.
 
-    Digits on pages for a digit graph, drawn faces for the official face crop, else test images
-    where these may be passed on and seeded noise where they may not.
+    They are digits on pages for a digit graph, drawn faces for the official face crop, else test
+    images of a redistributable data set or seeded noise.
     """
     rng = np.random.default_rng(_SEED)
     if preprocess.kind == "digit":
@@ -35,6 +35,6 @@ def raw_images(preprocess: PreprocessOptions, dataset: Dataset, count: int) -> t
 
 
 def model_pixels(dataset: Dataset, count: int) -> Images:
-    """The model's own pixels [n, h, w, c]: test images, none where these must stay home."""
-    wanted = count if dataset.info.redistributable else 0
-    return np.array(dataset.test.images[:wanted])
+    """Return the model's own pixels [n, h, w, c] of test images; none if not redistributable."""
+    images = dataset.test.images[: count if dataset.info.redistributable else 0]
+    return np.array(images)

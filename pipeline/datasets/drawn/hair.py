@@ -70,7 +70,7 @@ def _hairline(face: Face) -> Points:
 
 
 def _paint_lock(canvas: Canvas, face: Face, side: int) -> None:
-    """The hair that falls beside the cheek, over the ear."""
+    """Draw the hair that falls next to the cheek, over the ear."""
     person = face.person
     y = np.linspace(-40, _hair_bottom(face), 30)
     outer = _hair_half_width(face, y, side)
@@ -91,7 +91,7 @@ def _swap(points: Points) -> tuple[Points, Points]:
 
 
 def _paint_strands_on_top(canvas: Canvas, face: Face, line: Points) -> None:
-    """Strands from the parting to the hairline, which show how the hair lies."""
+    """Draw strands from the parting to the hairline, which show how the hair is combed."""
     top = np.array([face.person.parting * 14, _hair_top(face) + 5])
     t = steps(0, 1, 7)[:, None]
     for index, end in enumerate(line[1:-1:2]):

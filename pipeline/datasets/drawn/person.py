@@ -25,7 +25,8 @@ _LENS_POWERS = (2.0, 3.0, 5.0)  # powers of their superellipse: round, soft, squ
 
 @dataclass(frozen=True)
 class Person:
-    """What a person keeps from picture to picture besides labels. Lengths in face units."""
+    """The traits besides labels that a person keeps from picture to picture. Lengths in face
+    units."""
 
     skin: float  # 0 light .. 1 dark
     undertone: float
@@ -54,7 +55,7 @@ class Person:
 
 
 def sample_person(rng: np.random.Generator) -> Person:
-    """What one new person looks like whatever the attributes: skin, shape of face, eyes."""
+    """Draw the traits of one new person that no attribute decides: skin, shape of face, eyes."""
     u = rng.uniform
     return Person(
         skin=u(0, 1), undertone=u(-1, 1),
@@ -72,7 +73,7 @@ def sample_person(rng: np.random.Generator) -> Person:
 
 @dataclass(frozen=True)
 class Photo:
-    """What changes from picture to picture besides labels. Lengths in face units."""
+    """The properties besides labels that change from picture to picture. Lengths in face units."""
 
     angle: float  # radians
     scale: float
@@ -133,7 +134,7 @@ def sample_photo(rng: np.random.Generator) -> Photo:
 
 @dataclass(frozen=True)
 class Face:
-    """One face to draw: who, in which picture, with which attributes, and colors they imply."""
+    """One face to draw: person, photograph, attributes, and the colors that these imply."""
 
     person: Person
     photo: Photo
@@ -148,7 +149,7 @@ class Face:
 
     @property
     def turn(self) -> float:
-        """How far features move sideways, face units."""
+        """Sideways shift of the features, in face units."""
         return self.photo.yaw * 5.0
 
     @property
@@ -158,7 +159,7 @@ class Face:
 
     @property
     def shows_hair(self) -> bool:
-        """Whether any hair is visible."""
+        """True if any hair is visible."""
         return not self.has("Bald") and (not self.has("Wearing_Hat") or self.hair_shape is not None)
 
 
@@ -188,7 +189,7 @@ def _skin(person: Person, pale: bool) -> RGB:
 
 
 def _apart(color: RGB, skin: RGB) -> RGB:
-    """The color, darkened until it stands out from the skin."""
+    """Return the color, darkened until it contrasts with the skin."""
     most = luma(skin) - 72
     if luma(color) <= most:
         return color

@@ -1,17 +1,17 @@
-"""Cartoon faces in the layout of the official CelebA folder, for those who have no copy of it.
+"""Cartoon faces in the layout of the official CelebA folder, for users without a copy of it.
 
 CelebA may not be redistributed. Without a local copy the `celeba` recipe runs on this set, which
-has the same files, image size and attribute names, so every later stage takes the same path.
+has the same files, image size and attribute names, so that later stages need no special case.
 
-Each picture shows one head and shoulders before a soft background: a person (skin, face shape,
+Each picture shows one head and shoulders in front of a soft background: a person (skin, face shape,
 hair) photographed once to six times with another pose, light, mouth, hat, glasses, make-up and
 clothes. The attributes named in `DRAWN` are really drawn and their labels are exact; the other
 official attributes are written as -1 for everybody and must be left out of model and metrics
 (`SYNTHETIC.json` lists `drawn`; the file is written last and its presence marks the set as
 complete and as synthetic).
 
-What this module does not know: how real faces look. A number measured on this set says that a
-pipeline works, nothing about people. It draws no gender, age, beauty or body shape, writes no
+Nothing here is modeled on real faces. A number measured on this set shows that a pipeline works and
+says nothing about people. It draws no gender, age, beauty or body shape, writes no
 landmarks and no boxes, and its label frequencies are not CelebA's. The same seed gives the same
 bytes with the same numpy and Pillow, whatever the number of workers; other versions of the two
 may round or encode a pixel differently.
@@ -53,7 +53,7 @@ Row = tuple[int, tuple[bool, ...]]  # an image's number and its values of DRAWN
 
 @dataclass(frozen=True)
 class _Plan:
-    """Who is on which image and in which split; row i is image i + 1."""
+    """The person and the split of each image; row i is image i + 1."""
 
     seed: int
     identities: npt.NDArray[np.int64]  # (images,), from 1
@@ -127,7 +127,7 @@ def _write_all(
     """Write every image; return the values of DRAWN, (images, len(DRAWN))."""
     values = np.zeros((len(plan.identities), len(DRAWN)), dtype=np.bool_)
     done = 0
-    # closed here and now: after an exception no worker may go on writing into a removed folder
+    # closed at once: after an exception no worker may continue to write into a removed folder
     with contextlib.closing(_results(folder, plan, workers)) as results:
         for rows in results:
             for index, row in rows:

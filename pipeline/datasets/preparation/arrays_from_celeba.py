@@ -1,4 +1,4 @@
-"""CelebA, a partial copy of it, or its drawn stand-in -> the arrays of ``arrays.py``."""
+"""CelebA, a partial copy of it, or drawn faces in its layout -> the arrays of ``arrays.py``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SYNTHETIC_LICENSE = "Apache-2.0 (faces drawn by edgeproof, nobody's photograph)
 
 
 def arrays_from_celeba(prep: Preparation) -> DatasetInfo:
-    """Write the splits of the copy that the options name, or of faces drawn now; raises
+    """Write the splits of the copy that the options name, or of newly drawn faces. Raises
     DataError."""
     files, generated = _find_faces(prep)
     drawn = celeba.drawn_attributes(files)
@@ -51,7 +51,7 @@ def arrays_from_celeba(prep: Preparation) -> DatasetInfo:
     note_constants(prep, names, faces.values[faces.rows_of("train")])
     if generated:
         sha256 = _generator_hash(prep)
-        shutil.rmtree(prep.folder / _GENERATED)  # the arrays hold all that is needed of it
+        shutil.rmtree(prep.folder / _GENERATED)  # the arrays contain all that is needed
     else:
         sha256 = _faces_hash(files, written)
     return DatasetInfo(
@@ -69,7 +69,7 @@ def arrays_from_celeba(prep: Preparation) -> DatasetInfo:
 
 
 def _groups(faces: celeba.Faces) -> dict[str, Any]:
-    """The fields of DatasetInfo for the people, where these are known."""
+    """Return the fields of DatasetInfo for the people, where these are known."""
     if faces.identities is None:
         return {}
     counts = group_counts(faces.identities.tolist(), faces.splits)
@@ -80,7 +80,8 @@ _GENERATED = "synthetic"  # in the folder of the arrays, while these are made
 
 
 def _find_faces(prep: Preparation) -> tuple[locate.CelebaFiles, bool]:
-    """A local copy, a downloaded one, or one that is generated now (then True)."""
+    """Return the files of a local copy, of a downloaded one, or of one generated now (then
+    True)."""
     options = prep.options
     if options.download:
         return find_or_download(locate.find_celeba, download_celeba, options.root), False
@@ -160,7 +161,7 @@ def _kept(
     rows: dict[str, NDArray[np.int64]],
     parts: Sequence[Decoded],
 ) -> NDArray[np.int64]:
-    """The rows of faces that stay, ascending."""
+    """Return the rows of the faces to keep, ascending."""
     row_of = np.concatenate([rows[name] for name in SPLITS])  # in the order of the parts
     failures = [
         reason for part in parts for reason in map(part.failures.get, range(len(part.files)))
@@ -184,29 +185,29 @@ def _kept(
     return np.sort(np.delete(row_of[good], drop))
 
 
-# --- what a reader must know before believing a number --------------------------------------
+# --- notes for the reader of the figures ----------------------------------------------------
 
 
 def _note_origin(
     prep: Preparation, files: locate.CelebaFiles, faces: celeba.Faces, drawn: Sequence[str] | None
 ) -> None:
-    """Whose faces these are, and how many of them are here."""
+    """Note the origin of the faces, and the number of images."""
     if drawn is not None:
         prep.note(
-            f"SYNTHETIC faces: {len(faces.files):,} drawn images in CelebA's layout, no "
-            "photographs; numbers measured on them show that the pipeline works and say nothing "
+            f"SYNTHETIC faces: {len(faces.files):,} drawn images in CelebA's layout, not "
+            "photographs. Numbers measured on them show that the pipeline works and say nothing "
             f"about people. Only the {len(drawn)} drawn attributes have a meaning."
         )
         if len(faces.files) < faces.rows:
-            prep.note(f"{len(faces.files):,} of {faces.rows:,} images are here.")
+            prep.note(f"{len(faces.files):,} of {faces.rows:,} listed images are present.")
         return
     official, other = celeba.official_lists(files)
     published = f"published by md5: {', '.join(official) or 'none'}"
     if other:
         published += f"; not as published: {', '.join(other)}"
     if not official:
-        what = "Faces in CelebA's layout, no list is CelebA's own by md5"
-        prep.note(f"{what}: {len(faces.files):,} of {faces.rows:,} listed images are here.")
+        what = "Faces in CelebA's layout; no list has the md5 of an official one"
+        prep.note(f"{what}. {len(faces.files):,} of {faces.rows:,} listed images are present.")
     elif len(faces.files) == celeba.IMAGES and not other:
         prep.note(f"CelebA, official and complete: all {celeba.IMAGES:,} images; {published}.")
     elif len(faces.files) == celeba.IMAGES:
@@ -221,13 +222,13 @@ def _note_origin(
 def _judge_people(
     prep: Preparation, files: locate.CelebaFiles, faces: celeba.Faces
 ) -> celeba.Faces:
-    """The faces to use, so that nobody is in two splits where the options want that."""
+    """Return the faces to use: nobody is in two splits where the options do not allow it."""
     if faces.identities is None:
         if prep.options.groups_across_splits != "note":
             raise DataError(
                 f'data.groups_across_splits = "{prep.options.groups_across_splits}" needs '
-                f"{locate.IDENTITIES_NAME} beside {files.attributes}, which is not there. Put it "
-                'there, or set "note".'
+                f"{locate.IDENTITIES_NAME} next to {files.attributes}, which is missing. Add "
+                'it, or set "note".'
             )
         prep.note(f"No {locate.IDENTITIES_NAME}: whether people cross splits is unknown.")
         return faces
@@ -243,7 +244,7 @@ def _judge_people(
 
 
 def _faces_hash(files: locate.CelebaFiles, written: _Written) -> str:
-    """Over the label files and the images that are used, name and content."""
+    """Return the hash of the label files and of the used images, by name and content."""
     lines = [f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in files.lists]
     for name in SPLITS:
         lines += [
@@ -254,8 +255,8 @@ def _faces_hash(files: locate.CelebaFiles, written: _Written) -> str:
 
 
 def _generator_hash(prep: Preparation) -> str:
-    """Over what decides the drawn images; not over their bytes, which differ a little between
-    versions of Pillow."""
+    """Return the hash of what decides the drawn images, not of their bytes, which differ a little
+    between versions of Pillow."""
     from pipeline.datasets.drawn.synthetic_faces import GENERATOR_VERSION
 
     options = prep.options

@@ -18,7 +18,7 @@ from pipeline.tasks import task_of_labels
 
 
 def arrays_from_idx(prep: Preparation) -> DatasetInfo:
-    """Write the splits of the four files that the options name; raises DataError."""
+    """Write the splits of the four files that the options name. Raises DataError."""
     is_mnist = prep.options.kind == "mnist"
     if is_mnist:
         paths = mnist.find_mnist(prep.options)
@@ -48,12 +48,12 @@ def arrays_from_idx(prep: Preparation) -> DatasetInfo:
 def _idx_folder(options: DataOptions) -> Path:
     if options.download:
         raise DataError(
-            'data.kind = "idx" has no download: these files may be any data set. Set '
-            "data.download=false and point data.root at a folder of the four IDX files."
+            'data.kind = "idx" has no download, since these files may be any data set. Set '
+            "data.download=false, and data.root to a folder with the four IDX files."
         )
     if options.root is None:
         raise DataError(
-            'data.kind = "idx" needs data.root, a folder of the four IDX files: --set '
+            'data.kind = "idx" needs data.root, a folder with the four IDX files: --set '
             "data.root=FOLDER."
         )
     return locate.folder_of(options.root)
@@ -71,7 +71,7 @@ def _idx_labels(options: DataOptions, files: idx.IdxSet) -> tuple[str, ...]:
 
 
 def _split_idx(prep: Preparation, files: idx.IdxSet) -> dict[str, Split]:
-    """The last images of the train files are for validation; the test files stay as they are."""
+    """Split off the last images of the train files for validation; the test files are the test."""
     held_out = prep.options.validation_images
     available = len(files.train_images) - held_out
     if available < 1:
@@ -93,17 +93,16 @@ def _split_idx(prep: Preparation, files: idx.IdxSet) -> dict[str, Split]:
 def _in_model_form(
     prep: Preparation, files: idx.IdxSet
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Train and test images as the model's pixels, uint8 [N, h, w, c].
+    """Return train and test images as the model's pixels, uint8 [N, h, w, c].
 
-    With ``preprocess.kind = "digit"`` images of the model's size are taken as they are: the graph
-    makes strangers' digits look like MNIST's, and MNIST's do already.
+    With ``preprocess.kind = "digit"`` images of the model's size are not changed: the graph makes
+    digits look like MNIST's, and these do already.
     """
     train, test = files.train_images[..., None], files.test_images[..., None]
     if prep.preprocess.kind == "digit" and train.shape[1:] == prep.shape:
         size = "x".join(map(str, prep.shape))
         prep.note(
-            f"The images are in the model's form already ({size}), so preprocess.onnx is not "
-            "applied to them."
+            f"The images already have the model's size ({size}), so preprocess.onnx is not applied."
         )
         return train, test
     both = np.concatenate([train, test])

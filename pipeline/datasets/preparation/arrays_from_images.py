@@ -1,7 +1,6 @@
-"""Anybody's images, in a folder for each class or with a CSV file of labels -> the arrays of
-``arrays.py``.
+"""Images in class folders, or with a CSV file of labels -> the arrays of ``arrays.py``.
 
-Everything is decoded before anything is split, so that the splits follow from what the model sees:
+Everything is decoded before anything is split, so that the splits depend on the model's pixels:
 copies of one image, in whatever encoding, stay together.
 """
 
@@ -31,21 +30,21 @@ from pipeline.datasets.splitting import fill_splits, joined, order_by_content
 from pipeline.errors import DataError
 from pipeline.recipe import DataOptions
 
-_DECODED = "decoded.npy"  # beside the arrays, until they are made of it
-_REPEATED = 1.25  # images of a split for each different one: more are worth a note
+_DECODED = "decoded.npy"  # next to the arrays, until these are written
+_REPEATED = 1.25  # images for each different one; a split with more gets a note
 
 
 @dataclass(frozen=True)
 class _DecodedImages:
-    """Images in use: where each is in the array of all, and its hashes."""
+    """Used images: their rows in the array of all images, and their hashes."""
 
     listed: ImageList
     places: NDArray[np.int64]  # [N] rows of the array of all
     digests: tuple[bytes, ...]  # [N] SHA-256 of the files
-    pixels: tuple[bytes, ...]  # [N] SHA-256 of what the model sees
+    pixels: tuple[bytes, ...]  # [N] SHA-256 of the model's pixels
 
     def take(self, rows: NDArray[np.int64]) -> _DecodedImages:
-        """Those in the given rows, in that order."""
+        """Return the images in the given rows, in that order."""
         return _DecodedImages(
             self.listed.take(rows),
             self.places[rows],
@@ -55,7 +54,7 @@ class _DecodedImages:
 
 
 def arrays_from_images(prep: Preparation) -> DatasetInfo:
-    """Write the splits of the images that the options name; raises DataError."""
+    """Write the splits of the images that the options name. Raises DataError."""
     listed = read_list(prep.options)
     for text in (*listed.notes, *_note_unused_keys(prep.options, listed)):
         prep.note(text)
@@ -100,8 +99,8 @@ def _grouped_by(options: DataOptions) -> str | None:
 def _note_unused_keys(options: DataOptions, listed: ImageList) -> Iterator[str]:
     if listed.group_columns and listed.groups is None:
         yield (
-            f"The column {some(listed.group_columns)} is not used. If its rows must not be parted "
-            f'between splits, set data.group_column="{listed.group_columns[0]}".'
+            f"The column {some(listed.group_columns)} is not used. If rows with the same value "
+            f'must stay in one split, set data.group_column="{listed.group_columns[0]}".'
         )
 
 
@@ -109,7 +108,7 @@ def _note_unused_keys(options: DataOptions, listed: ImageList) -> Iterator[str]:
 
 
 def _decode(prep: Preparation, listed: ImageList, everything: Path) -> _DecodedImages:
-    """Decode all images into one array; what is bad is refused or left out."""
+    """Decode all images into one array; bad images are refused or left out."""
     target = Target(tuple(listed.root / name for name in listed.files), everything)
     (part,) = decode_files(
         [target],
@@ -125,7 +124,7 @@ def _decode(prep: Preparation, listed: ImageList, everything: Path) -> _DecodedI
     prep.judge_bad(unusable, len(listed.files) + len(listed.unusable), listed.root)
     good = np.array([row for row in range(len(listed.files)) if row not in bad], np.int64)
     if not len(good):
-        raise DataError(f"no image of {listed.root} is left to use. Give other images.")
+        raise DataError(f"no image of {listed.root} can be used. Give other images.")
     _note_enlarged(prep, listed, part, good)
     _judge_depth(prep, listed, part)
     for text in note_frames(listed.files, part.facts):
@@ -149,7 +148,7 @@ def _bad_rows(prep: Preparation, part: Decoded) -> dict[int, str]:
         f"data.smallest_side = {smallest}"
         for row in np.flatnonzero(part.sizes.min(axis=1) < smallest)
     }
-    return dict(sorted({**tiny, **part.failures}.items()))  # the size of a failure says nothing
+    return dict(sorted({**tiny, **part.failures}.items()))  # a failure has no size
 
 
 def _note_enlarged(
@@ -171,7 +170,7 @@ def _note_enlarged(
 
 
 def _split(prep: Preparation, images: _DecodedImages) -> _DecodedImages:
-    """The same images, each with its split: the source's, where it has such a split."""
+    """Return the same images, each with its split: the source's, where it has such a split."""
     options, given = prep.options, images.listed.splits
     missing = [split for split in (VAL, TEST) if not np.any(given == split)]
     groups = images.listed.groups
@@ -192,21 +191,22 @@ def _split(prep: Preparation, images: _DecodedImages) -> _DecodedImages:
     names = " and no ".join(SPLITS[split] for split in missing)
     whose = "There is" if options.test_group is not None else "The source has"
     prep.note(
-        f"{whose} no {names} split: drawn by content, the same share of each {kind}'s different "
-        f"images, copies of an image{' and the images of a group' * (groups is not None)} together."
+        f"{whose} no {names} split. Images are drawn by content: the same share of the different "
+        f"images of each {kind}; copies of an image"
+        f"{' and the images of a group' * (groups is not None)} stay together."
     )
     if groups is not None:
         note_shares(prep, groups, splits, missing)
         if connected := len(set(groups)) - len(set(joined(images.pixels, groups))):
             prep.note(
-                f"{connected:,} groups share a copy of an image with another one and stay with it."
+                f"{connected:,} groups have a copy of another group's image and share its split."
             )
     return replace(images, listed=replace(images.listed, splits=splits))
 
 
 def _judge_groups(prep: Preparation, images: _DecodedImages, given: ImageList) -> _DecodedImages:
-    """Without what has its group in a later split, where the options ask for that; drawing parts
-    none, so there is nothing to judge where no split was given."""
+    """Return the images without those whose group is in a later split, where the options ask for
+    that. Drawn splits divide no group, so only given splits are judged."""
     listed = images.listed
     if listed.groups is None:
         if prep.options.groups_across_splits != "note":
@@ -224,7 +224,8 @@ def _judge_groups(prep: Preparation, images: _DecodedImages, given: ImageList) -
 def _rows_by_split(
     prep: Preparation, images: _DecodedImages, everything: Path
 ) -> dict[str, NDArray[np.int64]]:
-    """The rows of each split, in an order that mixes the classes: any first part is a sample."""
+    """Return the rows of each split, in an order that mixes the classes: any first part is a
+    sample."""
     same = _same_pictures(images, everything)
     check_splits(images.listed, images.listed.splits, same)
     for text in same:
@@ -254,13 +255,13 @@ def _same_pictures(images: _DecodedImages, everything: Path) -> tuple[str, ...]:
 def _note_repeated(
     prep: Preparation, images: _DecodedImages, rows: dict[str, NDArray[np.int64]]
 ) -> None:
-    """Which splits hold so many copies that fewer pictures decide than one believes."""
+    """Note the splits in which many images are copies of each other."""
     for name, own in rows.items():
         different = len({images.pixels[row] for row in own})
         if len(own) > _REPEATED * different:
             prep.note(
                 f"The {name} split has {len(own):,} images, of which only {different:,} are "
-                "different; the others are copies of these and count as often as they occur."
+                "different. Copies count as often as they occur."
             )
 
 
@@ -283,14 +284,14 @@ def _write(prep: Preparation, name: str, images: _DecodedImages, everything: Pat
 
 
 def _content_hash(images: _DecodedImages, rows: dict[str, NDArray[np.int64]]) -> str:
-    """Over the images that are used: split, name, label and content of each."""
+    """Return the hash of split, name, label and content of each used image."""
     lines = [f"labels {images.listed.names}"]
     for name in SPLITS:
         for row in np.sort(rows[name]):
-            label = _told(images.listed.labels[row])
+            label = _digits(images.listed.labels[row])
             lines.append(f"{name} {images.listed.files[row]} {label} {images.digests[row].hex()}")
     return hash_lines(lines)
 
 
-def _told(label: Sequence[int] | np.int64) -> str:
+def _digits(label: Sequence[int] | np.int64) -> str:
     return "".join(map(str, np.atleast_1d(label)))

@@ -1,5 +1,5 @@
-"""Images that occur in more than one split: found by their bytes and by what the model sees of
-them, listed, and judged as ``data.duplicates_across_splits`` has it."""
+"""Copies of images, by their bytes and by the model's pixels: across splits, where they are judged
+as ``data.duplicates_across_splits`` says, and within the whole set."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from pipeline.datasets.preparation.preparation import Preparation
 from pipeline.datasets.sources.image_list import LeftOut
 from pipeline.datasets.splitting import in_several_splits, less_protected
 
-DUPLICATES_NAME = "duplicates.csv"  # beside the arrays, when there are any
+DUPLICATES_NAME = "duplicates.csv"  # next to the arrays, if there are any
 _NAMED = 3  # in the note
-_MANY_SAME = 5  # images that are one picture to the model: worth a sentence
+_MANY_SAME = 5  # images that are one picture to the model get a sentence
 
 
 def judge_duplicates(
@@ -29,11 +29,12 @@ def judge_duplicates(
     digests: Sequence[bytes],
     pixels: Sequence[bytes],
 ) -> list[int]:
-    """The rows to drop so that no image is in two splits; none, unless the options ask for it.
+    """Return the rows to drop so that no image is in two splits; none, unless the options ask for
+    it.
 
-    ``files``, ``splits``, ``digests`` (of the bytes) and ``pixels`` (of what the model sees) are
-    given row by row. Equal bytes are equal pixels; another encoding, or another image that shrinks
-    to the same pixels, has those alone, and to the model that is the same image. Raises DataError
+    ``files``, ``splits``, ``digests`` (of the bytes) and ``pixels`` (digests of the model's
+    pixels) are given row by row. An image with another encoding, or one that shrinks to the same
+    pixels, has other bytes but is the same image to the model. Raises DataError
     when the options refuse duplicates.
     """
     (prep.folder / DUPLICATES_NAME).unlink(missing_ok=True)  # of an earlier run
@@ -42,7 +43,7 @@ def judge_duplicates(
         return []
     _write_list(prep, groups, files, splits, digests)
     same_bytes = len(in_several_splits(digests, splits))
-    told = "; ".join(
+    examples = "; ".join(
         " = ".join(f"{files[row]} ({SPLITS[splits[row]]})" for row in rows)
         for rows in groups[:_NAMED]
     )
@@ -50,12 +51,12 @@ def judge_duplicates(
     how = "byte for byte"
     if same_bytes < len(groups):
         how = (
-            f"{same_bytes:,} byte for byte and {len(groups) - same_bytes:,} with other bytes and "
+            f"{same_bytes:,} byte for byte and {len(groups) - same_bytes:,} with other bytes but "
             "the same pixels for the model"
         )
     what = (
         f"{len(groups):,} image{'s' * many} occur{'s' * (not many)} in more than one split, {how} "
-        f"({DUPLICATES_NAME} has them all): {told}{'; ...' * (len(groups) > _NAMED)}"
+        f"({DUPLICATES_NAME} has them all): {examples}{'; ...' * (len(groups) > _NAMED)}"
     )
     drop = less_protected(groups, splits)
     copy_of = {row: max(rows, key=lambda r: splits[r]) for rows in groups for row in rows}
@@ -91,10 +92,10 @@ def same_pictures(
     level_of: Callable[[int], int | None],
     is_transparent: Callable[[int], bool],
 ) -> tuple[str, ...]:
-    """A sentence for each picture that ``_MANY_SAME`` or more files are to the model.
+    """Return a sentence for each picture that ``_MANY_SAME`` or more files are to the model.
 
-    ``keys`` are hashes of what it sees. ``level_of(row)`` is the value of an image that is even,
-    else None; ``is_transparent(row)`` says whether its file may have pixels laid over white.
+    ``keys`` are hashes of the model's pixels. ``level_of(row)`` is the value of an image of one
+    value, else None; ``is_transparent(row)`` says whether its file may have pixels laid over white.
     """
     rows_of: dict[bytes, list[int]] = defaultdict(list)
     for row, key in enumerate(keys):
@@ -104,35 +105,36 @@ def same_pictures(
     for rows in sorted(many, key=len, reverse=True)[:_MANY_SAME]:
         level = level_of(rows[0])
         sentences.append(
-            f"{len(rows):,} of {len(files):,} images are all the same to the model "
-            f"({some([files[row] for row in rows[:4]])})" + _even(level, is_transparent(rows[0]))
+            f"{len(rows):,} of {len(files):,} images look the same to the model "
+            f"({some([files[row] for row in rows[:4]])})"
+            + _of_one_value(level, is_transparent(rows[0]))
         )
     return tuple(sentences)
 
 
-def _even(level: int | None, transparent: bool) -> str:
+def _of_one_value(level: int | None, transparent: bool) -> str:
     if level is None:
-        return ": copies of one picture, or different ones that shrink to the same pixels."
-    name = {0: "black", 255: "white"}.get(level, "colour")
+        return ": copies of one picture, or pictures that shrink to the same pixels."
+    name = {0: "black", 255: "white"}.get(level, "color")
     if transparent and level == 255:
         return (
-            f": one even {name}, because transparency is laid over white, here and on the device. "
-            "Lay them over another colour yourself, or draw the shape from their alpha channel."
+            f": all {name}, because transparent pixels become white, here and on the device. Put "
+            "them on a background of another color, or draw the shape from their alpha channel."
         )
-    return f": one even {name}, in which there is nothing to see. Look at the files."
+    return f": one even {name}, with nothing to see. Look at the files."
 
 
 def contradictions(
     files: Sequence[str], labels: NDArray[Any], keys: Sequence[bytes]
 ) -> tuple[str, ...]:
-    """A sentence on pictures that occur with two labels: one of them is wrong, and which is for a
-    person to say. ``labels`` are [N] or [N, attributes], ``keys`` hashes of the pixels."""
-    seen: dict[bytes, set[bytes]] = defaultdict(set)
-    named: dict[bytes, list[str]] = defaultdict(list)
+    """Return a sentence on pictures that occur with two labels, of which one is wrong; () for none.
+    ``labels`` are [N] or [N, attributes], ``keys`` hashes of the pixels."""
+    labels_of: dict[bytes, set[bytes]] = defaultdict(set)
+    files_of: dict[bytes, list[str]] = defaultdict(list)
     for file, label, key in zip(files, labels, keys, strict=True):
-        seen[key].add(np.asarray(label).tobytes())
-        named[key].append(file)
-    groups = [named[key] for key, different in seen.items() if len(different) > 1]
+        labels_of[key].add(np.asarray(label).tobytes())
+        files_of[key].append(file)
+    groups = [files_of[key] for key, different in labels_of.items() if len(different) > 1]
     if not groups:
         return ()
     examples = "; ".join(" = ".join(group[:NAMED]) for group in groups[:NAMED])

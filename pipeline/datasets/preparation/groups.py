@@ -14,7 +14,7 @@ from pipeline.datasets.preparation.preparation import Preparation
 from pipeline.datasets.sources.image_list import LeftOut
 from pipeline.datasets.splitting import in_several_splits, less_protected
 
-_FAR_OFF = 0.5  # of the share that was asked for, above and below: worth a note
+_FAR_OFF = 0.5  # of the requested share, above and below; farther gets a note
 
 
 def judge_groups(
@@ -24,7 +24,8 @@ def judge_groups(
     splits: NDArray[np.int8] | NDArray[np.uint8],
     what: str,
 ) -> list[int]:
-    """The rows to drop so that no group is in two splits; none, unless the options ask for it.
+    """Return the rows to drop so that no group is in two splits; none, unless the options ask for
+    it.
 
     ``what`` is the plural of a group: "people". Raises DataError when the options refuse it.
     """
@@ -34,7 +35,7 @@ def judge_groups(
         prep.note(f"None of the {count:,} {what} is in more than one split.")
         return []
     named = some([str(groups[rows[0]]) for rows in crossing])
-    found = (
+    text = (
         f"{len(crossing):,} of {count:,} {what} have images in more than one split "
         f"({sum(map(len, crossing)):,} of {len(files):,} images): {named}"
     )
@@ -46,18 +47,18 @@ def judge_groups(
         for row in drop
     ]
     policy = prep.options.groups_across_splits
-    return drop if prep.judge_crossing(found, policy, "groups_across_splits", dropped) else []
+    return drop if prep.judge_crossing(text, policy, "groups_across_splits", dropped) else []
 
 
 def note_shares(
     prep: Preparation, groups: Sequence[str], splits: NDArray[np.int8], drawn: Sequence[int]
 ) -> None:
-    """How many groups and images each split has, and which of the ``drawn`` splits is far from its
-    share, since a group is never parted."""
+    """Note the groups and images of each split, and the ``drawn`` splits whose share is far from
+    the requested one, since a group is never divided."""
     images = np.bincount(splits, minlength=len(SPLITS))
     counts = group_counts(groups, splits)
     parts = [f"{counts[name]:,} {name} ({images[i]:,} images)" for i, name in enumerate(SPLITS)]
-    prep.note(f"{len(set(groups)):,} groups, none of them parted by drawing: {', '.join(parts)}.")
+    prep.note(f"{len(set(groups)):,} groups, none of them divided by drawing: {', '.join(parts)}.")
     shares = {1: prep.options.val_share, 2: prep.options.test_share}
     (largest, size), *_ = Counter(groups).most_common(1)
     for split in drawn:
@@ -74,7 +75,7 @@ def note_shares(
 def group_counts(
     groups: Sequence[Hashable], splits: NDArray[np.int8] | NDArray[np.uint8]
 ) -> dict[str, int]:
-    """How many groups each split has images of."""
+    """Return the number of groups with images in each split."""
     return {
         name: len({group for group, split in zip(groups, splits, strict=True) if split == i})
         for i, name in enumerate(SPLITS)

@@ -1,5 +1,5 @@
-"""What every source of images needs while it is turned into arrays: the options, where to write,
-whom to tell, and what has been told and left out so far."""
+"""The state that every source of images shares while it is turned into arrays: options, folder,
+observers, notes and left-out images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ABRIDGED = 10  # lines of an error message
 
 @dataclass(frozen=True)
 class Preparation:
-    """The arguments of ``prepare``, and the notes so far."""
+    """The arguments of ``prepare``, with the notes and left-out images so far."""
 
     options: DataOptions
     preprocess: PreprocessOptions
@@ -40,49 +40,48 @@ class Preparation:
         return (self.preprocess.height, self.preprocess.width, self.preprocess.channels)
 
     def note(self, text: str) -> None:
-        """Tell the user now, and every reader of the report."""
+        """Print a note now and keep it for the report."""
         self.notes.append(text)
         self.on_note(text)
 
     def progress(self, task: str) -> Callable[[int, int], None]:
-        """(done, total) -> the user, under the name of the task."""
+        """Return a callback (done, total) that reports progress under the name of the task."""
         return lambda done, total: self.on_step(task, done, total)
 
     def license(self, known: str) -> str:
-        """The recipe's word, or else what is known of the source."""
+        """Return the recipe's license, or else the one ``known`` for the source."""
         return known if self.options.license == UNKNOWN else self.options.license
 
     def redistributable(self, known: bool) -> bool:
-        """The recipe's word, or else what is known of the source."""
+        """Return the recipe's value, or else the one ``known`` for the source."""
         return known if self.options.redistributable is None else self.options.redistributable
 
     def train_limit(self, available: int, generated: bool = False) -> int:
-        """How many train images to use.
+        """Return how many train images to use.
 
-        When more are asked for than there are: all of a generated set, which is a stand-in anyway,
-        with a note; else DataError.
+        More than available raises DataError; of a ``generated`` set all are used, with a note.
         """
-        wanted = self.options.train_images
-        if wanted is None or wanted <= available:
-            return available if wanted is None else wanted
-        found = f"data.train_images = {wanted:,}, but the train split has {available:,}"
+        requested = self.options.train_images
+        if requested is None or requested <= available:
+            return available if requested is None else requested
+        excess = f"data.train_images = {requested:,}, but the train split has {available:,}"
         if not generated:
-            raise DataError(f"{found}. Ask for fewer, or leave data.train_images out to use all.")
-        self.note(f"{found} drawn faces: all are used.")
+            raise DataError(f"{excess}. Request fewer, or remove data.train_images to use all.")
+        self.note(f"{excess} drawn faces: all are used.")
         return available
 
     def judge_bad(self, bad: Sequence[LeftOut], total: int, root: Path) -> None:
-        """Refuse bad images, or leave them out and say so, as ``data.bad_images`` has it."""
+        """Refuse bad images, or leave them out with a note, as ``data.bad_images`` says."""
         if not bad:
             return
         lines = [f"{image.file}: {image.reason.rstrip('.')}" for image in bad[:_ABRIDGED]]
         if self.options.bad_images == "refuse":
             more = len(bad) - _ABRIDGED
             raise DataError(
-                f"{len(bad):,} of {total:,} images cannot be decoded or used, of {root}:\n  "
+                f"{len(bad):,} of {total:,} images of {root} cannot be decoded or used:\n  "
                 + "\n  ".join(lines)
                 + (f"\n  and {more:,} more" if more > 0 else "")
-                + "\nFetch these files again, take them away, or leave them out with "
+                + "\nFetch these files again, remove them, or leave them out with "
                 "--set data.bad_images=skip."
             )
         self.left_out.extend(bad)
@@ -98,14 +97,14 @@ class Preparation:
         key: str,
         dropped: Sequence[LeftOut],
     ) -> bool:
-        """Tell ``what`` occurs in more than one split, or refuse it; True: drop ``dropped``.
+        """Note or refuse ``what`` occurs in more than one split; return True to drop ``dropped``.
 
         ``key`` is the option whose value is ``policy``.
         """
         if policy == "refuse":
             raise DataError(
-                f'{what}. Correct the splits, or set data.{key} to "drop" (train gives way to '
-                'val, both to test) or "note".'
+                f'{what}. Correct the splits, or set data.{key} to "drop" (images are removed '
+                'from train for val, and from both for test) or "note".'
             )
         if policy == "note":
             self.note(f"{what}: val and test flatter the model.")
@@ -118,7 +117,7 @@ class Preparation:
         return True
 
     def write_left_out(self) -> None:
-        """The list of what was left out, with reasons, beside the arrays."""
+        """Write the list of left-out images, with reasons, next to the arrays."""
         path = self.folder / LEFT_OUT_NAME
         path.unlink(missing_ok=True)  # of an earlier run
         if self.left_out:
@@ -129,5 +128,5 @@ class Preparation:
 
 
 def hash_lines(lines: Iterable[str]) -> str:
-    """SHA-256 of the lines, in hexadecimal."""
+    """Return the SHA-256 of the lines, in hexadecimal."""
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

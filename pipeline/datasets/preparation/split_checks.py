@@ -1,4 +1,4 @@
-"""Whether splits can be trained with and judged by."""
+"""Checks that splits are fit for training and evaluation."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from pipeline.tasks import task_of_labels
 
 
 def check_splits(listed: ImageList, splits: NDArray[np.int8], same: Sequence[str] = ()) -> None:
-    """Raises DataError when a split is empty, or train has no image of a class. ``same`` says which
-    images are one picture, which then is the reason to give."""
+    """Raise DataError when a split is empty, or train has no image of a class. ``same`` describes
+    images that are one picture; the error then gives it as the reason."""
     counts = [int((splits == i).sum()) for i in range(len(SPLITS))]
     reason = "".join(f"\n{sentence}" for sentence in same)
     if not all(counts):
-        found = ", ".join(f"{count:,} {name}" for count, name in zip(counts, SPLITS, strict=True))
+        sizes = ", ".join(f"{count:,} {name}" for count, name in zip(counts, SPLITS, strict=True))
         advice = (
-            f"Images that are the same are never parted:{reason}"
+            f"Images that are the same are always in one split:{reason}"
             if same
             else "Add images, or change data.val_share and data.test_share."
         )
         if listed.groups is not None and not same:
             advice = (
-                f"There are {len(set(listed.groups)):,} groups, and none is parted: add images of "
-                "others, or name data.test_group."
+                f"There are {len(set(listed.groups)):,} groups, and each is in one split: add "
+                "images of other groups, or set data.test_group."
             )
         raise DataError(
-            f"{listed.root} gives {found} images; expected some in every split. {advice}"
+            f"{listed.root} gives {sizes} images; expected some in every split. {advice}"
         )
     if not listed.task.exclusive:
         return  # images without a label teach something about it, too
@@ -44,7 +44,7 @@ def check_splits(listed: ImageList, splits: NDArray[np.int8], same: Sequence[str
         raise DataError(
             f"{listed.root} has no image to train with of the {noun} {some(lacking)}; expected "
             f"at least three different images of each {noun}{grouped}, one for each of train, "
-            f"val and test. Add some, or take the {noun} away.{reason}"
+            f"val and test. Add some, or remove the {noun}.{reason}"
         )
 
 

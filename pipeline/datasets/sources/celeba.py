@@ -1,5 +1,4 @@
-"""The label files of CelebA: which images there are, in which split, with which attributes. Reads
-no image, and does not know whether the faces are photographed or drawn, beyond the marker file.
+"""The label files of CelebA: images, their splits, attributes and people. No image is read.
 
 Format (Z. Liu, P. Luo, X. Wang, X. Tang, "Deep Learning Face Attributes in the Wild", ICCV 2015,
 as the authors publish it; columns are separated by runs of blanks):
@@ -39,14 +38,14 @@ OFFICIAL_MD5 = {
     "identity_CelebA.txt": "32bd1bd63d3c78cd57e08160ec5ed1e2",
 }
 IMAGES = 202_599  # in the complete set
-_PICTURES = (".jpg", ".jpeg", ".png")  # other files in the image folder are none of our business
+_PICTURES = (".jpg", ".jpeg", ".png")  # other files in the image folder are ignored
 _VALUES = {"1": 1, "-1": 0}
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class Faces:
-    """The images that are there, in the order of the attribute list."""
+    """The present images, in the order of the attribute list."""
 
     attributes: tuple[str, ...]
     files: tuple[str, ...]  # [N] names in the image folder
@@ -56,7 +55,7 @@ class Faces:
     rows: int  # of the attribute list, with or without an image
 
     def rows_of(self, split: str) -> NDArray[np.int64]:
-        """The rows of "train", "val" or "test", in order."""
+        """Return the rows of "train", "val" or "test", in order."""
         return np.flatnonzero(self.splits == SPLITS.index(split))
 
 
@@ -64,7 +63,7 @@ def read_faces(files: CelebaFiles) -> Faces:
     """Read and cross-check the label files.
 
     Rows without an image are left out. Raises DataError, naming file and line, for anything else
-    that is not as the format says; for images without a row; and for an empty split.
+    that violates the format, for images without a row, and for an empty split.
     """
     attributes, values = _read_attributes(files.attributes)
     splits = _read_numbers(
@@ -87,14 +86,14 @@ def read_faces(files: CelebaFiles) -> Faces:
 
 
 def with_attributes(faces: Faces, names: Sequence[str]) -> Faces:
-    """The same images with the named attributes only, in the order of ``names``."""
+    """Return the same images with only the named attributes, in the order of ``names``."""
     columns = [faces.attributes.index(name) for name in names]
     values = np.ascontiguousarray(faces.values[:, columns])
     return replace(faces, attributes=tuple(names), values=values)
 
 
 def select(faces: Faces, rows: NDArray[np.int64]) -> Faces:
-    """The images in the given rows, in that order."""
+    """Return the images in the given rows, in that order."""
     return replace(
         faces,
         files=tuple(faces.files[row] for row in rows),
@@ -105,34 +104,39 @@ def select(faces: Faces, rows: NDArray[np.int64]) -> Faces:
 
 
 def choose_attributes(
-    wanted: Sequence[str] | None, known: Sequence[str], drawn: Sequence[str] | None
+    requested: Sequence[str] | None, listed: Sequence[str], drawn: Sequence[str] | None
 ) -> tuple[str, ...]:
-    """The attributes to use: those ``wanted``, or else all that there are.
+    """Return the attributes to use: those ``requested``, or else all that are ``listed``.
 
-    ``drawn`` is None for photographs; of a generated set only these attributes mean anything.
+    ``drawn`` is None for photographs; in a generated set only these attributes have a meaning.
     Raises DataError for a name that is unknown, not drawn, or given twice.
     """
-    possible = tuple(known) if drawn is None else tuple(name for name in known if name in drawn)
-    if wanted is None:
+    possible = tuple(name for name in listed if drawn is None or name in drawn)
+    if requested is None:
         return possible
-    for name in wanted:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"There are {', '.join(possible)}."
-            raise DataError(f"data.attributes: there is no attribute {name!r}; {hint}")
+    for name in requested:
+        if name not in listed:
+            near = difflib.get_close_matches(name, listed, n=1)
+            hint = (
+                f"did you mean {near[0]!r}?" if near else f"expected some of {', '.join(possible)}."
+            )
+            raise DataError(f"data.attributes: {name!r} is not an attribute; {hint}")
         if name not in possible:
             raise DataError(
                 f"data.attributes: {name!r} is not drawn in the synthetic faces, so its labels "
-                f"mean nothing there; drawn are {', '.join(possible)}. Choose among these, or "
-                "give a copy of CelebA with data.root."
+                f"have no meaning; drawn are {', '.join(possible)}. Choose among these, or name "
+                "a copy of CelebA with data.root."
             )
-    if not wanted or len(set(wanted)) != len(wanted):
-        raise DataError(f"data.attributes = {list(wanted)}; expected distinct names, at least one.")
-    return tuple(wanted)
+    if not requested or len(set(requested)) != len(requested):
+        raise DataError(
+            f"data.attributes = {list(requested)}; expected distinct names, at least one."
+        )
+    return tuple(requested)
 
 
 def drawn_attributes(files: CelebaFiles) -> tuple[str, ...] | None:
-    """What the marker file of a generated set lists as drawn; None for a set without marker.
+    """Return the attributes that the marker file of a generated set lists as drawn; None for a set
+    without marker.
 
     Raises DataError when the marker cannot be read.
     """
@@ -151,9 +155,9 @@ def drawn_attributes(files: CelebaFiles) -> tuple[str, ...] | None:
 
 
 def official_lists(files: CelebaFiles) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The names of the lists that are the authors', byte for byte, and of those that are not.
+    """Return the names of the lists that are the authors', byte for byte, and of the others.
 
-    There are no published sums of single images, only one of the archive that they come in.
+    No sums of single images are published, only one of their archive.
     """
     names: tuple[list[str], list[str]] = ([], [])
     for path in files.lists:
@@ -164,7 +168,7 @@ def official_lists(files: CelebaFiles) -> tuple[tuple[str, ...], tuple[str, ...]
 
 
 def is_official(files: CelebaFiles) -> bool:
-    """True when the attribute list or the partition is the authors' file, byte for byte."""
+    """Return True when the attribute list or the partition is the authors' file, byte for byte."""
     return bool({files.attributes.name, files.partition.name} & set(official_lists(files)[0]))
 
 
@@ -172,7 +176,7 @@ def is_official(files: CelebaFiles) -> bool:
 
 
 def _read_attributes(path: Path) -> tuple[tuple[str, ...], dict[str, bytes]]:
-    """The names in line 2, and for each image its values as bytes of 0 and 1."""
+    """Return the names in line 2, and for each image its values as bytes of 0 and 1."""
     lines = _lines(path)
     count = _count(path, next(lines, (1, ""))[1])
     attributes = _names(path, next(lines, (2, ""))[1])
@@ -208,7 +212,7 @@ def _names(path: Path, line: str) -> tuple[str, ...]:
 
 
 def _read_numbers(path: Path, expected: str, valid: Callable[[int], bool]) -> dict[str, int]:
-    """The number in each line of "name number"."""
+    """Return the number of each name, from lines "name number"."""
     rows: dict[str, int] = {}
     for number, line in _lines(path):
         name, *tokens = line.split()
@@ -227,13 +231,13 @@ def _read_identities(files: CelebaFiles, present: Sequence[str]) -> NDArray[np.i
     if missing:
         raise DataError(
             f"{files.identities} has no row for {some(missing)}; expected every image. Fetch it "
-            "again, or take it away: it is not required."
+            "again, or remove it: it is optional."
         )
     return np.array([people[name] for name in present], np.int64)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines that are not blank, numbered from 1."""
+    """Yield the lines that are not blank, numbered from 1."""
     try:
         with path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):
@@ -268,25 +272,25 @@ def _check_same_names(
 
 
 def _present(files: CelebaFiles, rows: Mapping[str, object]) -> list[str]:
-    """The images that are there, in the order of the rows."""
+    """Return the present images, in the order of the rows."""
     try:
-        there = {path.name for path in files.images.iterdir() if path.suffix.lower() in _PICTURES}
+        names = {path.name for path in files.images.iterdir() if path.suffix.lower() in _PICTURES}
     except OSError as exc:
         raise DataError(f"{files.images} cannot be read: {exc.strerror or exc}.") from exc
-    if unknown := sorted(there - rows.keys()):
+    if unknown := sorted(names - rows.keys()):
         raise DataError(
-            f"{files.images} holds {some(unknown)} without a row in {files.attributes.name}; "
-            "expected a row for every image. Take these images away, or complete the lists."
+            f"{files.images} contains {some(unknown)} without a row in {files.attributes.name}; "
+            "expected a row for every image. Remove these images, or add the missing rows."
         )
-    return [name for name in rows if name in there]
+    return [name for name in rows if name in names]
 
 
 def check_no_empty_split(faces: Faces, files: CelebaFiles) -> None:
     """Raise DataError unless there are images in all three."""
     counts = {name: len(faces.rows_of(name)) for name in SPLITS}
     if min(counts.values()) == 0:
-        found = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+        sizes = ", ".join(f"{count:,} {name}" for name, count in counts.items())
         raise DataError(
-            f"{files.images} holds {found} images by {files.partition.name}; expected some in "
-            "all three splits. Copy some of the missing split, or give another partition."
+            f"{files.images} holds {sizes} images according to {files.partition.name}; expected "
+            "some in each split. Add images of the missing split, or use another partition."
         )

@@ -1,4 +1,4 @@
-"""A folder with a sub-folder for each class -> ``ImageList``. Reads no image.
+"""A folder with a sub-folder for each class -> ``ImageList``. No image is read.
 
 root/cat/1.jpg, root/cat/more/2.jpg, root/dog/3.png      or, as torchvision's data sets have it,
 root/train/cat/1.jpg, root/val/dog/3.png, root/test/...
@@ -23,7 +23,8 @@ from runtime.plain_text import hidden_character
 
 
 def read_class_folders(root: Path, labels: Sequence[str] | None = None) -> ImageList:
-    """``labels`` gives the order of the classes; None: sorted by name, as torchvision does.
+    """List the images of each class; ``labels`` is the order of the classes, which for None are
+    sorted by name, as in torchvision.
 
     Raises DataError when there are no images, fewer than two classes, or other classes than
     ``labels`` says.
@@ -31,9 +32,9 @@ def read_class_folders(root: Path, labels: Sequence[str] | None = None) -> Image
     files = walk(root)
     if not files.images:
         others = f"{len(files.others):,} other files ({by_suffix(files.others)})"
-        found = others if files.others else "nothing"
+        content = others if files.others else "nothing"
         raise DataError(
-            f"{root} holds no image but {found}; expected files ending in {', '.join(SUFFIXES)}, "
+            f"{root} holds no image but {content}; expected files ending in {', '.join(SUFFIXES)}, "
             "in a sub-folder for each class."
         )
     by_split, notes = _split_folders(root, files.images)
@@ -50,10 +51,10 @@ def read_class_folders(root: Path, labels: Sequence[str] | None = None) -> Image
             rows.append((name, label, split))
             inside[label].update(folders[1:2])
         else:
-            unusable.append(LeftOut(name, "lies in no sub-folder of a class"))
+            unusable.append(LeftOut(name, "is in no sub-folder of a class"))
     if files.without_images:
         notes += (
-            f"{len(files.without_images):,} folders hold no image: {some(files.without_images)}.",
+            f"{len(files.without_images):,} folders have no image: {some(files.without_images)}.",
         )
     names = _class_names(root, rows, labels)
     notes += (*note_spellings(spellings), *note_alike(names), *_note_nested(root, inside))
@@ -70,7 +71,7 @@ def read_class_folders(root: Path, labels: Sequence[str] | None = None) -> Image
 
 
 def _note_nested(root: Path, inside: dict[str, set[str]]) -> tuple[str, ...]:
-    """Which classes have several folders of images of their own, which may be the classes."""
+    """Return a remark on classes with several sub-folders of images, which may be the classes."""
     nested = [
         f"{name!r} has {len(folders):,} ({some(sorted(folders))})"
         for name, folders in sorted(inside.items())
@@ -79,16 +80,16 @@ def _note_nested(root: Path, inside: dict[str, set[str]]) -> tuple[str, ...]:
     if not nested:
         return ()
     return (
-        f"Folders inside a class are read as part of it: {some(nested)}. If those are the classes, "
-        f"give the folder above them: {root / min(n for n in inside if len(inside[n]) > 1)}.",
+        f"Folders inside a class are read as part of it: {some(nested)}. If these are the classes, "
+        f"name the folder above them: {root / min(n for n in inside if len(inside[n]) > 1)}.",
     )
 
 
 def _split_folders(root: Path, images: Sequence[str]) -> tuple[bool, tuple[str, ...]]:
-    """Whether the top folders are train, val and test rather than classes, and what to tell of it.
+    """Return whether the top folders are train, val and test rather than classes, and remarks.
 
-    Images that lie in no folder don't decide. Raises DataError when it can't be told, for a network
-    that tells train from test images looks like a good one.
+    Images outside of folders are ignored. Raises DataError where it is ambiguous: a network that
+    learned to separate train from test images would look like a good one.
     """
     tops = sorted({name.split("/")[0] for name in images if "/" in name})
     words = [top for top in tops if top.lower() in SPLIT_WORDS]
@@ -100,40 +101,38 @@ def _split_folders(root: Path, images: Sequence[str]) -> tuple[bool, tuple[str, 
         return True, ()
     if not others:
         raise DataError(
-            f"{root} has {' and '.join(words)} and no train; expected train, with a folder for "
-            f"each class, beside {'them' if len(words) > 1 else 'it'}. Add it, or, if these are "
-            "classes, rename one."
+            f"{root} has {' and '.join(words)} and no train; expected train, too, with a folder "
+            "for each class. Add it, or, if these are classes, rename one."
         )
     if 0 in splits and len(splits) > 1:
         raise DataError(
-            f"{root} has {some(others)} beside {' and '.join(words)}; expected train, val and test "
-            f"alone, or classes alone. Take {some(others)} away, or, if all are classes, rename "
+            f"{root} has {some(others)} next to {' and '.join(words)}; expected only train, val "
+            f"and test, or only classes. Remove {some(others)}, or, if all are classes, rename "
             f"{' and '.join(words)}."
         )
-    told = f"Folders read as classes, not as splits: {', '.join(words)} (beside {some(others)})."
-    return False, (told,)
+    text = f"Folders read as classes, not as splits: {', '.join(words)} (next to {some(others)})."
+    return False, (text,)
 
 
 def _class_names(
     root: Path, rows: Sequence[tuple[str, str, int]], labels: Sequence[str] | None
 ) -> tuple[str, ...]:
-    found = tuple(sorted({label for _, label, _ in rows}))
-    if len(found) < 2:
-        classes = f"one class, {found[0]!r}" if found else "no class"
+    names = tuple(sorted({label for _, label, _ in rows}))
+    if len(names) < 2:
+        classes = f"one class, {names[0]!r}" if names else "no class"
         raise DataError(
             f"{root} has {classes}; expected a sub-folder of images for each of two or more. "
             "Labels that are in a CSV file are given with data.label_file (pipeline init --labels)."
         )
-    for name in found:
+    for name in names:
         check_shown(f"{root}: the folder", name)
     if labels is None:
-        return found
-    return check_names("data.labels", [composed(name) for name in labels], found)
+        return names
+    return check_names("data.labels", [composed(name) for name in labels], names)
 
 
 def check_shown(what: str, name: str) -> None:
-    """Refuse a label that no bundle may hold, since it would not be printed as it is; raises
-    DataError."""
+    """Raise DataError for a label with hidden characters, which no bundle may contain."""
     if hidden := hidden_character(name):
         raise DataError(
             f"{what} {name!r} has {hidden}, a control or invisible character; expected a name that "
@@ -141,19 +140,19 @@ def check_shown(what: str, name: str) -> None:
         )
 
 
-def check_names(key: str, wanted: Sequence[str], found: Sequence[str]) -> tuple[str, ...]:
-    """``wanted``, when it names each of ``found`` once; raises DataError naming the others."""
-    if len(set(wanted)) != len(wanted):
-        raise DataError(f"{key} = {list(wanted)}; expected a distinct name for each class.")
-    for name in wanted:
-        if name not in found:
-            near = difflib.get_close_matches(name, found, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {some(tuple(found))}."
-            raise DataError(f"{key} names {name!r}, of which there is no image; {hint}")
-    missing = [name for name in found if name not in wanted]
+def check_names(key: str, requested: Sequence[str], present: Sequence[str]) -> tuple[str, ...]:
+    """Return ``requested`` if it names each of ``present`` once; raise DataError otherwise."""
+    if len(set(requested)) != len(requested):
+        raise DataError(f"{key} = {list(requested)}; expected a distinct name for each class.")
+    for name in requested:
+        if name not in present:
+            near = difflib.get_close_matches(name, present, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"expected {some(present)}."
+            raise DataError(f"{key} names {name!r}, which no image has; {hint}")
+    missing = [name for name in present if name not in requested]
     if missing:
         raise DataError(
-            f"{key} lacks {some(missing)}, of which there are images; expected every class. Add "
-            f"{'them' if len(missing) > 1 else 'it'}, or take the images away."
+            f"{key} lacks {some(missing)}, which some images have; expected every class. Add "
+            f"{'them' if len(missing) > 1 else 'it'}, or remove the images."
         )
-    return tuple(wanted)
+    return tuple(requested)

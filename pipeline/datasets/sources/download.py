@@ -19,8 +19,8 @@ _Files = TypeVar("_Files")
 def find_or_download(
     find: Callable[[Path], _Files], download: Callable[[Path], None], root: str | None
 ) -> _Files:
-    """Return what ``find`` finds in ``root``, or else in the user's cache folder; where it raises
-    DataError, ``download`` fills that folder first. Raises DataError."""
+    """Return the files that ``find`` returns for ``root``, or else for the user's cache folder.
+    Where it raises DataError, ``download`` fills that folder first. Raises DataError."""
     folder = user_cache_folder() if root is None else Path(root).expanduser()
     if folder is None:
         raise DataError(
@@ -46,7 +46,7 @@ def download_mnist(folder: Path) -> None:
         "MNIST",
         folder,
         fetch,
-        "Look at the network, or fetch the four IDX files by other means and give their folder "
+        "Check the network, or fetch the four IDX files by other means and name their folder "
         "with --set data.root=FOLDER.",
     )
 
@@ -65,8 +65,8 @@ def download_celeba(folder: Path) -> None:
         folder,
         fetch,
         "torchvision needs the package gdown for it (pip install gdown), and the authors' cloud "
-        f"folder has a daily quota. Try again tomorrow, or fetch the files from {CELEBA_URL} by "
-        "hand and give their folder with --set data.root=FOLDER.",
+        f"folder has a daily quota. Try again tomorrow, or download the files from {CELEBA_URL} "
+        "by hand and name their folder with --set data.root=FOLDER.",
     )
 
 

@@ -1,5 +1,5 @@
-"""Groups by their names: images of one person, patient, writer or recording session, as a column or
-the paths of the files name them."""
+"""Groups of images of one person, patient, writer or recording session, named by a column or in the
+paths of the files."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pipeline.datasets.sources.image_list import ImageList
 from pipeline.errors import DataError
 from pipeline.recipe import DataOptions
 
-_FEWEST = 3  # groups of a class, for a proposal: one for each split
-# words of file names that are groups by themselves, with a number behind them: P03, subject-7
+_FEWEST = 3  # groups of a class for a suggestion: one for each split
+# words in file names that name a group when a number follows: P03, subject-7
 _SPOKEN = re.compile(
     r"(p|s|u|w|id|pat|patient|sub|subj|subject|person|user|writer|speaker|participant|session|"
     r"case|animal)-?\d+",
@@ -25,35 +25,36 @@ _SPOKEN = re.compile(
 
 
 def with_groups(listed: ImageList, options: DataOptions) -> ImageList:
-    """The list with the groups that ``group_pattern`` finds in its paths, and with the images of
-    ``test_group`` given to test. Raises DataError where a path has no group, or test_group none."""
+    """Return the list with the groups that ``group_pattern`` finds in its paths, and with the
+    images of ``test_group`` in the test split. Raises DataError for a path without a group and for
+    an unknown ``test_group``."""
     if options.group_pattern is not None:
         listed = replace(listed, groups=groups_of(listed.files, options.group_pattern))
     if options.test_group is None:
         return listed
-    wanted = unicodedata.normalize("NFC", options.test_group)
-    if wanted not in (listed.groups or ()):
-        known = sorted(set(listed.groups or ()))
+    test_group = unicodedata.normalize("NFC", options.test_group)
+    if test_group not in (listed.groups or ()):
+        names = sorted(set(listed.groups or ()))
         raise DataError(
-            f"data.test_group = {options.test_group!r} is not a group; there are "
-            f"{some(known) or 'none'}."
+            f"data.test_group = {options.test_group!r} is not a group; expected one of "
+            f"{some(names) or 'none'}."
         )
     splits = listed.splits.copy()
-    splits[splits == TEST] = TRAIN  # the one group is the test split, whatever was given
-    splits[[group == wanted for group in listed.groups or ()]] = TEST
+    splits[splits == TEST] = TRAIN  # the group replaces a given test split
+    splits[[group == test_group for group in listed.groups or ()]] = TEST
     return replace(listed, splits=splits)
 
 
 def groups_of(files: Sequence[str], pattern: str) -> tuple[str, ...]:
-    """What the pattern's one group matches in each path; raises DataError where it does not."""
-    found = [re.search(pattern, unicodedata.normalize("NFC", file)) for file in files]
-    names = [match.group(1) if match else None for match in found]
+    """Return the match of the pattern's one group in each path; raises DataError for no match."""
+    matches = [re.search(pattern, unicodedata.normalize("NFC", file)) for file in files]
+    names = [match.group(1) if match else None for match in matches]
     if lacking := [file for file, name in zip(files, names, strict=True) if not name]:
         raise DataError(
             f"data.group_pattern = {pattern!r} finds no group in {len(lacking):,} of "
             f"{len(files):,} paths: {some(lacking)}; expected a match, with something in "
-            "its parentheses, in each path relative to data.root. Widen it, or take those images "
-            "out of the folder."
+            "its parentheses, in each path relative to data.root. Widen it, or remove those "
+            "images from the folder."
         )
     return tuple(str(name) for name in names)
 
@@ -63,20 +64,20 @@ def groups_of(files: Sequence[str], pattern: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """Groups that nobody named, found in the names of files."""
+    """Groups that the names of files suggest."""
 
     pattern: str  # for data.group_pattern
     groups: int
     examples: tuple[str, ...]
-    sure: bool  # whether the names say so: P03, subject-7
+    sure: bool  # whether the names are clear: P03, subject-7
 
 
 def suggest_pattern(listed: ImageList) -> Suggestion | None:
-    """The part of the paths that looks like the name of a person, a patient, a session: letters
-    that repeat over several images, are not the same everywhere, and do not follow the class.
+    """Return the part of the paths that looks like the name of a person, a patient or a session:
+    letters that several images share, that differ between images, and that classes share.
 
-    Looked at are the folder of an image below that of its class, and the words of its name between
-    ``_``, ``-``, blanks and dots. A number alone may as well count the images, so it is not taken.
+    Candidates are the folder of an image below that of its class, and the words of its name between
+    ``_``, ``-``, blanks and dots. A number alone may count the images, so it is not one.
     """
     folders = [re.search(r"([^/]+)/[^/]+$", file) for file in listed.files]
     deep = [file.count("/") for file in listed.files]
@@ -87,11 +88,11 @@ def suggest_pattern(listed: ImageList) -> Suggestion | None:
     words = [
         re.split(r"[_\-. ]+", file.rpartition("/")[2].rpartition(".")[0]) for file in listed.files
     ]
-    for place in range(min(map(len, words)) if words else 0):
-        last = min(map(len, words)) - 1 == place
-        names = [word[place] for word in words]
-        if not (last and place == 0) and _is_like_groups(listed, names):
-            before = r"[^_\-. /]+[_\-. ]+" * place
+    for position in range(min(map(len, words)) if words else 0):
+        last = min(map(len, words)) - 1 == position
+        names = [word[position] for word in words]
+        if not (last and position == 0) and _is_like_groups(listed, names):
+            before = r"[^_\-. /]+[_\-. ]+" * position
             return _suggestion(rf"(?:^|/){before}([^_\-. /]+)[^/]*$", names)
     return None
 
@@ -127,5 +128,5 @@ _COLUMN = re.compile(
 
 
 def is_group_column(name: str) -> bool:
-    """Whether a column is called as those of groups are: patient_id, Subject, writer no."""
+    """Return whether a column has a usual name of groups: patient_id, Subject, writer no."""
     return _COLUMN.fullmatch(re.sub(r"[^a-z0-9]", "", name.lower())) is not None

@@ -1,5 +1,4 @@
-"""The IDX files of MNIST and its relatives, read with every header checked. Knows no particular
-data set.
+"""The IDX files of MNIST and its relatives, read with every header checked.
 
 Format (Y. LeCun, "The MNIST database", section "File formats for the MNIST database"): two zero
 bytes, one byte for the type (8: unsigned byte), one for the number of dimensions, each dimension
@@ -27,7 +26,7 @@ _UNSIGNED_BYTE = 0x08  # the only type that images and labels have
 
 @dataclass(frozen=True)
 class IdxFile:
-    """The content of one file, and the hash of the file as it is uncompressed."""
+    """The content of one file, and the hash of its uncompressed bytes."""
 
     values: NDArray[np.uint8]  # [N] labels or [N, height, width] images
     sha256: str
@@ -54,7 +53,7 @@ def read_idx(path: Path, dimensions: int) -> IdxFile:
     start, expected = 4 + 4 * dimensions, int(np.prod(shape, dtype=object))
     if len(data) - start != expected:
         raise DataError(
-            f"{path} has {len(data) - start:,} bytes of values; its header promises "
+            f"{path} has {len(data) - start:,} bytes of values; its header says "
             f"{'x'.join(map(str, shape))} = {expected:,}. Fetch the file again."
         )
     values = np.frombuffer(data, np.uint8, offset=start).reshape(shape)
@@ -68,10 +67,10 @@ def read_set(paths: Sequence[Path]) -> IdxSet:
     """
     files = [read_idx(path, 1 + 2 * (i % 2 == 0)) for i, path in enumerate(paths)]
     for images, labels in ((0, 1), (2, 3)):
-        found, expected = len(files[labels].values), len(files[images].values)
-        if found != expected:
+        count, expected = len(files[labels].values), len(files[images].values)
+        if count != expected:
             raise DataError(
-                f"{paths[labels]} has {found:,} labels, {paths[images].name} {expected:,} images; "
+                f"{paths[labels]} has {count:,} labels, {paths[images].name} {expected:,} images; "
                 "expected the same number. Fetch both again from one source."
             )
     sizes = [files[i].values.shape[1:] for i in (0, 2)]

@@ -1,4 +1,4 @@
-"""The image files below a folder, by their names. Reads none of them; standard library only."""
+"""The image files below a folder, by their names. No file is read."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pathlib import Path, PurePosixPath
 from pipeline.datasets.examples import some
 from pipeline.errors import DataError
 
-# Endings of the formats that Pillow reads on every platform. What is stored next to images (lists,
-# licenses, .DS_Store) is known by its ending.
+# Endings of the formats that Pillow reads on every platform. Other files are stored next to images:
+# lists, licenses, .DS_Store.
 SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".gif",
     ".apng", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2",
 )  # fmt: skip
-# Endings of pictures and films that the predictor does not read, or not everywhere
+# Endings of pictures and videos that the predictor does not read, or not on every platform
 UNREAD_SUFFIXES = frozenset(
     (
         ".heic", ".heif", ".hif", ".avif", ".jxl", ".jxr", ".svg", ".psd", ".raw", ".dng", ".cr2",
@@ -32,17 +32,17 @@ UNREAD_SUFFIXES = frozenset(
 
 @dataclass(frozen=True)
 class Files:
-    """What a folder holds, below it as well; hidden files and folders are not looked at."""
+    """The files in and below a folder, without hidden files and folders."""
 
     images: tuple[str, ...]  # sorted, relative, with /
-    others: tuple[str, ...]  # by their ending no images
-    without_images: tuple[str, ...]  # folders with none in or below them; not those inside these
-    repeated: tuple[str, ...]  # "b = a": folders that links reach a second time, not read again
-    special: tuple[str, ...] = ()  # images by their ending, but pipes, sockets or devices: not read
+    others: tuple[str, ...]  # not images by their ending
+    without_images: tuple[str, ...]  # the topmost folders with none in or below them
+    repeated: tuple[str, ...]  # "b = a": folders that links reach again, and that are read once
+    special: tuple[str, ...] = ()  # pipes, sockets or devices with an image's ending: not read
 
 
 def walk(root: Path) -> Files:
-    """The files below ``root``, through links too.
+    """List the files below ``root``, through links, too.
 
     Raises DataError when it cannot be read, and when the name of an image is not UTF-8.
     """
@@ -51,13 +51,13 @@ def walk(root: Path) -> Files:
     folders: list[str] = []
     repeated: list[str] = []
     special: list[str] = []
-    for place, files, same in _folders(root):
+    for folder, files, same in _folders(root):
         if same is not None:
-            repeated.append(f"{escaped(place)} = {escaped(same)}")
+            repeated.append(f"{escaped(folder)} = {escaped(same)}")
             continue
-        folders.append(place)
+        folders.append(folder)
         for file in files:
-            name = file if place == "." else f"{place}/{file}"
+            name = file if folder == "." else f"{folder}/{file}"
             if file.lower().endswith(SUFFIXES):
                 (special if _is_special(root / name) else images).append(name)
             else:
@@ -78,18 +78,19 @@ def walk(root: Path) -> Files:
 
 
 def _is_special(path: Path) -> bool:
-    """Whether it is there and no regular file: a pipe is waited for, a device read, for ever."""
+    """Return whether it exists but is not a regular file: reading a pipe or a device may never
+    end."""
     try:
         return not stat.S_ISREG(path.stat().st_mode)
-    except OSError:  # a link that leads nowhere: reading it says so
+    except OSError:  # a broken link: reading it raises the error
         return False
 
 
-def note_files(files: Files, known: str | None = None) -> tuple[str, ...]:
-    """Which files were not read as images, and which folders not a second time; ``known`` is a list
-    that is stored among the files."""
+def note_files(files: Files, label_file: str | None = None) -> tuple[str, ...]:
+    """Return remarks on files that are not read as images and on folders that are not read twice;
+    ``label_file`` is a list among the files."""
     notes = []
-    others = [name for name in files.others if name != known]
+    others = [name for name in files.others if name != label_file]
     if unread := [name for name in others if _suffix(name) in UNREAD_SUFFIXES]:
         notes.append(
             f"{len(unread):,} files look like pictures of formats that are NOT read "
@@ -97,16 +98,16 @@ def note_files(files: Files, known: str | None = None) -> tuple[str, ...]:
         )
     if rest := [name for name in others if _suffix(name) not in UNREAD_SUFFIXES]:
         notes.append(
-            f"{len(rest):,} files are not images by their ending ({by_suffix(rest)}): {some(rest)}."
+            f"{len(rest):,} files do not end like images ({by_suffix(rest)}): {some(rest)}."
         )
     if files.special:
         notes.append(
-            f"{len(files.special):,} are not regular files but pipes, sockets, devices or folders "
-            f"called like images, and are not read: {some(files.special)}."
+            f"{len(files.special):,} have names of images but are pipes, sockets, devices or "
+            f"folders, and are not read: {some(files.special)}."
         )
     if files.repeated:
         notes.append(
-            f"{len(files.repeated):,} folders are, by links, the same as others and left out: "
+            f"{len(files.repeated):,} folders are links to others and left out: "
             f"{some(files.repeated)}."
         )
     return tuple(notes)
@@ -117,32 +118,33 @@ def _suffix(name: str) -> str:
 
 
 def by_suffix(names: Sequence[str]) -> str:
-    """ ".txt 12, .csv 1": how many files have each ending, the most frequent first."""
+    """Return the number of files with each ending, the most frequent first: ".txt 12, .csv 1"."""
     counts = Counter(_suffix(name) or "none" for name in names)
     return some([f"{suffix} {count:,}" for suffix, count in counts.most_common()])
 
 
 def escaped(name: str) -> str:
-    """The name, with bytes that are not UTF-8 written as \\xe9."""
+    """Return the name with bytes that are not UTF-8 written as \\xe9."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _folders(root: Path) -> Iterator[tuple[str, list[str], str | None]]:
-    """(folder, its files, None), or (folder, [], the same folder under the name seen before)."""
+    """Yield (folder, its files, None), or (folder, [], its earlier name) where a link repeats
+    it."""
 
     def refuse(exc: OSError) -> None:
         raise DataError(f"{exc.filename} cannot be read: {exc.strerror or exc}.") from exc
 
-    seen: dict[str, str] = {}  # a link to a folder above it would lead round for ever
-    for place, folders, files in os.walk(root, onerror=refuse, followlinks=True):
-        name, real = Path(place).relative_to(root).as_posix(), os.path.realpath(place)
-        if real in seen:
+    first_names: dict[str, str] = {}  # a link to a folder above would repeat forever
+    for folder, folders, files in os.walk(root, onerror=refuse, followlinks=True):
+        name, real = Path(folder).relative_to(root).as_posix(), os.path.realpath(folder)
+        if real in first_names:
             folders.clear()
-            yield name, [], seen[real]
+            yield name, [], first_names[real]
             continue
-        seen[real] = name
-        # ".*": a system's own, such as the "._photo.jpg" of macOS, which is no photo;
-        # "__MACOSX": the folder that its archives keep those in
+        first_names[real] = name
+        # ".*" are files of the system, such as "._photo.jpg" of macOS, which is not a photo;
+        # its archives keep those in "__MACOSX"
         folders[:] = sorted(n for n in folders if not n.startswith(".") and n != "__MACOSX")
         yield name, [file for file in files if not file.startswith(".")], None
 
@@ -155,7 +157,7 @@ def _without_images(folders: Sequence[str], images: Sequence[str]) -> list[str]:
 
 
 def visible_files(root: Path) -> Iterator[Path]:
-    """The regular files below ``root``, through links too, without hidden ones and those in hidden
-    folders, whatever bytes their names have. Raises DataError when it cannot be read."""
-    for place, files, _ in _folders(root):
-        yield from (path for file in files if (path := root / place / file).is_file())
+    """Yield the regular files below ``root``, through links, too, without hidden ones and those in
+    hidden folders; names may be any bytes. Raises DataError when it cannot be read."""
+    for folder, files, _ in _folders(root):
+        yield from (path for file in files if (path := root / folder / file).is_file())

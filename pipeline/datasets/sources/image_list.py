@@ -1,4 +1,4 @@
-"""What a source says of its images: labels and, perhaps, splits. Reads no image."""
+"""The images of a source with labels, splits and groups, as values."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from pipeline.tasks import LabelledTask, task_of_labels
 
-LEFT_OUT_NAME = "left_out.csv"  # beside the arrays, when anything was
-# what folders, and values in a column "split", are called: torchvision's, Keras' and Kaggle's words
+LEFT_OUT_NAME = "left_out.csv"  # next to the arrays, if any image was left out
+# names of folders, and values in a column "split", as used by torchvision, Keras and Kaggle
 SPLIT_WORDS = {
     "train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "test": 2,
     "testing": 2,
@@ -38,9 +38,9 @@ class ImageList:
     splits: NDArray[np.int8]  # [N]: 0 train, 1 val, 2 test, or NO_SPLIT
     unusable: tuple[LeftOut, ...]  # images without a label, rows without an image
     notes: tuple[str, ...]
-    unlisted: tuple[LeftOut, ...] = ()  # images that a list has no row for: no fault, but noted
-    groups: tuple[str, ...] | None = None  # [N] the group of each; None: none are named
-    group_columns: tuple[str, ...] = ()  # of a list: unused, and called as those of groups are
+    unlisted: tuple[LeftOut, ...] = ()  # images without a row in the label file: allowed, but noted
+    groups: tuple[str, ...] | None = None  # [N] the group of each; None: no groups
+    group_columns: tuple[str, ...] = ()  # unused columns with usual names of groups
 
     @property
     def task(self) -> LabelledTask:
@@ -48,7 +48,7 @@ class ImageList:
         return task_of_labels(self.labels)
 
     def take(self, rows: NDArray[np.int64]) -> ImageList:
-        """The images of the given rows, in that order."""
+        """Return the images of the given rows, in that order."""
         groups = self.groups
         return replace(
             self,

@@ -24,13 +24,13 @@ _TRUTH = {
 
 
 def label_columns(table: LabelTable, options: DataOptions) -> tuple[int, ...]:
-    """Indices of the columns that hold labels."""
+    """Return the indices of the columns with labels."""
     used = {table.file_column, table.split_column, table.group_column}
     used |= {table.header.index(name) for name in table.group_columns}
     if options.label_column is not None and options.attributes is not None:
         raise DataError(
             "data.label_column names a column of classes, data.attributes columns of 0 and 1; "
-            "give one of them."
+            "keep one of them."
         )
     if options.label_column is not None:
         return (column_of(table, "data.label_column", options.label_column),)
@@ -41,19 +41,19 @@ def label_columns(table: LabelTable, options: DataOptions) -> tuple[int, ...]:
                 "one."
             )
         return tuple(column_of(table, "data.attributes", name) for name in options.attributes)
-    found = tuple(i for i in range(len(table.header)) if i not in used)
-    if not found:
+    columns = tuple(i for i in range(len(table.header)) if i not in used)
+    if not columns:
         raise DataError(
-            f"{table.path} has no column of labels, only {some(list(table.header))}. Add one of "
-            "classes, or some of 0 and 1."
+            f"{table.path} has no column of labels, only {some(list(table.header))}. Add one "
+            "of classes, or several of 0 and 1."
         )
-    return found
+    return columns
 
 
 def labels_of(
     table: LabelTable, chosen: Sequence[int], rows: Rows, options: DataOptions
 ) -> tuple[NDArray[Any], tuple[str, ...], list[str]]:
-    """Labels as ImageList has them, their names, and what there is to say about them."""
+    """Return labels as in ImageList, their names, and remarks on them."""
     several = options.attributes is not None or len(chosen) > 1
     if several and options.tags_separator is not None:
         raise DataError(
@@ -63,7 +63,7 @@ def labels_of(
     if several and options.labels is not None:
         raise DataError(
             f"data.labels names classes, but {table.path.name} has the attributes "
-            f"{some([table.header[i] for i in chosen])}. Take data.labels out, or give the one "
+            f"{some([table.header[i] for i in chosen])}. Remove data.labels, or name the one "
             "column of classes with data.label_column."
         )
     if several:
@@ -74,7 +74,7 @@ def labels_of(
     if options.one_hot:
         raise DataError(
             f"data.one_hot needs several columns of 0 and 1, and {table.path.name} has "
-            f"{table.header[chosen[0]]} alone. Name them with data.attributes."
+            f"only {table.header[chosen[0]]}. Name them with data.attributes."
         )
     if options.tags_separator is not None:
         labels, names = _tags(table, chosen[0], rows, options.tags_separator)
@@ -83,23 +83,24 @@ def labels_of(
 
 
 def _classes(
-    table: LabelTable, column: int, rows: Rows, wanted: Sequence[str] | None
+    table: LabelTable, column: int, rows: Rows, requested: Sequence[str] | None
 ) -> tuple[NDArray[Any], tuple[str, ...], list[str]]:
     for line, cells in sorted(rows):
         if not cells[column]:
             raise DataError(
                 f"{table.path}, line {line}: no {table.header[column]}; expected a class. Fill it "
-                "in, or take the row out."
+                "in, or remove the row."
             )
         check_shown(f"{table.path}, line {line}: the {table.header[column]}", cells[column])
-    found = sorted({composed(cells[column]) for _, cells in rows}, key=_numbers_first)
-    if len(found) < 2:
+    present = sorted({composed(cells[column]) for _, cells in rows}, key=_numbers_first)
+    if len(present) < 2:
         raise DataError(
-            f"{table.path} gives every image the {table.header[column]} {found[0]!r}; expected "
+            f"{table.path} gives every image the {table.header[column]} {present[0]!r}; expected "
             "two or more classes."
         )
-    asked = None if wanted is None else [composed(name) for name in wanted]
-    names = found if asked is None else check_names("data.labels", asked, found)
+    names = present
+    if requested is not None:
+        names = list(check_names("data.labels", [composed(name) for name in requested], present))
     index = {name: i for i, name in enumerate(names)}
     labels = np.array([index[composed(cells[column])] for _, cells in rows], np.int64)
     notes = [*note_spellings({cells[column] for _, cells in rows}), *note_alike(names)]
@@ -108,8 +109,8 @@ def _classes(
         f"{name!r} ({everywhere[name]:,} rows)" for name in everywhere if name not in index
     ]:
         notes.append(
-            f"Classes of which {table.path.name} has rows and the folder no image, so that they "
-            f"are NOT learned: {some(lost)}."
+            f"Classes with rows in {table.path.name} but no image in the folder are NOT "
+            f"learned: {some(lost)}."
         )
     return labels, tuple(names), notes
 
@@ -117,11 +118,11 @@ def _classes(
 def _tags(
     table: LabelTable, column: int, rows: Rows, separator: str
 ) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """Each tag of a cell is an attribute; an empty cell has none."""
+    """Return each tag of a cell as an attribute; an empty cell has none."""
     if not any(separator in cells[column] for _, cells in rows):
         raise DataError(
             f"{table.path}: no cell of {table.header[column]} holds the {separator!r} of "
-            "data.tags_separator. Correct it, or take it out where a cell is one class."
+            "data.tags_separator. Correct it, or remove it if a cell is one class."
         )
     tags = [
         {composed(tag.strip()) for tag in cells[column].split(separator)} - {""}
@@ -139,20 +140,20 @@ def _tags(
 
 
 def _numbers_first(name: str) -> tuple[bool, int, str]:
-    """Sorts "2" before "10"."""
+    """Return a key that sorts "2" before "10"."""
     is_number = name.isascii() and name.isdigit()
     return (not is_number, int(name) if is_number else 0, name)
 
 
 def _one_hot(table: LabelTable, values: NDArray[Any], rows: Rows) -> NDArray[Any]:
-    """int64 [N] classes of uint8 [N, classes]; raises DataError where not exactly one is 1."""
+    """Return int64 [N] classes from uint8 [N, classes]; raise DataError unless one is 1."""
     ones = values.sum(axis=1)
     wrong = [(line, int(count)) for (line, _), count in zip(rows, ones, strict=True) if count != 1]
     if wrong:
         line, count = min(wrong)
         raise DataError(
             f"{table.path}, line {line}: {count} of the columns of classes are 1; expected exactly "
-            f"one, as data.one_hot says ({len(wrong):,} rows are so). Correct them, or set "
+            f"one, as data.one_hot says ({len(wrong):,} rows differ). Correct them, or set "
             "data.one_hot=false for attributes that may occur together."
         )
     return np.asarray(values.argmax(axis=1), np.int64)
@@ -172,8 +173,8 @@ def _attributes(
                 raise DataError(
                     f"{table.path}, line {line}: {table.header[index]} is {cells[index]!r}; "
                     "expected 1 or 0 (or 1 or -1, yes or no), since there are several columns of "
-                    "labels. Name those that are attributes with data.attributes, or the one "
-                    "column of classes with data.label_column (init: --column)."
+                    "labels. Name the attributes with data.attributes, or the one column of "
+                    "classes with data.label_column (init: --column)."
                 )
             values[row, column] = truth
     return values, names

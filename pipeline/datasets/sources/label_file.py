@@ -1,10 +1,9 @@
-"""Images with a CSV file of their labels -> ``ImageList``. Reads no image.
+"""Images with a CSV file of their labels -> ``ImageList``. No image is read.
 
-The first line names the columns. One column names the images, relative to the data's folder; a
-column "split", if there is one, says train, val or test. Of the others, one alone is the class of
-each image; several are attributes, 1 or 0 (or 1 or -1, true or false, yes or no) each. A first
-column without a name, the row numbers that pandas writes, is not read. Names are compared in one
-Unicode form.
+The first line names the columns. One column names the images, relative to the data's folder; an
+optional column "split" contains train, val or test. A single other column is the class of each
+image; several are attributes, 1 or 0 (or 1 or -1, true or false, yes or no) each. A first column
+without a name, the row numbers of pandas, is ignored. Names are compared in one Unicode form.
 """
 
 from __future__ import annotations
@@ -29,26 +28,26 @@ from pipeline.recipe import DataOptions
 def read_label_file(root: Path, path: Path, options: DataOptions) -> ImageList:
     """Read the labels of the images below ``root``; what has no row or no image is in the result.
 
-    Raises DataError, naming file and line, when the file is no CSV with a header, when a label is
-    unknown, and when nothing can be learned (no image, one class only).
+    Raises DataError, naming file and line, when the file is not a CSV with a header, when a label
+    is unknown, and when nothing can be learned (no image, or a single class).
     """
     files = walk(root)
-    known = ImageNames(files.images)
-    table = with_group_columns(read_table(path, known), options)
+    image_names = ImageNames(files.images)
+    table = with_group_columns(read_table(path, image_names), options)
     chosen = label_columns(table, options)
-    found, unusable, misspelled = _match(table, known)
-    if not found:
+    row_of, unusable, misspelled = _match(table, image_names)
+    if not row_of:
         _refuse_no_image(root, path, files, unusable)
-    names_in_order = sorted(found)
-    rows = [found[name] for name in names_in_order]
+    names_in_order = sorted(row_of)
+    rows = [row_of[name] for name in names_in_order]
     labels, names, notes = labels_of(table, chosen, rows, options)
     notes += note_files(files, _inside(path, root))
     if misspelled:
         notes.append(
-            f"{len(misspelled):,} rows of {path.name} write the image's name in another case or "
-            f"Unicode form than the folder does, and are matched: {some(misspelled)}."
+            f"{len(misspelled):,} rows of {path.name} spell the image's name in another case or "
+            f"Unicode form than the folder, and are matched: {some(misspelled)}."
         )
-    if unlisted := sorted(set(files.images) - found.keys()):
+    if unlisted := sorted(set(files.images) - row_of.keys()):
         notes.append(
             f"{len(unlisted):,} images have no row in {path.name} and are left out "
             f"({LEFT_OUT_NAME} has them all): {some(unlisted)}."
@@ -61,35 +60,35 @@ def read_label_file(root: Path, path: Path, options: DataOptions) -> ImageList:
 
 
 def _match(
-    table: LabelTable, known: ImageNames
+    table: LabelTable, image_names: ImageNames
 ) -> tuple[dict[str, tuple[int, list[str]]], list[LeftOut], list[str]]:
-    """The row of each image that is there, the rows whose image is not, and the images that their
-    rows spell in another way. Raises DataError for two rows of one image."""
-    found: dict[str, tuple[int, list[str]]] = {}
+    """Return the row of each present image, the rows without an image, and the images that their
+    rows spell differently. Raises DataError for two rows of one image."""
+    row_of: dict[str, tuple[int, list[str]]] = {}
     unusable: list[LeftOut] = []
     misspelled: list[str] = []
     for line, cells in table.rows:
-        name = known.find(cells[table.file_column])
-        if name in found:
+        name = image_names.find(cells[table.file_column])
+        if name in row_of:
             raise DataError(
                 f"{table.path}, line {line}: a second row for {name}; expected one for each image. "
-                "Take one of them out."
+                "Remove one of them."
             )
-        if name in known:
-            found[name] = (line, cells)
-            if not known.is_as_written(cells[table.file_column], name):
+        if name in image_names:
+            row_of[name] = (line, cells)
+            if not image_names.is_as_written(cells[table.file_column], name):
                 misspelled.append(name)
         else:
-            unusable.append(LeftOut(name, f"is not there ({table.path.name}, line {line})"))
-    return found, unusable, misspelled
+            unusable.append(LeftOut(name, f"does not exist ({table.path.name}, line {line})"))
+    return row_of, unusable, misspelled
 
 
 def _refuse_no_image(root: Path, path: Path, files: Files, rows: Sequence[LeftOut]) -> None:
-    what = f"of {len(rows):,} rows none names" if rows else "there is no row, so none names"
+    what = f"none of {len(rows):,} rows names" if rows else "there is no row that names"
     example = f"{rows[0].file!r} in {path.name}, " if rows else ""
-    there = f"{files.images[0]!r}" if files.images else "no image"
+    image = f"{files.images[0]!r}" if files.images else "no image"
     raise DataError(
-        f"{path}: {what} an image in {root} ({example}{there} in the folder). Paths in the file "
+        f"{path}: {what} an image in {root} ({example}{image} in the folder). Paths in the file "
         "are relative to the folder of the images."
     )
 
@@ -109,7 +108,7 @@ def _groups(table: LabelTable, rows: Rows) -> tuple[str, ...] | None:
         if not cells[column]:
             raise DataError(
                 f"{table.path}, line {line}: no {table.header[column]}; expected the group of each "
-                "image, as data.group_column says. Fill it in, or take the row out."
+                "image, as data.group_column says. Fill it in, or remove the row."
             )
     return tuple(composed(cells[column]) for _, cells in rows)
 

@@ -1,5 +1,4 @@
-"""Which files are the data set? Names and places only, standard library only, so that a plan can
-ask what changed without loading numpy. Reads no content."""
+"""The files of a data set, by their names. No content is read."""
 
 from __future__ import annotations
 
@@ -10,8 +9,8 @@ from pathlib import Path
 from pipeline.datasets.sources.image_files import escaped
 from pipeline.errors import DataError
 
-# The four names of MNIST, which Fashion-MNIST, KMNIST and EMNIST's digits keep. Also found: ".gz"
-# behind them, and the dotted form "train-images.idx3-ubyte" that some mirrors serve.
+# The four names of MNIST, which Fashion-MNIST, KMNIST and EMNIST's digits share. They may end in
+# ".gz" or have the dotted form "train-images.idx3-ubyte" of some mirrors.
 IDX_NAMES = (
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",
@@ -35,73 +34,75 @@ _IDX_SUBFOLDERS = (".", "raw", "MNIST/raw", "FashionMNIST/raw")  # the latter th
 
 @dataclass(frozen=True)
 class CelebaFiles:
-    """Where the parts of one CelebA copy lie."""
+    """The paths of one CelebA copy."""
 
     images: Path  # a folder
     attributes: Path
     partition: Path
-    identities: Path | None  # the authors give it on request only
-    marker: Path | None  # there when the set was generated
+    identities: Path | None  # the authors send it on request
+    marker: Path | None  # of a generated set
 
     @property
     def lists(self) -> tuple[Path, ...]:
-        """The label files that are there, in a fixed order."""
+        """The present label files, in a fixed order."""
         every = (self.attributes, self.partition, self.identities, self.marker)
         return tuple(path for path in every if path is not None)
 
 
 def folder_of(root: str, key: str = "data.root") -> Path:
-    """The folder that ``data.root``, or another ``key``, names; raises DataError when there is
+    """Return the folder that ``data.root``, or another ``key``, names; raises DataError for
     none."""
     _check_utf8(key, root)
     path = Path(root).expanduser()
     if path.is_dir():
         return path
-    found = "is a file" if path.exists() else "does not exist"
+    problem = "is a file" if path.exists() else "does not exist"
     advice = f"Correct {key}."
     if path.parent == DEBIAN_DATASETS:
         advice = (
-            f"Debian and Ubuntu put it there with: apt-get install dataset-{path.name}. Elsewhere, "
-            "fetch the files from their authors and say where they are: --set data.root=FOLDER."
+            f"On Debian and Ubuntu, apt-get install dataset-{path.name} creates it. Elsewhere, "
+            "download the files from their authors and set data.root: --set data.root=FOLDER."
         )
-    raise DataError(f"{key} = {root!r} {found}; expected a folder. {advice}")
+    raise DataError(f"{key} = {root!r} {problem}; expected a folder. {advice}")
 
 
 def find_label_file(root: Path, name: str) -> Path:
-    """The file that ``data.label_file`` names, from here or from ``root``; raises DataError."""
+    """Return the file that ``data.label_file`` names, relative to the current folder or to
+    ``root``.
+    Raises DataError."""
     _check_utf8("data.label_file", name)
     for path in (Path(name).expanduser(), root / name):
         if path.is_file():
             return path
     raise DataError(
-        f"data.label_file = {name!r} is not there, or not a regular file; expected a CSV file, by "
-        f"its path from here or from {root}. Correct it (init: --labels)."
+        f"data.label_file = {name!r} does not exist or is not a regular file; expected a CSV file, "
+        f"by its path from the current folder or from {root}. Correct it (init: --labels)."
     )
 
 
 def _check_utf8(key: str, path: str) -> None:
-    """Here, for recipe and manifest are UTF-8, and the latter is written after the training."""
+    """Raise DataError for other names: recipe and manifest, which follows training, are UTF-8."""
     if escaped(path) != path:
         raise DataError(f"{key} = '{escaped(path)}' is not UTF-8. Rename the file or folder.")
 
 
 def find_idx(folder: Path) -> tuple[Path, ...]:
-    """The four files in the order of IDX_NAMES; raises DataError naming those that are missing."""
-    for place in (folder / name for name in _IDX_SUBFOLDERS):
-        found = [_first(place / spelled for spelled in _spellings(name)) for name in IDX_NAMES]
-        if any(found):
+    """Return the four files in the order of IDX_NAMES; raises DataError naming missing ones."""
+    for subfolder in (folder / name for name in _IDX_SUBFOLDERS):
+        paths = [_first(subfolder / spelled for spelled in _spellings(name)) for name in IDX_NAMES]
+        if any(paths):
             break
-    missing = [name for name, path in zip(IDX_NAMES, found, strict=True) if path is None]
+    missing = [name for name, path in zip(IDX_NAMES, paths, strict=True) if path is None]
     if missing:
         raise DataError(
             f"{folder} has no {', '.join(missing)}; expected the four files {', '.join(IDX_NAMES)}"
-            ", each plain or with .gz behind it. Point data.root at their folder."
+            ", each plain or with .gz. Set data.root to their folder."
         )
-    return tuple(path for path in found if path is not None)
+    return tuple(path for path in paths if path is not None)
 
 
 def find_celeba(folder: Path) -> CelebaFiles:
-    """The parts of a CelebA copy in ``folder`` or in its sub-folder "celeba".
+    """Return the paths of a CelebA copy in ``folder`` or in its sub-folder "celeba".
 
     Raises DataError naming what is missing.
     """
@@ -141,10 +142,10 @@ def _what_celeba_lacks(folder: Path, bases: tuple[Path, ...]) -> str:
         missing.append(f"{IMAGES_NAME}/")
     hint = f"{CELEBA_URL} has the official files."
     if _part(bases, f"{IMAGES_NAME}.zip") and f"{IMAGES_NAME}/" in missing:
-        hint = f"{IMAGES_NAME}.zip is there: unpack it beside the label files."
+        hint = f"{IMAGES_NAME}.zip is present: unpack it next to the label files."
     elif _part(bases, ATTRIBUTES_NAME.replace(".txt", ".csv")):
-        hint = f"The .csv files there are a mirror's; take the .txt files from {CELEBA_URL}."
+        hint = f"The .csv files are a mirror's; use the .txt files of {CELEBA_URL}."
     return (
         f"{folder} has no {', '.join(missing)}; expected a CelebA copy: {IMAGES_NAME}/, "
-        f"{ATTRIBUTES_NAME}, {PARTITION_NAME} and, if at hand, {IDENTITIES_NAME}. {hint}"
+        f"{ATTRIBUTES_NAME}, {PARTITION_NAME} and, if available, {IDENTITIES_NAME}. {hint}"
     )

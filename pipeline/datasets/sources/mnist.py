@@ -1,4 +1,4 @@
-"""MNIST: where its files are, and that they are MNIST's."""
+"""MNIST: its files, and the proof that they are MNIST's."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ SHA256 = (
 
 
 def find_mnist(options: DataOptions) -> tuple[Path, ...]:
-    """The four files: in ``root``, else the repository's own copy, else the download cache.
+    """Return the four files: in ``root``, else the repository's own copy, else the download cache.
 
-    Raises DataError when they are nowhere and ``download`` is off, or the download fails.
+    Raises DataError when they are missing and ``download`` is off, or the download fails.
     """
     if options.root is None and SHIPPED_MNIST.is_dir():
         return find_idx(SHIPPED_MNIST)
@@ -38,9 +38,9 @@ def find_mnist(options: DataOptions) -> tuple[Path, ...]:
         return find_or_download(find_idx, download_mnist, options.root)
     if options.root is None:
         raise DataError(
-            "the installed package holds no copy of MNIST (the repository does). Let it be "
-            "downloaded with --set data.download=true, or point at a folder of the four IDX "
-            "files with --set data.root=FOLDER."
+            "the installed package contains no copy of MNIST (the repository does). Download it "
+            "with --set data.download=true, or name a folder of the four IDX files with --set "
+            "data.root=FOLDER."
         )
     return find_idx(folder_of(options.root))
 
@@ -48,10 +48,10 @@ def find_mnist(options: DataOptions) -> tuple[Path, ...]:
 def read_mnist(paths: Sequence[Path]) -> IdxSet:
     """Read the four files; raises DataError unless they are MNIST's, byte for byte."""
     files = read_set(paths)
-    for path, name, found, expected in zip(paths, IDX_NAMES, files.sha256, SHA256, strict=True):
-        if found != expected:
+    for path, name, sha256, expected in zip(paths, IDX_NAMES, files.sha256, SHA256, strict=True):
+        if sha256 != expected:
             raise DataError(
-                f"{path} is not MNIST's {name}: uncompressed it has sha256 {found[:16]}..., "
+                f"{path} is not MNIST's {name}: uncompressed it has sha256 {sha256[:16]}..., "
                 f"expected {expected[:16]}.... Fetch it again; for another set in the same "
                 'format use data.kind="idx".'
             )

@@ -1,5 +1,5 @@
-"""Names that look the same and are not: of classes, and of files in a table and in a folder. A Mac
-writes "ü" as u and two dots, a table as one letter; Unicode calls the composed form NFC."""
+"""Names that look the same but differ: of classes, and of files in a table and in a folder. macOS
+stores "ü" as u and two dots, a table as one letter; Unicode calls the composed form NFC."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pipeline.datasets.sources.image_files import SUFFIXES
 
 
 def composed(name: str) -> str:
-    """The name in NFC, in which the same letters are the same characters."""
+    """Return the name in NFC, in which the same letters are the same characters."""
     return unicodedata.normalize("NFC", name)
 
 
 def note_spellings(spellings: Iterable[str]) -> tuple[str, ...]:
-    """Which names were joined because they differ in their Unicode form alone."""
+    """Return a remark on names that are joined since they differ only in their Unicode form."""
     forms: dict[str, set[str]] = defaultdict(set)
     for name in spellings:
         forms[composed(name)].add(name)
@@ -32,7 +32,8 @@ def note_spellings(spellings: Iterable[str]) -> tuple[str, ...]:
 
 
 def note_alike(names: Sequence[str], what: str = "classes") -> tuple[str, ...]:
-    """Which names differ only in case, blanks, invisible characters or the form of letters."""
+    """Return a remark on names that differ only in case, blanks, invisible characters or the form
+    of letters."""
     alike: dict[str, list[str]] = defaultdict(list)
     for name in names:
         alike[_skeleton(name)].append(name)
@@ -41,12 +42,12 @@ def note_alike(names: Sequence[str], what: str = "classes") -> tuple[str, ...]:
         return ()
     return (
         f"{what.capitalize()} that differ only in case, blanks or the form of their letters are "
-        f"taken as different ones: {some(groups)}. If they are one, give them one name.",
+        f"different ones here: {some(groups)}. If they are one, give them one name.",
     )
 
 
 def ascii_if_odd(name: str) -> str:
-    """The name in quotes, with whatever cannot be seen written as an escape."""
+    """Return the name in quotes, with invisible characters as escapes."""
     visible = all(c.isprintable() and (c == " " or not c.isspace()) for c in name)
     return repr(name) if visible and composed(name) == name else ascii(name)
 
@@ -60,7 +61,7 @@ def _skeleton(name: str) -> str:
 
 
 class ImageNames:
-    """The files of a folder, found by what a table calls them."""
+    """The files of a folder, to look up by their names in a table."""
 
     def __init__(self, files: Sequence[str]) -> None:
         self._exact = set(files)
@@ -71,8 +72,8 @@ class ImageNames:
             self._folded[composed(file).casefold()].append(file)
 
     def find(self, cell: str) -> str:
-        """The file that a cell means: as it stands, with an ending that it leaves out, in another
-        Unicode form, or, where only one file is called so, in other case. The cell, for none."""
+        """Return the file that a cell names: as it is written, with a missing ending, in another
+        Unicode form, or, where that is one file only, in another case. Return the cell for none."""
         name = PurePosixPath(cell.replace("\\", "/")).as_posix()  # "./a.jpg" is a.jpg
         spellings = [name, *(name + ending for ending in SUFFIXES)]
         for spelling in spellings:
@@ -89,7 +90,8 @@ class ImageNames:
         return file in self._exact
 
     def is_as_written(self, cell: str, file: str) -> bool:
-        """Whether the cell spells the file's name as the folder does, but for its ending."""
+        """Return whether the cell spells the file's name as the folder does, except for its
+        ending."""
         name = PurePosixPath(cell.replace("\\", "/")).as_posix()
         return file == name or file in {name + ending for ending in SUFFIXES}
 

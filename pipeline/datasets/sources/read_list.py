@@ -12,7 +12,7 @@ from pipeline.recipe import DataOptions
 
 
 def read_list(options: DataOptions) -> ImageList:
-    """The images and labels that the options name; raises DataError."""
+    """Return the images and labels that the options name. Raises DataError."""
     if options.download:
         raise DataError('data.kind = "images" has no download. Set data.download=false.')
     if options.root is None:
@@ -25,8 +25,8 @@ def read_list(options: DataOptions) -> ImageList:
         for key in ("label_column", "attributes", "group_column", "tags_separator", "one_hot"):
             if getattr(options, key):
                 raise DataError(
-                    f"data.{key} names columns of a CSV file; give that with data.label_file, or "
-                    f"take data.{key} out: sub-folders are classes."
+                    f"data.{key} is about columns of a CSV file; name that with data.label_file, "
+                    f"or remove data.{key}: without a file, sub-folders are classes."
                 )
         return with_groups(read_class_folders(root, options.labels), options)
     file = locate.find_label_file(root, options.label_file)

@@ -56,7 +56,7 @@ class World:
 
     @property
     def first(self) -> bool:
-        """Whether this process writes files and reports."""
+        """Return whether this process writes files and reports."""
         return self.process.first
 
     @property

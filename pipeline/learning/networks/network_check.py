@@ -1,6 +1,6 @@
-"""A network of the user's, or of torchvision, tried before it is trained: all that would otherwise
-come to light after hours. It answers batches of several sizes, learns for one step, is saved and
-loaded, and is exported. Networks put together from a recipe's layers need none of this.
+"""A trial of a network of the user's, or of torchvision, before training: it runs batches of
+several sizes, learns for one step, is saved and loaded, and is exported. Faults would otherwise
+appear after hours. Networks put together from a recipe's layers need no trial.
 
 Costs one export and a few small batches, on fresh weights; changes nothing.
 """
@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from exporters.errors import ExportError
+from exporters.evaluate.generated_images import noise_images
 from exporters.export.export_guards import guard_export
 from exporters.export.onnx_from_torch import onnx_from_torch
-from exporters.export.proof import plain_reason, proof_images
+from exporters.export.proof import plain_reason
 from exporters.options import ExportOptions
 from pipeline import user_code
 from pipeline.errors import PipelineError, RecipeError
@@ -32,16 +33,16 @@ from pipeline.tasks import training_task
 from runtime.spec import ModelSpec
 
 _IMAGES = 4  # a black one, a white one and noise of two strengths
-_TRAINED_ON = 2  # the least that a process ever trains on at a time
+_TRAINED_ON = 2  # the smallest share of a batch
 _BATCHES = (1, 2, 3)  # of the trial export: the recipe's own follow after training
-_SAME = 1e-4  # of the largest logit: float32 sums in another order
+_TOLERANCE = 1e-4  # of the largest logit: float32 sums in another order
 _SQUEEZE = "squeeze() takes away a batch of 1 as well, flatten(1) does not"
 _NAMED = 3  # parameters in a message
 
 
 def check_network(options: NetworkOptions, spec: ModelSpec, train: TrainOptions) -> tuple[str, ...]:
-    """Try a network as training, validation and export will use it; returns what a reader should
-    know. Raises RecipeError with the user's line where one of them would fail."""
+    """Try a network as training, validation and export will use it; returns remarks. Raises
+    RecipeError with the user's line where one of them would fail."""
     if options.callable is None and options.torchvision is None:
         return ()
     with torch.random.fork_rng():
@@ -49,7 +50,7 @@ def check_network(options: NetworkOptions, spec: ModelSpec, train: TrainOptions)
         network = build_network(options, spec).eval()
         trial = _Trial(network)
         trial.check_parameters()
-        notes = trial.check_answers()
+        notes = trial.check_logits()
         notes += trial.check_training(train)
         trial.check_reloading()
         trial.check_export()
@@ -67,7 +68,7 @@ class _Trial:
 
     def __init__(self, network: PixelNetwork) -> None:
         self.network, self.spec = network, network.spec
-        self.images = torch.from_numpy(proof_images(_IMAGES, network.spec))
+        self.images = torch.from_numpy(noise_images(network.spec.shape, _IMAGES))
         self.trained = network  # a copy after one step of training
 
     def refuse(self, what: str, advice: str, cause: BaseException | None = None) -> RecipeError:
@@ -79,7 +80,7 @@ class _Trial:
 
     @contextmanager
     def trying(self, what: str, advice: str) -> Iterator[None]:
-        """Whatever the user's code raises in this block is a refusal."""
+        """Refuse the network for any exception of the user's code in this block."""
         try:
             yield
         except PipelineError:
@@ -87,10 +88,10 @@ class _Trial:
         except Exception as exc:
             raise self.refuse(f"{what}: {plain_reason(exc)}", advice, exc) from exc
 
-    # --- what it consists of
+    # --- parameters
 
     def check_parameters(self) -> None:
-        """All of them registered, and something to train."""
+        """Refuse parameters that are not registered, and a network without any to train."""
         body = self.network.body
         if lost := _unregistered(body):
             raise self.refuse(
@@ -101,15 +102,15 @@ class _Trial:
         if not any(p.requires_grad for p in body.parameters()):
             raise self.refuse("no parameter of it can be trained", "Give it layers with weights.")
 
-    # --- what it answers
+    # --- logits
 
-    def check_answers(self) -> list[str]:
-        """Logits [N, labels] that do not depend on the other images of the batch, nor on chance."""
+    def check_logits(self) -> list[str]:
+        """Refuse logits that depend on the other images of the batch, or on chance."""
         together = self._logits(self.network, self.images)
         again = self._logits(self.network, self.images)
         if _differs(together, again):
             raise self.refuse(
-                "in evaluation mode it answers the same images differently each time",
+                "in evaluation mode its logits for the same images differ each time",
                 "Draw random numbers only while self.training is true: F.dropout takes "
                 "training=self.training.",
             )
@@ -118,8 +119,8 @@ class _Trial:
             if _differs(part, together[start:stop]):
                 self.check_export()  # a branch on values is a cause that it names by its line
                 raise self.refuse(
-                    f"in evaluation mode an image answers differently alone or with others (batch "
-                    f"of {stop - start} against {_IMAGES})",
+                    f"in evaluation mode the logits of an image depend on the others (batch of "
+                    f"{stop - start} against {_IMAGES})",
                     "Compute nothing over the batch: batch norm with track_running_stats, and no "
                     "mean, max or softmax over dimension 0.",
                 )
@@ -128,8 +129,8 @@ class _Trial:
             (together >= 0).all() and ((rows - 1).abs() < 1e-4).all()
         ):
             return [
-                "its answers look like probabilities; expected logits, since softmax follows. "
-                "Take softmax out of the network"
+                "its outputs look like probabilities; expected logits, since softmax follows. "
+                "Remove softmax from the network"
             ]
         return []
 
@@ -150,7 +151,7 @@ class _Trial:
             size = f" of {len(scores)}" if isinstance(scores, tuple | list | dict) else ""
             raise self.refuse(
                 f"{where} it returns a {type(scores).__name__}{size}",
-                f"Expected one tensor of logits [N, {labels}], in training mode as well: take out "
+                f"Expected one tensor of logits [N, {labels}], in training mode as well: remove "
                 "auxiliary heads.",
             )
         if tuple(scores.shape) != (count, labels):
@@ -170,7 +171,7 @@ class _Trial:
             )
         return scores
 
-    # --- what it learns
+    # --- training
 
     def check_training(self, train: TrainOptions) -> list[str]:
         """One step of training, with the recipe's optimizer, precision and averaging."""
@@ -208,10 +209,10 @@ class _Trial:
         self.trained = trained.cpu().eval()
         return [f"{_some(idle)} never used in training mode, so not trained"] if idle else []
 
-    # --- what it becomes
+    # --- files
 
     def check_reloading(self) -> None:
-        """A checkpoint holds the whole network: built again and loaded, it answers alike."""
+        """Refuse a network whose checkpoint does not give the same logits again."""
         with self.trying(
             "its checkpoint cannot be saved and loaded",
             "Its state_dict() has to hold tensors alone, under the same names each time.",
@@ -226,12 +227,12 @@ class _Trial:
         expected = self._logits(self.trained, self.images)
         if _differs(self._logits(again, self.images), expected):
             raise self.refuse(
-                "built again and loaded from its checkpoint it answers otherwise",
-                "What it draws at random belongs into nn.Parameter or register_buffer.",
+                "built again and loaded from its checkpoint it gives other logits",
+                "Keep random tensors in nn.Parameter or register_buffer.",
             )
 
     def check_export(self) -> None:
-        """ONNX holds the same network, at any batch size."""
+        """Refuse a network that ONNX cannot hold at any batch size."""
         network, spec = self.network.deployed, self.spec
         try:
             model = onnx_from_torch(network, spec, ExportOptions(batch_sizes=_BATCHES))
@@ -242,27 +243,27 @@ class _Trial:
 
 
 def _differs(a: Tensor, b: Tensor) -> bool:
-    limit = _SAME * max(1.0, float(b.abs().max()))
+    limit = _TOLERANCE * max(1.0, float(b.abs().max()))
     return not float((a - b).abs().max()) <= limit
 
 
 def _some(names: list[str]) -> str:
-    """The first names, and how many more there are, with the verb."""
+    """The first names, the count of the others, and the verb."""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return f"{', '.join(names[:_NAMED])}{more} {'is' if len(names) == 1 else 'are'}"
 
 
 def _unregistered(body: nn.Module) -> list[str]:
-    """Modules and tensors with gradients that forward() may use but torch does not know of."""
-    known = {id(part) for part in (*body.modules(), *body.parameters(), *body.buffers())}
-    found = []
+    """Names of modules and of tensors with gradients that torch has not registered."""
+    registered = {id(part) for part in (*body.modules(), *body.parameters(), *body.buffers())}
+    names = []
     for name, module in body.named_modules():
         for key, value in vars(module).items():
             if key.startswith("_") and key in nn.Module().__dict__:
                 continue  # torch's own tables
-            if any(id(part) not in known for part in _parts(value)):
-                found.append(f"{name}.{key}".lstrip("."))
-    return found
+            if any(id(part) not in registered for part in _parts(value)):
+                names.append(f"{name}.{key}".lstrip("."))
+    return names
 
 
 def _parts(value: Any) -> Iterable[nn.Module | Tensor]:

@@ -1,6 +1,6 @@
-"""Channels of the same reach, before rounding is learned: a layer's output channels are divided by
-factors, and the next layer's weights multiplied by them, which leaves the function as it was. One
-range for a whole tensor then suits all its channels. Knows nothing of training.
+"""Equalize the ranges of channels before rounding is learned: a layer's output channels are divided
+by factors, and the next layer's weights multiplied by them, which keeps the function. One range for
+a whole tensor then suits all its channels.
 
 The factors are those of Xiao et al., "SmoothQuant", 2022 (alpha = 0.5), moved into the layer before
 as Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019, do
@@ -18,21 +18,21 @@ from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
 from pipeline.learning.networks.pixel_network import PixelNetwork
-from pipeline.learning.quantization_aware.graph import (
+from pipeline.learning.quantization_aware.traced_graph import (
     first_input,
     is_spatial_mean,
     operator,
     traced,
 )
 
-# What passes a positive factor of a channel on to the same channel of its output.
+# Operators that pass a positive factor of a channel on to the same channel of their output.
 _ACTIVATIONS = frozenset({"relu", "leaky_relu"})
 _POOLS = frozenset({"max_pool2d", "avg_pool2d", "adaptive_avg_pool2d"})
 
 
 @dataclass(frozen=True)
 class _Pair:
-    """Two layers with nothing between that tells channels apart."""
+    """Two layers between which every channel is treated alike."""
 
     scaled: tuple[str, ...]  # parameters with a channel on axis 0, that are divided
     watched: Node  # the tensor between, whose range counts
@@ -40,20 +40,20 @@ class _Pair:
 
 
 def equalize(network: PixelNetwork, batches: Iterable[Tensor]) -> int:
-    """Scale the channels of ``network`` in place; how many pairs of layers it was done for.
+    """Scale the channels of ``network`` in place; returns the number of scaled pairs of layers.
 
-    ``batches`` are images uint8 [N, H, W, C], which show how far each channel reaches. The pairs
-    that are found are a convolution or linear layer, its batch norm if it has one, ReLU or leaky
-    ReLU or none, pools, and an ungrouped convolution or linear layer that alone takes the result.
+    ``batches`` are images uint8 [N, H, W, C], which show the range of each channel. A pair is a
+    convolution or linear layer, its batch norm if it has one, ReLU or leaky ReLU or none, pools,
+    and an ungrouped convolution or linear layer that alone takes the result.
     Raises TrainError when the network cannot be traced.
     """
     body = traced(network)
     pairs = [pair for node in body.graph.nodes if (pair := _pair_before(node)) is not None]
     watcher = _Watcher(body, {pair.watched for pair in pairs})
-    normalised = PixelNetwork(watcher, network.options, network.spec).to(network.mean.device)
+    normalized = PixelNetwork(watcher, network.options, network.spec).to(network.mean.device)
     with torch.no_grad():
         for batch in batches:
-            normalised.logits(batch)
+            normalized.logits(batch)
         for pair in pairs:
             _scale(body, pair, watcher.reach[pair.watched])
     return len(pairs)
@@ -79,7 +79,7 @@ def _scale(body: GraphModule, pair: _Pair, reach: Tensor) -> None:
 
 
 class _Watcher(torch.nn.Module):
-    """Runs a graph and remembers how far each channel of some tensors reached."""
+    """Runs a graph and records the largest magnitude of each channel of some tensors."""
 
     def __init__(self, body: GraphModule, watched: set[Node]) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class _Watcher(torch.nn.Module):
         self._watched = watched
 
     def forward(self, x: Tensor) -> Any:
-        """What the graph returns."""
+        """The output of the graph."""
         return _Watching(self.body, self._watched, self.reach).run(x)
 
 
@@ -100,8 +100,8 @@ class _Watching(Interpreter):
     def run_node(self, n: Node) -> Any:
         result = super().run_node(n)
         if n in self._watched:
-            found = result.abs().transpose(0, 1).flatten(1).amax(1)  # (channels,)
-            self._reach[n] = torch.maximum(self._reach.get(n, found), found)
+            reach = result.abs().transpose(0, 1).flatten(1).amax(1)  # (channels,)
+            self._reach[n] = torch.maximum(self._reach.get(n, reach), reach)
         return result
 
 
@@ -125,7 +125,7 @@ def _pair_before(second: Node) -> _Pair | None:
 
 
 def _parameters(node: Node) -> tuple[str, ...]:
-    """The names of weight and bias; none if one of them is no parameter of this node alone."""
+    """The names of weight and bias; none if another node uses one of them, too."""
     given = [argument for argument in node.args[1:3] if argument is not None]  # (weight, bias)
     names = [
         str(argument.target)
@@ -136,8 +136,8 @@ def _parameters(node: Node) -> tuple[str, ...]:
 
 
 def _is_layer(node: Node) -> bool:
-    """A convolution or a linear layer whose channels are on axis 1, as those of rows of tokens are
-    not."""
+    """Return whether it is a convolution or a linear layer with channels on axis 1 (tokens have
+    more axes)."""
     rank = {"conv2d": 4, "linear": 2}.get(operator(node))
     return rank is not None and "val" in node.meta and node.meta["val"].ndim == rank
 

@@ -1,13 +1,13 @@
-"""A network whose forward pass rounds as its INT8 file will: weights and activations lie on 8-bit
-grids, gradients pass the rounding straight through. Knows nothing of training, nor of ONNX files.
+"""A network whose forward pass rounds as its INT8 file will: weights and activations are on 8-bit
+grids, gradients pass the rounding straight through. Independent of training and of ONNX files.
 
 What is rounded, and how, follows ``exporters/quantize`` and onnxruntime's QDQ quantizer:
 
 * weights, symmetric, one scale for each output channel: largest magnitude / ``weight_range``.
   A batch norm that is folded on export multiplies a channel by a constant, which changes neither
-  its integers nor what they stand for, so the weight is rounded as it stands before folding;
-* activations, asymmetric uint8, one range for each tensor: what enters and what leaves each
-  operator that has 8-bit kernels, between the first and the last one with weights. A ReLU or clip
+  its integers nor their values, so the weight is rounded as it is before folding;
+* activations, asymmetric uint8, one range for each tensor: inputs and outputs of each operator that
+  has 8-bit kernels, between the first and the last one with weights. A ReLU or clip
   is part of the operator before it; pools and reshapes keep the grid of their input. Logits stay
   float, and pixels with one mean for all channels are as they are in the file: 8-bit already.
 
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from pipeline.learning.networks.pixel_network import PixelNetwork
-from pipeline.learning.quantization_aware.graph import (
+from pipeline.learning.quantization_aware.traced_graph import (
     first_input,
     is_spatial_mean,
     operator,
@@ -68,7 +68,7 @@ class ActivationRounding(nn.Module):
         self.observing = False
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x``, rounded; what lies outside the range is clipped and gets no gradient."""
+        """``x``, rounded; values outside the range are clipped and get no gradient."""
         if self.observing:
             low, high = x.detach().aminmax()
             torch.minimum(self.low, low, out=self.low)
@@ -88,8 +88,8 @@ class WeightRounding(nn.Module):
         self.axis, self.limit, self.observing = axis, limit, False
 
     def forward(self, weight: Tensor) -> Tensor:
-        """``weight``, rounded; unchanged while activations are observed, as calibration runs
-        the float network."""
+        """``weight``, rounded; unchanged while activations are observed, since calibration runs the
+        float network."""
         if self.observing:
             return weight
         axis = self.axis % weight.ndim
@@ -103,15 +103,15 @@ class WeightRounding(nn.Module):
 
 
 def fake_quantized(network: PixelNetwork, weight_range: int) -> PixelNetwork:
-    """A second form of ``network`` that rounds; both share parameters and statistics.
+    """A copy of ``network`` that rounds; both share parameters and statistics.
 
     ``weight_range`` is the largest quantized weight: 64 with onnxruntime's ``reduce_range``, 127
     without. Batch norm keeps its statistics and dropout is switched off, as in the file.
-    Activations are rounded once :func:`observing` has shown it images. Raises TrainError when the
-    network cannot be traced; what can be exported to ONNX can.
+    Activations are rounded after it has seen images in :func:`observing`. Raises TrainError when
+    the network cannot be traced; one that can be exported to ONNX can.
     """
     body = traced(network)
-    # normalised pixels are 8-bit numbers already, where one mean and one scale made them
+    # normalized pixels are 8-bit numbers already, where one mean and one scale made them
     exact = network.mean.numel() == network.scale.numel() == 1
     _insert(body, _Plan(body, exact_pixels=exact), weight_range)
     body.graph.lint()
@@ -122,8 +122,8 @@ def fake_quantized(network: PixelNetwork, weight_range: int) -> PixelNetwork:
 
 @contextmanager
 def observing(rounding: PixelNetwork) -> Iterator[None]:
-    """Within it, every image that ``rounding`` sees widens its ranges, which start anew, and
-    nothing is rounded: onnxruntime's min-max calibration."""
+    """In this block nothing is rounded, and the ranges become those of all images that ``rounding``
+    sees: onnxruntime's min-max calibration."""
     parts = [m for m in rounding.modules() if isinstance(m, (ActivationRounding, WeightRounding))]
     for part in parts:
         part.observing = True
@@ -165,13 +165,13 @@ def _insert_behind(body: GraphModule, node: Node, module: str) -> None:
 
 
 class _Plan:
-    """Which tensors of a graph are rounded, decided before anything is changed."""
+    """The tensors of a graph that are rounded, decided before anything is changed."""
 
     def __init__(self, body: GraphModule, *, exact_pixels: bool) -> None:
         nodes = list(body.graph.nodes)
         self._exact_pixels = exact_pixels
         self._weighted = {n for n in nodes if operator(n) in _CHANNEL_AXIS and _is_parameter(n, 1)}
-        behind, before = set[Node](), set[Node]()  # what lies behind, and before, weights
+        behind, before = set[Node](), set[Node]()  # nodes behind weights, and before them
         for node in nodes:
             if any(n in behind or n in self._weighted for n in node.all_input_nodes):
                 behind.add(node)
@@ -183,7 +183,7 @@ class _Plan:
         self._grids = {node: self._grid(node) for node in nodes if node.op != "output"}
 
     def has_weights(self, node: Node) -> bool:
-        """Whether its second argument is a parameter with output channels."""
+        """Return whether its second argument is a parameter with output channels."""
         return node in self._weighted
 
     def grid_of(self, node: Node) -> Node | None:
@@ -236,8 +236,8 @@ def _is_parameter(node: Node, position: int) -> bool:
 
 
 def _has_own_range(node: Node) -> bool:
-    """Whether onnxruntime gives in- and outputs a range each; pools to a single pixel are among
-    them, as GlobalAveragePool."""
+    """Return whether onnxruntime gives inputs and outputs a range each; pools to a single pixel,
+    such as GlobalAveragePool, are among them."""
     name = operator(node)
     if name == "adaptive_avg_pool2d":
         size = node.args[1]

@@ -1,9 +1,9 @@
 """Quantization-aware fine-tuning: a few epochs from the trained network, with the rounding of its
-INT8 file in the forward pass. What comes back is a float network like the one that came in, only
-that it loses less when it is quantized. Knows nothing of stages, variants or ONNX files.
+INT8 file in the forward pass. The result is a float network that loses less when it is quantized.
+Independent of stages, variants and ONNX files.
 
-The network learns from the answers of the one that it started as, not from labels: what
-quantization changed is what is to be undone, and whoever compares the two finds them alike.
+The network learns from the probabilities of the trained network, not from labels, so that it stays
+close to that: only the change by quantization is to be undone.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pipeline.learning.quantization_aware.fake_quantization import fake_quantize
 from pipeline.learning.training.augment import augment
 from pipeline.learning.training.batches import batch_of
 from pipeline.learning.training.device import resolve_device, torch_settings
-from pipeline.learning.training.evaluate import BATCH_SIZE, judge
+from pipeline.learning.training.evaluate import BATCH_SIZE, validate
 from pipeline.learning.training.memory import freed_memory_is_kept
 from pipeline.learning.training.optimize import build_optimizer, learning_rate, training_loss
 from pipeline.learning.training.results import StepProgress
@@ -38,8 +38,8 @@ from runtime.cpu import usable_threads
 
 
 @dataclass(frozen=True)
-class Judged:
-    """The validation split, seen by a network that rounds as its INT8 file will."""
+class Validation:
+    """The validation of a network that rounds as its INT8 file will."""
 
     epoch: int  # 0: not yet trained
     equalized: bool  # its channels were scaled to the same reach
@@ -49,11 +49,11 @@ class Judged:
 
 @dataclass(frozen=True)
 class FineTuned:
-    """What fine-tuning came to."""
+    """The result of fine-tuning."""
 
     network: PixelNetwork  # float, on the CPU, in evaluation mode
-    best: Judged  # what ``network`` is
-    judged: tuple[Judged, ...]  # all that were tried: untouched, equalized, and then each epoch
+    best: Validation  # of ``network``
+    validations: tuple[Validation, ...]  # of the original, the equalized, and each epoch
     cpu_seconds: float
 
 
@@ -70,10 +70,10 @@ def fine_tune(
     reduce_range, 127 without), per channel, and uint8 activations with min-max ranges.
 
     First its channels are equalized, which trains nothing and is undone if it does not help. Batch
-    size, optimizer, augmentation and device are those of ``train``. Of all that was tried, the
-    untouched network among them, the one with the least validation loss is returned. The same
-    seed gives the same bits at the same thread count. Raises TrainError when the options make no
-    sense, the network cannot be traced, or the loss is no number any more.
+    size, optimizer, augmentation and device are those of ``train``. The network with the least
+    validation loss is returned, which may be the original one. The same seed gives the same bits
+    at the same thread count. Raises TrainError when the options are out of range, the network
+    cannot be traced, or the loss is not finite.
     """
     _check(dataset, options, weight_range)
     start = time.process_time()
@@ -81,12 +81,12 @@ def fine_tune(
     threads = train.threads or usable_threads()
     with freed_memory_is_kept(), torch_settings(device, threads):
         torch.manual_seed(seed)
-        tuning = _Tuning(network, dataset, train, options, weight_range, seed, device)
-        tuning.judge()
+        tuning = _FineTuning(network, dataset, train, options, weight_range, seed, device)
+        tuning.validate()
         tuning.equalize()
         while tuning.epoch < options.epochs:
             tuning.run_epoch(on_step)
-            tuning.judge()
+            tuning.validate()
         return tuning.finish(time.process_time() - start)
 
 
@@ -102,9 +102,9 @@ def _check(dataset: Dataset, options: FineTuneOptions, weight_range: int) -> Non
         )
 
 
-class _Tuning:
-    """One fine-tuning: the float network, its rounding form on the same parameters, and the
-    network that both came from."""
+class _FineTuning:
+    """One fine-tuning: the float network, its rounding copy on the same parameters, and the
+    original network."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class _Tuning:
         device: torch.device,
     ) -> None:
         self.dataset, self.device = dataset, device
-        self.teacher = _copy(network, device)
+        self.original = _copy(network, device)
         self.network = _copy(network, device)
         self.rounding = fake_quantized(self.network, weight_range)
         self.options = train.model_copy(
@@ -130,67 +130,67 @@ class _Tuning:
         self.optimizer = build_optimizer(self.rounding, self.options)
         self.generator = torch.Generator().manual_seed(seed)
         count = min(options.calibration_images, len(dataset.train))
-        chosen = torch.randperm(len(dataset.train), generator=self.generator)[:count]
-        self.calibration = np.sort(chosen.numpy())
+        indices = torch.randperm(len(dataset.train), generator=self.generator)[:count]
+        self.calibration = np.sort(indices.numpy())
         self.batch = min(train.batch_size, len(dataset.train))
         self.steps_per_epoch = len(dataset.train) // self.batch
-        self.epoch = 0  # finished ones
+        self.epoch = 0  # finished epochs
         self.equalized = False
-        self.judged: list[Judged] = []
+        self.validations: list[Validation] = []
         self.best_weights: dict[str, Tensor] = {}
 
     def run_epoch(self, on_step: Callable[[StepProgress], None] | None) -> None:
-        """Every training image once, in a random order. Ranges stay as they are: weights move so
-        little that it is enough to take them anew when the epoch is judged."""
+        """Every training image once, in a random order. Ranges keep their values: weights move so
+        little that it is enough to calibrate again before each validation."""
         order = torch.randperm(len(self.dataset.train), generator=self.generator).numpy()
         start = time.perf_counter()
         for position in range(self.steps_per_epoch):
             number = self.epoch * self.steps_per_epoch + position
-            chosen = order[position * self.batch : (position + 1) * self.batch]
+            indices = order[position * self.batch : (position + 1) * self.batch]
             lr = learning_rate(number, self._steps, self.options)
-            loss = self._step(chosen, number, lr)
+            loss = self._step(indices, number, lr)
             if on_step is not None:
                 rate = (position + 1) * self.batch / max(time.perf_counter() - start, 1e-9)
                 on_step(self._progress(number + 1, loss, lr, rate))
         self.epoch += 1
 
-    def judge(self) -> None:
-        """Take ranges as the quantizer will, look at the validation split, keep the best."""
+    def validate(self) -> None:
+        """Calibrate as the quantizer will, validate, keep the best weights."""
         self._calibrate()
-        loss, accuracy = judge(self.rounding, self.dataset.val, str(self.device))
-        line = Judged(self.epoch, self.equalized, loss, accuracy)
-        self.judged.append(line)
+        loss, accuracy = validate(self.rounding, self.dataset.val, str(self.device))
+        line = Validation(self.epoch, self.equalized, loss, accuracy)
+        self.validations.append(line)
         if self.best is line:
             self.best_weights = {
                 name: value.detach().clone() for name, value in self.network.state_dict().items()
             }
 
     def equalize(self) -> None:
-        """Scale channels to the same reach, if that helps."""
+        """Scale channels to the same range, if that helps."""
         self.equalized = equalize(self.network, self._calibration_batches()) > 0
         if not self.equalized:
             return
-        self.judge()
+        self.validate()
         if not self.best.equalized:
             self.network.load_state_dict(self.best_weights)
             self.equalized = False
             self._calibrate()
 
     @property
-    def best(self) -> Judged:
+    def best(self) -> Validation:
         """The least validation loss; of equal ones the first."""
-        return min(self.judged, key=lambda line: line.val_loss)
+        return min(self.validations, key=lambda line: line.val_loss)
 
     def finish(self, cpu_seconds: float) -> FineTuned:
         """The best network, on the CPU."""
         self.network.load_state_dict(self.best_weights)
         network = self.network.to("cpu").to(memory_format=torch.contiguous_format).eval()
-        return FineTuned(network, self.best, tuple(self.judged), cpu_seconds)
+        return FineTuned(network, self.best, tuple(self.validations), cpu_seconds)
 
-    def _step(self, chosen: NDArray[np.int64], number: int, lr: float) -> float:
+    def _step(self, indices: NDArray[np.int64], number: int, lr: float) -> float:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        pixels, _ = batch_of(self.dataset.train, chosen, self.device)
+        pixels, _ = batch_of(self.dataset.train, indices, self.device)
         pixels = augment(pixels, self.options.augment, self.generator)
         loss = self._loss(pixels)
         value = float(loss.detach())
@@ -205,12 +205,11 @@ class _Tuning:
         return value
 
     def _loss(self, pixels: Tensor) -> Tensor:
-        """Cross-entropy with the answers of the network before."""
+        """Cross-entropy with the probabilities of the original network."""
         task = training_task(self.network.spec.task)
         with torch.no_grad():
-            logits = self.teacher.logits(pixels)  # (N, labels)
-            answers = task.probabilities(logits)
-        return training_loss(self.rounding.logits(pixels), answers, task)
+            targets = task.probabilities(self.original.logits(pixels))  # (N, labels)
+        return training_loss(self.rounding.logits(pixels), targets, task)
 
     def _calibrate(self) -> None:
         with observing(self.rounding), torch.no_grad():
@@ -219,8 +218,8 @@ class _Tuning:
 
     def _calibration_batches(self) -> Iterator[Tensor]:
         for start in range(0, len(self.calibration), BATCH_SIZE):
-            chosen = self.calibration[start : start + BATCH_SIZE]
-            yield batch_of(self.dataset.train, chosen, self.device)[0]
+            indices = self.calibration[start : start + BATCH_SIZE]
+            yield batch_of(self.dataset.train, indices, self.device)[0]
 
     @property
     def _steps(self) -> int:
@@ -235,7 +234,7 @@ class _Tuning:
             loss=loss,
             lr=lr,
             images_per_second=rate,
-            val_accuracy_percent=self.judged[-1].val_accuracy_percent,
+            val_accuracy_percent=self.validations[-1].val_accuracy_percent,
         )
 
 

@@ -1,8 +1,8 @@
-"""Random changes of a whole batch at once, each image differently. Knows nothing of networks or
-files, and of labels only that blended images have blended ones.
+"""Random changes of a whole batch at once, each image differently. Independent of networks, files
+and (but for blending) of labels.
 
-Everything is drawn from one generator in a fixed order, so the same generator state gives the
-same batch; what has its option at 0 draws nothing and costs nothing.
+Everything is drawn from one generator in a fixed order, so the same generator state gives the same
+batch. A change whose option is 0 draws nothing and costs nothing.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _THINNEST = 0.6  # of a full erosion: beyond, strokes of two pixels fall to piec
 def augment(pixels: Tensor, options: AugmentOptions, generator: Generator) -> Tensor:
     """Changed copies of uint8 or float pixels [N, H, W, C] in 0..255, in the same range.
 
-    The result is float32 where values between two grey levels arise (all but shift alone, flip
-    and erase). What leaves the frame is lost; what enters repeats the edge pixel, which is
-    background for digits and keeps photographs free of black corners. ``generator`` lives on the
-    CPU; ``pixels`` may be elsewhere. With all options at 0 the batch itself is returned.
+    The result is float32 where values between two gray levels arise (all changes but shift alone,
+    flip and erase). Pixels that leave the frame are lost; new ones repeat the edge pixel, which is
+    background for digits and keeps photographs free of black corners. ``generator`` is on the CPU;
+    ``pixels`` may be on any device. With all options at 0 the batch itself is returned.
     """
     if options.stroke:
         pixels = _stroke(pixels, options.stroke, generator)
@@ -50,12 +50,12 @@ def augment(pixels: Tensor, options: AugmentOptions, generator: Generator) -> Te
 def blend(
     pixels: Tensor, targets: Tensor, alpha: float, generator: Generator
 ) -> tuple[Tensor, Tensor]:
-    """Each image of [N, H, W, C] and its target of [N, labels] blended with those of another one,
-    in a share drawn for each from Beta(alpha, alpha); the larger share stays the image's own.
+    """Blend each image of [N, H, W, C] and its target of [N, labels] with those of another one, in
+    a share drawn for each from Beta(alpha, alpha); the image's own share is the larger one.
 
     Source: Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018.
     """
-    # numpy's generator, seeded by torch's: torch draws no Beta from a generator of one's own
+    # numpy's generator, seeded by torch's: torch draws no Beta from a given generator
     seed = int(torch.randint(2**31, (1,), generator=generator))
     draw = np.random.default_rng(seed).beta(alpha, alpha, len(pixels)).astype(np.float32)
     own = torch.from_numpy(np.maximum(draw, 1 - draw)).to(targets.device)
@@ -89,9 +89,9 @@ def _resampled(pixels: Tensor, options: AugmentOptions, generator: Generator) ->
     """Rotate, scale, shear, shift and warp in a single resampling, which blurs only once."""
     _, height, width, _ = pixels.shape
     theta = _affine_maps(len(pixels), height, width, options, generator).to(pixels.device)
-    # Plane by plane in memory: sampling then takes half the time that it takes channels_last.
+    # Plane by plane in memory: sampling then takes half the time of channels_last.
     x = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-    grid = _places(theta, height, width)  # (N, H, W, 2)
+    grid = _source_grid(theta, height, width)  # (N, H, W, 2)
     if options.elastic:
         grid = grid + _warp(len(x), height, width, options.elastic, generator).to(grid.device)
     x = F.grid_sample(x, grid, padding_mode="border", align_corners=False)  # (N, C, H, W)
@@ -102,8 +102,8 @@ def _resampled(pixels: Tensor, options: AugmentOptions, generator: Generator) ->
 def _affine_maps(
     count: int, height: int, width: int, options: AugmentOptions, generator: Generator
 ) -> Tensor:
-    """[N, 2, 3]: from places in the result to places in the source, in units of half a frame
-    (what ``affine_grid`` wants)."""
+    """Maps [N, 2, 3] from positions in the result to positions in the source, in units of half a
+    frame, as for ``affine_grid``."""
     angle = _uniform(count, math.radians(options.rotate), generator)
     shear = torch.tan(_uniform(count, math.radians(options.shear), generator))
     zoom_x = 1 / (1 + _uniform(count, options.scale, generator))
@@ -111,7 +111,7 @@ def _affine_maps(
     shift_x = _uniform(count, 2 * options.shift / width, generator)
     shift_y = _uniform(count, 2 * options.shift / height, generator)
     cos, sin = torch.cos(angle), torch.sin(angle)
-    aspect = height / width  # a rotation of pixels is none in units of a frame that isn't square
+    aspect = height / width  # in units of a frame that is not square a rotation is none
     # zoom * shear * rotation, with the columns and rows brought to those units
     row_x = torch.stack(
         [zoom_x * (cos + shear * sin), zoom_x * aspect * (shear * cos - sin), shift_x], 1
@@ -120,10 +120,10 @@ def _affine_maps(
     return torch.stack([row_x, row_y], 1)  # (N, 2, 3)
 
 
-def _places(theta: Tensor, height: int, width: int) -> Tensor:
-    """Where each pixel of the results comes from, [N, H, W, 2]: ``affine_grid`` by sums instead of
-    products of matrices, in a fifth of the time."""
-    xs = (2 * torch.arange(width, device=theta.device) + 1) / width - 1  # centres of pixels
+def _source_grid(theta: Tensor, height: int, width: int) -> Tensor:
+    """The source position of each pixel of the result, [N, H, W, 2]: ``affine_grid`` by sums
+    instead of products of matrices, in a fifth of the time."""
+    xs = (2 * torch.arange(width, device=theta.device) + 1) / width - 1  # centers of pixels
     ys = (2 * torch.arange(height, device=theta.device) + 1) / height - 1
     grid = theta.new_empty(len(theta), height, width, 2)
     for axis in (0, 1):
@@ -134,12 +134,12 @@ def _places(theta: Tensor, height: int, width: int) -> Tensor:
 
 
 def _warp(count: int, height: int, width: int, extent: float, generator: Generator) -> Tensor:
-    """Smooth random moves of every place, of standard deviation ``extent`` pixels at the knots of
-    the field, in units of half a frame, [N, H, W, 2].
+    """Smooth random moves of every position, of standard deviation ``extent`` pixels at the knots
+    of the field, in units of half a frame, [N, H, W, 2].
 
     Source of the idea: Simard, Steinkraus and Platt, "Best Practices for Convolutional Neural
-    Networks Applied to Visual Document Analysis", 2003; knots a seventh of the frame apart take the
-    place of their Gaussian filter, which costs more.
+    Networks Applied to Visual Document Analysis", 2003; knots a seventh of the frame apart replace
+    their Gaussian filter, which costs more.
     """
     knots = torch.randn(count, 2, _KNOTS, _KNOTS, generator=generator)
     knots *= torch.tensor([2 * extent / width, 2 * extent / height]).view(1, 2, 1, 1)
@@ -177,7 +177,7 @@ def _light(pixels: Tensor, options: AugmentOptions, generator: Generator) -> Ten
 
 
 def _color(pixels: Tensor, extent: float, generator: Generator) -> Tensor:
-    """Scale each of three channels, and the distance to grey, of rgb pixels."""
+    """Scale each of three channels, and the distance to gray, of rgb pixels."""
     gains = 1 + _uniform(3 * len(pixels), extent, generator).view(-1, 1, 1, 3)
     saturation = _per_image(1 + _uniform(len(pixels), extent, generator), pixels)
     x = pixels.to(torch.float32) * gains.to(pixels.device)
@@ -198,25 +198,25 @@ def _stroke(pixels: Tensor, share: float, generator: Generator) -> Tensor:
     draw = torch.rand(len(pixels), generator=generator)
     thick = (draw < share / 2).nonzero()[:, 0]
     thin = ((draw >= share / 2) & (draw < share)).nonzero()[:, 0]
-    # One plain comparison after the other vectorises on uint8: max_pool2d, which also computes
-    # where the maximum is, took thirty times as long.
+    # Plain comparisons vectorize on uint8: max_pool2d, which also computes the position of the
+    # maximum, took thirty times as long.
     result = pixels.to(torch.float32)
     if result is pixels:
         result = pixels.clone()
-    for images, extreme, most in ((thick, torch.maximum, 1.0), (thin, torch.minimum, _THINNEST)):
-        chosen = pixels[images.to(pixels.device)]
-        blend = _per_image(strength[images] * most, pixels)
-        edge = _over_neighbours(_over_neighbours(chosen, extreme, 1), extreme, 2)
+    for images, extreme, limit in ((thick, torch.maximum, 1.0), (thin, torch.minimum, _THINNEST)):
+        selected = pixels[images.to(pixels.device)]
+        blend = _per_image(strength[images] * limit, pixels)
+        edge = _over_neighbors(_over_neighbors(selected, extreme, 1), extreme, 2)
         result[images.to(pixels.device)] = torch.lerp(
-            chosen.to(torch.float32), edge.to(torch.float32), blend
+            selected.to(torch.float32), edge.to(torch.float32), blend
         ).clamp_(0, 255)
     return result
 
 
-def _over_neighbours(
+def _over_neighbors(
     pixels: Tensor, extreme: Callable[[Tensor, Tensor], Tensor], dim: int
 ) -> Tensor:
-    """The extreme of each pixel and its two neighbours along ``dim``, same shape."""
+    """The extreme of each pixel and its two neighbors along ``dim``, same shape."""
     size = pixels.shape[dim]
     pairs = extreme(pixels.narrow(dim, 0, size - 1), pixels.narrow(dim, 1, size - 1))
     inner = extreme(pairs.narrow(dim, 0, size - 2), pixels.narrow(dim, 2, size - 2))
@@ -230,7 +230,7 @@ def _over_neighbours(
 def _erase(pixels: Tensor, share: float, generator: Generator) -> Tensor:
     """Blank one rectangle, each side a tenth to a third of the frame, in a share of the images.
 
-    The colour is that of the image's first pixel, its background. Source of the idea: Zhong et
+    The color is that of the image's first pixel, its background. Source of the idea: Zhong et
     al., "Random Erasing Data Augmentation", 2017.
     """
     count, height, width, _ = pixels.shape
@@ -244,5 +244,5 @@ def _interval(count: int, size: int, generator: Generator) -> Tensor:
     """For each image a random stretch of 0.1 to 0.33 of ``size``, as booleans [N, size]."""
     length = size * (0.1 + 0.23 * torch.rand(count, 1, generator=generator))
     start = (size - length) * torch.rand(count, 1, generator=generator)
-    place = torch.arange(size) + 0.5
-    return (place >= start) & (place < start + length)
+    position = torch.arange(size) + 0.5
+    return (position >= start) & (position < start + length)

@@ -1,4 +1,4 @@
-"""Images and labels of a split as tensors. Knows nothing of what is done with them."""
+"""Images and labels of a split as tensors."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pipeline.datasets.arrays import Split
 
 
 def batch_of(
-    split: Split, chosen: NDArray[np.int64], device: torch.device
+    split: Split, indices: NDArray[np.int64], device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """The images uint8 [N, H, W, C] at the indices ``chosen`` [N], and their labels, [N] or
+    """The images uint8 [N, H, W, C] at ``indices`` [N], and their labels, [N] or
     [N, labels]."""
     # indexing copies, so a read-only memory map is read and never written
-    pixels = torch.from_numpy(np.asarray(split.images[chosen]))
-    labels = torch.from_numpy(np.asarray(split.labels[chosen]))
+    pixels = torch.from_numpy(np.asarray(split.images[indices]))
+    labels = torch.from_numpy(np.asarray(split.labels[indices]))
     return pixels.to(device), labels.to(device)

@@ -38,7 +38,7 @@ class Clock:
             self.limit_used = self._world.agree_number(share)
 
     def save_is_due(self) -> bool:
-        """Whether ``checkpoint_seconds`` are over since the last save; an exchange."""
+        """Return whether ``checkpoint_seconds`` are over since the last save; an exchange."""
         due = time.perf_counter() - self._saved_at >= self._options.checkpoint_seconds
         return bool(self._world.agree_number(due))
 

@@ -1,4 +1,4 @@
-"""Where training runs, and torch's settings for that time. Knows nothing of data and networks."""
+"""The device that trains, and torch's settings for that time."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pipeline.errors import TrainError
 
 _MATRIX = 512  # rows and columns: 2 ms of float32 on one core
 _PRODUCTS = 8
-_PAYS = 1.2  # bfloat16 must be so many times as fast, for it also costs conversions and accuracy
+_PAYS = 1.2  # times as fast: bfloat16 also costs conversions and accuracy
 
 
-def resolve_device(asked: str) -> torch.device:
-    """The device behind "auto", "cpu" or "cuda"; raises TrainError when it is not there."""
-    if asked == "cpu" or (asked == "auto" and not torch.cuda.is_available()):
+def resolve_device(requested: str) -> torch.device:
+    """The device for "auto", "cpu" or "cuda"; raises TrainError when this machine has none."""
+    if requested == "cpu" or (requested == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
         built = torch.version.cuda
@@ -51,12 +51,11 @@ def torch_settings(device: torch.device, threads: int) -> Iterator[None]:
         torch.set_num_threads(threads_before)
 
 
-def mixed_precision(device: torch.device, asked: str) -> torch.dtype | None:
-    """The type of mixed precision behind "auto", "float32" or "bfloat16"; None computes in
-    float32."""
-    if asked == "float32":
+def mixed_precision(device: torch.device, requested: str) -> torch.dtype | None:
+    """The type of mixed precision for "auto", "float32" or "bfloat16"; None: all in float32."""
+    if requested == "float32":
         return None
-    if asked == "bfloat16":
+    if requested == "bfloat16":
         return torch.bfloat16
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)  # from Ampere on
@@ -65,19 +64,20 @@ def mixed_precision(device: torch.device, asked: str) -> torch.dtype | None:
 
 
 def bfloat16_instructions() -> bool:
-    """Whether this CPU has any for products of bfloat16 (AVX-512 BF16 or AMX)."""
-    find = getattr(torch.cpu, "get_capabilities", dict)  # older torch cannot tell
-    has: dict[str, object] = find()
+    """Return whether this CPU has instructions for products of bfloat16 (AVX-512 BF16 or AMX)."""
+    get_capabilities = getattr(torch.cpu, "get_capabilities", dict)  # older torch lacks it
+    has: dict[str, object] = get_capabilities()
     return bool(has.get("avx512_bf16") or has.get("amx_bf16") or has.get("amx_tile"))
 
 
 @cache
 def bfloat16_pays() -> bool:
-    """Whether this CPU multiplies matrices faster in bfloat16 than in float32, measured once.
+    """Return whether this CPU multiplies matrices faster in bfloat16 than in float32; measures it
+    once.
 
-    Instructions for it do not tell: with AVX-512 BF16, an AMD EPYC trains the face network in 0.6
-    of the time, an Intel Xeon without AMX takes 1.45 times as long. There the product takes 1.8 to
-    2.0 times as long (20 tries): far enough from the bound for a busy machine.
+    The instructions alone do not decide: with AVX-512 BF16 an AMD EPYC trains the face network in
+    0.6 of the time, and an Intel Xeon without AMX takes 1.45 times as long. There the product takes
+    1.8 to 2.0 times as long (20 tries), far enough from the bound for a busy machine.
     """
     if not bfloat16_instructions():  # it would take seconds to measure
         return False
@@ -86,7 +86,7 @@ def bfloat16_pays() -> bool:
 
 
 def _product_seconds(matrix: Tensor) -> float:
-    """CPU time of its product with itself, the least of some."""
+    """CPU time of its product with itself, the minimum of several."""
     seconds = []
     for _ in range(_PRODUCTS):
         start = time.process_time()

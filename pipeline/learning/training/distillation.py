@@ -1,11 +1,9 @@
-"""The answers of a larger network to the train images, from which a smaller one learns as well as
-from the labels. They are computed once and kept on disk. Knows nothing of training and recipes'
-names.
+"""A teacher: a smaller network learns from the scores of a larger one for the train images as well
+as from the labels. The scores are computed once and kept on disk. Independent of training.
 
-Each answer is the teacher's mean score of an image and of its mirror image where training mirrors,
-so that the student is not asked to tell them apart. Source: Hinton, Vinyals and Dean, "Distilling
-the Knowledge in a Neural Network", 2015; fixed answers for whatever augmentation does to the
-student's image.
+Where training mirrors images, each score is the teacher's mean of an image and its mirror image, so
+that the student need not tell them apart. The score is the same for all augmentations of an image.
+Source: Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015.
 """
 
 from __future__ import annotations
@@ -19,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from exporters.files import atomic_file
 from pipeline.datasets.arrays import SPLITS, Dataset, Split
 from pipeline.errors import TrainError
 from pipeline.learning.networks.pixel_network import PixelNetwork
@@ -33,30 +32,30 @@ BATCH_SIZE = 128
 
 @dataclass(frozen=True)
 class TeacherScores:
-    """Scores of every train image, and how they are used."""
+    """The teacher's scores of every train image, and their weight."""
 
     scores: NDArray[np.float32]  # [N, labels], which may be a memory map
     options: DistillOptions
 
-    def blended(self, targets: Tensor, chosen: NDArray[np.int64], task: LabelledTask) -> Tensor:
-        """The targets [n, labels] of the images ``chosen``, drawn towards the teacher's answers.
+    def blended(self, targets: Tensor, indices: NDArray[np.int64], task: LabelledTask) -> Tensor:
+        """The targets [n, labels] of the images ``indices``, blended with the teacher's
+        probabilities.
 
-        Where probabilities are cross-entropies' targets, blending them is the same as adding up
-        two losses.
+        With cross-entropy, blending the targets is the same as adding up two losses.
         """
-        scores = torch.from_numpy(np.asarray(self.scores[chosen])) / self.options.temperature
-        answers = task.probabilities(scores)
-        return torch.lerp(targets, answers.to(targets.device), self.options.weight)
+        scores = torch.from_numpy(np.asarray(self.scores[indices])) / self.options.temperature
+        probabilities = task.probabilities(scores)
+        return torch.lerp(targets, probabilities.to(targets.device), self.options.weight)
 
 
 def open_scores(folder: Path, options: DistillOptions) -> TeacherScores:
-    """What :func:`teacher_scores` left in ``folder``."""
+    """The scores that :func:`teacher_scores` wrote to ``folder``."""
     return TeacherScores(np.load(folder / SCORES_NAME, mmap_mode="r"), options)
 
 
 def check_same_images(teacher: Dataset, student: Dataset) -> None:
-    """Raise TrainError unless the splits of the teacher are those of the student, row by row: an
-    answer belongs to the row, and a teacher must not have seen the images of the test."""
+    """Raise TrainError unless the splits of the teacher are those of the student, row by row: a
+    score belongs to a row, and a teacher must not have seen the test images."""
     pairs = [(getattr(teacher, name), getattr(student, name)) for name in SPLITS]
     if all(np.array_equal(a.ids, b.ids) and np.array_equal(a.labels, b.labels) for a, b in pairs):
         return
@@ -80,12 +79,11 @@ def teacher_scores(
     folder: Path,
     on_step: Callable[[int, int], None] | None = None,
 ) -> NDArray[np.float32]:
-    """The teacher's scores of ``images``, [N, labels], computed or, if a former run of the same
-    stage left them, read from ``folder``.
+    """The teacher's scores of ``images``, [N, labels], computed or, if an earlier run of the same
+    stage wrote them, read from ``folder``.
 
     ``images`` are in the teacher's own size, ``precision`` is one of ``TrainOptions.precision``.
-    Raises TrainError when its labels are not those of
-    ``spec``, the student's.
+    Raises TrainError when the teacher's labels are not those of ``spec``, the student's.
     """
     if (teacher.spec.task, teacher.spec.labels) != (spec.task, spec.labels):
         raise TrainError(
@@ -96,14 +94,13 @@ def teacher_scores(
         )
     file = folder / SCORES_NAME
     if not file.exists():
-        aside = file.with_name(file.name + ".partial")
         shape = (len(images), len(spec.labels))
-        scores = np.lib.format.open_memmap(aside, mode="w+", dtype=np.float32, shape=shape)
-        _compute(teacher, images, mirror, device, precision, scores, on_step)
-        scores.flush()
-        aside.replace(file)
-    found: NDArray[np.float32] = np.load(file, mmap_mode="r")
-    return found
+        with atomic_file(file) as partial:
+            scores = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
+            _compute(teacher, images, mirror, device, precision, scores, on_step)
+            scores.flush()
+    stored: NDArray[np.float32] = np.load(file, mmap_mode="r")
+    return stored
 
 
 def _compute(
@@ -124,9 +121,9 @@ def _compute(
         for start in range(0, len(images), BATCH_SIZE):
             pixels = torch.from_numpy(np.array(images.images[start : start + BATCH_SIZE]))
             pixels = pixels.to(device)
-            answer = teacher.logits(pixels).float()
+            logits = teacher.logits(pixels).float()
             if mirror:
-                answer = (answer + teacher.logits(pixels.flip(2)).float()) / 2
-            scores[start : start + len(pixels)] = answer.cpu().numpy()
+                logits = (logits + teacher.logits(pixels.flip(2)).float()) / 2
+            scores[start : start + len(pixels)] = logits.cpu().numpy()
             if on_step is not None:
                 on_step(start + len(pixels), len(images))

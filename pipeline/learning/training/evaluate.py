@@ -1,5 +1,5 @@
-"""Probabilities of many images, batch by batch, so that they never stand in memory as floats, and
-how good they are while training. Knows nothing of epochs and gates."""
+"""Probabilities of many images, batch by batch, so that images are never in memory as floats, and
+their loss and accuracy in training."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def probabilities(
     """Probabilities [N, labels] of uint8 images [N, H, W, C], which may be a memory map.
 
     ``network`` is any module from pixels to probabilities. It is moved to ``device`` and left
-    there, runs in evaluation mode and gets its own mode back. ``on_step`` is told (images done,
-    images in all) after each batch. No images give an array [0, 0].
+    there, runs in evaluation mode and gets its own mode back. ``on_step`` gets (images done, all
+    images) after each batch. No images give an array [0, 0].
     """
     was_training = network.training
     network.to(device).eval()
@@ -38,8 +38,8 @@ def probabilities(
             for start in range(0, len(images), batch_size):
                 # a copy: what is mapped read-only may not back a tensor
                 batch = np.array(images[start : start + batch_size])
-                answer = network(torch.from_numpy(batch).to(device))
-                parts.append(answer.to("cpu", torch.float32).numpy())
+                output = network(torch.from_numpy(batch).to(device))
+                parts.append(output.to("cpu", torch.float32).numpy())
                 if on_step is not None:
                     on_step(start + len(batch), len(images))
     finally:
@@ -47,7 +47,7 @@ def probabilities(
     return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
 
 
-def judge(
+def validate(
     network: PixelNetwork,
     split: Split,
     device: str,
@@ -57,13 +57,13 @@ def judge(
 
     ``total`` adds up a number over processes that have other parts of the split.
     """
-    answer = probabilities(network, split.images, device=device)
+    predicted = probabilities(network, split.images, device=device)
     of_truth, right = np.zeros(0, np.float32), np.zeros(0, np.bool_)
     if len(split):
         task = label_task(network.spec.task)
-        of_truth = task.truth_probabilities(answer, split.labels)
-        right = task.correct(answer, split.labels)
+        of_truth = task.truth_probabilities(predicted, split.labels)
+        right = task.correct(predicted, split.labels)
     tiny = np.finfo(np.float32).tiny
     loss = -np.log(np.maximum(of_truth, tiny), dtype=np.float64).sum()
-    answers = total(right.size)
-    return total(float(loss)) / answers, 100 * total(float(right.sum())) / answers
+    count = total(right.size)
+    return total(float(loss)) / count, 100 * total(float(right.sum())) / count

@@ -37,7 +37,7 @@ from pipeline.learning.training.device import (
     torch_settings,
 )
 from pipeline.learning.training.distillation import TeacherScores
-from pipeline.learning.training.evaluate import judge
+from pipeline.learning.training.evaluate import validate
 from pipeline.learning.training.memory import freed_memory_is_kept
 from pipeline.learning.training.optimize import (
     averaged_copy,
@@ -162,8 +162,8 @@ class _Run:
             self._run_epoch(on_step)
 
     def _pending(self) -> bool:
-        """Whether the last steps were not validated, or there were none: a run may be resumed
-        after its time limit."""
+        """Return whether the last steps were not validated, or there were none: a run may be
+        resumed after its time limit."""
         return self.position > 0 or self.best is None
 
     def _run_epoch(self, on_step: Callable[[StepProgress], None] | None) -> None:
@@ -260,7 +260,7 @@ class _Run:
         network = self._validated_network()
         self.world.average(self._networks())
         part = self.world.part(self.dataset.val)
-        loss, accuracy = judge(network, part, str(self.device), self.world.total)
+        loss, accuracy = validate(network, part, str(self.device), self.world.total)
         train_loss = self.world.total(float(self.loss_sum)) / self.world.size
         line = EpochMetrics(
             epoch=self.epoch + 1,
@@ -323,13 +323,13 @@ class _Run:
         self.clock.saved()
 
     def _save_is_due(self) -> bool:
-        """Whether to write a checkpoint now, the same for all processes."""
+        """Return whether to write a checkpoint now, the same for all processes."""
         if self.options.checkpoint_seconds == 0:
             return True
         return self._may_agree() and self.clock.save_is_due()
 
     def _may_agree(self) -> bool:
-        """Whether it is time for an exchange that is not needed at every step."""
+        """Return whether it is time for an exchange that is not needed at every step."""
         return self.world.size == 1 or self._done() % STEPS_PER_AGREEMENT == 0
 
     def resume(self) -> None:
@@ -418,7 +418,7 @@ class _Run:
                 )
 
     def _keep_precision(self, precision: str) -> None:
-        """Compute in the precision of the first part, whatever a measurement says this time, so
+        """Compute in the precision of the first part, even if a new measurement says otherwise, so
         that the bits are the same; unless this device has no instructions for it."""
         if precision != "bfloat16" or self.device.type == "cuda" or bfloat16_instructions():
             self._compute_in(None if precision == "float32" else getattr(torch, precision))

@@ -1,6 +1,5 @@
-"""Keeping freed memory for the time of training. Every step frees and asks for the same few
-megabytes; by its default glibc gives them back to the system each time, which then hands out
-zeroed pages one by one. Knows nothing of torch."""
+"""Keep freed memory while training. Every step frees and requests the same few megabytes; by its
+defaults glibc returns them to the system each time, which then provides zeroed pages one by one."""
 
 from __future__ import annotations
 
@@ -19,15 +18,14 @@ _KEPT = 512 * 1024 * 1024  # bytes of freed memory that are kept
 
 @contextmanager
 def freed_memory_is_kept() -> Iterator[None]:
-    """Hold on to freed memory, then give it back; does nothing without glibc.
+    """Keep freed memory in this block, then return it to the system; does nothing without glibc.
 
-    Measured with the mnist recipe at one thread: 3,208 page faults a step without it, 8 with it.
-    On a quiet machine, glibc told the same by its environment variables, that took a step from 38.6
-    to 27.8 ms of CPU; on a busy one no gain was to be seen.
+    Measured with the mnist recipe at one thread: 3,208 page faults a step without it, 8 with it. On
+    a quiet machine a step went from 38.6 to 27.8 ms of CPU; on a busy one there was no difference.
 
-    Left alone, glibc raises both thresholds by itself as large blocks are freed; once told, it does
-    so no more. So they stay where its own rule ends: at its defaults, every later tensor of more
-    than 128 KiB would be mapped anew, which made PyTorch up to 1.5 times as slow in a benchmark.
+    By default glibc raises both thresholds as large blocks are freed, but not after mallopt. So
+    they keep the values where that rule ends: at the defaults, every later tensor of more than
+    128 KiB would be mapped again, which made PyTorch up to 1.5 times as slow in a benchmark.
     """
     libc = _glibc()
     if libc is None:

@@ -1,5 +1,5 @@
-"""The arithmetic of one training step: loss, learning rate, optimizer, averaged weights. Knows
-nothing of data, epochs or files."""
+"""The arithmetic of one training step: loss, learning rate, optimizer, averaged weights.
+Independent of data, epochs and files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.recipe import TrainOptions
 from pipeline.tasks import LabelledTask
 
 FIRST_LR = 1 / 25  # of the peak: where the warm-up starts, as in torch's own OneCycleLR
-FOCAL_FROM = 1e-6  # of what focal loss weighs by: float32 has no number between that and 0
+FOCAL_FROM = 1e-6  # the smallest base of a focal weight
 LAST_LR = 1e-3  # of the peak: the last steps still move, but only within rounding of the weights
 
 
@@ -28,23 +28,22 @@ def training_loss(
     trim: float = 0.0,
 ) -> Tensor:
     """Mean cross-entropy of logits [N, labels] and targets [N, labels], in float32: over images,
-    and where each label is answered, also over labels.
+    and also over labels where each label has an answer of its own.
 
-    ``weights`` are those of :meth:`LabelledTask.answer_weights`. ``focal``: each part times (1 -
-    the probability of what it wants) to that power (Lin et al., "Focal Loss for Dense Object
-    Detection", 2017).
-    ``trim``: the share of largest losses that is left out.
+    ``weights`` are those of :meth:`LabelledTask.answer_weights`. ``focal``: each term times (1 -
+    the probability of its target) to that power (Lin et al., "Focal Loss for Dense Object
+    Detection", 2017). ``trim``: the share of the largest losses that is left out.
     """
     scores = logits.float()
     loss = torch.zeros((), device=scores.device)
     for target, log_probability, weight in task.loss_terms(scores, targets, weights):
-        part = -target * log_probability
+        term = -target * log_probability
         if weight is not None:
-            part = part * weight
+            term = term * weight
         if focal:
-            # the slope of a power below 1 is infinite where nothing is left to learn
-            part = part * (1 - log_probability.exp()).clamp(min=FOCAL_FROM) ** focal
-        loss = loss + part  # (N, labels)
+            # the slope of a power below 1 is infinite at certainty
+            term = term * (1 - log_probability.exp()).clamp(min=FOCAL_FROM) ** focal
+        loss = loss + term  # (N, labels)
     losses = task.losses(loss)
     if trim:
         losses = losses.topk(max(1, round(len(losses) * (1 - trim))), largest=False).values
@@ -55,7 +54,7 @@ def learning_rate(step: float, steps: int, options: TrainOptions) -> float:
     """The rate of step 0 <= ``step`` < ``steps``: up and down along cosines, or constant.
 
     Source: Smith and Topin, "Super-Convergence", 2018; cosine halves as in torch's OneCycleLR.
-    It is a plain function of the step, so a resumed run needs no scheduler state.
+    A plain function of the step, so that a resumed run needs no scheduler state.
     """
     if options.schedule == "constant":
         return options.lr
@@ -68,7 +67,7 @@ def learning_rate(step: float, steps: int, options: TrainOptions) -> float:
 
 
 def build_optimizer(network: nn.Module, options: TrainOptions) -> Optimizer:
-    """The recipe's optimizer; weight decay leaves biases and norms alone (they have one axis)."""
+    """The recipe's optimizer; biases and norms, which have one axis, get no weight decay."""
     trained = [p for p in network.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": options.weight_decay},
@@ -83,10 +82,10 @@ def build_optimizer(network: nn.Module, options: TrainOptions) -> Optimizer:
 
 
 def averaged_copy(network: nn.Module, decay: float) -> AveragedModel:
-    """An exponential moving average of the weights, to be fed by ``update_parameters``.
+    """An exponential moving average of the weights, updated by ``update_parameters``.
 
-    The running statistics of batch norm are averaged like the weights they belong to. Early on
-    the average is shorter than ``decay`` says, lest it remember the random start.
+    The running statistics of batch norm are averaged like the weights. The first averages are
+    shorter than ``decay`` says, so that they forget the random start.
     """
 
     @torch.no_grad()

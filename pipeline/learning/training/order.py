@@ -1,10 +1,9 @@
-"""In what order an epoch visits the train images. Knows nothing of images, batches or torch's
-processes.
+"""The order of the train images in an epoch.
 
 Nothing is stored: seed and epoch decide. A set that fits into a window is shuffled as a whole. A
 larger one is shuffled in two stages, so that neither the order nor the pages being read grow with
-it: chunks of neighbouring images change places, then the images of as many chunks as fill a window
-are mixed. One window after the other is read, each from few long stretches of the file.
+it: chunks of neighboring images are shuffled, then the images of as many chunks as fill a window.
+One window after the other is read, each from few long stretches of the file.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 WINDOW_BYTES = 2 * 1024**3
 WINDOW_IMAGES = 2**18  # ... and their order is held: 2 MB; the train split of CelebA fits in
 CHUNK_BYTES = 8 * 1024**2  # long enough for a disk to read at full speed
-_ORDER = 1  # tells these random numbers from others of the same seed
+_ORDER = 1  # separates these random numbers from others of the same seed
 
 
 class EpochOrder:
@@ -29,10 +28,10 @@ class EpochOrder:
         self._chunks_in_window = max(1, window // self._chunk)
         self._window = self._chunks_in_window * self._chunk
         chunks = -(-count // self._chunk)
-        # The last chunk may be shorter than others: it stays the last, so that windows are even.
-        self._places = np.arange(chunks)
-        np.random.default_rng(self._key).shuffle(self._places[: count // self._chunk])
-        self._at, self._mixed = -1, np.zeros(0, np.int64)
+        # The last chunk may be shorter than the others: it stays last, so that windows are even.
+        self._chunk_order = np.arange(chunks)
+        np.random.default_rng(self._key).shuffle(self._chunk_order[: count // self._chunk])
+        self._kept, self._shuffled = -1, np.zeros(0, np.int64)
 
     def part(self, start: int, stop: int) -> NDArray[np.int64]:
         """The images visited from ``start`` to before ``stop``."""
@@ -47,15 +46,15 @@ class EpochOrder:
         return np.concatenate(pieces) if pieces else np.zeros(0, np.int64)
 
     def _images(self, window: int) -> NDArray[np.int64]:
-        """The images of one window, mixed; the last one is kept."""
-        if window != self._at:
+        """The shuffled images of one window; the last one is kept."""
+        if window != self._kept:
             first = window * self._chunks_in_window
-            chunks = self._places[first : first + self._chunks_in_window]
+            chunks = self._chunk_order[first : first + self._chunks_in_window]
             images = (chunks[:, None] * self._chunk + np.arange(self._chunk)).ravel()
             images = images[images < self.count].astype(np.int64)
             np.random.default_rng((*self._key, window)).shuffle(images)
-            self._at, self._mixed = window, images
-        return self._mixed
+            self._kept, self._shuffled = window, images
+        return self._shuffled
 
 
 def sizes_of(image_bytes: int) -> tuple[int, int]:

@@ -1,2 +1,2 @@
-"""What travels to a target. The files are copied into a job's folder and started there; nothing of
-this package is imported on a target but ``runtime``."""
+"""The files copied to a target and started there. A target imports nothing of this package but
+``runtime``."""

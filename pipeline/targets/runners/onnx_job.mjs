@@ -1,6 +1,6 @@
 // Runs a job with onnxruntime-web or onnxruntime-node: the same protocol as onnx_job.py.
 // `read(name)` gives the bytes of a file of the job or of the target, `write(name, bytes)` keeps
-// one beside job.json. answers.json comes last.
+// one next to job.json. answers.json comes last.
 
 const JOB = "job/", TARGET = "target/";
 

@@ -1,9 +1,9 @@
-"""Runs a job on whatever Python has numpy and onnxruntime: ``python onnx_job.py JOB TARGET``.
+"""Run a job with any Python that has numpy and onnxruntime: ``python onnx_job.py JOB TARGET``.
 
-JOB is the folder that ``pipeline/targets/job.py`` wrote, with the shipped ``runtime`` package
-beside this file; TARGET holds ``job.json`` and receives the answers: one raw little-endian file
-for each array, and ``answers.json``, written last. The probabilities are the shipped Predictor's,
-from the bundle; the quantized tensors are those of a copy of the model that returns them.
+JOB is the folder that ``pipeline/targets/job.py`` wrote, with the shipped ``runtime`` package next
+to this file. TARGET has ``job.json`` and receives the outputs: one raw little-endian file for each
+array, and ``answers.json``, written last. The probabilities are the shipped Predictor's, from the
+bundle; the quantized tensors are those of a copy of the model that returns them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from runtime.cpu import cpu_target, quota_cores
 from runtime.onnx_session import create_on_cpu
 
 
-class Answers:
+class Outputs:
     """Arrays that grow by batches, on disk."""
 
     def __init__(self, folder: Path) -> None:
@@ -45,15 +45,15 @@ class Answers:
             file.write(values.tobytes())
 
     def finish(self, about: dict[str, Any]) -> None:
-        """Write the list of arrays, which says that all of them are complete."""
+        """Write the list of arrays, which marks all of them as complete."""
         text = json.dumps({"about": about, "arrays": self._rows})
         (self._folder / "answers.json").write_text(text, encoding="utf-8")
 
 
 def run(job_folder: Path, target_folder: Path) -> None:
-    """Answer everything that ``job.json`` asks."""
+    """Write all outputs that ``job.json`` requests."""
     job = json.loads((target_folder / "job.json").read_text(encoding="utf-8"))
-    answers = Answers(target_folder)
+    answers = Outputs(target_folder)
     images = np.memmap(job_folder / "images.bin", np.uint8, "r").reshape(job["images_shape"])
     for index, variant in enumerate(job["variants"]):
         step = job["batch"]
@@ -85,7 +85,7 @@ def _batches(images: Any, count: int, step: int) -> Iterator[Any]:
 
 
 def _add_tensors(
-    answers: Answers, session: Any, variant: dict[str, Any], batches: Iterator[Any]
+    answers: Outputs, session: Any, variant: dict[str, Any], batches: Iterator[Any]
 ) -> None:
     names = ["probabilities", *variant["tensors"]]
     for batch in batches:
@@ -94,7 +94,7 @@ def _add_tensors(
 
 
 def _about() -> dict[str, Any]:
-    """What this environment says of itself: evidence of where the job really ran."""
+    """Describe this environment, as evidence of where the job ran."""
     core = getattr(np, "_core", None) or np.core
     features = getattr(core._multiarray_umath, "__cpu_features__", {})
     about = {
@@ -102,7 +102,7 @@ def _about() -> dict[str, Any]:
         "numpy": np.__version__,
         "python": platform.python_version(),
         "machine": platform.machine(),
-        "features": sorted(name for name, found in features.items() if found),
+        "features": sorted(name for name, present in features.items() if present),
     }
     if hasattr(os, "sched_getaffinity"):
         about["cores"] = len(os.sched_getaffinity(0))
@@ -122,7 +122,7 @@ def _about() -> dict[str, Any]:
             if key in ("VmPeak", "VmHWM")
         }
     except (ImportError, OSError):
-        pass  # no Linux
+        pass  # not Linux
     return about
 
 

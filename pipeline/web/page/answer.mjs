@@ -3,7 +3,7 @@
 import { byId, make, paint } from "./dom.mjs";
 
 const SURE = 0.6; // below it, a digit is shown as a guess
-const MANY = 12; // labels from which on the bars stand in two columns
+const MANY = 12; // labels from which on the bars have two columns
 const QUIET_MS = 700; // without a change before the answer is spoken
 
 /** @typedef {import("./runtime/index.mjs").ModelSpec} ModelSpec */

@@ -47,14 +47,14 @@ export function createCrop({ aspect, onChange }) {
   const widest = () => Math.min(canvas.width, canvas.height * aspect);
 
   /**
-   * Take the nearest frame to the wanted one that lies within the picture.
+   * Take the frame closest to the requested one that fits into the picture.
    *
    * @param {number} x
    * @param {number} y
-   * @param {number} wantedWidth
+   * @param {number} requestedWidth
    */
-  function place(x, y, wantedWidth) {
-    const width = Math.min(widest(), Math.max(MIN_SIDE, wantedWidth));
+  function moveTo(x, y, requestedWidth) {
+    const width = Math.min(widest(), Math.max(MIN_SIDE, requestedWidth));
     const height = width / aspect;
     rect = {
       x: Math.min(canvas.width - width, Math.max(0, x)),
@@ -74,11 +74,11 @@ export function createCrop({ aspect, onChange }) {
    * @param {number} fy
    */
   function resize(width, fx, fy) {
-    const wanted = Math.min(widest(), Math.max(MIN_SIDE, width));
-    place(
-      rect.x + (rect.width - wanted) * fx,
-      rect.y + ((rect.width - wanted) / aspect) * fy,
-      wanted,
+    const requested = Math.min(widest(), Math.max(MIN_SIDE, width));
+    moveTo(
+      rect.x + (rect.width - requested) * fx,
+      rect.y + ((rect.width - requested) / aspect) * fy,
+      requested,
     );
   }
 
@@ -91,7 +91,7 @@ export function createCrop({ aspect, onChange }) {
     const onMove = (moved) => {
       const scale = scaleNow();
       const [dx, dy] = [(moved.clientX - start.x) / scale, (moved.clientY - start.y) / scale];
-      if (!corner) return place(from.x + dx, from.y + dy, from.width);
+      if (!corner) return moveTo(from.x + dx, from.y + dy, from.width);
       const [toEast, toSouth] = [corner.includes("e"), corner.includes("s")];
       const grown = ((toEast ? dx : -dx) + (toSouth ? dy : -dy) * aspect) / 2;
       rect = from; // each move starts from where the frame was taken
@@ -115,10 +115,10 @@ export function createCrop({ aspect, onChange }) {
     const step = canvas.width * (event.shiftKey ? 0.05 : 0.01);
     /** @type {Record<string, () => void>} */
     const keys = {
-      ArrowLeft: () => place(rect.x - step, rect.y, rect.width),
-      ArrowRight: () => place(rect.x + step, rect.y, rect.width),
-      ArrowUp: () => place(rect.x, rect.y - step, rect.width),
-      ArrowDown: () => place(rect.x, rect.y + step, rect.width),
+      ArrowLeft: () => moveTo(rect.x - step, rect.y, rect.width),
+      ArrowRight: () => moveTo(rect.x + step, rect.y, rect.width),
+      ArrowUp: () => moveTo(rect.x, rect.y - step, rect.width),
+      ArrowDown: () => moveTo(rect.x, rect.y + step, rect.width),
       "+": () => resize(rect.width + step, 0.5, 0.5),
       "=": () => resize(rect.width + step, 0.5, 0.5),
       "-": () => resize(rect.width - step, 0.5, 0.5),
@@ -154,7 +154,7 @@ export function createCrop({ aspect, onChange }) {
         layOut();
         onChange();
       } else {
-        place((width - side) / 2, (height - side / aspect) / 2, side);
+        moveTo((width - side) / 2, (height - side / aspect) / 2, side);
       }
     },
     /** What is under the frame, in the picture's own pixels: it is resized by preprocess.onnx. */

@@ -1,42 +1,23 @@
-// Opens bundle.zip beside this page and puts it to work: input on the left, answer on the right,
-// then every variant tested and timed in this very browser.
+// Opens bundle.zip next to this page and runs it: input on the left, answer on the right, then every
+// variant is tested and timed in this browser.
 
 import {
   Bundle,
   Golden,
   Predictor,
-  checkedMetadata,
   decode,
   onnxruntimeWeb,
 } from "./runtime/index.mjs";
 import { createAnswer } from "./answer.mjs";
 import { createCrop } from "./crop.mjs";
 import { byId, make, paint } from "./dom.mjs";
+import { inputHints } from "./hints.mjs";
 import { createPad } from "./pad.mjs";
 import { createVariants, measure } from "./variants.mjs";
 
-const DIGITS = "0123456789";
-const ALIGNED_FACE = [218, 178]; // rows, columns of CelebA's aligned pictures
-// Where eyes and mouth lie on those, in pixels from the left and the top: on photographs by CelebA's
-// own landmarks, on drawn faces by how they are drawn. All rounded; people differ.
-const PHOTOGRAPHED = {
-  eyes: [
-    [70, 111],
-    [108, 111],
-  ],
-  mouth: [89, 152],
-};
-const DRAWN = {
-  eyes: [
-    [71, 98],
-    [107, 98],
-  ],
-  mouth: [89, 134],
-};
-const [EYE, MOUTH] = [[9, 6], 17]; // half widths and heights of the marks
 const MAX_SAMPLES = 4;
 
-/** @typedef {{data?: {name?: string, counts?: Record<string, number>, licence?: string}, recipe?: {description?: string}, licence?: string, versions?: Record<string, string>}} Provenance */
+/** @typedef {{data?: {name?: string, counts?: Record<string, number>, license?: string, licence?: string}, recipe?: {description?: string}, license?: string, licence?: string, versions?: Record<string, string>}} Provenance */
 
 /** @type {Map<string, Predictor>} the variants that are open */
 const predictors = new Map();
@@ -50,11 +31,11 @@ start().catch(fail);
 async function start() {
   const threads = Number(new URLSearchParams(location.search).get("threads") ?? 1);
   const loading = onnxruntimeWeb({ threads });
-  loading.catch(() => {}); // told where it is awaited
+  loading.catch(() => {}); // reported where it is awaited
   const bundle = await Bundle.open(new URL("bundle.zip", document.baseURI));
   describe(bundle);
   const answer = createAnswer(bundle.manifest.spec);
-  // one can draw while the model is on its way
+  // the pad works while the model still loads
   const input = await createInput(bundle, () => ask(), answer.say);
   const runtime = await loading;
   fact("Runs on", runtimeInWords(runtime));
@@ -89,9 +70,9 @@ async function start() {
     const begun = performance.now();
     const pixels = await p.preprocess(image);
     const prepared = performance.now();
-    const found = await p.answer(pixels);
+    const result = await p.answer(pixels);
     const done = performance.now();
-    answer.show(found, pixels);
+    answer.show(result, pixels);
     byId("timing").textContent =
       `Prepared in ${(prepared - begun).toFixed(1)} ms, answered in ` +
       `${(done - prepared).toFixed(1)} ms by ${p.info.variant}.`;
@@ -111,9 +92,9 @@ async function start() {
 
   /** @param {string} id */
   async function opened(id) {
-    const found = predictors.get(id) ?? (await Predictor.load(bundle, { runtime, variant: id }));
-    predictors.set(id, found);
-    return found;
+    const result = predictors.get(id) ?? (await Predictor.load(bundle, { runtime, variant: id }));
+    predictors.set(id, result);
+    return result;
   }
 
   async function time() {
@@ -181,23 +162,23 @@ async function test(id, opening, table) {
     table.tested(id, true, `✓ within ${short(report.maxDifference)}`);
     return report;
   } catch (error) {
-    table.tested(id, false, `✗ ${told(error)}`);
-    return told(error);
+    table.tested(id, false, `✗ ${messageOf(error)}`);
+    return messageOf(error);
   }
 }
 
 /**
  * The badge of the bundle: what the selftest of its usual variant gave.
  *
- * @param {import("./runtime/index.mjs").SelftestReport | string} found
+ * @param {import("./runtime/index.mjs").SelftestReport | string} result
  * @param {string} bundleId
  */
-function wear(found, bundleId) {
-  if (typeof found === "string") return badge("failed", "Selftest failed in this browser", [found]);
+function wear(result, bundleId) {
+  if (typeof result === "string") return badge("failed", "Selftest failed in this browser", [result]);
   return badge("passed", "Verified in this browser", [
-    `The golden samples of ${found.variant} came out here as where the model was measured: ` +
-      `${found.images} pictures byte for byte after preprocessing, ${found.samples} inputs with ` +
-      `probabilities within ${short(found.maxDifference)} (${short(found.tolerance)} is allowed).`,
+    `The golden samples of ${result.variant} gave the recorded results: ` +
+      `${result.images} pictures byte for byte after preprocessing, ${result.samples} inputs with ` +
+      `probabilities within ${short(result.maxDifference)} (${short(result.tolerance)} is allowed).`,
     `Every file of the bundle has the SHA-256 that its manifest lists. Bundle ` +
       `${bundleId.slice(0, 16)}…`,
   ]);
@@ -218,13 +199,12 @@ function badge(state, head, more) {
  * @param {(words: string) => void} say
  */
 async function createInput(bundle, onChange, say) {
-  const { spec } = bundle.manifest;
-  const isDigits = spec.channels === 1 && spec.labels.join("") === DIGITS;
-  byId("input-head").textContent = isDigits ? "Draw a digit" : "Choose a picture";
-  byId(isDigits ? "pad" : "photo").hidden = false;
-  const source = isDigits
+  const hints = await inputHints(bundle);
+  byId("input-head").textContent = hints.isDrawn ? "Draw a digit" : "Choose a picture";
+  byId(hints.isDrawn ? "pad" : "photo").hidden = false;
+  const source = hints.isDrawn
     ? createDigitInput(onChange, say)
-    : await createPhotoInput(bundle, onChange);
+    : createPhotoInput(hints, onChange);
 
   /** @param {Blob | null | undefined} file */
   const open = async (file) => {
@@ -269,21 +249,16 @@ function createDigitInput(onChange, say) {
   };
 }
 
-/** @param {Bundle} bundle @param {() => void} onChange */
-async function createPhotoInput(bundle, onChange) {
-  const { height, width } = bundle.manifest.spec;
-  const metadata = checkedMetadata(await bundle.read("preprocess.onnx"));
-  const { reference } = JSON.parse(metadata.get("edgeproof.preprocess") ?? "{}");
-  const [rows, columns] = Array.isArray(reference) ? reference : [height, width];
-  const isFace = `${reference}` === `${ALIGNED_FACE}`;
-  if (isFace) drawGuides(bundle.manifest.synthetic ? DRAWN : PHOTOGRAPHED);
+/** @param {Awaited<ReturnType<typeof inputHints>>} hints @param {() => void} onChange */
+function createPhotoInput({ aspect, isFace, marks }, onChange) {
+  drawGuides(marks);
   byId("frame-help").textContent =
     (isFace
-      ? "The model knows faces whose eyes and mouth lie on the marks. Move the frame there, or " +
-        "resize it by a corner. "
-      : "Move the frame over what is to be recognised, or resize it by a corner. ") +
+      ? "The model expects eyes and mouth on the marks. Move the frame there, or resize it by a " +
+        "corner. "
+      : "Move the frame over the object to recognize, or resize it by a corner. ") +
     "By keyboard: arrows move it, plus and minus resize it.";
-  const crop = createCrop({ aspect: columns / rows, onChange });
+  const crop = createCrop({ aspect, onChange });
   return {
     /** @returns {ImageData | null} */
     pixels: () => (crop.isEmpty ? null : crop.pixels()),
@@ -292,30 +267,14 @@ async function createPhotoInput(bundle, onChange) {
   };
 }
 
-/**
- * Eyes, mouth, and the square that the model takes of the frame.
- *
- * @param {{eyes: number[][], mouth: number[]}} places
- */
-function drawGuides({ eyes, mouth: [x, y] }) {
-  const [w, h] = EYE;
-  const shapes = [
-    ...eyes.map(
-      ([cx, cy]) => `M${cx - w} ${cy}a${w} ${h} 0 1 0 ${2 * w} 0a${w} ${h} 0 1 0 ${-2 * w} 0`,
-    ),
-    `M${x - MOUTH} ${y}q${MOUTH} 11 ${2 * MOUTH} 0`,
-  ];
-  for (const [kind, paths] of [
-    ["", shapes],
-    ["dash", ["M0 20H178M0 198H178"]],
-  ]) {
+/** @param {[string, string][]} marks class and path */
+function drawGuides(marks) {
+  for (const [kind, d] of marks) {
     for (const tone of ["dark", "light"]) {
-      for (const d of paths) {
-        const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
-        path.setAttribute("d", d);
-        path.setAttribute("class", `${tone} ${kind}`);
-        byId("guides").append(path);
-      }
+      const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+      path.setAttribute("d", d);
+      path.setAttribute("class", `${tone} ${kind}`);
+      byId("guides").append(path);
     }
   }
 }
@@ -359,7 +318,7 @@ async function offerSamples(bundle, show) {
 /** @param {Bundle} bundle */
 function describe({ id, manifest }) {
   const { spec, synthetic } = manifest;
-  const { data, recipe, licence, versions } = /** @type {Provenance} */ (manifest.provenance);
+  const { data, recipe, license, licence, versions } = /** @type {Provenance} */ (manifest.provenance);
   const title = recipe?.description?.split(",")[0] ?? spec.name;
   byId("name").textContent = title;
   document.title = `${title} · edgeproof`;
@@ -367,11 +326,14 @@ function describe({ id, manifest }) {
   const counts = Object.entries(data?.counts ?? {}).map(
     ([k, n]) => `${n.toLocaleString("en")} ${k}`,
   );
+  // bundles of earlier versions have "licence"
+  const [weights, images] = [license ?? licence, data?.license ?? data?.licence];
+  const licenses = [weights && `weights: ${weights}`, images && `data: ${images}`];
   const facts = {
     Model: `${spec.name} ${manifest.modelVersion}, ${spec.task}, ${spec.labels.length} labels`,
-    Input: `${spec.height} × ${spec.width} pixels, ${spec.channels === 1 ? "grey" : "colour"}`,
+    Input: `${spec.height} × ${spec.width} pixels, ${spec.channels === 1 ? "gray" : "color"}`,
     Data: [data?.name, ...counts].filter(Boolean).join(", "),
-    Licence: [licence && `weights: ${licence}`, data?.licence && `data: ${data.licence}`]
+    License: licenses
       .filter(Boolean)
       .join("; "),
     "Made with": Object.entries(versions ?? {})
@@ -421,8 +383,8 @@ function caption(runs, threads) {
     : "this browser";
   return (
     `Measured just now in ${name}, ${threadsOf(threads)} of WebAssembly, batch 1, without ` +
-    `preprocessing: median of at least ${runs} answers, in turns. It says nothing about other ` +
-    "devices, nor about this one outside the browser."
+    `preprocessing: median of at least ${runs} answers, in turns. Other devices, and this one ` +
+    "outside the browser, take other times."
   );
 }
 
@@ -437,7 +399,7 @@ function short(value) {
 }
 
 /** @param {unknown} error */
-function told(error) {
+function messageOf(error) {
   return error instanceof Error ? error.message : String(error);
 }
 
@@ -448,7 +410,7 @@ function fail(error) {
   byId("failure-head").textContent = isInput
     ? "This picture cannot be read"
     : "The model cannot run here";
-  byId("failure-text").textContent = told(error);
+  byId("failure-text").textContent = messageOf(error);
   byId("failure").hidden = false;
   if (isInput || predictor) return;
   byId("name").textContent = "This model cannot be opened";

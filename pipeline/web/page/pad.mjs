@@ -19,12 +19,12 @@ export function createPad({ onChange, say }) {
   const pen = byId("pen");
   /** @type {Stroke[]} */
   let strokes = [];
-  /** @type {CanvasImageSource | null} a picture that lies on the paper instead of strokes */
+  /** @type {CanvasImageSource | null} a picture on the paper instead of strokes */
   let picture = null;
   /** @type {Stroke | null} the one that is being drawn */
   let current = null;
-  /** @type {[number, number]} where the keyboard's pen stands */
-  let place = [canvas.width / 2, canvas.height / 2];
+  /** @type {[number, number]} the position of the keyboard's pen */
+  let position = [canvas.width / 2, canvas.height / 2];
   let isPenDown = false;
 
   const penWidth = () =>
@@ -113,18 +113,18 @@ export function createPad({ onChange, say }) {
 
   function showPen() {
     pen.classList.toggle("down", isPenDown);
-    pen.style.left = `${(place[0] / canvas.width) * 100}%`;
-    pen.style.top = `${(place[1] / canvas.height) * 100}%`;
+    pen.style.left = `${(position[0] / canvas.width) * 100}%`;
+    pen.style.top = `${(position[1] / canvas.height) * 100}%`;
   }
 
   /** @param {number} dx @param {number} dy */
   function move(dx, dy) {
-    place = [
-      Math.min(canvas.width, Math.max(0, place[0] + dx)),
-      Math.min(canvas.height, Math.max(0, place[1] + dy)),
+    position = [
+      Math.min(canvas.width, Math.max(0, position[0] + dx)),
+      Math.min(canvas.height, Math.max(0, position[1] + dy)),
     ];
     if (isPenDown && current) {
-      current.points.push([...place]);
+      current.points.push([...position]);
       changed();
     }
   }
@@ -139,7 +139,7 @@ export function createPad({ onChange, say }) {
       ArrowDown: () => move(0, step),
       " ": () => {
         isPenDown = !isPenDown;
-        if (isPenDown) start([...place]);
+        if (isPenDown) start([...position]);
         else current = null;
         say(isPenDown ? "Pen down" : "Pen up");
       },

@@ -88,22 +88,22 @@ export function createVariants(rows, onChoose) {
  * @returns {Promise<{times: Map<string, number>, runs: number}>}
  */
 export async function measure(predictors) {
-  /** @type {Map<string, {p: Predictor, pixels: any, calls: number, found: number[]}>} */
+  /** @type {Map<string, {p: Predictor, pixels: any, calls: number, times: number[]}>} */
   const turns = new Map();
   for (const [id, p] of predictors) {
     const { height, width, channels } = p.spec;
     const data = new Uint8Array(height * width * channels).map((_, i) => (i * 37) % 256);
     const pixels = { shape: [1, height, width, channels], data };
     const first = await timed(p, pixels, 3); // and warm-up
-    turns.set(id, { p, pixels, calls: Math.max(3, Math.ceil(CHUNK_MS / first)), found: [] });
+    turns.set(id, { p, pixels, calls: Math.max(3, Math.ceil(CHUNK_MS / first)), times: [] });
   }
   for (let round = 0; round < ROUNDS; round += 1) {
     for (const turn of turns.values()) {
-      turn.found.push(await timed(turn.p, turn.pixels, turn.calls));
+      turn.times.push(await timed(turn.p, turn.pixels, turn.calls));
       await new Promise((resolve) => setTimeout(resolve));
     }
   }
-  const times = new Map([...turns].map(([id, { found }]) => [id, median(found)]));
+  const times = new Map([...turns].map(([id, turn]) => [id, median(turn.times)]));
   return { times, runs: Math.min(...[...turns.values()].map(({ calls }) => calls)) * ROUNDS };
 }
 

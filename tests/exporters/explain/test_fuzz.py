@@ -1,4 +1,4 @@
-"""Differential testing finds what a kind test set hides, climbs, and repeats itself exactly."""
+"""Differential testing finds what a test set hides, climbs, and repeats itself exactly."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from exporters.errors import ExportError
-from exporters.explain.fuzz import FAMILIES, search
+from exporters.explain.fuzz import FAMILIES, fuzz
 
 SEEDS = np.random.default_rng(0).integers(60, 180, (20, 12, 12, 3), dtype=np.uint8)
 
@@ -32,7 +32,7 @@ def off_at_one_pixel(images: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def test_it_finds_what_the_test_set_hides() -> None:
     assert np.array_equal(mean(SEEDS)[:, 0], saturating(SEEDS)[:, 0])
-    found = search(mean, saturating, SEEDS, budget=1_000)
+    found = fuzz(mean, saturating, SEEDS, budget=1_000)
     assert found.differences[0] > 0.29  # white
     assert found.tried >= 1_000 and len(found.images) == 16
     assert list(found.differences) == sorted(found.differences, reverse=True)
@@ -40,14 +40,14 @@ def test_it_finds_what_the_test_set_hides() -> None:
     assert np.allclose(again, found.differences)
 
 
-def test_climbing_goes_on_from_the_worst() -> None:
-    found = search(mean, off_at_one_pixel, SEEDS, budget=4_000)
+def test_climbing_continues_from_the_worst() -> None:
+    found = fuzz(mean, off_at_one_pixel, SEEDS, budget=4_000)
     assert found.differences[0] >= found.before_climbing > 0
     assert found.differences[0] > 0.45
 
 
 def test_the_same_seed_finds_the_same() -> None:
-    runs = [search(mean, saturating, SEEDS, budget=600, seed=s) for s in (1, 1, 2)]
+    runs = [fuzz(mean, saturating, SEEDS, budget=600, seed=s) for s in (1, 1, 2)]
     assert np.array_equal(runs[0].images, runs[1].images)
     assert not np.array_equal(runs[0].images, runs[2].images)
 
@@ -61,6 +61,6 @@ def test_every_family_makes_the_models_pixels(name: str, shape: tuple[int, ...])
     assert len(np.unique(images.reshape(9, -1), axis=0)) > 1
 
 
-def test_there_must_be_something_to_begin_with() -> None:
+def test_seeds_are_needed() -> None:
     with pytest.raises(ExportError, match="at least one image"):
-        search(mean, mean, SEEDS[:0])
+        fuzz(mean, mean, SEEDS[:0])

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from int8_variant import int8_from_fp32
 
 from exporters.graph import onnx_file
 from exporters.options import Int8Options
 from exporters.quantize.fp16_from_fp32 import fp16_from_fp32
-from exporters.quantize.int8_from_fp32 import int8_from_fp32
 from exporters.quantize.portability import portability
 
 OLDEST = "1.15.1"
@@ -39,9 +39,9 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("oldest")
     subprocess.run([base, "-m", "venv", str(folder)], check=True)
     python = folder / "bin" / "python"
-    wanted = [f"onnxruntime=={OLDEST}", "numpy<2"]
+    requirements = [f"onnxruntime=={OLDEST}", "numpy<2"]
     done = subprocess.run(
-        [str(python), "-m", "pip", "install", "-q", *wanted],
+        [str(python), "-m", "pip", "install", "-q", *requirements],
         capture_output=True,
         text=True,
         check=False,

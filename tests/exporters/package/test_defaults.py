@@ -28,7 +28,7 @@ def test_the_fastest_that_is_worth_it() -> None:
     assert "fp16 0.80x" in row.reason
 
 
-def test_int8_that_does_not_pay_is_told_in_plain_words() -> None:
+def test_int8_without_a_gain_is_explained() -> None:
     row = default("x86_64-avx2", FP32, int8(0.96))
     assert row.variant == "fp32"
     assert "INT8 does not pay on this CPU: 0.96x" in row.reason
@@ -40,7 +40,7 @@ def test_two_percent_are_noise() -> None:
 
 
 @pytest.mark.parametrize("target", SATURATING)
-def test_a_file_that_is_not_portable_is_no_default_where_it_saturates(target: str) -> None:
+def test_a_file_that_is_not_portable_is_not_the_default_where_it_saturates(target: str) -> None:
     row = default(target, FP32, int8(3.0, portable=False))
     assert row.variant == "fp32"
     assert "no safe gain from int8 3.00x" in row.reason
@@ -65,7 +65,7 @@ def test_fp16_on_the_cpu_and_int8_on_cuda_only_when_measured_faster() -> None:
 
 
 def test_without_fp32_the_plainest_variant_is_the_fallback() -> None:
-    """A bound of size may keep FP32 out; then speeds are told against what is left."""
+    """A bound of size may keep FP32 out; then speeds are relative to the plainest variant left."""
     rows = choose_defaults({"x86_64-vnni": (FP16, int8(2.0))})
     by_target = {row.target: row for row in rows}
     assert by_target["arm64"].variant == "fp16"

@@ -103,7 +103,7 @@ def forged(bundle: Path, folder: Path, edit: Callable[[dict[str, Any]], object])
 
 FORGERIES: tuple[Callable[[dict[str, Any]], object], ...] = (
     lambda m: m["provenance"].update(licence="MIT\rRequires-Dist: evil"),
-    lambda m: m["provenance"].update(licence="MIT\u2028Requires-Dist: evil"),
+    lambda m: m["provenance"].update(license="MIT\u2028Requires-Dist: evil"),
     lambda m: m["provenance"].update(recipe={"description": "a\rRequires-Dist: evil"}),
     lambda m: m.update(model_version="1.0'; touch evil; '"),
     lambda m: m.update(model_version="1/../../../evil"),

@@ -43,7 +43,7 @@ def test_a_private_key_is_its_owner_s_alone(key: tuple[Path, str]) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert path.with_name("private.pem.pub").read_text() == f"{public}\n"
     assert public.startswith("ed25519:") and len(key_bytes(public)) == 32
-    with pytest.raises(PackageError, match="An existing key is never replaced"):
+    with pytest.raises(PackageError, match="existing key"):
         generate_key(path)
 
 
@@ -87,12 +87,12 @@ def test_the_signature_is_what_the_specification_says(bundle: Path, key: tuple[P
         ("ed25519:AAAA", "expected a list of keys"),
         (["AAAA"], "does not begin with 'ed25519:'"),
         (["ed25519:AAAA"], "it has 3 bytes"),
-        (["ed25519:!"], "public key"),
-        ([b"x" * 32], "public key"),
-        ([None], "None .*public key"),
+        (["ed25519:!"], "is no public key"),
+        ([b"x" * 32], "is no public key"),
+        ([None], "None is no public key"),
     ],
 )
-def test_a_key_that_is_none_is_told(bundle: Path, keys: Any, message: str) -> None:
+def test_what_is_not_a_key_is_refused(bundle: Path, keys: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         Predictor(bundle, device="cpu", trusted_keys=keys)
 
@@ -112,7 +112,7 @@ def test_without_cryptography_the_error_names_the_extra(
     Predictor(bundle, device="cpu").close()  # needs none
 
 
-def test_what_cannot_sign_is_told(bundle: Path, key: tuple[Path, str], tmp_path: Path) -> None:
+def test_what_cannot_sign_is_refused(bundle: Path, key: tuple[Path, str], tmp_path: Path) -> None:
     before = bundle.read_bytes()
     elliptic = tmp_path / "elliptic.pem"
     elliptic.write_bytes(
@@ -123,8 +123,8 @@ def test_what_cannot_sign_is_told(bundle: Path, key: tuple[Path, str], tmp_path:
         )
     )
     for file, message in (
-        (tmp_path / "no.pem", "is no private key that can be read"),
-        (bundle, "is no private key that can be read"),
+        (tmp_path / "no.pem", "expected a PEM file"),
+        (bundle, "expected a PEM file"),
         (elliptic, "expected an Ed25519 key"),
     ):
         with pytest.raises(PackageError, match=message):
@@ -151,8 +151,8 @@ def test_the_commands(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main([*words, public]) == main([*words, f"{private}.pub"]) == 0
     capsys.readouterr()
     assert "--trusted-key" in CliRunner().invoke(cli, look).output
-    told = CliRunner().invoke(cli, [*look, "--trusted-key", f"{private}.pub"]).output
-    assert f"signature: {public}" in told
+    shown = CliRunner().invoke(cli, [*look, "--trusted-key", f"{private}.pub"]).output
+    assert f"signature: {public}" in shown
     assert main([*words, "nowhere.pub"]) == 1
     assert "--trusted-key nowhere.pub cannot be read" in capsys.readouterr().err
     for refused in (["keygen", str(private)], ["sign", str(bundle), "--key", str(bundle)]):

@@ -29,7 +29,7 @@ def make(folder: Path, bundle: Path, **changes: str) -> Path:
         "name": "digits-small",
         "version": "1.2.0",
         "summary": "Reads four digits.",
-        "licence": "CC-BY-4.0",
+        "license": "CC-BY-4.0",
         **changes,
     }
     return write_wheel(folder, bundle=bundle, **fields)
@@ -45,8 +45,8 @@ def test_name_record_and_determinism(digits_bundle: Path, tmp_path: Path) -> Non
         assert [name for name, _, _ in rows] == archive.namelist()
         for name, digest, size in rows[:-1]:
             data = archive.read(name)
-            wanted = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=")
-            assert (digest, int(size)) == (f"sha256={wanted.decode()}", len(data))
+            expected = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=")
+            assert (digest, int(size)) == (f"sha256={expected.decode()}", len(data))
         assert rows[-1] == [f"{info}/RECORD", "", ""]
         metadata = archive.read(f"{info}/METADATA").decode()
         assert archive.read("edgeproof_digits_small/bundle.zip") == digits_bundle.read_bytes()
@@ -179,7 +179,7 @@ SUMMARIES = (
 def test_any_line_of_text_comes_out_as_it_went_in(
     summary: str, digits_bundle: Path, tmp_path: Path
 ) -> None:
-    wheel = make(tmp_path, digits_bundle, summary=summary, licence=f"L {summary}")
+    wheel = make(tmp_path, digits_bundle, summary=summary, license=f"L {summary}")
     with zipfile.ZipFile(wheel) as archive:
         text = archive.read("edgeproof_digits_small-1.2.0.dist-info/METADATA").decode()
         module = ast.parse(archive.read("edgeproof_digits_small/__init__.py"))
@@ -214,9 +214,9 @@ def test_what_a_summary_marks_up_is_text_in_the_readme(digits_bundle: Path, tmp_
         ({"summary": ""}, "description ''; expected one line"),
         ({"summary": "two\nlines"}, "description .* expected one line"),
         ({"summary": "a clear\x1b[2J"}, "description .* without .*control characters"),
-        ({"licence": "a\nRequires-Dist: evil"}, "licence .* expected one line"),
-        ({"licence": "a\rRequires-Dist: evil"}, "licence .* expected one line"),
-        ({"licence": "a\vRequires-Dist: evil"}, "licence .* expected one line"),
+        ({"license": "a\nRequires-Dist: evil"}, "license .* expected one line"),
+        ({"license": "a\rRequires-Dist: evil"}, "license .* expected one line"),
+        ({"license": "a\vRequires-Dist: evil"}, "license .* expected one line"),
         ({"summary": "a\x85Requires-Dist: evil"}, "description .* expected one line"),
         ({"summary": "a\u2028Requires-Dist: evil"}, "description .* expected one line"),
         ({"summary": "\u202eslatigid"}, "description .* expected one line"),

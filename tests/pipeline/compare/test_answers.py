@@ -20,7 +20,10 @@ from pipeline.compare.measure import compare
         (np.zeros((5, 16, 16, 3)), "all 5 images are black"),
         (np.zeros((1, 16, 16, 3)), "all 1 images are black"),
         (np.arange(5).reshape(5, 1, 1, 1) * np.full((5, 16, 16, 3), 40), "of one flat color each"),
-        (np.tile(np.arange(768).reshape(1, 16, 16, 3) % 256, (4, 1, 1, 1)), "are the same one"),
+        (
+            np.tile(np.arange(768).reshape(1, 16, 16, 3) % 256, (4, 1, 1, 1)),
+            "all 4 images are the same",
+        ),
     ],
 )
 def test_images_that_prove_nothing_fail(world: World, pixels: Any, said: str) -> None:

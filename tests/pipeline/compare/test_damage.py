@@ -10,15 +10,15 @@ import onnx
 import pytest
 from click.testing import CliRunner
 from faults import constant, in_file, report
+from int8_variant import int8_from_fp32
 from onnx import numpy_helper
 from pets import CLASSES, World
 
 from exporters.options import Int8Options
-from exporters.quantize.int8_from_fp32 import int8_from_fp32
 from pipeline.cli.main import cli
 
 
-def test_a_measured_loss_stands_beside_the_verdict(world: World) -> None:
+def test_the_verdict_comes_with_the_measured_loss(world: World) -> None:
     words = ["compare", world.path("fp32.onnx"), world.path("int8.onnx")]
     done = CliRunner().invoke(cli, [*words, "--data", world.path("images.npz")])
     assert done.exit_code == 0 and "within tolerance" in done.output
@@ -29,7 +29,7 @@ def test_a_measured_loss_stands_beside_the_verdict(world: World) -> None:
 
 @pytest.mark.parametrize("swapped", [False, True])
 @pytest.mark.parametrize(
-    ("tensor", "factor", "said"),
+    ("tensor", "factor", "expected"),
     [
         ("Conv_1.weight_scale", 1.05, r"Conv_1.* all its weights are 1\.05\d* times"),
         ("Conv_2.weight_scale", 1.05, r"Conv_2.* all its weights are 1\.05 times"),
@@ -43,17 +43,17 @@ def test_a_measured_loss_stands_beside_the_verdict(world: World) -> None:
     ],
 )
 def test_a_scale_or_a_range_that_is_off_is_named_with_its_cost(
-    world: World, tensor: str, factor: float, said: str, swapped: bool
+    world: World, tensor: str, factor: float, expected: str, swapped: bool
 ) -> None:
     plant = in_file(lambda g: constant(g, tensor, lambda v: v * np.float32(factor)), "int8")
     sides = [world.path("fp32.onnx"), plant(world)]
-    found = world.compare(*(sides[::-1] if swapped else sides))
-    assert not found.passed
-    cost = next(row for row in found.damages if row.costly)
+    result = world.compare(*(sides[::-1] if swapped else sides))
+    assert not result.passed
+    cost = next(row for row in result.damages if row.costly)
     side = "A" if swapped else "B"
     assert cost.side == side and cost.without_db > cost.snr_db + 1
-    assert re.search(rf"{said}.*SNR of [\d.]+ dB, and [\d.]+ dB with that", report(found))
-    assert "batch norm" not in report(found)
+    assert re.search(rf"{expected}.*SNR of [\d.]+ dB, and [\d.]+ dB", report(result))
+    assert "batch norm" not in report(result)
 
 
 def test_a_scale_that_is_read_otherwise_than_it_was_rounded_is_named(world: World) -> None:
@@ -65,14 +65,16 @@ def test_a_scale_that_is_read_otherwise_than_it_was_rounded_is_named(world: Worl
             if node.op_type == "DequantizeLinear" and node.input[1] == "relu_1_scale":
                 node.input[1] = "other"
 
-    found = world.compare(world.path("fp32.onnx"), in_file(change, "int8")(world))
-    assert "its result is read with 1.1 times the scale it was rounded with" in report(found)
+    result = world.compare(world.path("fp32.onnx"), in_file(change, "int8")(world))
+    assert "its result is read with 1.1 times the scale it was rounded with" in report(result)
 
 
 @pytest.mark.parametrize("method", ["percentile", "entropy", "mse"])
 @pytest.mark.parametrize("corrected", [False, True])
-def test_no_calibration_is_taken_for_a_fault(world: World, method: Any, corrected: bool) -> None:
+def test_calibration_is_never_reported_as_a_fault(
+    world: World, method: Any, corrected: bool
+) -> None:
     options = Int8Options(calibration=method, bias_correction=corrected)
     model = int8_from_fp32(world.fp32, CLASSES, options, world.images, calibration_images=64)
-    found = world.compare(world.path("fp32.onnx"), world.save("healthy.onnx", model))
-    assert found.passed and not found.damages, report(found)
+    result = world.compare(world.path("fp32.onnx"), world.save("healthy.onnx", model))
+    assert result.passed and not result.damages, report(result)

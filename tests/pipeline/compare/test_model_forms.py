@@ -27,10 +27,10 @@ def test_recorded_outputs_stand_for_a_model(world: World) -> None:
     outputs = onnx_file.run(session, world.images)
     np.savez(world.folder / "outputs.npz", reference=outputs, other=outputs * 0.9)
     recorded = world.path("outputs.npz")
-    found = world.compare(f"{recorded}:reference", world.path("fp32.onnx"))
-    assert found.difference.max_abs < 1e-6 and found.passed
-    found = compare(f"{recorded}:reference", f"{recorded}:other", None)
-    d = found.difference
+    result = world.compare(f"{recorded}:reference", world.path("fp32.onnx"))
+    assert result.difference.max_abs < 1e-6 and result.passed
+    result = compare(f"{recorded}:reference", f"{recorded}:other", None)
+    d = result.difference
     gap = np.abs(outputs - outputs * np.float32(0.9))
     assert d.max_abs == pytest.approx(gap.max()) and d.mean_abs == pytest.approx(gap.mean())
     assert d.p99_abs == pytest.approx(np.quantile(gap, 0.99))
@@ -56,31 +56,31 @@ def test_a_callable_may_be_a_network_a_factory_or_a_function(
     monkeypatch.chdir(world.folder)
     monkeypatch.setattr(sys, "modules", dict(sys.modules))
     for name, layers in (("network", 5), ("factory", 5), ("function", 0)):
-        found = world.compare(f"pets_models:{name}", world.path("fp32.onnx"))
-        assert found.passed and len(found.layers) == layers
+        result = world.compare(f"pets_models:{name}", world.path("fp32.onnx"))
+        assert result.passed and len(result.layers) == layers
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         ("nowhere.onnx", "does not exist; expected a checkpoint"),
-        ("something", "is no form of a model"),
+        ("something", "'something' .*expected a checkpoint"),
         ("no_such_module:network", "cannot be opened: ModuleNotFoundError"),
     ],
 )
-def test_what_is_no_form_is_refused(world: World, name: str, message: str) -> None:
+def test_what_is_not_a_model_is_refused(world: World, name: str, message: str) -> None:
     with pytest.raises(PipelineError, match=message):
         world.compare(name, world.path("fp32.onnx"))
 
 
 def test_images_are_needed_and_must_fit(world: World, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="there are no images to compare on"):
+    with pytest.raises(DataError, match=r"no images.*--data"):
         compare(world.path("fp32.onnx"), world.path("fp32.onnx"), None)
     np.save(tmp_path / "small.npy", np.zeros((2, 8, 8, 3), np.uint8))
     with pytest.raises(DataError, match=r"expected uint8 \(n, 16, 16, 3\)"):
         compare(world.path("fp32.onnx"), world.path("fp32.onnx"), tmp_path / "small.npy")
     np.save(tmp_path / "outputs.npy", np.zeros((7, 4), np.float32))
-    with pytest.raises(DataError, match="has outputs of 7 images"):
+    with pytest.raises(DataError, match=r"outputs\.npy .* 7 images.* 120"):
         world.compare(str(tmp_path / "outputs.npy"), world.path("fp32.onnx"))
 
 
@@ -88,9 +88,9 @@ def test_networks_of_other_layers_are_compared_without_them(world: World) -> Non
     other = NetworkOptions(layers=(Conv(op="conv", out=4, stride=4), Linear(op="linear")))
     network = settled(build_network(other, CLASSES))
     save_checkpoint(world.folder / "other.pt", network)
-    found = world.compare(world.path("other.pt"), world.path("fp32.onnx"))
-    assert not found.passed and found.layers == ()
-    assert "expected the same kinds" in found.note
+    result = world.compare(world.path("other.pt"), world.path("fp32.onnx"))
+    assert not result.passed and result.layers == ()
+    assert "conv2d" in result.note and "Conv_2" in result.note
 
 
 def test_the_command_prints_and_fails(world: World) -> None:
@@ -103,7 +103,7 @@ def test_the_command_prints_and_fails(world: World) -> None:
     plant = FAULTS[0][1](world)
     done = CliRunner().invoke(cli, ["compare", healthy[0], plant, *data])
     assert done.exit_code == 1
-    for words in ("parts here", "first layer whose input differs: conv2d / Conv_0", "normalised"):
+    for words in ("first difference", "conv2d / Conv_0", "normalized"):
         assert words in done.output
     done = CliRunner().invoke(cli, ["compare", *healthy, *data, "--tolerance", "1e-12", "--json"])
     assert done.exit_code == 1 and '"asked for"' in done.output
@@ -134,7 +134,7 @@ def test_generated_images_find_what_the_test_set_hides_and_are_kept(
     assert hard.generated.largest > 1e-3 and "a generated image" in hard.failures[0]
     with np.load(run / "regression.npz") as kept:
         assert len(kept["images"]) == hard.generated.kept and kept["images"].dtype == np.uint8
-    # from now on it is found without a search
+    # later comparisons find it without a search
     later = compare(a, plant, None)
     assert not later.passed and later.regression is not None
     assert later.regression.max_abs == pytest.approx(hard.generated.largest, rel=1e-3)
@@ -143,5 +143,5 @@ def test_generated_images_find_what_the_test_set_hides_and_are_kept(
 def test_recorded_outputs_cannot_answer_generated_images(world: World) -> None:
     outputs = onnx_file.run(onnx_file.session(world.fp32), world.images)
     np.save(world.folder / "recorded.npy", outputs)
-    with pytest.raises(DataError, match="recorded outputs cannot answer generated images"):
+    with pytest.raises(DataError, match=r"recorded outputs .*--generated"):
         world.compare(world.path("recorded.npy"), world.path("fp32.onnx"), generated=100)

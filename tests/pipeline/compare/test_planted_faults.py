@@ -13,14 +13,14 @@ from faults import (
     FAULTS,
     report,
 )
+from int8_variant import int8_from_fp32
 from pets import ATTRIBUTES, CLASSES, EXPORT, OPTIONS, World, settled
 
-from exporters.explain import causes as diagnose
+from exporters.explain.causes import image_causes
 from exporters.export.onnx_from_torch import onnx_from_torch
 from exporters.export.resize_graph import resize_graph
 from exporters.graph import onnx_file
 from exporters.options import Int8Options
-from exporters.quantize.int8_from_fp32 import int8_from_fp32
 from pipeline.compare.measure import compare
 from pipeline.errors import DataError
 from pipeline.learning.networks.build import build_network
@@ -39,30 +39,30 @@ from runtime import ModelSpec
     ],
 )
 def test_a_healthy_pair_raises_no_alarm(world: World, a: str, b: str) -> None:
-    found = world.compare(world.path(a), world.path(b))
-    assert found.passed and found.first_layer is None
-    assert found.causes == ()
-    assert len(found.layers) == 5  # three convolutions, one Gemm, the probabilities
+    result = world.compare(world.path(a), world.path(b))
+    assert result.passed and result.first_layer is None
+    assert result.causes == ()
+    assert len(result.layers) == 5  # three convolutions, one Gemm, the probabilities
 
 
 def test_every_layer_is_named_by_both_sides(world: World) -> None:
-    found = world.compare(world.path("checkpoint.pt"), world.path("fp32.onnx"))
-    assert [row.a for row in found.layers] == [
+    result = world.compare(world.path("checkpoint.pt"), world.path("fp32.onnx"))
+    assert [row.a for row in result.layers] == [
         *("conv2d", "conv2d_1", "conv2d_2", "linear", "probabilities")
     ]
-    assert [row.b for row in found.layers] == [
+    assert [row.b for row in result.layers] == [
         *("Conv_0", "Conv_1", "Conv_2", "Gemm_0", "probabilities")
     ]
 
 
-@pytest.mark.parametrize(("name", "plant", "said"), FAULTS, ids=[f[0] for f in FAULTS])
+@pytest.mark.parametrize(("name", "plant", "expected"), FAULTS, ids=[f[0] for f in FAULTS])
 def test_a_planted_fault_is_named_and_nothing_else_is(
-    world: World, name: str, plant: Callable[[World], str], said: str
+    world: World, name: str, plant: Callable[[World], str], expected: str
 ) -> None:
-    found = world.compare(world.path("checkpoint.pt"), plant(world))
-    printed = report(found)
-    assert re.search(said, printed), printed
-    assert not found.passed or found.damages, printed  # else what it costs is stated
+    result = world.compare(world.path("checkpoint.pt"), plant(world))
+    printed = report(result)
+    assert re.search(expected, printed), printed
+    assert not result.passed or result.damages, printed  # else what it costs is stated
     wrong = [cause for cause, faults in CAUSES.items() if cause in printed and name not in faults]
     assert not wrong, printed
 
@@ -72,49 +72,49 @@ def half_as_bright(images: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "expected"),
     [
         (half_as_bright, "B answers as A does when its images are given with a gamma of 0.6"),
         (
             lambda x: np.pad(x, ((0, 0), (1, 0), (0, 0), (0, 0)), "edge")[:, :-1],
             "shifted by -1 rows and 0 columns",
         ),
-        (lambda x: x[..., [1, 2, 0]], r"colour channels in the order \[2, 0, 1\]"),
+        (lambda x: x[..., [1, 2, 0]], r"color channels in the order \[2, 0, 1\]"),
         (lambda x: 255 - x, r"inverted \(255 - x\)"),
     ],
 )
-def test_a_form_without_layers_is_asked_with_changed_images(
-    world: World, change: Callable[[Any], Any], said: str
+def test_a_model_without_layers_is_given_changed_images(
+    world: World, change: Callable[[Any], Any], expected: str
 ) -> None:
     session = onnx_file.session(world.fp32)
     images = world.images[:16].copy()
-    if "shifted" in said:  # it loses nothing where the edge is empty
+    if "shifted" in expected:  # it loses nothing where the edge is empty
         images[:, :3] = images[:, -3:] = images[:, :, :3] = images[:, :, -3:] = 90
     printed = list(
-        diagnose.of_images(
+        image_causes(
             lambda x: onnx_file.run(session, x),
             lambda x: onnx_file.run(session, np.ascontiguousarray(change(x))),
             images,
             closed=True,
         )
     )
-    assert len(printed) == 1 and re.search(said, printed[0]), printed
+    assert len(printed) == 1 and re.search(expected, printed[0]), printed
 
 
 @pytest.mark.parametrize(
     "fault", ["one altered weight", "wrong activation", "wrong pooling", "dropped bias"]
 )
-def test_two_files_show_it_too(world: World, fault: str) -> None:
+def test_two_files_show_it_as_well(world: World, fault: str) -> None:
     (plant,) = (f[1] for f in FAULTS if f[0] == fault)
-    found = world.compare(world.path("fp32.onnx"), plant(world))
+    result = world.compare(world.path("fp32.onnx"), plant(world))
     words = {
         "one altered weight": "Conv_1: 1 of 1,728 weights differ",
         "wrong activation": "Relu_1 is a Relu in A and a LeakyRelu in B",
         "wrong pooling": "MaxPool_0 is a MaxPool in A and an AveragePool in B",
         "dropped bias": "Conv_2: its bias differs in 16 of 16 channels",
     }
-    assert words[fault] in report(found)
-    assert found.first_layer is not None
+    assert words[fault] in report(result)
+    assert result.first_layer is not None
 
 
 def test_a_saturating_variant_is_named_whatever_this_cpu_does(world: World) -> None:
@@ -123,10 +123,8 @@ def test_a_saturating_variant_is_named_whatever_this_cpu_does(world: World) -> N
         "fault.onnx",
         int8_from_fp32(world.fp32, CLASSES, full_range, world.images, calibration_images=64),
     )
-    found = world.compare(world.path("fp32.onnx"), risky)
-    assert re.search(
-        r"B is not portable: Conv_\d: two neighbouring weights saturate", report(found)
-    )
+    result = world.compare(world.path("fp32.onnx"), risky)
+    assert re.search(r"B is not portable: Conv_\d: [^;]*255 \* \d+ > 32767", report(result))
 
 
 def test_a_resize_without_antialias_is_named(world: World) -> None:
@@ -135,13 +133,13 @@ def test_a_resize_without_antialias_is_named(world: World) -> None:
         for entry in node.attribute:
             if entry.name == "antialias":
                 entry.i = 0
-    found = world.compare(
+    result = world.compare(
         world.bundle("a.zip", fp32=world.fp32),
         world.bundle("b.zip", fp32=world.fp32, preprocess=plain),
     )
-    said = report(found)
-    assert re.search(r"preprocess.onnx: \w+: antialias is 1 in A and 0 in B", said), said
-    assert re.search(r"preprocess.onnx makes other pixels of golden image 0 by up to \d+", said)
+    expected = report(result)
+    assert re.search(r"preprocess.onnx: \w+: antialias is 1 in A and 0 in B", expected), expected
+    assert re.search(r"preprocess\.onnx .*golden image 0 by up to \d+", expected)
 
 
 def test_other_thresholds_and_labels_are_named(world: World) -> None:
@@ -152,14 +150,14 @@ def test_other_thresholds_and_labels_are_named(world: World) -> None:
     b = world.bundle("b.zip", ATTRIBUTES, fp32=graph, thresholds=(0.5, 0.2, 0.5, 0.5))
     np.savez(world.folder / "attributes.npz", images=world.images)
     data = world.folder / "attributes.npz"
-    with pytest.raises(DataError, match=r"labels have the shape \(120,\); expected \(120, 4\)"):
+    with pytest.raises(DataError, match=r"\(120,\).*\(120, 4\)"):
         world.compare(a, b)
-    found = compare(a, b, data)
-    assert found.difference.max_abs == 0
-    assert not found.passed
-    assert "the threshold of dog is 0.5 in A and 0.2 in B" in found.causes
+    result = compare(a, b, data)
+    assert result.difference.max_abs == 0
+    assert not result.passed
+    assert "the threshold of dog is 0.5 in A and 0.2 in B" in result.causes
     names = ModelSpec("pets", "multi-label", 16, 16, 3, ("dog", "cat", "owl", "bee"))
     c = world.bundle("c.zip", names, fp32=graph, thresholds=thresholds)
-    found = compare(a, c, data)
-    assert not found.passed
-    assert "the labels are cat, dog, owl, bee in A and dog, cat, owl, bee in B" in found.causes
+    result = compare(a, c, data)
+    assert not result.passed
+    assert "the labels are cat, dog, owl, bee in A and dog, cat, owl, bee in B" in result.causes

@@ -104,10 +104,10 @@ def without_alpha() -> onnx.ModelProto:
     return model
 
 
-# (what is wrong, the graph, what is said of it)
+# (fault, graph, sentence in the report)
 PREPROCESSING: list[tuple[str, onnx.ModelProto, str]] = [
     ("inverted", behind(("BitwiseNot", {})), r"B's pixels are A's inverted \(255 - x\)"),
-    ("BGR", reversed_along(2), "colour channels in the reverse order"),
+    ("BGR", reversed_along(2), "color channels in the reverse order"),
     ("mirrored", reversed_along(1), "mirrored left to right"),
     ("upside down", reversed_along(0), "turned upside down"),
     ("transposed", behind(("Transpose", {"perm": [1, 0, 2]})), "transposed: height and width"),
@@ -122,7 +122,7 @@ PREPROCESSING: list[tuple[str, onnx.ModelProto, str]] = [
         for mode in ("align_corners", "asymmetric")
     ),
     ("another crop", resize_graph(16, 16, "rgb", (15, 16), (16, 16)), r"\d+ of \d+ pictures"),
-    ("grey", behind(("Gather", {"inputs": ["_", "red"], "axis": 2}), red=np.array([0, 0, 0])), ""),
+    ("gray", behind(("Gather", {"inputs": ["_", "red"], "axis": 2}), red=np.array([0, 0, 0])), ""),
     ("only large pictures", only_of(3_000), r"by up to 255 levels"),
     ("alpha", without_alpha(), "color and alpha.*only A refuses it"),
 ]
@@ -134,19 +134,19 @@ def run(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("graph", "said"), [row[1:] for row in PREPROCESSING], ids=[row[0] for row in PREPROCESSING]
+    ("graph", "expected"), [row[1:] for row in PREPROCESSING], ids=[row[0] for row in PREPROCESSING]
 )
 def test_any_other_pixel_fails_against_the_checkpoint_of_the_run(
-    world: World, run: Path, graph: onnx.ModelProto, said: str
+    world: World, run: Path, graph: onnx.ModelProto, expected: str
 ) -> None:
     bundle = world.bundle("prepared.zip", fp32=world.fp32, preprocess=graph)
-    found = compare(str(run / "2_train/checkpoint.pt"), bundle, None)
-    assert not found.passed and found.preprocessing.differing > 0
-    assert found.difference.max_abs < 1e-4  # the networks are equal
-    (failure,) = found.failures
-    assert re.search(r"preprocess.onnx makes other pixels of \d+ of \d+ pictures", failure)
+    result = compare(str(run / "2_train/checkpoint.pt"), bundle, None)
+    assert not result.passed and result.preprocessing.differing > 0
+    assert result.difference.max_abs < 1e-4  # the networks are equal
+    (failure,) = result.failures
+    assert re.search(r"preprocess\.onnx .* of \d+ of \d+ pictures", failure)
     assert "1_data/preprocess.onnx" in failure and "prepared.zip" in failure
-    assert re.search(said, report(found)), report(found)
+    assert re.search(expected, report(result)), report(result)
 
 
 def test_a_bare_file_and_a_bundle_fail_as_well(world: World, run: Path) -> None:
@@ -177,7 +177,7 @@ def test_equal_preprocessing_passes_and_says_on_what(world: World, run: Path) ->
     assert compare(checkpoint, str(run / "3_export/fp32.onnx"), None).preprocessing.same_file
 
 
-def test_preprocessing_that_nobody_can_compare_is_said_loudly(
+def test_preprocessing_that_cannot_be_compared_is_reported(
     world: World, run: Path, tmp_path: Path
 ) -> None:
     bundle = world.bundle("a.zip", fp32=world.fp32, preprocess=PREPARED)
@@ -186,8 +186,8 @@ def test_preprocessing_that_nobody_can_compare_is_said_loudly(
     assert done.exit_code == 0 and "PREPROCESSING WAS NOT COMPARED" in done.output
     assert "checkpoint.pt" in done.output.partition("NOT COMPARED")[2]
     bare = world.run(tmp_path / "bare", preprocess=None)
-    found = compare(str(bare / "2_train/checkpoint.pt"), bundle, None)
-    assert found.preprocessing.unknown and found.preprocessing.unknown in found.remarks
+    result = compare(str(bare / "2_train/checkpoint.pt"), bundle, None)
+    assert result.preprocessing.unknown and result.preprocessing.unknown in result.remarks
     np.save(tmp_path / "recorded.npy", onnx_file.run(onnx_file.session(world.fp32), world.images))
     recorded = compare(str(tmp_path / "recorded.npy"), bundle, Path(world.path("images.npz")))
     assert "recorded.npy" in recorded.preprocessing.unknown

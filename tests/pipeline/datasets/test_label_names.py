@@ -1,4 +1,4 @@
-"""Labels that no bundle may hold are refused where they stand: in a folder's name, in a row."""
+"""Labels that no bundle may hold are refused: in a folder's name, in a row."""
 
 from __future__ import annotations
 

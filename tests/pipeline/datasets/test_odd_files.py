@@ -80,7 +80,7 @@ def test_pipes_sockets_and_devices_are_not_read(
     }  # fmt: skip
     info = run(root, tmp_path / "out")
     assert sum(info.counts.values()) == 20
-    assert any(note.startswith("4 are not regular files") for note in info.notes)
+    assert any(note.startswith("4 ") and "pipes, sockets, devices" in note for note in info.notes)
     for name in ("cat/pipe.png", "dog/zero.png"):  # put there after the folder was listed
         with pytest.raises(DataError, match="not a regular file"):
             picture_file.read_file(root / name)
@@ -125,7 +125,7 @@ def test_pictures_that_are_not_read_are_counted_by_their_ending(tmp_path: Path) 
         (root / "cat" / name).write_bytes(b"x")
     notes = listed_notes(root)
     assert "3 files look like pictures" in notes and "(.heic 2, .avif 1)" in notes
-    assert "2 files are not images by their ending (.txt 1, none 1)" in notes
+    assert "2 files " in notes and "(.txt 1, none 1)" in notes
 
 
 @pytest.mark.parametrize("ending", ["gif", "webp", "tif", "png"])
@@ -234,7 +234,7 @@ def test_colors_of_16_bits_are_noticed(tmp_path: Path, top: int) -> None:
             run(tmp_path / "deep", tmp_path / "out")
     else:
         notes = run(tmp_path / "deep", tmp_path / "out").notes
-        assert any(note.startswith("20 images have colours of 16 bits") for note in notes)
+        assert any(note.startswith("20 images have 16-bit colors") for note in notes)
 
 
 def test_pictures_of_two_cameras_are_named(tmp_path: Path) -> None:
@@ -273,12 +273,12 @@ def logos(root: Path, name: str, level: int = 255, alpha: bool = True) -> None:
 
 def test_white_on_transparent_is_explained(tmp_path: Path) -> None:
     logos(fill(tmp_path / "mixed", "cat", "dog"), "logos")
-    message = r"of the class logos; .*\n10 of 30 images are all the same .*white.*transparency"
+    message = r"class logos; .*\n10 of 30 images .*white.*transparent"
     with pytest.raises(DataError, match=message):
         run(tmp_path / "mixed", tmp_path / "out")
     for name in ("bars", "discs"):
         logos(tmp_path / "white", name)
-    with pytest.raises(DataError, match=r"\n20 of 20 images are all the same .*transparency") as e:
+    with pytest.raises(DataError, match=r"\n20 of 20 images .*transparent") as e:
         run(tmp_path / "white", tmp_path / "out")
     assert "val_share" not in str(e.value)
 
@@ -286,8 +286,8 @@ def test_white_on_transparent_is_explained(tmp_path: Path) -> None:
 def test_empty_pictures_are_noted(tmp_path: Path) -> None:
     logos(fill(tmp_path / "pets", "cat", "dog", count=12), "cat", level=0, alpha=False)
     notes = run(tmp_path / "pets", tmp_path / "out").notes
-    assert any("10 of 24 images are all the same" in n and "even black" in n for n in notes)
-    assert not any("transparency" in note for note in notes)
+    assert any("10 of 24 images" in note and "black" in note for note in notes)
+    assert not any("transparent" in note for note in notes)
 
 
 # --- names that look the same -----------------------------------------------------------------
@@ -312,7 +312,7 @@ def test_a_table_finds_files_whose_names_are_spelled_in_another_way(
     listed = read_list(DataOptions(kind="images", root=str(tmp_path), **options))
     assert listed.names == ("apfel", NFC) and listed.counts.tolist() == [10, 10]
     assert not listed.unusable and not listed.unlisted
-    assert sum("10 rows of labels.csv write" in note for note in listed.notes) == 1
+    assert sum(note.startswith("10 rows of labels.csv ") for note in listed.notes) == 1
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="not run: names are one form there")
@@ -377,7 +377,7 @@ def test_one_column_for_each_class(tmp_path: Path) -> None:
     order = [int(Path(file).stem) % 3 for file in listed.files]
     assert listed.names == ("MEL", "NV", "BCC") and listed.labels.tolist() == order
     options = columns(tmp_path, ("MEL", "NV", "BCC"), [*rows[:7], ("1", "1", "0"), *rows[8:]])
-    with pytest.raises(DataError, match=r"line 9: 2 of the columns .* \(1 rows are so\)"):
+    with pytest.raises(DataError, match=r"line 9: 2 of the columns .* \(1 rows "):
         read_list(DataOptions(kind="images", root=str(tmp_path), one_hot=True, **options))
 
 

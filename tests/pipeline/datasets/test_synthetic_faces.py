@@ -302,7 +302,7 @@ def test_the_same_generator_state_gives_the_same_face() -> None:
     assert not np.array_equal(one, draw_face(np.random.default_rng(6), {"Smiling": True}))
 
 
-# What else a face needs for an attribute to make sense; and the rows (of 64, after the centre
+# What else a face needs for an attribute to make sense; and the rows (of 64, after the center
 # crop) in which it may show, generous because heads move.
 NEEDS: dict[str, dict[str, bool]] = {
     "Bangs": {"Straight_Hair": True, "Brown_Hair": True},

@@ -1,4 +1,4 @@
-"""Augmentation: what never changes, what always does, and in which direction."""
+"""Augmentation: its invariants, its changes and their directions."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def noise(*shape: int) -> torch.Tensor:
 
 
 def bar(count: int) -> torch.Tensor:
-    """A bright vertical bar four pixels wide, off centre, on black."""
+    """A bright vertical bar four pixels wide, off center, on black."""
     pixels = torch.zeros(count, 28, 28, 1, dtype=torch.uint8)
     pixels[:, 4:24, 9:13] = 255
     return pixels
@@ -105,7 +105,7 @@ def test_whole_pixel_shifts_move_the_picture() -> None:
 
 
 def test_rotation_keeps_angles_in_images_that_are_not_square() -> None:
-    """A disc stays a disc of the same size, whatever the frame."""
+    """A disc stays a disc of the same size in any frame."""
     y, x = torch.meshgrid(torch.arange(24) - 11.5, torch.arange(48) - 23.5, indexing="ij")
     disc = (255 * ((x**2 + y**2) < 64)).to(torch.uint8)[None, :, :, None].repeat(8, 1, 1, 1)
     turned = augment(disc, AugmentOptions(rotate=180), generator())
@@ -133,7 +133,7 @@ def test_half_is_mirrored() -> None:
     assert torch.equal(changed[~mirrored], pixels[~mirrored])
 
 
-def test_light_scales_as_told() -> None:
+def test_light_scales_as_requested() -> None:
     pixels = torch.full((100, 4, 4, 1), 100, dtype=torch.uint8)
     bright = augment(pixels, AugmentOptions(brightness=0.2), generator())[:, 0, 0, 0]
     assert 80 <= bright.min() < 85
@@ -171,15 +171,15 @@ def test_colours_change_each_channel_and_saturation_within_the_extent() -> None:
     pixels = torch.full((400, 2, 2, 3), 100, dtype=torch.uint8)
     changed = augment(pixels, AugmentOptions(color=0.2), generator())
     means = changed.mean((1, 2))  # (N, 3)
-    # channels within 80..120; saturation then moves them by a fifth of their distance to grey
+    # channels within 80..120; saturation then moves them by a fifth of their distance to gray
     assert means.min() >= 80 - 0.2 * 27
     assert means.max() <= 120 + 0.2 * 27
     assert (means.std(0) > 8).all()
     assert (means.std(1) > 1).float().mean() > 0.9  # not all channels alike
 
 
-def test_grey_images_have_no_colours_to_change() -> None:
-    with pytest.raises(RecipeError, match=r"augment\.color changes the colours of rgb images"):
+def test_gray_images_have_no_colors_to_change() -> None:
+    with pytest.raises(RecipeError, match=r"augment\.color .*'gray'"):
         load("mnist", ["train.augment.color=0.1"])
 
 
@@ -187,12 +187,12 @@ def test_blended_images_have_blended_targets() -> None:
     numbers = torch.arange(32.0)
     pixels = numbers.view(32, 1, 1, 1).expand(32, 3, 3, 1).clone()
     targets = torch.eye(32)
-    mixed, wanted = blend(pixels, targets, 0.4, generator())
+    mixed, blended = blend(pixels, targets, 0.4, generator())
     assert torch.equal(targets, torch.eye(32))
-    assert torch.allclose(wanted.sum(1), torch.ones(32))
-    assert torch.allclose(mixed[:, 0, 0, 0], wanted @ numbers, atol=1e-4)
-    assert (wanted.diagonal() >= 0.5 - 1e-6).all()  # the larger share is its own
-    assert (wanted.diagonal() < 0.999).sum() > 10
+    assert torch.allclose(blended.sum(1), torch.ones(32))
+    assert torch.allclose(mixed[:, 0, 0, 0], blended @ numbers, atol=1e-4)
+    assert (blended.diagonal() >= 0.5 - 1e-6).all()  # the larger share is its own
+    assert (blended.diagonal() < 0.999).sum() > 10
     again = blend(pixels, targets, 0.4, generator())
     assert torch.equal(mixed, again[0])
-    assert torch.equal(wanted, again[1])
+    assert torch.equal(blended, again[1])

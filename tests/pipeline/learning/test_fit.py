@@ -130,15 +130,15 @@ def test_multi_label_is_learned(tmp_path: Path) -> None:
 def test_the_best_epoch_by_validation_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of equal accuracies the one with the smaller loss: epoch 2."""
+    """Epoch 2: of two equal accuracies the one with the smaller loss."""
     validations = iter([(0.5, 60.0), (0.4, 90.0), (0.6, 90.0)])  # (loss, accuracy)
     states: list[dict[str, torch.Tensor]] = []
 
-    def judge(network: torch.nn.Module, *_: object) -> tuple[float, float]:
+    def validate(network: torch.nn.Module, *_: object) -> tuple[float, float]:
         states.append({k: v.clone() for k, v in network.state_dict().items()})
         return next(validations)
 
-    monkeypatch.setattr(fit_module, "judge", judge)
+    monkeypatch.setattr(fit_module, "validate", validate)
     result = train(tmp_path)
     assert (result.best_epoch, result.val_accuracy_percent) == (2, 90.0)
     for key, value in weights(tmp_path).items():
@@ -361,7 +361,7 @@ def test_a_run_killed_after_its_time_limit_is_validated_by_the_next(
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(fit_module, "judge", die)
+        patched.setattr(fit_module, "validate", die)
         with pytest.raises(Killed):
             train(tmp_path, options)
     assert (tmp_path / "resume.pt").exists()
@@ -445,7 +445,7 @@ def test_a_finished_run_has_nothing_to_do(tmp_path: Path, unbroken: Path) -> Non
 def test_a_resumed_run_keeps_its_precision(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instructions: bool, then: str
 ) -> None:
-    """Whatever is measured the second time, as long as this CPU can."""
+    """A second measurement does not matter, as long as this CPU has the instructions."""
     options = TRAIN.model_copy(update={"precision": "auto"})
     monkeypatch.setattr(device_module, "bfloat16_pays", lambda: True)
     monkeypatch.setattr(fit_module, "bfloat16_instructions", lambda: instructions)

@@ -1,6 +1,6 @@
-"""Data larger than memory: what training holds does not grow with the number of images. The pages
-of a memory-mapped file are the system's, which takes them back when it needs them; counted is what
-is the process's own (RssAnon)."""
+"""Data larger than memory: the memory of training does not grow with the number of images. RssAnon,
+the process's own memory, counts; the system reclaims pages of a memory-mapped file when it needs
+them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""In what order an epoch visits the train images: each once, in another order each time, and with
-little memory however many there are."""
+"""An epoch visits each train image once, in another order each time, and with little memory."""
 
 from __future__ import annotations
 
@@ -48,7 +47,7 @@ def test_a_window_is_read_from_few_stretches_and_well_mixed() -> None:
 
 
 def test_more_images_than_there_are_is_an_error() -> None:
-    with pytest.raises(IndexError, match="images up to 11 of 10"):
+    with pytest.raises(IndexError, match="11 of 10"):
         EpochOrder(10, 0, 0, 100, 1).part(5, 11)
 
 

@@ -23,7 +23,7 @@ from pipeline.errors import RecipeError, TrainError
 from pipeline.learning.distributed.launch import _exit_code
 from pipeline.learning.distributed.world import ALONE, World
 from pipeline.learning.training import fit as fit_module
-from pipeline.learning.training.evaluate import judge
+from pipeline.learning.training.evaluate import validate
 from pipeline.learning.training.results import StepProgress
 from pipeline.processes import ProcessRank, check_batch, launched_process
 
@@ -82,7 +82,7 @@ def test_a_part_without_images_counts_for_nothing() -> None:
     none = World(ProcessRank(0, 100, 0, 100)).part(split)
     assert len(none) == 0
     summands: list[float] = []
-    judge(network, none, "cpu", lambda value: summands.append(value) or 1.0)
+    validate(network, none, "cpu", lambda value: summands.append(value) or 1.0)
     assert summands == [0, 0, 0]
 
 
@@ -151,7 +151,7 @@ def test_processes_that_cannot_train_together_are_refused_before_anything_runs(
 
 @dataclass(frozen=True)
 class Ended:
-    """What torchrun reports of a process that failed."""
+    """A process that failed, as torchrun reports it."""
 
     exitcode: int
 

@@ -1,4 +1,4 @@
-"""Rounding in the forward pass is that of the INT8 file, and fine-tuning with it pays there."""
+"""The forward pass rounds as the INT8 file does, and fine-tuning with it improves that file."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from int8_variant import int8_from_fp32
 from numpy.typing import NDArray
 from torch import nn
 
 from exporters.export.onnx_from_torch import onnx_from_torch
 from exporters.graph import onnx_file
-from exporters.graph.walk import Graph, quantized_weights
+from exporters.graph.quantized import quantized_weights
+from exporters.graph.walk import Graph
 from exporters.options import ExportOptions, FineTuneOptions, Int8Options
 from exporters.quantize import calibration
-from exporters.quantize.int8_from_fp32 import int8_from_fp32
 from pipeline.datasets.arrays import Dataset, Split
 from pipeline.datasets.info import DatasetInfo
 from pipeline.errors import TrainError
@@ -112,7 +113,7 @@ RECIPES = {
 
 
 class Functional(nn.Module):
-    """What no module announces: sums, joins, gates and means, written as expressions."""
+    """Sums, joins, gates and means, written as expressions instead of modules."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -132,7 +133,7 @@ class Functional(nn.Module):
 
 
 class Shuffled(nn.Module):
-    """Views of what must lie contiguous, and batch norm that nothing can be folded into."""
+    """Views of tensors that must be contiguous, and batch norm that cannot be folded."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -163,7 +164,7 @@ class Tokens(nn.Module):
 
 
 def random_network(body: nn.Module | NetworkOptions, seed: int = 0) -> PixelNetwork:
-    """Random weights, and statistics of batch norm that are not the neutral ones."""
+    """Random weights, and random statistics of batch norm."""
     torch.manual_seed(seed)
     if isinstance(body, NetworkOptions):
         network = build_network(body, SHAPES)
@@ -202,7 +203,7 @@ def trained_network(data: Dataset, spec: ModelSpec) -> PixelNetwork:
 
 
 def quantized(network: PixelNetwork, images: NDArray[np.uint8], rr: bool = True) -> onnx.ModelProto:
-    """The INT8 file that the pipeline makes, ranges from 64 images."""
+    """The INT8 file of the pipeline, with ranges from 64 images."""
     fp32 = onnx_from_torch(network, network.spec, ExportOptions(batch_sizes=(1, 2)))
     options = Int8Options(reduce_range=rr)
     return int8_from_fp32(fp32, network.spec, options, images, calibration_images=64)
@@ -221,25 +222,25 @@ def answers(model: onnx.ModelProto, images: NDArray[np.uint8]) -> NDArray[np.flo
 
 
 def grids_of_file(model: onnx.ModelProto) -> set[tuple[float, int]]:
-    """(scale to four digits, zero point) of every tensor that the file quantizes."""
+    """(scale to four digits, zero point) of every quantized tensor of the file."""
     graph = Graph(model)
-    found = set()
+    grids = set()
     for node in graph.nodes:
         if node.op_type == "QuantizeLinear":
             scale, zero = graph.array(node.input[1]), graph.array(node.input[2])
             assert scale is not None
             assert zero is not None
-            found.add((float(f"{float(scale):.4g}"), int(zero)))
-    return found
+            grids.add((float(f"{float(scale):.4g}"), int(zero)))
+    return grids
 
 
 def grids_of_rounding(network: PixelNetwork) -> set[tuple[float, int]]:
-    found = set()
+    grids = set()
     for part in network.modules():
         if isinstance(part, ActivationRounding):
             scale = float(part.high - part.low) / 255
-            found.add((float(f"{scale:.4g}"), round(-float(part.low) / scale)))
-    return found
+            grids.add((float(f"{scale:.4g}"), round(-float(part.low) / scale)))
+    return grids
 
 
 NETWORKS: dict[str, nn.Module | NetworkOptions] = {
@@ -258,7 +259,7 @@ class Both:
 
 @pytest.fixture(scope="module", params=NETWORKS)
 def both(request: pytest.FixtureRequest, images: NDArray[np.uint8]) -> Both:
-    """A network, its file, and its rounding form."""
+    """A network, its file, and its rounding copy."""
     network = random_network(NETWORKS[request.param])
     return Both(network, quantized(network, images), rounded(network, images))
 
@@ -270,7 +271,7 @@ def images() -> NDArray[np.uint8]:
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
-    """Layers so small that a second thread only waits."""
+    """Layers this small gain nothing from a second thread."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -278,12 +279,12 @@ def one_thread() -> Iterator[None]:
 
 
 def test_every_grid_is_that_of_the_file(both: Both) -> None:
-    """No tensor more, none less, each with the scale and zero point that onnxruntime chose."""
+    """The same tensors, each with the scale and zero point that onnxruntime chose."""
     assert grids_of_rounding(both.rounding) == grids_of_file(both.file)
 
 
-def test_answers_are_those_of_the_file(both: Both, images: NDArray[np.uint8]) -> None:
-    """Nearer to the file's than to those of the network, which quantization moved."""
+def test_outputs_are_those_of_the_file(both: Both, images: NDArray[np.uint8]) -> None:
+    """Nearer to the file's than to those of the float network."""
     file, ours = answers(both.file, images), probabilities(both.rounding, images)
     moved = np.abs(file - probabilities(both.network, images)).mean()
     assert np.abs(file - ours).mean() < 0.5 * moved
@@ -293,17 +294,17 @@ def test_answers_are_those_of_the_file(both: Both, images: NDArray[np.uint8]) ->
 def test_weights_are_the_integers_of_the_file(
     reduce_range: bool, limit: int, images: NDArray[np.uint8]
 ) -> None:
-    """Whether or not a batch norm is folded into them."""
+    """With and without a batch norm that is folded into them."""
     network = random_network(TRAINED)
     in_file = quantized_weights(Graph(quantized(network, images, reduce_range)))
     ours = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
     assert len(in_file) == len(ours) == 3
-    for found, module in zip(in_file, ours, strict=True):
+    for stored, module in zip(in_file, ours, strict=True):
         weight = module.weight.detach()
         scale = weight.flatten(1).abs().amax(1).view(-1, *[1] * (weight.ndim - 1)) / limit
         integers = (WeightRounding(0, limit)(weight) / scale).numpy()
         assert np.abs(integers - integers.round()).max() < 1e-3
-        values = np.moveaxis(found.values, found.channel_axis, 0).astype(np.int64)
+        values = np.moveaxis(stored.values, stored.channel_axis, 0).astype(np.int64)
         assert np.abs(values).max() == limit
         # folding multiplies in float32, after which a tie may fall to the other side
         same = np.abs(values) == np.abs(integers.round())  # a negative factor turns the sign
@@ -311,7 +312,7 @@ def test_weights_are_the_integers_of_the_file(
 
 
 def test_gradients_pass_the_rounding() -> None:
-    """Those of weights untouched; those of activations where the range did not clip."""
+    """Those of weights unchanged; those of activations where the range did not clip."""
     weight = torch.linspace(-1, 1, 12).view(3, 4).requires_grad_()
     WeightRounding(0, 7)(weight).sum().backward()
     assert weight.grad is not None
@@ -343,7 +344,7 @@ class Tuned:
 
 @pytest.fixture(scope="module", params=[SHAPES, SIGNS], ids=lambda spec: spec.task)
 def tuned(request: pytest.FixtureRequest) -> Tuned:
-    """Weights of three levels, which no equalization makes good."""
+    """Weights of three levels, which equalization cannot compensate."""
     data = dataset(request.param)
     network = trained_network(data, request.param)
     seen: list[StepProgress] = []
@@ -352,7 +353,7 @@ def tuned(request: pytest.FixtureRequest) -> Tuned:
 
 
 def right(answer: NDArray[np.float32], split: Split) -> float:
-    """Share of right answers, mean over labels."""
+    """The share of right answers, mean over labels."""
     said = answer.argmax(1) if split.labels.ndim == 1 else answer > 0.5
     return float((said == split.labels).mean())
 
@@ -370,7 +371,7 @@ def file_answers(network: PixelNetwork, data: Dataset) -> NDArray[np.float32]:
     return answers(quantized(network, data.train.images), data.val.images)
 
 
-def test_it_pays_in_the_file(tuned: Tuned) -> None:
+def test_the_file_of_the_fine_tuned_network_is_better(tuned: Tuned) -> None:
     data, val = tuned.data, tuned.data.val
     in_float = right(probabilities(tuned.network, val.images), val)
     before = right(file_answers(on_coarse_grid(tuned.network), data), val)
@@ -379,12 +380,12 @@ def test_it_pays_in_the_file(tuned: Tuned) -> None:
     assert before < 0.9
     assert after > 0.95
     # what was promised is what the file does
-    first, best = tuned.result.judged[0], tuned.result.best
+    first, best = tuned.result.validations[0], tuned.result.best
     assert before == pytest.approx(first.val_accuracy_percent / 100, abs=0.01)
     assert after == pytest.approx(best.val_accuracy_percent / 100, abs=0.01)
 
 
-def test_what_comes_back_is_a_float_network_like_the_first(tuned: Tuned) -> None:
+def test_the_result_is_a_float_network_of_the_same_kind(tuned: Tuned) -> None:
     result = tuned.result
     assert result.network.state_dict().keys() == tuned.network.state_dict().keys()
     assert [type(m) for m in result.network.modules()] == [type(m) for m in tuned.network.modules()]
@@ -394,22 +395,22 @@ def test_what_comes_back_is_a_float_network_like_the_first(tuned: Tuned) -> None
         assert torch.equal(value, result.network.get_buffer(name)), name
 
 
-def test_progress_and_trials_are_told(tuned: Tuned) -> None:
-    judged, last = tuned.result.judged, tuned.seen[-1]
-    assert [(line.epoch, line.equalized) for line in judged][:2] == [(0, False), (0, True)]
-    assert [line.epoch for line in judged] == [0, 0, 1, 2]
-    assert tuned.result.best == min(judged, key=lambda line: line.val_loss)
+def test_progress_and_validations_are_reported(tuned: Tuned) -> None:
+    validations, last = tuned.result.validations, tuned.seen[-1]
+    assert [(line.epoch, line.equalized) for line in validations][:2] == [(0, False), (0, True)]
+    assert [line.epoch for line in validations] == [0, 0, 1, 2]
+    assert tuned.result.best == min(validations, key=lambda line: line.val_loss)
     assert tuned.result.best.epoch > 0
     steps = 2 * (640 // 32)
     assert [p.step for p in tuned.seen] == list(range(1, steps + 1))
     assert (last.steps, last.epochs, last.epoch) == (steps, 2, 2)
-    assert last.val_accuracy_percent == judged[2].val_accuracy_percent
+    assert last.val_accuracy_percent == validations[2].val_accuracy_percent
     assert max(p.lr for p in tuned.seen) == pytest.approx(0.1 * 0.05, rel=0.05)
 
 
-def test_the_seed_decides_every_bit_and_nothing_else_changes(tuned: Tuned) -> None:
+def test_the_seed_decides_every_bit(tuned: Tuned) -> None:
     before = {k: v.clone() for k, v in tuned.network.state_dict().items()}
-    torch.manual_seed(99)  # whatever state the caller is in
+    torch.manual_seed(99)  # independent of the caller's state
     state = torch.get_rng_state()
     again = fine_tune(tuned.network, tuned.data, TRAIN, OPTIONS, LIMIT, seed=3)
     other = fine_tune(tuned.network, tuned.data, TRAIN, OPTIONS, LIMIT, seed=4)
@@ -417,18 +418,18 @@ def test_the_seed_decides_every_bit_and_nothing_else_changes(tuned: Tuned) -> No
     for key, value in tuned.result.network.state_dict().items():
         assert torch.equal(value, again.network.state_dict()[key])
         assert torch.equal(before[key], tuned.network.state_dict()[key])
-    assert again.judged == tuned.result.judged
-    assert other.judged[2:] != again.judged[2:]
+    assert again.validations == tuned.result.validations
+    assert other.validations[2:] != again.validations[2:]
 
 
-def test_when_nothing_helps_the_network_comes_back_untouched() -> None:
-    """No channels to equalize, and steps that tear the weights apart."""
+def test_the_original_network_is_returned_where_nothing_helps() -> None:
+    """No channels to equalize, and steps that ruin the weights."""
     network = random_network(RECIPES["hardswish"])
     wild = replace(OPTIONS, lr_factor=20.0, epochs=1)
     result = fine_tune(network, dataset(), TRAIN, wild, 64, seed=0)
-    assert [(line.epoch, line.equalized) for line in result.judged] == [(0, False), (1, False)]
-    assert result.best is result.judged[0]
-    assert result.best.val_loss < result.judged[1].val_loss
+    assert [(line.epoch, line.equalized) for line in result.validations] == [(0, False), (1, False)]
+    assert result.best is result.validations[0]
+    assert result.best.val_loss < result.validations[1].val_loss
     for key, value in result.network.state_dict().items():
         assert torch.equal(value, network.state_dict()[key])
 
@@ -437,8 +438,8 @@ def test_when_nothing_helps_the_network_comes_back_untouched() -> None:
 
 
 def spread(network: PixelNetwork) -> PixelNetwork:
-    """Every channel is scaled by another factor between 1/64 and 8, and the next layer by its
-    inverse. Nothing changes in float, but min-max ranges are ruled by the largest channels."""
+    """Scale every channel by its own factor between 1/64 and 8, and the next layer by its inverse.
+    Nothing changes in float, but the largest channels decide the min-max ranges."""
     network = copy.deepcopy(network)
     weighted = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -453,7 +454,7 @@ def spread(network: PixelNetwork) -> PixelNetwork:
 
 
 def test_equalization_changes_the_file_not_the_function(tuned: Tuned) -> None:
-    """It trains nothing, and what an outlier channel spoiled is good again."""
+    """It repairs what an outlier channel spoiled, without training."""
     data, val = tuned.data, tuned.data.val
     network = spread(tuned.network)
     reference = probabilities(network, val.images)
@@ -476,7 +477,7 @@ def test_equalization_changes_the_file_not_the_function(tuned: Tuned) -> None:
         ("tokens", 0),
     ],
 )
-def test_only_what_passes_factors_on_is_equalized(
+def test_only_layers_that_pass_factors_on_are_equalized(
     name: str, pairs: int, images: NDArray[np.uint8]
 ) -> None:
     network = random_network(Tokens() if name == "tokens" else NETWORKS[name])
@@ -510,7 +511,7 @@ class Moody(nn.Module):
         ({"options": replace(OPTIONS, lr_factor=1e30)}, "the loss is .* at step .*lr_factor"),
     ],
 )
-def test_what_makes_no_sense_is_refused(change: dict[str, object], message: str) -> None:
+def test_options_out_of_range_are_refused(change: dict[str, object], message: str) -> None:
     request: dict[str, object] = {
         "network": random_network(TRAINED),
         "dataset": dataset(),

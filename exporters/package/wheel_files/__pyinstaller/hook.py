@@ -1,4 +1,4 @@
-"""What PyInstaller packs for this package: the model and every module of the runtime."""
+"""The files that PyInstaller packs: the model and every module of the runtime."""
 
 from PyInstaller.utils.hooks import collect_data_files, collect_submodules
 

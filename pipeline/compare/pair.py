@@ -1,4 +1,4 @@
-"""Both forms at once: what follows from the two of them together."""
+"""Both sides of a comparison, and what follows from the two of them together."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from exporters.evaluate.tasks import LABEL_TASKS, label_task
 from exporters.explain.first_divergence import LIMITS
 from exporters.foreign.model_inputs import InputSpec
 from pipeline.compare.foreign import read_inputs, same_inputs
-from pipeline.compare.forms import Form
+from pipeline.compare.model_forms import ModelForm
 from pipeline.errors import DataError
 from pipeline.verify.images import DATA_FOLDER, Images, find_images, read
 from runtime import ModelSpec
@@ -21,31 +21,31 @@ _PRECISIONS = tuple(LIMITS)  # from fine to coarse
 
 
 @dataclass(frozen=True)
-class Sides:
+class ModelPair:
     """A and B."""
 
-    a: Form
-    b: Form
+    a: ModelForm
+    b: ModelForm
 
     @property
     def spec(self) -> ModelSpec | None:
-        """The one that either has; None where neither does."""
+        """The spec of A, or else of B."""
         return self.a.spec or self.b.spec
 
     @property
     def takes(self) -> InputSpec | None:
-        """What foreign files take; None where all takes pixels."""
+        """The input of foreign files; None where both sides take pixels."""
         return self.a.takes or self.b.takes
 
     @property
     def precision(self) -> str:
-        """The coarser of both."""
+        """The coarser of the two precisions."""
         return max(self.a.precision, self.b.precision, key=_PRECISIONS.index)
 
     @property
     def thresholds(self) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
-        """Of A and B: a model's own, else the other side's, else 0.5; None for a task without
-        thresholds."""
+        """Thresholds of A and B: a model's own, else the other side's, else 0.5; None for a task
+        without thresholds."""
         spec = self.spec
         usual = None if spec is None else label_task(spec.task).default_thresholds(len(spec.labels))
         if usual is None:
@@ -55,19 +55,19 @@ class Sides:
 
     @property
     def run_folder(self) -> Path | None:
-        """The folder of the run that A, or else B, belongs to. None for foreign files, which do
-        not take its images wherever they are."""
+        """The folder of the run that A, or else B, belongs to; None for foreign files, which do not
+        take the images of a run."""
         return None if self.takes is not None else run_of(self.a) or run_of(self.b)
 
     def labels(self, count: int) -> tuple[str, ...]:
-        """Names of ``count`` columns."""
+        """Return names of ``count`` columns."""
         spec = self.spec
-        known = spec is not None and len(spec.labels) == count
-        return spec.labels if spec is not None and known else tuple(map(str, range(count)))
+        fits = spec is not None and len(spec.labels) == count
+        return spec.labels if spec is not None and fits else tuple(map(str, range(count)))
 
     def images(self, data: Path | None, split: str) -> Images | None:
-        """The images to compare on, or the inputs of foreign files; None where both sides are
-        recorded. Raises DataError, also where A and B do not take the same."""
+        """Return the images to compare on, or the inputs of foreign files; None where both sides
+        are recorded. Raises DataError, also where A and B take different inputs."""
         forms = [form for form in (self.a, self.b) if form.model is not None]
         if not forms:
             return None
@@ -76,22 +76,22 @@ class Sides:
         if files:
             if data is None:
                 raise DataError(
-                    "there are no inputs to compare on. Give them with --data as the files take "
-                    f'them, {files[0].told()}: a .npz with "inputs", or a .npy.'
+                    f"there are no inputs to compare on; the files take {files[0].text()}. Give a "
+                    '.npz with "inputs", or a .npy, with --data.'
                 )
             return read_inputs(data, files)
-        folder = self.run_folder
-        place = data if folder is None else data or folder / DATA_FOLDER
-        if place is None:
+        run = self.run_folder
+        source = data if run is None else data or run / DATA_FOLDER
+        if source is None:
             raise DataError(
                 "there are no images to compare on. Give them with --data: the folder 1_data of a "
                 'run, a .npy of uint8 [n, h, w, c], or a .npz with "images".'
             )
-        return find_images(place, place, self.spec or _guessed(place, split), split)
+        return find_images(source, source, self.spec or _spec_of_images(source, split), split)
 
 
-def run_of(form: Form) -> Path | None:
-    """The folder of the run that a file belongs to: it has a data stage in it."""
+def run_of(form: ModelForm) -> Path | None:
+    """Return the folder of the run that a file belongs to: the one with a data stage."""
     path = Path(form.name.partition(":")[0])
     for folder in path.resolve().parents[:2] if path.is_file() else ():
         if (folder / DATA_FOLDER).is_dir():
@@ -99,8 +99,8 @@ def run_of(form: Form) -> Path | None:
     return None
 
 
-def _check_same(forms: list[Form]) -> None:
-    """Two models can only be asked the same where they take the same."""
+def _check_same(forms: list[ModelForm]) -> None:
+    """Raise DataError for two models that take different inputs."""
     if len(forms) < 2:
         return
     a, b = forms
@@ -112,23 +112,23 @@ def _check_same(forms: list[Form]) -> None:
         same = False
     if not same:
         raise DataError(
-            f"{a.name} takes {_taken(a)}, and {b.name} takes {_taken(b)}; expected the same on "
-            "both sides. Compare files that take the same, or give as module:callable a function "
-            "that turns uint8 images [n, h, w, c] into the other's inputs and returns its "
+            f"{a.name} takes {_input_of(a)}, and {b.name} takes {_input_of(b)}; expected the same "
+            "on both sides. Compare files that take the same, or give as module:callable a "
+            "function that turns uint8 images [n, h, w, c] into the other's inputs and returns its "
             "probabilities."
         )
 
 
-def _taken(form: Form) -> str:
+def _input_of(form: ModelForm) -> str:
     if form.takes is not None:
-        return form.takes.told()
+        return form.takes.text()
     shape = "h, w, c" if form.spec is None else ", ".join(map(str, form.spec.shape))
     return f"uint8 pixels [n, {shape}]"
 
 
-def _guessed(place: Path, split: str) -> ModelSpec:
-    """A spec for images whose models have none: only their shape counts."""
-    shape = read(place, split).pixels.shape[1:]
+def _spec_of_images(data: Path, split: str) -> ModelSpec:
+    """Make a spec for images whose models have none; only their shape matters."""
+    shape = read(data, split).pixels.shape[1:]
     if len(shape) != 3:
-        raise DataError(f"{place}: images have the shape {shape}; expected (h, w, c).")
+        raise DataError(f"{data}: images have the shape {shape}; expected (h, w, c).")
     return ModelSpec("unknown", LABEL_TASKS[0].name, *shape, ("0", "1"))

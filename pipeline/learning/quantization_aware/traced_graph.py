@@ -1,5 +1,4 @@
-"""A network as a graph of PyTorch operators, as ``torch.export`` sees it, which is also what the
-ONNX file is made from. Knows nothing of what the graph is wanted for."""
+"""A network as the graph of PyTorch operators of which its ONNX file is made."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ _NOTHING = frozenset({"dropout", "feature_dropout", "alpha_dropout"})  # in eval
 
 def traced(network: PixelNetwork) -> GraphModule:
     """The body of ``network``, from normalised float32 [N, C, H, W] to logits [N, labels], as a
-    graph on the very parameters of ``network``.
+    graph that shares the parameters of ``network``.
 
     Batch norm uses its statistics, dropout is left out, and SiLU is written as the two operators
     that it becomes in ONNX. Raises TrainError when the network cannot be traced.
@@ -29,11 +28,11 @@ def traced(network: PixelNetwork) -> GraphModule:
             program = torch.export.export(
                 network.body, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)
             )
-    except Exception as exc:  # the tracer passes on whatever the network's own code raises
+    except Exception as exc:  # the network's own code may raise anything
         raise TrainError(
             f"{type(network.body).__name__} cannot be traced by torch.export: {exc}. Expected a "
-            "network whose operators depend neither on values nor on the number of images. Without "
-            "that it cannot be fine-tuned for quantization."
+            "network whose operators depend neither on values nor on the number of images; only "
+            "such a network can be fine-tuned for quantization."
         ) from exc
     finally:
         network.train(was_training)
@@ -65,7 +64,7 @@ def _simplify(body: GraphModule) -> None:
 
 
 def operator(node: Node) -> str:
-    """The operator without overload and in-place mark: ``conv2d``, ``relu``; "" for the rest."""
+    """The operator without overload and in-place mark, such as ``conv2d``; "" for other nodes."""
     target = node.target
     if node.op != "call_function":
         return ""
@@ -74,11 +73,11 @@ def operator(node: Node) -> str:
 
 
 def first_input(node: Node) -> Node:
-    """The first tensor that ``node`` takes."""
+    """The first input tensor of ``node``."""
     return node.all_input_nodes[0]
 
 
 def is_spatial_mean(node: Node) -> bool:
-    """Whether ``node`` is the mean over height and width, written without a pool."""
+    """Return whether ``node`` is the mean over height and width, written without a pool."""
     axes = node.args[1] if operator(node) == "mean" and len(node.args) > 1 else None
     return isinstance(axes, (list, tuple)) and sorted(int(str(a)) % 4 for a in axes) == [2, 3]
