@@ -1,12 +1,12 @@
-"""Runs a bundle: pixels in, probabilities out, wherever numpy and onnxruntime are.
+"""Run a bundle: pixels in, answers out, wherever numpy and onnxruntime are installed.
 
     from runtime import Predictor
 
     with Predictor("bundle.zip") as p:
         print(p.predict("digit.png").label)
 
-Only the errors are imported with the package; every other name at its first mention, which keeps
-``import runtime`` to a millisecond and lets an app read a manifest without onnxruntime. Where
+Only the errors are imported with the package and every other name at its first use. ``import
+runtime`` therefore takes a millisecond, and an app can read a manifest without onnxruntime. Where
 onnxruntime is missing, ``from runtime import Predictor`` raises RuntimeMissing.
 """
 
@@ -42,10 +42,10 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# What runs on a device is nobody else's business. From 1.29 onnxruntime, unless this is set before
-# it is imported, keeps a device id and a record of sessions and errors in the user's cache folder
-# and sends it to its maker. Its thread also makes a forked child wait forever at its exit, and
-# takes 3 MB. Who wants it sets ORT_DISABLE_TELEMETRY=0.
+# No telemetry: what runs on a device is private. Unless this is set before onnxruntime from 1.29 on
+# is imported, it keeps a device id and a record of sessions and errors in the user's cache folder
+# and sends them to Microsoft. Its thread also makes a forked child wait forever at its exit, and
+# takes 3 MB. An app that wants it sets ORT_DISABLE_TELEMETRY=0.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [

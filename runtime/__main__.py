@@ -1,5 +1,5 @@
-"""``python -m runtime predict|selftest|info|autotune BUNDLE``: the predictor at a device's prompt.
-``install SLOT BUNDLE``, ``rollback SLOT`` and ``slot SLOT`` keep the bundle of a device.
+"""The command line of a device: ``python -m runtime predict|selftest|info|autotune BUNDLE``, and
+``install SLOT BUNDLE``, ``rollback SLOT`` and ``slot SLOT`` for the bundle that a device keeps.
 
 Exit code 0: done; 1: refused or failed, with one line on stderr; 2: wrong usage. Letters that the
 terminal's encoding lacks are printed as escapes.
@@ -27,14 +27,14 @@ _MAX_KEY_BYTES = 4096  # of a file that holds a public key
 
 
 def main(argv: list[str] | None = None, *, package: str = "runtime", bundle: str = "") -> int:
-    """Run one verb and return the exit code. A model's wheel gives its ``package`` and the path of
-    its ``bundle``, which then is no argument any more."""
+    """Run one verb and return the exit code. A model's wheel passes its ``package`` and the path of
+    its ``bundle``, which then is not an argument."""
     arguments = argument_parser(package, bundle).parse_args(argv)
     try:
         code = _run(arguments)
         if sys.stdout is not None:  # None: a daemon's is closed
             sys.stdout.flush()
-    except BrokenPipeError:  # who reads, "head" for one, has seen enough
+    except BrokenPipeError:  # the reader (for example "head") closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
         return 1
     return code
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None, *, package: str = "runtime", bundle: str
 
 def _run(arguments: argparse.Namespace) -> int:
     try:
-        from .predictor import Predictor  # here: its absence of onnxruntime is an error like any
+        from .predictor import Predictor  # here: a missing onnxruntime is reported like any error
 
         arguments.trusted_keys = trusted_keys(arguments.trusted_key)
         if hasattr(arguments, "slot"):
@@ -68,64 +68,84 @@ def argument_parser(package: str, bundle: str) -> argparse.ArgumentParser:
     if bundle:
         common.set_defaults(bundle=bundle)
     else:
-        common.add_argument("bundle", metavar="BUNDLE", help="path of a bundle.zip")
+        common.add_argument("bundle", metavar="BUNDLE", help="Path of a bundle.zip.")
     slot = _options()
-    slot.add_argument("slot", metavar="SLOT", help="folder of the installed bundles")
+    slot.add_argument("slot", metavar="SLOT", help="Folder of the installed bundles.")
 
     parser = argparse.ArgumentParser(prog=f"python -m {package}", description="Run a bundle.")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    predict = verbs.add_parser("predict", parents=[common], help="read images (needs Pillow)")
-    predict.add_argument("images", metavar="IMAGE", nargs="+", help="path of an image file")
-    predict.add_argument("--top", type=int, default=3, help="candidates to print; default: 3")
+    predict = verbs.add_parser(
+        "predict", parents=[common], help="answer for image files (needs Pillow)"
+    )
+    predict.add_argument("images", metavar="IMAGE", nargs="+", help="Path of an image file.")
     predict.add_argument(
-        "--min-probability", type=float, default=0.0, help="answers below it are marked 'unsure'"
+        "--top", type=int, default=3, help="Number of labels to print. Default: 3."
+    )
+    predict.add_argument(
+        "--min-probability",
+        type=float,
+        default=0.0,
+        help="Mark answers less probable than this, from 0 to 1, as 'unsure'. Default: 0.",
     )
     predict.set_defaults(verb=_predict)
     selftest = verbs.add_parser("selftest", parents=[common], help="run the golden samples")
     selftest.set_defaults(verb=_selftest)
     autotune = verbs.add_parser(
-        "autotune", parents=[common], help="time the variants here; the fastest is auto from now on"
+        "autotune", parents=[common], help="time the variants here; auto then opens the fastest"
     )
-    autotune.add_argument("--seconds", type=float, default=2.0, help="of timing; default: 2")
+    autotune.add_argument(
+        "--seconds", type=float, default=2.0, help="Seconds of timing. Default: 2."
+    )
     autotune.set_defaults(verb=_autotune)
-    info = verbs.add_parser("info", parents=[common], help="what would run where, and why")
+    info = verbs.add_parser(
+        "info", parents=[common], help="print which variant runs on which device, and why"
+    )
     info.set_defaults(verb=_info)
     install = verbs.add_parser("install", parents=[slot], help="try a bundle, then switch to it")
-    install.add_argument("bundle", metavar="BUNDLE", help="path of a bundle.zip")
+    install.add_argument("bundle", metavar="BUNDLE", help="Path of a bundle.zip.")
     install.add_argument(
         "--allow-downgrade",
         action="store_true",
-        help="install a bundle of a lower version than the highest that was installed",
+        help="Install a bundle of a lower version than the highest that was installed.",
     )
     install.set_defaults(verb=_install)
     rollback = verbs.add_parser("rollback", parents=[slot], help="switch to the previous bundle")
     rollback.set_defaults(verb=_rollback)
-    state = verbs.add_parser("slot", parents=[slot], help="which bundles a slot holds")
+    state = verbs.add_parser("slot", parents=[slot], help="print which bundles a slot holds")
     state.set_defaults(verb=_state)
     return parser
 
 
 def _options() -> argparse.ArgumentParser:
-    """What every verb takes."""
+    """Options of every verb."""
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--device", default="auto", help=f"auto (default) or {', '.join(DEVICES)}")
-    common.add_argument("--variant", default="auto", help="a variant's id; default: auto")
-    common.add_argument("--threads", type=int, help="default: all cores this process may use")
-    common.add_argument("--json", action="store_true", help="print JSON")
+    common.add_argument(
+        "--device",
+        default="auto",
+        help=f"Device that runs the model: {', '.join(DEVICES)}, or auto for the first that works. "
+        "Default: auto.",
+    )
+    common.add_argument(
+        "--variant", default="auto", help="Id of the variant. Default: auto, the fastest here."
+    )
+    common.add_argument(
+        "--threads", type=int, help="Number of threads. Default: all cores this process may use."
+    )
+    common.add_argument("--json", action="store_true", help="Print JSON.")
     common.add_argument(
         "--trusted-key",
         action="append",
         metavar="KEY",
-        help="refuse bundles that this key did not sign: its text, or a file that holds it; may "
-        "be given again",
+        help="Refuse bundles that this key did not sign: its text, or a file that holds it. May be "
+        "repeated.",
     )
     return common
 
 
-def trusted_keys(words: list[str] | None) -> list[str] | None:
-    """The public keys of ``--trusted-key``, each its text or a file's; None where it was not given.
-    Raises InputError for a file that cannot be read."""
-    return None if words is None else [_key(word) for word in words]
+def trusted_keys(given: list[str] | None) -> list[str] | None:
+    """Return the public keys of ``--trusted-key``, each a text or the content of a file; None
+    without the option. Raises InputError for a file that cannot be read."""
+    return None if given is None else [_key(word) for word in given]
 
 
 def _key(word: str) -> str:
@@ -151,7 +171,7 @@ def _install(arguments: argparse.Namespace) -> None:
         variant=arguments.variant,
         threads=arguments.threads,
     )
-    _tell_switch(arguments, "installed", bundle_id)
+    _print_switch(arguments, "installed", bundle_id)
 
 
 def _rollback(arguments: argparse.Namespace) -> None:
@@ -163,10 +183,10 @@ def _rollback(arguments: argparse.Namespace) -> None:
         variant=arguments.variant,
         threads=arguments.threads,
     )
-    _tell_switch(arguments, "rolled back to", bundle_id)
+    _print_switch(arguments, "rolled back to", bundle_id)
 
 
-def _tell_switch(arguments: argparse.Namespace, verb: str, bundle_id: str) -> None:
+def _print_switch(arguments: argparse.Namespace, verb: str, bundle_id: str) -> None:
     if arguments.json:
         _print_json({"bundle_id": bundle_id})
         return
@@ -185,8 +205,8 @@ def _state(arguments: argparse.Namespace) -> None:
 
 
 def _predict(predictor: Predictor, arguments: argparse.Namespace) -> None:
-    found = predictor.predict(arguments.images, min_probability=arguments.min_probability)
-    answers = zip(arguments.images, found, strict=True)
+    predictions = predictor.predict(arguments.images, min_probability=arguments.min_probability)
+    answers = zip(arguments.images, predictions, strict=True)
     if arguments.json:
         _print_json(
             [{"image": image, **answer.to_dict(arguments.top)} for image, answer in answers]
@@ -235,8 +255,8 @@ def _print_json(value: object) -> None:
 
 
 def _print(text: str) -> None:
-    """A path may have characters that do not show, it or a label letters that a terminal, or a
-    file on Windows, has not."""
+    """Print text that may hold invisible characters (of a path), or letters (of a path or label)
+    that the terminal's encoding lacks."""
     text = escaped(text, keep_lines=True)
     try:
         print(text)

@@ -14,7 +14,7 @@ _INSTALL = (
 
 
 def installed_wheels() -> list[str]:
-    """Which of the wheels that own the module ``onnxruntime`` are installed."""
+    """The installed ones of the wheels that own the module ``onnxruntime``."""
     from importlib import metadata  # here: it takes longer to import than the whole runtime
 
     installed = []
@@ -28,13 +28,13 @@ def installed_wheels() -> list[str]:
 
 
 def mixture_note() -> str:
-    """A sentence about two wheels installed over each other, or nothing."""
-    found = installed_wheels()
-    if len(found) < 2:
+    """A sentence about two wheels that were installed over each other; otherwise empty."""
+    wheels = installed_wheels()
+    if len(wheels) < 2:
         return ""
     return (
-        f"The wheels {' and '.join(found)} are both installed and own the same files. "
-        f"Run: pip uninstall -y {' '.join(found)}. {_INSTALL}"
+        f"The wheels {' and '.join(wheels)} are both installed and own the same files. "
+        f"Run: pip uninstall -y {' '.join(wheels)}. {_INSTALL}"
     )
 
 
@@ -51,7 +51,7 @@ if not hasattr(onnxruntime, "InferenceSession"):  # what uninstalling one of two
     )
 
 # An app that imported onnxruntime before this package started its telemetry (see __init__.py): this
-# stops the events, not the thread. The words are those that onnxruntime takes for yes.
+# stops the events, not the thread. onnxruntime takes these words as true.
 if os.environ.get("ORT_DISABLE_TELEMETRY", "").lower() in ("1", "true", "yes"):
     onnxruntime.disable_telemetry_events()
 

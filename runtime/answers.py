@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import AnswerError
+from .errors import AnswerError, InputError
 from .tasks import task_named
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _ADVICE = "Run the selftest; if it fails here alone, try another device or varia
 
 
 class AnswerCheck:
-    """The check for one spec."""
+    """The check of the outputs of models with one spec."""
 
     def __init__(self, spec: ModelSpec) -> None:
         self._outputs = spec.outputs
@@ -52,9 +52,22 @@ class AnswerCheck:
             )
         return arrays
 
+    def require_room(self, out: object, images: int) -> None:
+        """Raise InputError unless the one output for so many images can be written into ``out``."""
+        (output,) = self._outputs
+        if not (
+            isinstance(out, np.ndarray)
+            and out.dtype == _FLOAT32
+            and _fits(out.shape, images, output)
+            and out.flags.writeable
+        ):
+            given = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out)
+            shape = (images, *output.shape)
+            raise InputError(f"out is {given}; expected a writable float32 array of {shape}.")
+
 
 def _fits(shape: Any, images: int, output: OutputSpec) -> bool:
-    """Whether a shape that has axes of unknown length is as stated."""
+    """True for a shape that fits the output, axes of unknown length included."""
     return shape is not None and shape[:1] == (images,) and output.fits(shape[1:])
 
 

@@ -1,5 +1,5 @@
-"""Which variant is the fastest on this very device? Times those that pass their golden samples
-here, in turns, and has the winner remembered. Nothing is timed unless it is asked for."""
+"""Find the fastest variant on this device: time those that pass their golden samples here, in
+turns, and remember the winner. Nothing is timed unless it is requested."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     _Call = Callable[[NDArray[np.uint8]], Arrays]  # pixels -> checked outputs
 
-_TURN_SECONDS = 0.005  # of calls to one variant before it is the next one's turn
+_TURN_SECONDS = 0.005  # of calls to one variant before the next one has its turn
 _MIN_ROUNDS = 5
 _BASE = "fp32"
 
@@ -78,14 +78,15 @@ def autotune(parts: ModelParts, device: str, threads: int, seconds: float) -> Au
 def _reason(winner: str, base: str, speedups: Mapping[str, float]) -> str:
     if winner != base:
         return f"autotuned here: {winner} {speedups[winner]:.2f}x as fast as {base}."
-    told = ", ".join(f"{name} {value:.2f}x" for name, value in speedups.items() if name != base)
-    return f"autotuned here: {base}; no gain from {told or 'any other variant'}."
+    others = ", ".join(f"{name} {value:.2f}x" for name, value in speedups.items() if name != base)
+    return f"autotuned here: {base}; no gain from {others or 'any other variant'}."
 
 
 def _times_us(
     variants: Mapping[str, _Call], image: NDArray[np.uint8], seconds: float
 ) -> dict[str, list[float]]:
-    """Microseconds of one call, one figure for each variant and round; who begins goes round."""
+    """Microseconds of one call, one figure for each variant and round. A round begins with another
+    variant each time."""
     calls = {name: _calls_in_a_turn(call, image) for name, call in variants.items()}
     times: dict[str, list[float]] = {name: [] for name in variants}
     names = list(variants)
@@ -112,5 +113,5 @@ def _turn(call: _Call, image: NDArray[np.uint8], calls: int) -> float:
 
 
 def _speedup(base: list[float], other: list[float]) -> float:
-    """The median over the rounds of the ratio within a round, which the machine's moods cancel."""
+    """The median over the rounds of the ratio within a round, where the machine's speed cancels."""
     return statistics.median(a / b for a, b in zip(base, other, strict=True))

@@ -1,9 +1,9 @@
-"""What ``autotune`` found on this device, kept in the user's cache folder until the bundle, the
-CPU, onnxruntime or the number of threads is another.
+"""Results of ``autotune`` on this device, kept in the user's cache folder as long as bundle, CPU,
+onnxruntime and number of threads stay the same.
 
-One file for each bundle, device and number of threads. A record is advice and never more: it can
-only name one of the bundle's own variants, so a forged one costs time and nothing else. Whatever
-is stale, foreign or damaged is ignored.
+There is one file for each bundle, device and number of threads. A record is only advice: it can
+only name one of the bundle's own variants, so a forged one costs time and nothing else. A stale,
+foreign or damaged record is ignored.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MAX_BYTES = 1 << 16  # a record has some hundred
 
 
 def conditions(bundle_id: str, device: str, threads: int) -> dict[str, object]:
-    """All that a measurement holds for."""
+    """The conditions under which a measurement holds."""
     return {
         "format": _FORMAT,
         "bundle_id": bundle_id,
@@ -47,7 +47,7 @@ def path_of(bundle_id: str, device: str, threads: int) -> Path | None:
 def recall(bundle_id: str, device: str, threads: int) -> tuple[str, str] | None:
     """The remembered (variant, reason); None without a record that holds here and now.
 
-    Where nothing was ever tuned this is one failing look-up of a file.
+    Where nothing was ever tuned, this is one failing look-up of a file.
     """
     path = path_of(bundle_id, device, threads)
     if path is None:
@@ -61,8 +61,8 @@ def recall(bundle_id: str, device: str, threads: int) -> tuple[str, str] | None:
         let_through(exc)
         _log.info("%s is ignored: %s", path, exc)
         return None
-    wanted = conditions(bundle_id, device, threads)
-    if not isinstance(record, dict) or any(record.get(k) != v for k, v in wanted.items()):
+    expected = conditions(bundle_id, device, threads)
+    if not isinstance(record, dict) or any(record.get(k) != v for k, v in expected.items()):
         _log.info("%s is ignored: it was measured under other conditions", path)
         return None
     variant, reason = record.get("variant"), record.get("reason")
@@ -73,8 +73,8 @@ def remember(
     bundle_id: str, device: str, threads: int, variant: str, reason: str, speedups: dict[str, float]
 ) -> str | None:
     """Write a record, aside first and then renamed; returns its path, or None where the cache
-    folder cannot be written, which is no reason to fail."""
-    import tempfile  # here: only those who tune wait for it
+    folder cannot be written, which is not a reason to fail."""
+    import tempfile  # here: only autotune pays for it
 
     path = path_of(bundle_id, device, threads)
     if path is None:

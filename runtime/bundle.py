@@ -1,11 +1,11 @@
-"""Where a model's parts come from: a bundle, which is a zip that is never unpacked, or parts in
+"""The sources of a model's parts: a bundle, which is a zip that is never unpacked, or parts in
 memory that are not packed yet. ``BUNDLE.md`` is the format's specification.
 
 Opening a bundle checks the zip, the manifest's hash, its signature where keys are given, and the
 sizes, then hashes every member; nothing but the manifest is parsed before that. ``read`` hashes
-again, so that the bytes that are used are the bytes that were verified, even when somebody writes
-to the file in between. Hashes detect damage; only a signature detects forgery. Knows nothing of
-sessions or images.
+again, so that the bytes that are used are those that were verified, even if the file was written to
+in between. Hashes detect damage; only a signature detects forgery. Independent of sessions and
+images.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from .manifest import (
 )
 from .origin import let_through
 from .regular_file import open_regular
+from .signature import SIGNATURE_BYTES, signer
 from .spec import ModelSpec
 from .tasks import task_named
 from .zip_reader import ZipReader
@@ -36,7 +37,6 @@ from .zip_reader import ZipReader
 _UNLISTED = (MANIFEST_NAME, MANIFEST_HASH_NAME, MANIFEST_SIGNATURE_NAME)
 _MAX_MANIFEST_BYTES = 1 << 20  # a real one has some kilobytes; it is read before any hash is known
 _MAX_HASH_BYTES = 256  # 64 digits, and what sha256sum adds
-_SIGNATURE_BYTES = 64  # of Ed25519
 _MAX_MEMBER_BYTES = 1 << 31  # protobuf, and so ONNX, ends there
 _MAX_BUNDLE_BYTES = 1 << 32  # of all members together: some seconds of hashing
 _HASH_FILE = re.compile(rb"([0-9a-f]{64})([ \t]+\*?[\w./-]*)?[\r\n]*")
@@ -45,7 +45,7 @@ Source = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
 
 
 class ModelParts(Protocol):
-    """What opening a model needs; ``Bundle`` and ``Parts`` have it."""
+    """The interface that opening a model needs; ``Bundle`` and ``Parts`` have it."""
 
     manifest: Manifest
     id: str | None  # sha256 of the manifest; None when there is no bundle yet
@@ -58,10 +58,10 @@ class ModelParts(Protocol):
         """Hash every member; raises BundleIntegrityError."""
 
     def renew_lock(self) -> None:
-        """In a forked child: nobody is there who could release what was held at the fork."""
+        """Replace the lock in a forked child, where no thread is left to release it."""
 
     def close(self) -> None:
-        """Close what was opened; ``read`` is over."""
+        """Close what was opened; ``read`` then raises."""
 
 
 class Bundle:
@@ -97,7 +97,7 @@ class Bundle:
         of them signed is refused.
 
         Raises BundleFormatError, BundleIntegrityError or SignatureError; InputError for a key
-        that is none; RuntimeMissing when keys are given and cryptography is not installed.
+        that is not one; RuntimeMissing when keys are given and cryptography is not installed.
         """
         if hasattr(source, "read") and hasattr(source, "seek"):
             name = str(getattr(source, "name", "the bundle"))
@@ -120,7 +120,7 @@ class Bundle:
 
     @property
     def is_signed(self) -> bool:
-        """Whether there is a signature; whose it is and whether it holds, trusted keys tell."""
+        """True for a bundle with a signature; only trusted keys can show whether it holds."""
         return MANIFEST_SIGNATURE_NAME in self._zip.members
 
     def read(self, name: str) -> bytes:
@@ -150,7 +150,7 @@ class Bundle:
             self._check_hash(name, digest.hexdigest())
 
     def renew_lock(self) -> None:
-        """In a forked child: nobody is there who could release what was held at the fork."""
+        """Replace the lock in a forked child, where no thread is left to release it."""
         self._zip.renew_lock()
 
     def close(self) -> None:
@@ -162,21 +162,19 @@ class Bundle:
     def _signer(self, text: bytes, trusted_keys: Iterable[str] | None) -> str | None:
         signature = None
         if MANIFEST_SIGNATURE_NAME in self._zip.members:
-            signature = self._small(MANIFEST_SIGNATURE_NAME, _SIGNATURE_BYTES)
-            if len(signature) != _SIGNATURE_BYTES:
+            signature = self._small(MANIFEST_SIGNATURE_NAME, SIGNATURE_BYTES)
+            if len(signature) != SIGNATURE_BYTES:
                 raise BundleFormatError(
                     f"{self._name}: {MANIFEST_SIGNATURE_NAME} has {len(signature)} bytes; "
-                    f"expected {_SIGNATURE_BYTES}. Sign the bundle again."
+                    f"expected {SIGNATURE_BYTES}. Sign the bundle again."
                 )
         keys = reusable_keys(trusted_keys)
         if keys is None:
             return None
-        from .signature import signer  # here: most bundles are opened without keys
-
         return signer(text, signature, keys, self._name)
 
     def _require_no_choice(self) -> None:
-        """Of a signed bundle every byte is fixed by the format or covered by the signature."""
+        """Refuse a signed bundle with a byte that neither the format nor the signature fixes."""
         self._zip.require_fixed_fields()
         recorded = self._small(MANIFEST_HASH_NAME, _MAX_HASH_BYTES)
         if recorded != f"{self.id}\n".encode():
@@ -188,10 +186,10 @@ class Bundle:
 
     def _check_members(self) -> None:
         members = self._zip.members
-        listed, found = self.manifest.files, set(members) - set(_UNLISTED)
-        if extra := sorted(found - set(listed)):
+        listed, present = self.manifest.files, set(members) - set(_UNLISTED)
+        if extra := sorted(present - set(listed)):
             raise BundleFormatError(f"{self._name}: the manifest does not list {extra}.")
-        if missing := sorted(set(listed) - found):
+        if missing := sorted(set(listed) - present):
             raise BundleFormatError(f"{self._name}: the members {missing} are missing.")
         for name, entry in listed.items():
             size = members[name].size_bytes
@@ -207,23 +205,23 @@ class Bundle:
                 f"{_MAX_BUNDLE_BYTES}."
             )
 
-    def _check_hash(self, name: str, found: str) -> None:
+    def _check_hash(self, name: str, digest: str) -> None:
         expected = self.manifest.files[name].sha256
-        if found != expected:
+        if digest != expected:
             raise BundleIntegrityError(
-                f"{self._name}: {name} has the sha256 {found}; expected {expected}. The bundle is "
+                f"{self._name}: {name} has the sha256 {digest}; expected {expected}. The bundle is "
                 "damaged or was altered. Copy it again."
             )
 
     def _small(self, name: str, limit_bytes: int) -> bytes:
-        """One of the members that no hash protects yet."""
+        """Read one of the members that no hash protects yet."""
         if name not in self._zip.members:
-            raise BundleFormatError(f"{self._name}: there is no {name}, so this is no bundle.")
+            raise BundleFormatError(f"{self._name}: {name} is missing; expected a bundle.")
         return self._zip.inflate(name, limit_bytes)
 
 
 class Parts:
-    """A model that is not packed yet, opened by the very code that opens a bundle."""
+    """A model that is not packed yet, opened by the code that opens a bundle."""
 
     id: str | None = None
     signed_by: str | None = None
@@ -276,13 +274,13 @@ class Parts:
         return self._members[name]
 
     def verify(self) -> None:
-        """Parts have no hashes."""
+        """Do nothing: parts have no hashes."""
 
     def renew_lock(self) -> None:
-        """Parts have none."""
+        """Do nothing: parts have no lock."""
 
     def close(self) -> None:
-        """Let go of the parts."""
+        """Release the parts."""
         self._members = {}
 
 
@@ -296,7 +294,7 @@ def check_same(path: str, bundle_id: str | None, expected: str | None) -> None:
 
 
 def reusable_keys(trusted_keys: Iterable[str] | None) -> tuple[str, ...] | None:
-    """Trusted keys that can be asked for more than once, unlike an iterator; raises InputError."""
+    """Trusted keys that can be read more than once, unlike an iterator; raises InputError."""
     if trusted_keys is None:
         return None
     if isinstance(trusted_keys, (str, bytes)) or not isinstance(trusted_keys, Iterable):
@@ -305,7 +303,7 @@ def reusable_keys(trusted_keys: Iterable[str] | None) -> tuple[str, ...] | None:
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
-    """The bytes of a file that is no member of a bundle; raises BundleFormatError."""
+    """The bytes of a file outside of any bundle; raises BundleFormatError."""
     with open_file(path) as file:
         return file.read()
 

@@ -1,4 +1,4 @@
-"""Where the system wants caches of this user."""
+"""The place where the system wants this user's caches."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from .origin import let_through
 
 
 def user_cache_folder() -> Path | None:
-    """The folder of this product in it, which may not be there yet; None for a user without a
-    home."""
+    """Return this product's folder in the user's cache, which may not exist yet; None for a user
+    without a home."""
     chosen = os.environ.get("XDG_CACHE_HOME", "")
     if not chosen and sys.platform == "win32":
         chosen = os.environ.get("LOCALAPPDATA", "")
@@ -22,5 +22,5 @@ def user_cache_folder() -> Path | None:
         except RuntimeError as exc:  # no home
             let_through(exc)
             return None
-    # a folder that is not absolute would lie in the app's own
+    # a relative folder would be inside the app's own
     return Path(chosen) / "edgeproof" if Path(chosen).is_absolute() else None

@@ -1,7 +1,5 @@
-"""What this process may use of its CPU: how many cores, and which instruction sets.
-
-Knows nothing of models or sessions.
-"""
+"""The part of its CPU that this process may use: cores and instruction sets. Independent of models
+and sessions."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ import numpy as np
 
 from .origin import let_through
 
-# What /proc/cpuinfo calls a CPU: a name on x86, numbers on ARM.
+# Fields that name a CPU in /proc/cpuinfo: a name on x86, numbers on ARM.
 _CPU_NAMES = ("model name", "CPU implementer", "CPU part", "CPU variant", "Hardware")
 _ARENA_BYTES = 128 << 20  # glibc: twice HEAP_MAX_SIZE on 64 bits, to find an aligned half
 
@@ -32,16 +30,16 @@ def usable_threads(root: str = "/") -> int:
     return max(1, math.floor(min(cores, quota_cores(root))))
 
 
-def startable_threads(wanted: int, spare_bytes: int) -> int:
-    """How many more threads, ``wanted`` at most, the system lets this process have at once and
-    still have ``spare_bytes`` of memory for what they are started for.
+def startable_threads(requested: int, spare_bytes: int) -> int:
+    """The number of further threads, at most ``requested``, that the system lets this process have
+    at once, with ``spare_bytes`` of memory left for the work that they are started for.
 
     Tried, since limits of processes, of a container and of address space all decide: onnxruntime
     1.32 waits forever when one of its own does not start. In the address space each thread has its
     stack, often 8 MB, and on Linux glibc maps another 128 MB for an instant, of which 64 MB stay,
     when it first allocates. Some 50 us a thread.
     """
-    if wanted < 1:
+    if requested < 1:
         return 0
     import mmap
     import threading
@@ -54,7 +52,7 @@ def startable_threads(wanted: int, spare_bytes: int) -> int:
 
     try:
         hold(spare_bytes)
-        for _ in range(wanted):
+        for _ in range(requested):
             hold(_ARENA_BYTES)
             thread = threading.Thread(target=gate.wait, daemon=True)
             thread.start()
@@ -73,7 +71,7 @@ def startable_threads(wanted: int, spare_bytes: int) -> int:
 
 def cpu_targets(root: str = "/") -> tuple[str, ...]:
     """The rows of a manifest's ``defaults`` that fit this CPU, the most special first; "cpu" is
-    always the last. What 8-bit layers gain depends on these instructions more than on anything
+    always the last. The gain of 8-bit layers depends on these instructions more than on anything
     else: sums of four products (VNNI; ARM's dot product) and of small matrices (i8mm)."""
     machine = platform.machine().lower()
     special: list[str] = []
@@ -92,7 +90,7 @@ def cpu_targets(root: str = "/") -> tuple[str, ...]:
 
 
 def cpu_target(root: str = "/") -> str:
-    """The most special of ``cpu_targets``: what a measurement made here is one of."""
+    """The most special of ``cpu_targets``: the target of measurements that are made here."""
     return cpu_targets(root)[0]
 
 
@@ -102,8 +100,8 @@ def cpu_identity(root: str = "/") -> str:
 
     block = _read(f"{root}proc/cpuinfo").partition("\n\n")[0]
     rows = (line.partition(":") for line in block.splitlines())
-    found = {key.strip(): value.strip() for key, _, value in rows}
-    names = [found[key] for key in _CPU_NAMES if key in found] or [platform.processor()]
+    fields = {key.strip(): value.strip() for key, _, value in rows}
+    names = [fields[key] for key in _CPU_NAMES if key in fields] or [platform.processor()]
     digest = hashlib.sha256(" ".join(sorted(_features(root))).encode()).hexdigest()
     return f"{platform.machine()} {', '.join(names)} ({digest[:12]})"
 
@@ -115,7 +113,7 @@ def _features(root: str) -> set[str]:
             return set(line.partition(":")[2].split())
     core = getattr(np, "_core", None) or np.core  # numpy 1 has no _core
     detected: dict[str, bool] = getattr(core._multiarray_umath, "__cpu_features__", {})
-    return {name.lower() for name, found in detected.items() if found}
+    return {name.lower() for name, is_present in detected.items() if is_present}
 
 
 def quota_cores(root: str = "/") -> float:

@@ -1,16 +1,16 @@
-"""Everything that the runtime raises on purpose; each message says what was found, what was
+"""All errors that the runtime raises on purpose; each message says what was found, what was
 expected and what to do.
 
 PredictorError
 ├── InputError          an image, a batch or an option that the model does not take
-├── DeviceError         the device that was asked for cannot be had; says what is missing
-├── AnswerError         what the model returned cannot be an answer: its shape, NaN, no probability
+├── DeviceError         the requested device is not usable; says what is missing
+├── AnswerError         the outputs of the model cannot be an answer: shape, NaN, no probability
 ├── RuntimeMissing      no onnxruntime (or, for signatures, no cryptography) is installed
 ├── BundleError         the bundle cannot be trusted or understood
-│   ├── BundleFormatError     no zip, truncated, no manifest, a newer schema, an unlisted member
+│   ├── BundleFormatError     not a zip, truncated, no manifest, a newer schema, an unlisted member
 │   ├── BundleIntegrityError  a member's size or hash is not what the manifest says
 │   ├── SignatureError        no trusted key has signed the bundle
-│   └── VariantError          the variant that was asked for is not in the bundle
+│   └── VariantError          the requested variant is not in the bundle
 ├── SelftestError       the golden samples do not come out as they were recorded
 └── SlotError           a slot holds no bundle that works, or another process installs into it
 """
@@ -31,11 +31,11 @@ class InputError(PredictorError, ValueError):
 
 
 class DeviceError(PredictorError):
-    """The device that was asked for is not usable here; the message names what is missing."""
+    """The requested device is not usable here; the message names what is missing."""
 
 
 class AnswerError(PredictorError):
-    """What the model returned is not one row of probabilities for each image.
+    """The outputs of the model are not an answer for each image.
 
     ``image`` is the number of the image in the batch that was given, from 0; None where the fault
     is of the answer as a whole.
@@ -64,11 +64,11 @@ class BundleIntegrityError(BundleError):
 
 
 class SignatureError(BundleError):
-    """The bundle is not signed, or not by a key that was given as trusted."""
+    """The bundle is not signed, or not by a trusted key."""
 
 
 class VariantError(BundleError):
-    """The bundle has no variant of the name that was asked for."""
+    """The bundle has no variant of the requested name."""
 
 
 class SelftestError(PredictorError):

@@ -1,5 +1,5 @@
-"""The golden samples of a bundle: recorded inputs and outputs, and the comparison with what
-comes out here. Knows nothing of sessions; ``BUNDLE.md`` describes ``golden.npz``."""
+"""The golden samples of a bundle: recorded inputs and outputs, and their comparison with those of
+this device. Independent of sessions; ``BUNDLE.md`` describes ``golden.npz``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .tasks import Arrays
 
 MAX_GOLDEN_BYTES = 1 << 28  # of golden.npz, and of its arrays together
-_ADVICE = "The device or its onnxruntime computes otherwise than where the bundle was made."
+_ADVICE = "The device or its onnxruntime computes differently from where the bundle was made."
 _MIXES = (
     "One by one they come out as recorded, so the model mixes the images of a batch. Export it "
     "again, each image on its own."
@@ -54,25 +54,25 @@ class Golden:
     def from_npz(cls, data: bytes, spec: ModelSpec) -> Golden:
         """Read the member of a bundle; raises BundleFormatError."""
         try:
-            found = _arrays(data)
+            arrays = _arrays(data)
         except BundleError as exc:
-            raise BundleFormatError(f"{GOLDEN_NAME} is no readable .npz file: {exc}") from exc
+            raise BundleFormatError(f"{GOLDEN_NAME} is not a readable .npz file: {exc}") from exc
         raw: list[NDArray[np.uint8]] = []
-        while (image := found.pop(f"raw/{len(raw)}", None)) is not None:
+        while (image := arrays.pop(f"raw/{len(raw)}", None)) is not None:
             raw.append(image)
-        pixels = found.pop("pixels", np.empty(0))
+        pixels = arrays.pop("pixels", np.empty(0))
         outputs = [output.name for output in spec.outputs]
         variants = dict.fromkeys(
             variant
-            for output, _, variant in (name.partition("/") for name in sorted(found))
+            for output, _, variant in (name.partition("/") for name in sorted(arrays))
             if variant and output in outputs
         )
-        missing = [f"{o}/{v}" for v in variants for o in outputs if f"{o}/{v}" not in found]
+        missing = [f"{o}/{v}" for v in variants for o in outputs if f"{o}/{v}" not in arrays]
         if missing:
             raise BundleFormatError(f"{GOLDEN_NAME} lacks the arrays {missing}.")
-        records = {v: tuple(found.pop(f"{o}/{v}") for o in outputs) for v in variants}
+        records = {v: tuple(arrays.pop(f"{o}/{v}") for o in outputs) for v in variants}
         golden = cls(tuple(raw), pixels, records, task_named(spec.task))
-        golden._check(spec, unknown=sorted(found))
+        golden._check(spec, unknown=sorted(arrays))
         return golden
 
     def _check(self, spec: ModelSpec, unknown: list[str]) -> None:
@@ -98,11 +98,11 @@ class Golden:
         if problems:
             raise BundleFormatError(f"{GOLDEN_NAME}: " + "; ".join(problems) + ".")
 
-    def check_pixels(self, index: int, found: NDArray[np.uint8]) -> None:
+    def check_pixels(self, index: int, pixels: NDArray[np.uint8]) -> None:
         """Raise SelftestError unless preprocessing ``raw[index]`` gave the recorded bytes."""
         expected = self.pixels[index]
-        if not np.array_equal(found, expected):
-            different = int(np.count_nonzero(found != expected))
+        if not np.array_equal(pixels, expected):
+            different = int(np.count_nonzero(pixels != expected))
             raise SelftestError(
                 f"preprocess.onnx gives other pixels for golden image {index}: {different} of "
                 f"{expected.size} bytes differ; expected none. {_ADVICE}"
@@ -114,11 +114,11 @@ class Golden:
         answer: Callable[[NDArray[np.uint8]], Arrays],
         tolerance: float,
     ) -> float:
-        """Ask for the samples one by one, in pairs and all together; returns the largest
-        difference to the record.
+        """Run the samples one by one, in pairs and all together; returns the largest difference to
+        the record.
 
         ``answer`` gives the checked outputs of pixels [N, h, w, c]. The first and
-        the last sample have a stranger beside them, so that no sample is always at an end of its
+        the last sample have a stranger next to them, so that no sample is always at an end of its
         batch. Raises SelftestError beyond the tolerance and for an answer that is refused.
         """
         samples = len(self.pixels)
@@ -130,29 +130,29 @@ class Golden:
                 if first >= end:
                     continue
                 try:
-                    found = answer(padded[start : start + size])
+                    arrays = answer(padded[start : start + size])
                 except AnswerError as exc:
                     raise SelftestError(f"variant {variant.id!r}, samples {how}: {exc}") from exc
-                kept = [array[first - start : end - start] for array in found]
+                kept = [array[first - start : end - start] for array in arrays]
                 difference = self._difference(variant, kept, first - 1)
                 self._judge(variant, difference, tolerance, how, _ADVICE if size == 1 else _MIXES)
                 largest = max(largest, difference)
         self._check_record(variant)
         return largest
 
-    def check_together(self, variant: Variant, found: Arrays, tolerance: float) -> float:
+    def check_together(self, variant: Variant, arrays: Arrays, tolerance: float) -> float:
         """The largest difference of all samples' outputs to the record; raises SelftestError beyond
         the tolerance."""
-        difference = self._difference(variant, found, 0)
+        difference = self._difference(variant, arrays, 0)
         self._judge(variant, difference, tolerance, "all together", _ADVICE)
         self._check_record(variant)
         return difference
 
-    def _difference(self, variant: Variant, found: Arrays, first: int) -> float:
+    def _difference(self, variant: Variant, arrays: Arrays, first: int) -> float:
         """The largest difference of the samples from ``first`` on to their record."""
         if variant.id not in self.records:
             raise SelftestError(f"{GOLDEN_NAME} has no outputs for variant {variant.id!r}.")
-        return self.task.compare_golden(found, self.records[variant.id], first)
+        return self.task.compare_golden(arrays, self.records[variant.id], first)
 
     def _check_record(self, variant: Variant) -> None:
         """A tolerance may be as wide as 1: what was recorded must be an answer by itself."""
@@ -192,7 +192,7 @@ def _array(name: str, data: bytes) -> NDArray[Any]:
     head = _NPY.match(data[:_MAX_HEAD_BYTES])
     if head is None:
         raise BundleFormatError(
-            f"{name} is no array of uint8 or float32 (it begins with {data[:80]!r})."
+            f"{name} is not an array of uint8 or float32 (it begins with {data[:80]!r})."
         )
     dtype = _DTYPES[head[1]]
     shape = tuple(int(size) for size in head[3].split(b",") if size.strip())

@@ -1,10 +1,10 @@
-"""Anything that shows an image to the form that a graph takes. Two entrances:
+"""Conversion of anything that shows an image to the form that a graph takes. Two entrances:
 
 - ``as_image``: one image of any size to uint8 [H, W, C], C in {1, 3}, for ``preprocess.onnx``.
 - ``as_batch``: the model's own pixels to uint8 [N, h, w, c]. Adds axes, changes no pixel but for
   alpha.
 
-Resizing and colour conversion belong to ``preprocess.onnx``, so that every language does them
+Resizing and color conversion belong to ``preprocess.onnx``, so that every language does them
 alike. Pillow is used to decode files and only if it is installed.
 """
 
@@ -32,18 +32,18 @@ _WHITE = 255
 FULL_RANGE = 65535  # white of 16-bit pixels where the model does not state another level
 _MAX_PIXELS = 1 << 28  # of an array, which may be a view of next to nothing: a gigabyte with alpha
 _ORIENTATION, _UPRIGHT = 0x0112, 1  # of EXIF
-# Libraries that decode for Pillow, besides the plugins that are registered with it.
+# Libraries that decode for Pillow, in addition to the plugins that are registered with it.
 _HELPERS = ("olefile", "defusedxml")
 _locks = [threading.RLock() for _ in range(16)]  # of Pillow images, which share them by address
 _ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
 
 
 def as_image(image: object, color: str = "rgb", white_level: int | None = None) -> Pixels:
-    """One image as uint8 [H, W, C], rows first; C is 1 (grey) or 3 (red, green, blue).
+    """One image as uint8 [H, W, C], rows first; C is 1 (gray) or 3 (red, green, blue).
 
     Takes an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] (alpha is laid over white) whose
-    colours come in the order of ``color`` ("rgb" or "bgr"), or a path, the bytes of an image
-    file or a Pillow image, which know their colours. Raises InputError.
+    colors come in the order of ``color`` ("rgb" or "bgr"), or a path, the bytes of an image
+    file or a Pillow image, which know their colors. Raises InputError.
 
     ``white_level`` is the value of 16-bit pixels that is white, as the model's spec states it
     (4095 for 12 bits in files of 16). None: not stated; then files are scaled from 65535, and
@@ -59,7 +59,7 @@ def as_image(image: object, color: str = "rgb", white_level: int | None = None) 
     if color != "rgb":
         raise InputError(
             f"color={color!r} describes arrays, but the image is a {type(image).__name__}, which "
-            "knows its own colours. Leave color out."
+            "knows its own colors. Leave color out."
         )
     return _checked(_decoded(image, white_level), color)
 
@@ -67,8 +67,8 @@ def as_image(image: object, color: str = "rgb", white_level: int | None = None) 
 def as_batch(images: object, shape: tuple[int, int, int]) -> Pixels:
     """The model's pixels as uint8 [N, h, w, c], where ``shape`` is (h, w, c).
 
-    Takes [N, h, w, c] and one image [h, w, c]; for grey models also [N, h, w] and [h, w]; for
-    colour models also one image with alpha, [h, w, 4]. Where a shape can be read as one image
+    Takes [N, h, w, c] and one image [h, w, c]; for gray models also [N, h, w] and [h, w]; for
+    color models also one image with alpha, [h, w, 4]. Where a shape can be read as one image
     and as many, it is one. Raises InputError.
     """
     if not isinstance(images, np.ndarray) or isinstance(images, np.ma.MaskedArray):
@@ -107,7 +107,7 @@ def as_batch(images: object, shape: tuple[int, int, int]) -> Pixels:
 
 
 def _checked(array: NDArray[Any], color: str) -> Pixels:
-    """Refuse what is no image; lay alpha over white; put the colours in the order rgb."""
+    """Refuse what is not an image; lay alpha over white; put the colors in the order rgb."""
     expected = "uint8, rows first, of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
     if isinstance(array, np.ma.MaskedArray) or array.dtype != np.uint8:
         raise InputError(
@@ -140,7 +140,7 @@ def _over_white(rgba: NDArray[Any]) -> Pixels:
 
 
 def _decoded(image: object, white_level: int | None) -> NDArray[Any]:
-    """The pixels of a path, of the bytes of an image file or of a Pillow image."""
+    """The pixels of a path, of an image file's bytes or of a Pillow image."""
     pillow = sys.modules.get("PIL.Image")
     if pillow is not None and isinstance(image, pillow.Image):
         # Pillow reads a file at the first use of its image, and two threads at once read it wrong.
@@ -172,7 +172,7 @@ def _pillow() -> Any:
 
 
 def renew_locks() -> None:
-    """In a forked child: nobody is there who could release what was held at the fork."""
+    """Replace the locks in a forked child, where no thread is left to release them."""
     _locks[:] = [threading.RLock() for _ in _locks]
 
 
@@ -194,7 +194,7 @@ def _decode(open_image: Any, what: str, white_level: int | None) -> NDArray[Any]
         if not raised_by(exc, "PIL", _plugins()):
             raise
         if isinstance(exc, FileNotFoundError):
-            raise InputError(f"{what} is not there; expected the path of an image file.") from exc
+            raise InputError(f"{what} does not exist; expected the path of an image file.") from exc
         raise InputError(
             f"{what} cannot be decoded ({type(exc).__name__}: {exc}); expected a complete image "
             "file of a format that Pillow reads."
@@ -215,7 +215,7 @@ def _pixels(image: Image.Image, white_level: int | None) -> NDArray[Any]:
     """uint8 [H, W], [H, W, 3] or [H, W, 4] of any mode, turned upright by its EXIF orientation."""
     if white_level is not None and has_deep_color(image):
         raise InputError(
-            "the image has colours of 16 bits, of which Pillow reads the upper 8 alone, and the "
+            "the image has colors of 16 bits, of which Pillow reads the upper 8 alone, and the "
             f"model's white level is {white_level}. Decode it with another library and give "
             "predict() the uint16 array, or save it with 8 bits, scaled from that level."
         )
@@ -237,8 +237,8 @@ def _pixels(image: Image.Image, white_level: int | None) -> NDArray[Any]:
 
 
 def has_deep_color(image: Image.Image) -> bool:
-    """Whether the file of an image that is not loaded yet has more than one channel of 16 bits.
-    Pillow reads such pixels as 8 bits, and what it leaves out is the lower half."""
+    """True for an image that is not loaded yet whose file has several channels of 16 bits. Pillow
+    reads such pixels as 8 bits and leaves out the lower half."""
     if len(image.getbands()) < 2:
         return False
     return any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))  # "RGB;16B"
@@ -271,7 +271,7 @@ def _dtype_advice(array: NDArray[Any]) -> str:
         return "A mask has no meaning here: fill it with x.filled(255)."
     if array.dtype.kind == "f":
         return (
-            "Normalisation is inside the model: give the pixels as decoded, or, if they are "
+            "Normalization is inside the model: give the pixels as decoded, or, if they are "
             "between 0 and 1, (x * 255).round().astype('uint8')."
         )
     if array.dtype == np.uint16:
@@ -282,12 +282,12 @@ def _dtype_advice(array: NDArray[Any]) -> str:
     return "If the values are 0 to 255, convert with x.astype('uint8')."
 
 
-def _shape_advice(found: tuple[int, ...], shape: tuple[int, int, int]) -> str:
+def _shape_advice(given: tuple[int, ...], shape: tuple[int, int, int]) -> str:
     height, width, channels = shape
-    if found[1:] == (channels, height, width):
+    if given[1:] == (channels, height, width):
         return "Transpose with x.transpose(0, 2, 3, 1)."
-    if found == (channels, height, width):
+    if given == (channels, height, width):
         return "Transpose with x.transpose(1, 2, 0)."
-    if len(found) == 2 and found[1] == math.prod(shape):
+    if len(given) == 2 and given[1] == math.prod(shape):
         return f"Reshape with x.reshape(-1, {height}, {width}, {channels})."
-    return "Images of another size or colour go through predict()."
+    return "Images of another size or color go through predict()."

@@ -1,5 +1,5 @@
 """The table of contents of a bundle, as values. Parsing refuses what this runtime does not
-understand; hashing and reading members is ``bundle.py``'s."""
+understand; ``bundle.py`` hashes and reads members."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MEASUREMENTS_NAME = "measurements.json"
 GOLDEN_NAME = "golden.npz"
 MODEL_CARD_NAME = "MODEL_CARD.md"
 PRECISIONS = ("fp32", "fp16", "int8")
-# Speed against FP32 below which a variant is no default: the gain is within the noise.
+# Speed against FP32 below which a variant is not a default: the gain is within the noise.
 WORTH = 1.02
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _SHOWN_PROBLEMS = 5  # of one kind, in one message
@@ -35,7 +35,7 @@ _ID = re.compile(r"[A-Za-z0-9_.+-]+", re.ASCII)  # of a variant; a member is nam
 
 @dataclass(frozen=True)
 class FileEntry:
-    """One member of the zip: what its bytes must be."""
+    """The size and hash that one member of the zip must have."""
 
     sha256: str  # lower-case hex
     size_bytes: int
@@ -49,14 +49,14 @@ class Variant:
     file: str  # member name, "variants/<id>.onnx"
     precision: str  # one of PRECISIONS
     portable: bool  # bit-identical quantized tensors on every target; never true of fp16
-    golden_tolerance: float  # largest |probability difference| that selftest accepts
+    golden_tolerance: float  # largest difference that selftest accepts; its unit is the task's
     thresholds: tuple[float, ...] | None = None  # one for each label, or none
     # The same on another device than the CPU, whose 8-bit layers may be summed in float; None: it
     # is golden_tolerance there, too.
     device_tolerance: float | None = None
 
     def tolerance_on(self, device: str) -> float:
-        """Largest |probability difference| that selftest accepts on that device."""
+        """The largest difference that selftest accepts on that device."""
         if device == "cpu" or self.device_tolerance is None:
             return self.golden_tolerance
         return self.device_tolerance
@@ -73,10 +73,10 @@ class Default:
 
 @dataclass(frozen=True)
 class Manifest:
-    """All that a bundle says of itself.
+    """All that a bundle says about itself.
 
     ``provenance`` is for people and tools, the runtime reads only ``data.synthetic`` of it:
-    recipe, data (name, sha256, synthetic, redistributable, licence), seed, code and library
+    recipe, data (name, sha256, synthetic, redistributable, license), seed, code and library
     versions.
     """
 
@@ -96,12 +96,12 @@ class Manifest:
         return bool(data.get("synthetic")) if isinstance(data, dict) else False
 
     def variant(self, variant_id: str) -> Variant:
-        """The variant of that id; raises VariantError naming those that exist."""
+        """Return the variant of that id; raises VariantError naming those that exist."""
         for variant in self.variants:
             if variant.id == variant_id:
                 return variant
-        known = ", ".join(v.id for v in self.variants)
-        raise VariantError(f"the bundle has no variant {variant_id!r}; it has: {known}.")
+        ids = ", ".join(v.id for v in self.variants)
+        raise VariantError(f"the bundle has no variant {variant_id!r}; it has: {ids}.")
 
     def default_for(self, *targets: str) -> Default:
         """The default of the first of these targets that has a row, or else that of "cpu"."""
@@ -197,31 +197,31 @@ class Manifest:
 
 
 def _hidden(value: object) -> list[str]:
-    """Where strings hold characters that do not show, in words; the first few."""
-    found = (
-        f"{place} has {character}, a control or invisible character"
-        for place, text in _texts(value)
+    """The first few places where a string holds characters that do not show, as text."""
+    problems = (
+        f"{path} has {character}, a control or invisible character"
+        for path, text in _texts(value)
         if (character := hidden_character(text))
     )
-    return list(islice(found, _SHOWN_PROBLEMS))
+    return list(islice(problems, _SHOWN_PROBLEMS))
 
 
 def _texts(value: object) -> Iterator[tuple[str, str]]:
-    """(where, text) of every string in dataclasses and JSON values, keys included; any depth."""
+    """(path, text) of every string in dataclasses and JSON values, keys included; any depth."""
     waiting = [("", value)]
     while waiting:
-        place, value = waiting.pop()
+        path, value = waiting.pop()
         if isinstance(value, str):
-            yield place, value
+            yield path, value
             continue
         if is_dataclass(value):
             value = vars(value)
         if isinstance(value, dict):
             for key, inner in value.items():
-                here = f"{place}.{key}" if place else str(key)
+                here = f"{path}.{key}" if path else str(key)
                 waiting += [(f"the key {here!r}", key), (here, inner)]
         elif isinstance(value, (list, tuple)):
-            waiting += [(f"{place}[{i}]", inner) for i, inner in enumerate(value)]
+            waiting += [(f"{path}[{i}]", inner) for i, inner in enumerate(value)]
 
 
 def _text(value: object, what: str) -> str:
@@ -243,7 +243,7 @@ def _list(value: object) -> list[Any]:
 
 
 def _provenance(value: object) -> dict[str, Any]:
-    """Free but for what the runtime reads of it."""
+    """Check the few values that the runtime reads; the rest is free."""
     if not isinstance(value, dict):
         raise TypeError(f"provenance {value!r}")
     data = value.get("data", {})

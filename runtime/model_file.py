@@ -1,14 +1,14 @@
-"""A look into an ONNX file before onnxruntime parses it: whether it is one well-formed file that
-holds all of itself.
+"""The check of an ONNX file before onnxruntime parses it: it must be one well-formed file without
+parts elsewhere.
 
-A tensor may say that its values lie elsewhere. Given bytes, onnxruntime then reads a file below
-the working directory or, with one special location, the memory of the process. So may a node that
-loads what another tool compiled. And onnxruntime takes bytes with the mark of its own format for
-that format, not for ONNX. All three are refused here, on any version of onnxruntime.
+A tensor may say that its values are stored elsewhere. Given bytes, onnxruntime then reads a file
+below the working directory or, with one special location, the memory of the process. The same holds
+for a node that loads what another tool compiled. And onnxruntime takes bytes with the mark of its
+own format for that format, not for ONNX. All three are refused here, on any version of onnxruntime.
 
 A file that holds neither of two words cannot do the first two, and almost none does. In the rest
-a walk follows the few fields of ``onnx.proto`` under which a tensor can lie and skips all others
-unread, at two microseconds each. Knows nothing of specs.
+a walk follows the few fields of ``onnx.proto`` under which there can be a tensor and skips all
+others unread, at two microseconds each. Independent of specs.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TENSOR_PATHS = {
     "SparseTensorProto": {1: "TensorProto", 2: "TensorProto"},
     "TensorProto": {},
 }
-# protobuf keeps texts as they are: without its key a tensor has no other place, in any onnxruntime
+# protobuf keeps texts as they are: without this key no onnxruntime reads a tensor from elsewhere
 _LOCATION_KEY = b"location"
 _OP_TYPE, _EXTERNAL_DATA, _DATA_LOCATION = 4, 13, 14  # of NodeProto and twice of TensorProto
 _COMPILED_NODE = b"EPContext"  # names a file, or holds code for a device
@@ -50,7 +50,7 @@ _REBUILD = "Build the bundle again."
 
 
 def check_model_file(data: bytes) -> None:
-    """Raise BundleFormatError unless ``data`` is one ONNX file that needs nothing besides."""
+    """Raise BundleFormatError unless ``data`` is one complete ONNX file."""
     if data.startswith(_LFS_POINTER):
         _refuse("it is the pointer of a Git LFS file. Run git lfs pull.")
     if data[4:8] == _ORT_FORMAT:
@@ -78,7 +78,7 @@ def _walk(data: bytes) -> None:
                 stack.append((inner[number], start, at, depth + 1))
             elif message == "TensorProto":
                 if number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value):
-                    _refuse(f"a tensor lies in another file (external data). {_REBUILD}")
+                    _refuse(f"a tensor is stored in another file (external data). {_REBUILD}")
             elif message == "NodeProto" and number == _OP_TYPE and data[start:at] == _COMPILED_NODE:
                 _refuse(f"it has a node EPContext, which loads compiled code. {_REBUILD}")
 
@@ -104,7 +104,7 @@ def _field(data: bytes, at: int) -> tuple[int, int, int, int, int]:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """A whole number in protobuf's writing, and where it ends."""
+    """A whole number in protobuf's encoding, and the position behind it."""
     value, shift = 0, 0
     while (byte := data[at]) >= 0x80:
         value |= (byte & 0x7F) << shift
@@ -115,7 +115,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _refuse_as_no_model(at: int) -> NoReturn:
-    _refuse(f"it is no ONNX model (byte {at}), or a truncated one. {_REBUILD}")
+    _refuse(f"it is not an ONNX model (byte {at}), or a truncated one. {_REBUILD}")
 
 
 def _refuse(reason: str) -> NoReturn:

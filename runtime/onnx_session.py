@@ -1,6 +1,6 @@
-"""One onnxruntime session: its options, the errors of loading made plain, and the check that the
-graph is the one that the spec describes. Knows nothing of bundles, and of devices only the name
-of a provider."""
+"""One onnxruntime session: its options, plain errors of loading, and the check that the graph is
+the one that the spec describes. Independent of bundles, and of devices but for a provider's
+name."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _OPTIONS = {
 }
 _EXACT_INT8 = {"session.x64quantprecision": "1"}  # U8U8 kernels: +18 % instructions, no saturation
 _SEVERITY_ERROR = 3  # warnings about a graph are for its maker, not for the app's stderr
-# What onnxruntime says of a model that it cannot load, and what to do about it.
+# onnxruntime's words about a model that it cannot load, and what to do about it.
 _LOAD_ERRORS = (
     (
         r"model IR version: (\d+), max supported IR version: (\d+)",
@@ -50,7 +50,7 @@ _LOAD_ERRORS = (
     ),
     (
         r"[Pp]rotobuf parsing failed|No graph was found|ModelProto does not have a graph",
-        "it is no ONNX model, or a truncated one. Build the bundle again.",
+        "it is not an ONNX model, or a truncated one. Build the bundle again.",
     ),
 )
 _UPGRADE = "Install a newer onnxruntime, or export with opset 18 and IR version 8."
@@ -77,7 +77,7 @@ def create(
     so ``any_size`` turns it off.
 
     Raises BundleFormatError for bytes that no device could load, and whatever onnxruntime raises
-    for the rest. Whether the session runs on ``provider`` must be asked of the session.
+    for the rest. The caller must ask the session whether it runs on ``provider``.
     """
     check_model_file(model)
     options = onnxruntime.SessionOptions()
@@ -121,15 +121,16 @@ def create_on_cpu(
 
 
 def nodes_by_provider(session: Session) -> dict[str, int] | None:
-    """How many nodes of the optimised graph each provider runs; a subgraph that a provider took
-    as a whole counts with all its nodes. None where onnxruntime cannot tell (1.24 and 1.32 can)."""
+    """The number of nodes of the optimized graph that each provider runs; a subgraph that a
+    provider took as a whole counts with all its nodes. None where onnxruntime does not report
+    it (1.24 and 1.32 do)."""
     if not hasattr(session, "get_provider_graph_assignment_info"):
         return None
     counts: dict[str, int] = {}
     try:
         for part in session.get_provider_graph_assignment_info():
             counts[part.ep_name] = counts.get(part.ep_name, 0) + len(part.get_nodes())
-    except Exception as exc:  # an undocumented function: what it cannot tell is not told
+    except Exception as exc:  # an undocumented function, which may fail
         if not raised_by(exc, "onnxruntime"):
             raise
         return None
@@ -137,7 +138,7 @@ def nodes_by_provider(session: Session) -> dict[str, int] | None:
 
 
 def check_model(session: Session, spec: ModelSpec) -> None:
-    """Raise BundleFormatError unless the graph takes and gives what ``spec`` says."""
+    """Raise BundleFormatError unless the graph has the inputs and outputs of ``spec``."""
     _check_ends(
         session,
         (INPUT_NAME, "tensor(uint8)", (None, *spec.shape)),
@@ -167,7 +168,7 @@ def check_preprocess(session: Session, spec: ModelSpec) -> None:
 
 @contextlib.contextmanager
 def _text_is_utf8() -> Iterator[None]:
-    """onnxruntime keeps a model's text as bytes and decodes them when they are asked for."""
+    """Raise BundleFormatError for a model's text that is not UTF-8: onnxruntime decodes it late."""
     try:
         yield
     except UnicodeDecodeError as exc:
@@ -194,21 +195,22 @@ def _check_ends(session: Session, expected_input: _End, *expected_outputs: _End)
             )
 
 
-def _fits(found: tuple[str, str, tuple[Any, ...]], expected: _End) -> bool:
-    """A dimension that must be free is no number; one that is known is that number or unknown."""
+def _fits(end: tuple[str, str, tuple[Any, ...]], expected: _End) -> bool:
+    """True where each dimension that must be free is not a number, and each that is known is that
+    number or unknown."""
     return (
-        found[:2] == expected[:2]
-        and len(found[2]) == len(expected[2])
+        end[:2] == expected[:2]
+        and len(end[2]) == len(expected[2])
         and all(
-            not isinstance(size, int) or size == wanted
-            for size, wanted in zip(found[2], expected[2], strict=True)
+            not isinstance(size, int) or size == known
+            for size, known in zip(end[2], expected[2], strict=True)
         )
     )
 
 
 def _load_error(text: str) -> str | None:
-    """What is wrong with a model and what to do, if the model is to blame."""
+    """The fault of a model and what to do, if the model is to blame."""
     for pattern, message in _LOAD_ERRORS:
-        if found := re.search(pattern, text, re.DOTALL):
-            return message.format(*found.groups(), upgrade=_UPGRADE)
+        if match := re.search(pattern, text, re.DOTALL):
+            return message.format(*match.groups(), upgrade=_UPGRADE)
     return None

@@ -1,6 +1,6 @@
-"""From the parts of a model to a session on a device: which variant, which device, and the proof
-that both are what was asked for. Imported at the first use, since its imports (logging among them)
-take longer than all the rest of the runtime."""
+"""The way from the parts of a model to a session on a device: choosing variant and device, and
+proving that both are what was requested. Imported at the first use, since its imports (such as
+logging) take longer than all the rest of the runtime."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _MAX_THREADS = 1024  # onnxruntime makes each, however many; a million take the machine down
-# What a session takes beside its threads' stacks: a small one, and for each byte of its model (the
-# bytes read, what onnxruntime parses, folds and packs for its kernels, an image's values).
+# Memory of a session without its threads' stacks: of a small one, and for each byte of its model
+# (the bytes read, what onnxruntime parses, folds and packs for its kernels, an image's values).
 _SESSION_BYTES = 32 << 20
 _SESSION_BYTES_PER_MODEL_BYTE = 4
 _EXACT_REASON = (
@@ -131,7 +131,7 @@ def read_golden(parts: ModelParts) -> Golden:
     """The recorded samples; raises SelftestError where there are none."""
     if GOLDEN_NAME not in parts.manifest.files:
         raise SelftestError(
-            f"there is no {GOLDEN_NAME} to test against; a bundle of this project has one."
+            f"{GOLDEN_NAME} is missing, so nothing can be tested. Build the bundle again."
         )
     if (size := parts.manifest.files[GOLDEN_NAME].size_bytes) > MAX_GOLDEN_BYTES:
         raise BundleFormatError(
@@ -143,23 +143,23 @@ def read_golden(parts: ModelParts) -> Golden:
 def infer(session: Session, pixels: NDArray[np.uint8], check: AnswerCheck) -> Arrays:
     """The outputs for pixels [N, h, w, c]; raises DeviceError and AnswerError."""
     try:
-        found = session.run(check.names, {INPUT_NAME: pixels})
+        arrays = session.run(check.names, {INPUT_NAME: pixels})
     except Exception as exc:  # onnxruntime's exceptions have no common base but this
         if not raised_by(exc, "onnxruntime"):
             raise
         raise failed_run(session.get_providers()[0], pixels.shape, exc) from exc
-    return check(found, len(pixels))
+    return check(arrays, len(pixels))
 
 
 def _spare_bytes(parts: ModelParts) -> int:
-    """Memory to be left when threads have theirs. Parts that are not packed have no sizes."""
+    """Memory to leave when the threads have theirs. Parts that are not packed have no sizes."""
     largest = max((file.size_bytes for file in parts.manifest.files.values()), default=0)
     return _SESSION_BYTES + _SESSION_BYTES_PER_MODEL_BYTE * largest
 
 
 def _thread_count(threads: int | None, spare_bytes: int) -> int:
-    """What was asked for, or all that affinity, quota and limits leave; the caller's thread is
-    one of them."""
+    """The requested number, or all that affinity, quota and limits leave, the caller's thread
+    included."""
     if threads is None:
         return 1 + startable_threads(usable_threads() - 1, spare_bytes)
     if type(threads) is not int or not 1 <= threads <= _MAX_THREADS:
@@ -181,11 +181,11 @@ def _targets(device: str) -> tuple[str, ...]:
     return cpu_targets() if device == "cpu" else (device,)
 
 
-def _variant(parts: ModelParts, wanted: str, device: str, threads: int) -> tuple[Variant, str]:
-    """The variant that was asked for, or else the one that was measured: here, or by the maker."""
+def _variant(parts: ModelParts, requested: str, device: str, threads: int) -> tuple[Variant, str]:
+    """The requested variant, or else the one that was measured: here, or by the maker."""
     manifest = parts.manifest
-    if wanted != "auto":
-        return manifest.variant(wanted), f"{wanted} was asked for."
+    if requested != "auto":
+        return manifest.variant(requested), f"{requested} was requested."
     if parts.id and (tuned := autotune_cache.recall(parts.id, device, threads)):
         try:
             return manifest.variant(tuned[0]), tuned[1]
@@ -199,10 +199,10 @@ def _variant(parts: ModelParts, wanted: str, device: str, threads: int) -> tuple
 
 
 def _prove(session: Session, device: Device, parts: ModelParts, variant: Variant) -> None:
-    """A device besides the CPU counts as taken only after the golden samples pass on it."""
+    """Raise DeviceError unless the golden samples pass on a device that is not the CPU."""
     try:
         golden = read_golden(parts)
-        found = infer(session, golden.pixels, AnswerCheck(parts.manifest.spec))
-        golden.check_together(variant, found, variant.tolerance_on(device.name))
+        arrays = infer(session, golden.pixels, AnswerCheck(parts.manifest.spec))
+        golden.check_together(variant, arrays, variant.tolerance_on(device.name))
     except (AnswerError, SelftestError, DeviceError) as exc:  # of the device, not of the bundle
         raise DeviceError(f"{device.name} fails the golden samples: {exc}") from exc

@@ -1,4 +1,4 @@
-"""Who raised an exception: a library, for a fault of its input, or the app that uses this package?
+"""The origin of an exception: a library, for a fault of its input, or the app around this package.
 
 An app's time limit or cancellation strikes at any line, from a signal's handler or from another
 thread, and it passes through untouched: it says nothing about a bundle or an image. onnxruntime and

@@ -49,7 +49,7 @@ class OutputSpec:
         return {"name": self.name, "shape": list(self.shape), "dtype": self.dtype}
 
     def fits(self, shape: Sequence[int]) -> bool:
-        """Whether the values of one image may have this shape."""
+        """True if the values of one image may have this shape."""
         return len(shape) == len(self.shape) and all(
             expected in (size, None) for size, expected in zip(shape, self.shape, strict=True)
         )
@@ -64,7 +64,7 @@ class TaskSpec(Protocol):
 
     @property
     def outputs(self) -> tuple[OutputSpec, ...]:
-        """What the model returns."""
+        """The outputs that the model returns."""
 
 
 def check_outputs(outputs: Sequence[OutputSpec]) -> None:

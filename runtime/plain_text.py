@@ -21,8 +21,8 @@ _LINE_ENDS = re.compile(r"[ \t]*[\t\n\r]\s*")
 
 def hidden_character(text: str) -> str | None:
     """The first character of ``text`` that does not show, as "U+202E"; None where all do."""
-    found = _HIDDEN.search(text)
-    return None if found is None else f"U+{ord(found[0]):04X}"
+    match = _HIDDEN.search(text)
+    return None if match is None else f"U+{ord(match[0]):04X}"
 
 
 def escaped(text: str, *, keep_lines: bool = False) -> str:
@@ -36,5 +36,5 @@ def one_line(text: str) -> str:
     return escaped(_LINE_ENDS.sub(" ", text).strip())
 
 
-def _escape(found: re.Match[str]) -> str:
-    return ascii(found[0])[1:-1]
+def _escape(match: re.Match[str]) -> str:
+    return ascii(match[0])[1:-1]

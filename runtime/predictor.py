@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 
 import numpy as np
 
-from . import _onnxruntime as _onnxruntime  # its absence is told here, not at the first use
+from . import _onnxruntime as _onnxruntime  # fail at import, not at the first use, if it is missing
 from . import processes
-from .answers import AnswerCheck
 from .errors import BundleFormatError, DeviceError, InputError, PredictorError
+from .graph_names import INPUT_NAME, PREPROCESS_INPUT, PREPROCESS_OUTPUT
 from .images import as_batch, as_image, renew_locks
 from .origin import raised_by
-from .spec import INPUT_NAME, PREPROCESS_INPUT, PREPROCESS_OUTPUT
-from .tasks import task_named
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
     from .tasks import Answer, Arrays
 
 _UINT8 = np.dtype(np.uint8)
-_SINGLE = (str, bytes, bytearray, memoryview, os.PathLike)  # what is one image, not many
 _BATCH = 64  # images of a list that are in the model at once: bounds memory, and no faster beyond
 
 
@@ -43,7 +40,7 @@ class Predictor:
     """One variant of a model, ready on one device.
 
     ``p(images)`` takes the model's own pixels and never preprocesses; ``p.predict(image)`` takes
-    images of any size and always does. ``p.info`` says what runs where and why.
+    images of any size and always does. ``p.info`` reports what runs where and why.
     """
 
     _path: str | None = None  # of the bundle; None: it came as bytes, as a file or in parts
@@ -66,7 +63,7 @@ class Predictor:
         measured best for this kind of device. ``threads`` is for one call on the CPU; by default
         all cores that affinity and cgroup quota leave. With
         ``trusted_keys``, public keys as ``pipeline keygen`` prints them, a bundle that none of
-        them signed is refused (SignatureError); without, signatures are not looked at.
+        them signed is refused (SignatureError); without keys, signatures are not checked.
 
         Raises BundleFormatError, BundleIntegrityError, VariantError, DeviceError, InputError.
         """
@@ -91,13 +88,13 @@ class Predictor:
         device: str = "cpu",
         threads: int | None = None,
     ) -> Predictor:
-        """A predictor of files that are not packed yet, by the very code that ships.
+        """Open files that are not packed yet, by the very code that ships.
 
         ``preprocess`` and ``model`` are ONNX files (``model`` as bytes or a path). Without
         ``preprocess`` there is no ``predict``; without ``thresholds`` an attribute is present
         from 0.5. An INT8 model that is not ``portable`` runs with exact kernels where an x86 CPU
         without VNNI would saturate, as it does from a bundle. There are no golden samples, so
-        another device than the CPU is not proved on them. Raises as the constructor does.
+        a device other than the CPU is not proved on them. Raises as the constructor does.
         """
         from .bundle import Parts, read_file
 
@@ -114,7 +111,9 @@ class Predictor:
         return predictor
 
     def _open(self, parts: ModelParts, device: str, variant: str, threads: int | None) -> None:
+        from .answers import AnswerCheck
         from .opening import info_of, open_model
+        from .tasks import task_named
 
         try:
             opened, reason = open_model(parts, device, variant, threads)
@@ -139,12 +138,12 @@ class Predictor:
 
     @property
     def info(self) -> PredictorInfo:
-        """What was opened, where it runs and why."""
+        """The report about what was opened, where it runs and why."""
         return self._info
 
     @property
     def spec(self) -> ModelSpec:
-        """What the model takes and returns."""
+        """The contract of the model: what it takes and returns."""
         return self._spec
 
     def __call__(
@@ -167,7 +166,7 @@ class Predictor:
         if out is None:
             return self._run_checked(images)[0]
         images = as_batch(images, self._shape)
-        self._check_out(out, len(images))
+        self._checked.require_room(out, len(images))
         np.copyto(out, self._run_checked(images)[0])  # 1 us; a buffer bound to the session takes 20
         return out
 
@@ -217,7 +216,7 @@ class Predictor:
         """The answer for one image, or the list of answers for a list or tuple of images.
 
         An image is an array of any size, [H, W] or [H, W, C] with C in {1, 3, 4}, uint8, its
-        colours in the order of ``color`` ("rgb" or "bgr"), or, with Pillow installed, a path,
+        colors in the order of ``color`` ("rgb" or "bgr"), or, with Pillow installed, a path,
         the bytes of an image file or a Pillow image. Returns the answer of the model's task: a
         Prediction, an AttributePrediction or Values. Those with probabilities are not ``accepted``
         where they are less probable than ``min_probability``. Raises InputError, and AnswerError
@@ -226,9 +225,7 @@ class Predictor:
         self._check_probability(min_probability)
         if not isinstance(image, (list, tuple)):
             return self._answers(self.preprocess(image, color)[np.newaxis], min_probability)[0]
-        return list(
-            self._stream(image, "image {} of the list{}", _BATCH, color, min_probability, False)
-        )
+        return list(self._stream(image, "list", _BATCH, color, min_probability, False))
 
     @overload
     def stream(
@@ -265,31 +262,21 @@ class Predictor:
 
         At most ``batch_size`` images are held, as the model's pixels, so a stream may be endless.
         With 1 each answer comes before the next image is taken, as a camera wants it; more is
-        faster for files. An image that cannot be taken (InputError), or that the model returned
-        no probabilities for (AnswerError), ends the stream with an error that says which, after
+        faster for files. An image that cannot be taken (InputError), or that the model has no
+        answer for (AnswerError), ends the stream with an error that says which, after
         the answers of those before it; with ``return_errors`` that error is returned in its place
         and the stream continues. The rest is as in ``predict``.
         """
         self._check_probability(min_probability)
-        if type(batch_size) is not int or batch_size < 1:
-            raise InputError(f"batch_size={batch_size!r}; expected a whole number of at least 1.")
-        try:
-            items = None if isinstance(images, _SINGLE) else iter(images)
-        except TypeError:
-            items = None
-        if items is None:
-            raise InputError(
-                f"images is a {type(images).__name__}; expected something that gives one image "
-                "after the other. Give a single image to predict()."
-            )
-        return self._stream(
-            items, "image {} of the stream{}", batch_size, color, min_probability, return_errors
-        )
+        from .streaming import items_of
+
+        items = items_of(images, batch_size)
+        return self._stream(items, "stream", batch_size, color, min_probability, return_errors)
 
     def _stream(
         self,
         images: Iterable[Any],
-        where: str,
+        source: str,
         batch_size: int,
         color: str,
         min_probability: float,
@@ -300,14 +287,14 @@ class Predictor:
         return answers_of(
             images,
             batch_size=batch_size,
-            where=where,
+            where=f"image {{}} of the {source}{{}}",
             prepare=lambda image: self.preprocess(image, color),
             answer=lambda pixels: self._answers(pixels, min_probability),
             return_errors=return_errors,
         )
 
     def preprocess(self, image: Any, color: str = "rgb") -> NDArray[np.uint8]:
-        """What the model would see of an image: uint8 [h, w, c]. Raises InputError."""
+        """Return the model's pixels of an image, uint8 [h, w, c]. Raises InputError."""
         array = as_image(image, color, self._spec.white_level)
         try:
             (pixels,) = self._preprocessor().run([PREPROCESS_OUTPUT], {PREPROCESS_INPUT: array})
@@ -328,7 +315,7 @@ class Predictor:
 
     def selftest(self) -> SelftestReport:
         """Hash every member and run the golden samples where this predictor runs: one by one, in
-        pairs and all together, since an answer must not depend on the images beside it.
+        pairs and all together, since an answer must not depend on its neighbors in a batch.
 
         Raises SelftestError for the first sample that does not come out as it was recorded, and
         BundleError for a bundle that was damaged since it was opened.
@@ -356,7 +343,7 @@ class Predictor:
         ``seconds``, and remember the fastest in the user's cache folder.
 
         From then on ``variant="auto"`` opens it here, until the bundle, the CPU, onnxruntime or
-        the number of threads is another. This predictor stays what it is. Raises SelftestError
+        the number of threads changes. This predictor stays as it is. Raises SelftestError
         when no variant passes or there are no golden samples, InputError.
         """
         from .autotune import autotune
@@ -391,8 +378,8 @@ class Predictor:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A pickle holds the path and the bundle's id, and opens again where it is read: the same
-        bundle, device and variant, or an error. The bytes of a bundle may be large, so they
-        travel by your own hand."""
+        bundle, device and variant, or an error. The bytes of a bundle may be large, so sending
+        them is left to the app."""
         self._require_open()
         if self._path is None:
             raise PredictorError(
@@ -415,20 +402,6 @@ class Predictor:
             raise InputError(
                 f"min_probability={value!r}; expected 0, since a model of the task "
                 f"{self._task.name} gives no probabilities."
-            )
-
-    def _check_out(self, out: object, count: int) -> None:
-        shape = self._spec.outputs[0].shape
-        if not (
-            isinstance(out, np.ndarray)
-            and out.dtype == np.float32
-            and out.shape[:1] == (count,)
-            and self._spec.outputs[0].fits(out.shape[1:])
-            and out.flags.writeable
-        ):
-            given = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out)
-            raise InputError(
-                f"out is {given}; expected a writable float32 array of {(count, *shape)}."
             )
 
     def _preprocessor(self) -> Session:
@@ -461,7 +434,7 @@ class Predictor:
         return self._parts
 
     def _after_fork(self) -> None:
-        """In a forked child. Locks may have been held; threads and CUDA contexts stay behind."""
+        """Adapt to a forked child: locks may have been held, threads and CUDA contexts are gone."""
         renew_locks()
         self._lock = threading.Lock()
         self._parts.renew_lock()
@@ -476,7 +449,7 @@ class Predictor:
             self._run = self._refuse_in_child
 
     def _run_in_child(self, *arguments: Any) -> Any:
-        """Stands where the session's ``run`` stood, until the child has a session of its own."""
+        """Replace the session's ``run`` until the child has a session of its own."""
         from .devices import DEVICES
         from .opening import open_variant
 
@@ -501,7 +474,7 @@ class Predictor:
             self._refuse()
 
     def _refuse(self, *_: object) -> NoReturn:
-        """Stands where the session's ``run`` stood."""
+        """Replace the ``run`` of a closed session."""
         raise PredictorError("this predictor is closed. Open another one.")
 
 

@@ -1,12 +1,12 @@
-"""What an object must do to live on in a forked child.
+"""The means of an object to live on in a forked child.
 
 A fork copies memory and no threads. A session of onnxruntime with a pool of threads would wait for
 them forever, and an open file has one position for parent and child; so in the child a predictor
 opens a session, and the path of its bundle, of its own. (A bundle that was given as a file object
 keeps the position that it shares with the parent: give a path where processes fork.)
 
-A child ends as it likes, ``os._exit`` (multiprocessing's way) or ``sys.exit``. One thing is out of
-reach here: if the app imported onnxruntime 1.29 or later *before* this package, onnxruntime's own
+A child may end by ``os._exit`` (multiprocessing's way) or ``sys.exit``. One case is out of reach
+here: if the app imported onnxruntime 1.29 or later *before* this package, onnxruntime's own
 reporting thread was running at the fork, and C's ``exit`` waits for it in the child. Import this
 package first, or set ORT_DISABLE_TELEMETRY=1 in the environment.
 """

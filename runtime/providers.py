@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
-# What CUDA says through onnxruntime, what it means and what to do.
+# Messages of CUDA through onnxruntime, their meaning and what to do.
 _CAUSES = (
     (
         r"CUDA failure 100\b|no CUDA-capable device",
@@ -48,13 +48,13 @@ _stderr_lock = threading.Lock()  # descriptor 2 belongs to the whole process
 
 
 def choose(device: str, order: Sequence[str], attempt: Callable[[Device], _T]) -> tuple[_T, str]:
-    """What ``attempt`` returned for the device that was taken, and why it was taken.
+    """The result of ``attempt`` for the device that was taken, and why it was taken.
 
     "auto" tries the devices of ``order``, skipping those where ``attempt`` raises DeviceError;
     any other name is that device or its DeviceError.
     """
     if device != "auto":
-        return attempt(_known(device)), f"{device} was asked for."
+        return attempt(_known(device)), f"{device} was requested."
     passed_over = []
     for name in order:
         try:
@@ -64,7 +64,7 @@ def choose(device: str, order: Sequence[str], attempt: Callable[[Device], _T]) -
             passed_over.append(f"{name} was passed over: {exc}")
         else:
             return taken, " ".join([f"{name} is the first that works.", *passed_over])
-    raise DeviceError(f"no device works of {list(order)}. " + " ".join(passed_over))
+    raise DeviceError(f"none of the devices {list(order)} works. " + " ".join(passed_over))
 
 
 def open_session(
@@ -74,8 +74,7 @@ def open_session(
     model that no device could load.
 
     While another device than the CPU is tried, descriptor 2 and ``sys.stdout`` of the whole
-    process are redirected, since what its libraries print is the only place where they say why
-    they failed.
+    process are redirected, since its libraries say why they failed only in what they print.
     """
     if device.provider == CPU_PROVIDER:
         return onnx_session.create_on_cpu(model, threads, exact_int8=exact_int8)
@@ -112,8 +111,8 @@ def open_session(
 
 
 def failed_run(provider: str, shape: tuple[int, ...], exc: Exception) -> DeviceError:
-    """The error for what onnxruntime raised on a batch of that shape, with the cause where it is
-    known, or else its last line."""
+    """The error for an exception of onnxruntime on a batch of that shape, with the cause where it
+    is known, or else its last line."""
     cause = _known_cause(str(exc)) or _last_line(str(exc))
     return DeviceError(
         f"{provider} failed on a batch of shape {shape}: {cause}. If memory is short, give smaller "
@@ -135,7 +134,7 @@ def _known(name: object) -> Device:
 
 
 def _cause(device: Device, printed: str) -> str:
-    """Why the provider did not come up, and what to do, from all that its libraries printed."""
+    """The reason why the provider did not start, and what to do, from its libraries' output."""
     missing = {*_MISSING_LIBRARY.findall(printed), *_missing_driver(device)}
     causes = []
     if libraries := sorted(missing - {device.driver}):
@@ -152,8 +151,8 @@ def _cause(device: Device, printed: str) -> str:
 
 def _known_cause(printed: str) -> str | None:
     for pattern, cause in _CAUSES:
-        if found := re.search(pattern, printed):
-            return cause.format(found[0])
+        if match := re.search(pattern, printed):
+            return cause.format(match[0])
     return None
 
 
@@ -163,8 +162,8 @@ def _last_line(printed: str) -> str:
 
 
 def _missing_driver(device: Device) -> list[str]:
-    """The driver's library if it cannot be loaded: the loader names the first that is missing
-    only, and onnxruntime's logger may be silenced."""
+    """The driver's library if it cannot be loaded: the loader only names the first missing one, and
+    onnxruntime's logger may be silenced."""
     if device.driver is None or os.name != "posix":
         return []
     try:
@@ -178,10 +177,10 @@ def _missing_driver(device: Device) -> list[str]:
 @contextlib.contextmanager
 def _captured() -> Iterator[list[str]]:
     """Collect what is printed to descriptor 2 (by C++) and ``sys.stdout`` (by Python)."""
-    import tempfile  # here: only those who try another device than the CPU wait for it
+    import tempfile  # here: only trying a device other than the CPU pays for it
 
     printed: list[str] = []
-    with _stderr_lock, tempfile.TemporaryFile() as file, io.StringIO() as said:
+    with _stderr_lock, tempfile.TemporaryFile() as file, io.StringIO() as python_output:
         try:
             saved = os.dup(2)
         except OSError as exc:  # a daemon that closed it
@@ -189,7 +188,7 @@ def _captured() -> Iterator[list[str]]:
             saved = None
         os.dup2(file.fileno(), 2)
         try:
-            with contextlib.redirect_stdout(said):
+            with contextlib.redirect_stdout(python_output):
                 yield printed
         finally:
             if saved is None:
@@ -198,4 +197,4 @@ def _captured() -> Iterator[list[str]]:
                 os.dup2(saved, 2)
                 os.close(saved)
             file.seek(0)
-            printed += [said.getvalue(), file.read().decode(errors="replace")]
+            printed += [python_output.getvalue(), file.read().decode(errors="replace")]

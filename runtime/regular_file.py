@@ -1,4 +1,4 @@
-"""Paths that others name are read only where they are files: a pipe would wait for its writer, a
+"""Reading of paths that come from elsewhere, if they are files: a pipe would wait for its writer, a
 device like /dev/zero never ends. Standard library only; independent of what files hold."""
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _KINDS = {
 
 
 def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
-    """The file at ``path``, open for reading, without waiting for anybody. Raises OSError, also
+    """The file at ``path``, open for reading, without ever waiting. Raises OSError, also
     where it is not a regular file, and ValueError for a path with a null character."""
     _require_file(os.stat(path).st_mode, path)  # noqa: PTH116 - opening a device may do something
     file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 - the caller's

@@ -1,5 +1,5 @@
 """Reports about a predictor as small frozen values: what was opened, what the selftest and autotune
-gave. ``to_dict()`` gives plain JSON values."""
+gave."""
 
 from __future__ import annotations
 
@@ -7,11 +7,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 
-@dataclass(frozen=True)
-class PredictorInfo:
-    """What was opened, where it runs, and why there."""
+class _Report:
+    def to_dict(self) -> dict[str, Any]:
+        """Every field, as plain JSON values."""
+        return asdict(self)  # type: ignore[call-overload, no-any-return]  # all are dataclasses
 
-    device: str  # "cpu", "cuda", ...: what was taken, never "auto"
+
+@dataclass(frozen=True)
+class PredictorInfo(_Report):
+    """The variant that was opened, its device, and the reason for both."""
+
+    device: str  # "cpu", "cuda", ...: never "auto"
     provider: str  # onnxruntime's name of it, as the session reports it
     variant: str
     target: str  # the kind of device that the default variant was looked up for
@@ -21,16 +27,14 @@ class PredictorInfo:
     bundle_id: str | None  # sha256 of the manifest; None: made from parts
     signed_by: str | None  # the trusted key that signed it; None: no keys were given
     synthetic: bool  # trained on generated images
-    nodes: dict[str, int] | None = None  # of the graph, by provider; None: onnxruntime cannot tell
-
-    def to_dict(self) -> dict[str, Any]:
-        """Every field."""
-        return asdict(self)
+    nodes: dict[str, int] | None = (
+        None  # of the graph, by provider; None: onnxruntime does not report it
+    )
 
 
 @dataclass(frozen=True)
-class SelftestReport:
-    """What the golden samples gave; there is a report only if all came out as recorded."""
+class SelftestReport(_Report):
+    """The result of the golden samples; there is a report only if all came out as recorded."""
 
     variant: str
     provider: str
@@ -38,10 +42,6 @@ class SelftestReport:
     samples: int  # model inputs whose outputs were compared
     max_difference: float  # largest difference to the record, in the unit of the tolerance
     tolerance: float  # what the manifest allows for this variant
-
-    def to_dict(self) -> dict[str, Any]:
-        """Every field."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class AutotuneRow:
 
 
 @dataclass(frozen=True)
-class AutotuneReport:
-    """What autotune found. The winner is what ``variant="auto"`` opens from now on."""
+class AutotuneReport(_Report):
+    """The result of autotune. ``variant="auto"`` opens the winner from now on."""
 
     variant: str  # the winner
     reason: str  # as ``PredictorInfo.reason`` will say it
@@ -65,7 +65,3 @@ class AutotuneReport:
     rows: tuple[AutotuneRow, ...]  # the variants that passed their golden samples
     failed: dict[str, str]  # the others, and why
     remembered_in: str | None  # path of the record; None: the cache folder cannot be written
-
-    def to_dict(self) -> dict[str, Any]:
-        """Every field."""
-        return asdict(self)

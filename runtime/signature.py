@@ -1,8 +1,8 @@
-"""Ed25519 signatures of manifests, checked. Signing is ``exporters/package``'s, so that a device
-holds no code that needs a private key.
+"""The check of Ed25519 signatures of manifests. Signing is in ``exporters/package``, so that a
+device holds no code that needs a private key.
 
-A key is written as the word ``ed25519:`` and the base64 of its 32 bytes: short enough to stand in
-an app's source, and its own fingerprint. The cryptography package, with OpenSSL in it, is
+A key is written as the word ``ed25519:`` and the base64 of its 32 bytes: short enough for an
+app's source, and its own fingerprint. The cryptography package, with OpenSSL in it, is
 imported when a key is given, never before.
 """
 
@@ -16,8 +16,8 @@ from .origin import let_through
 SIGNATURE_BYTES = 64
 KEY_BYTES = 32
 KEY_PREFIX = "ed25519:"
-# What is signed is this line and then the manifest's bytes, so that a signature which the same
-# key gave to anything else, another format's JSON for one, is none of a bundle.
+# The signed bytes are this line and then the manifest's bytes, so that a signature which the same
+# key gave to anything else, another format's JSON for one, is not one of a bundle.
 DOMAIN = b"edgeproof bundle 1\n"
 _PRIME = 2**255 - 19  # of the field of Curve25519
 # The y coordinates of the eight points of small order (RFC 7748 and 8032; the list of libsodium's
@@ -57,7 +57,7 @@ def _decoded(key: str) -> bytes:
     except (AttributeError, TypeError, ValueError) as exc:
         let_through(exc)
         raise InputError(
-            f"{key!r} is no public key: {exc}; expected {KEY_PREFIX!r} and the base64 of "
+            f"{key!r} is not a public key: {exc}; expected {KEY_PREFIX!r} and the base64 of "
             f"{KEY_BYTES} bytes, as pipeline keygen prints it."
         ) from exc
     return raw
@@ -90,7 +90,7 @@ def signer(
             return key.strip()
     raise SignatureError(
         f"{name}: none of the {len(keys)} trusted keys made the bundle's signature; it was signed "
-        "by somebody else, or its manifest was altered after it was signed. Do not use it."
+        "with another key, or its manifest was altered after it was signed. Do not use it."
     )
 
 

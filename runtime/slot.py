@@ -4,17 +4,17 @@
     slot.install("new.zip", trusted_keys=[KEY])
     predictor = slot.open(trusted_keys=[KEY])
 
-What lies there:
+It holds:
 
     bundles/<id>-<hash>.zip   bundles that passed their selftest here: the current and the last one
-    incoming/                 a bundle that is being installed; whatever lies there may be deleted
+    incoming/                 a bundle that is being installed; everything in it may be deleted
     current                   JSON, which of them are current and previous, and the highest version
                               that was installed; the switch is its rename
-    lock                      empty; locked by who installs
+    lock                      empty; locked by the process that installs
 
 Every file is written aside, flushed to the disk and renamed, so that a death at any moment leaves
 the old state or the new one; what is left aside is deleted at the end, or by the next install.
-Running predictors are not touched: on POSIX systems they read on from the file that they opened,
+Running predictors are not touched: on POSIX systems they keep reading the file that they opened,
 even when it is deleted. Windows does not delete a file that is open; there it stays until a later
 install finds it closed. Independent of where bundles come from.
 """
@@ -90,8 +90,8 @@ class _Pointer:
 
 
 @dataclass(frozen=True)
-class _How:
-    """How the bundles are to be opened: arguments of Predictor."""
+class _Options:
+    """The arguments of Predictor with which bundles are opened."""
 
     device: str
     variant: str
@@ -99,8 +99,10 @@ class _How:
     trusted_keys: tuple[str, ...] | None
 
     @classmethod
-    def of(cls, device: str, variant: str, threads: int | None, keys: Iterable[str] | None) -> _How:
-        """Keys are asked for more than once."""
+    def of(
+        cls, device: str, variant: str, threads: int | None, keys: Iterable[str] | None
+    ) -> _Options:
+        """Make the keys readable more than once."""
         return cls(device, variant, threads, reusable_keys(keys))
 
 
@@ -129,7 +131,7 @@ class Slot:
 
     @property
     def state(self) -> SlotState:
-        """What is installed now, and what the last ``open`` did; raises SlotError."""
+        """The bundles that are installed, and the result of the last ``open``; raises SlotError."""
         pointer = self._read()
         ids = (_id(pointer.current), _id(pointer.previous))
         return SlotState(*ids, self._opened, self._problem, pointer.highest)
@@ -154,18 +156,18 @@ class Slot:
         Raises SlotError (another process installs; the folder cannot be written; the version is
         lower than one that was installed), and what Predictor and ``selftest`` raise of the bundle.
         """
-        how = _How.of(device, variant, threads, trusted_keys)
+        options = _Options.of(device, variant, threads, trusted_keys)
         with self._writing():
             (self.folder / "incoming").mkdir(exist_ok=True)
             aside, digest = self._copy(bundle)
-            info = _try(aside, how)
+            info = _try(aside, options)
             name = f"{info.bundle_id}-{digest[:16]}.zip"
             old = self._read_or_nothing()
             highest = self._highest(old)
             self._refuse_downgrade(
                 str(info.model_version), highest, is_current=_id(name) == _id(old.current)
             )
-            previous = self._last_good(old, name, how)
+            previous = self._last_good(old, name, options)
             with self._kept(aside, name):
                 self._switch(_Pointer(name, previous, _higher(highest, str(info.model_version))))
             _log.info("%s: installed %s", self.folder, info.bundle_id)
@@ -185,13 +187,13 @@ class Slot:
 
         Raises SlotError when no bundle works, InputError for options that none takes.
         """
-        how = _How.of(device, variant, threads, trusted_keys)
+        options = _Options.of(device, variant, threads, trusted_keys)
         for _ in range(_TRIES):
             pointer = self._read()
             problems = []
             for name in pointer.names:
                 try:
-                    predictor = _tested(self.folder / "bundles" / name, how)
+                    predictor = _tested(self.folder / "bundles" / name, options)
                 except _UNFIT as exc:  # noqa: PERF203 - two at most
                     problems.append(f"{name[:12]} does not work: {' '.join(str(exc).split())}")
                     _log.warning("%s: %s", self.folder, problems[-1])
@@ -221,12 +223,12 @@ class Slot:
         Raises SlotError when there is no previous one, and what Predictor and ``selftest`` raise
         when it does not work; the slot is then as it was.
         """
-        how = _How.of(device, variant, threads, trusted_keys)
+        options = _Options.of(device, variant, threads, trusted_keys)
         with self._writing():
             old = self._read()
             if old.previous is None:
                 raise SlotError(f"the slot {self.folder} has no previous bundle to go back to.")
-            bundle_id = str(_try(self.folder / "bundles" / old.previous, how).bundle_id)
+            bundle_id = str(_try(self.folder / "bundles" / old.previous, options).bundle_id)
             self._switch(_Pointer(old.previous, None, _higher(self._highest(old))))
             _log.info("%s: rolled back to %s", self.folder, bundle_id)
             return bundle_id
@@ -262,7 +264,7 @@ class Slot:
         """Delete copies of installs that did not end, and bundles that are not used any more. What
         cannot be deleted stays for the next time: on Windows, what a predictor has open."""
         names = None
-        with contextlib.suppress(SlotError):  # damaged: nobody knows which bundle is the good one
+        with contextlib.suppress(SlotError):  # damaged: any bundle may be the good one
             names = self._read().names
         left = [self.folder / f"{_POINTER_NAME}.new"]
         with contextlib.suppress(OSError):
@@ -310,14 +312,14 @@ class Slot:
             return old.highest
         names = old.names
         if not names and (self.folder / _POINTER_NAME).exists():  # damaged
-            found = (path.name for path in (self.folder / "bundles").iterdir())
-            names = tuple(sorted(name for name in found if _FILE_NAME.fullmatch(name)))
+            files = (path.name for path in (self.folder / "bundles").iterdir())
+            names = tuple(sorted(name for name in files if _FILE_NAME.fullmatch(name)))
         versions: list[str] = []
         for name in names:
             try:
                 bundle = Bundle.open(self.folder / "bundles" / name)
             except BundleError:
-                continue  # damaged: nobody knows its version
+                continue  # damaged: its version is unknown
             versions.append(bundle.manifest.model_version)
             bundle.close()
         return _higher(*versions) or next(iter(versions), None)
@@ -342,13 +344,13 @@ class Slot:
                 f"installed in {self.folder}; expected none that is older. {on_purpose}"
             )
 
-    def _last_good(self, old: _Pointer, new: str, how: _How) -> str | None:
-        """The newest of the installed bundles, besides the new one, that works."""
+    def _last_good(self, old: _Pointer, new: str, options: _Options) -> str | None:
+        """The newest of the installed bundles that works, apart from the new one."""
         for name in old.names:
             if name == new:
                 continue
             try:
-                _try(self.folder / "bundles" / name, how)
+                _try(self.folder / "bundles" / name, options)
             except PredictorError as exc:
                 _log.warning("%s: %s is not kept: %s", self.folder, name[:12], exc)
             else:
@@ -389,9 +391,9 @@ class Slot:
                 raise ValueError(f"format {data['format']!r}; this runtime reads {_FORMAT}")
             pointer = _Pointer(data["current"], data["previous"], data.get("highest"))
             if not all(_FILE_NAME.fullmatch(name) for name in pointer.names):
-                raise ValueError(f"no names of bundles: {pointer.names}")
+                raise ValueError(f"not names of bundles: {pointer.names}")
             if pointer.highest is not None and order(pointer.highest) is None:
-                raise ValueError(f"no version: {pointer.highest!r}")
+                raise ValueError(f"not a version: {pointer.highest!r}")
         except (ValueError, TypeError, KeyError, AttributeError) as exc:
             let_through(exc)
             raise SlotError(f"{path} is damaged ({exc}). Install a bundle again.") from exc
@@ -406,12 +408,14 @@ class Slot:
             return _Pointer()
 
 
-def _tested(path: Path, how: _How) -> Predictor:
+def _tested(path: Path, options: _Options) -> Predictor:
     """A predictor that has passed its selftest, of the bundle that the file's name says; raises
     PredictorError."""
     from .predictor import Predictor  # here: an app may look at a slot without onnxruntime
 
-    predictor = Predictor(path, how.device, how.variant, how.threads, trusted_keys=how.trusted_keys)
+    predictor = Predictor(
+        path, options.device, options.variant, options.threads, trusted_keys=options.trusted_keys
+    )
     try:
         predictor.selftest()
         _check_name(path, str(predictor.info.bundle_id))
@@ -430,20 +434,20 @@ def _check_name(path: Path, bundle_id: str) -> None:
         )
 
 
-def _try(path: Path, how: _How) -> PredictorInfo:
-    """What opens of a bundle that passes its selftest; raises PredictorError."""
-    with _tested(path, how) as predictor:
+def _try(path: Path, options: _Options) -> PredictorInfo:
+    """The report about a bundle that opens and passes its selftest; raises PredictorError."""
+    with _tested(path, options) as predictor:
         return predictor.info
 
 
 def _higher(*versions: str | None) -> str | None:
     """The highest version; one that cannot be compared, or is too long, counts for none."""
-    known = [
+    ordered = [
         (key, text)
         for text in versions
         if text is not None and len(text) <= _MAX_VERSION_LETTERS and (key := order(text))
     ]
-    return max(known, key=lambda row: row[0])[1] if known else None
+    return max(ordered, key=lambda row: row[0])[1] if ordered else None
 
 
 def _id(name: str | None) -> str | None:

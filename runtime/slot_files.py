@@ -1,5 +1,5 @@
-"""What a slot asks of the file system: a bundle in pieces of a size that is bounded, renames that
-outlive a power cut, one installer at a time."""
+"""The file operations of a slot: reading a bundle in pieces of bounded size, renames that outlive a
+power cut, one installer at a time."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _COPY_BYTES = 1 << 20
 
 
 def chunks(bundle: str | os.PathLike[str] | bytes, limit_bytes: int) -> Iterator[bytes]:
-    """The bytes of a bundle, at most so many; raises BundleFormatError for more, and for what is no
-    file or cannot be read."""
+    """The bytes of a bundle, at most so many; raises BundleFormatError for more, and for a path
+    that is not a file or cannot be read."""
     if isinstance(bundle, bytes):
         _check_size(len(bundle), limit_bytes)
         yield bundle

@@ -1,5 +1,5 @@
-"""What a model takes and what it returns: one small value, stamped into every model file and
-written into every manifest. Knows nothing of files, sessions or devices."""
+"""The contract of a model, what it takes and returns: one small value, stamped into every model
+file and written into every manifest. Independent of files, sessions and devices."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import BundleFormatError
+from .graph_names import (
+    INPUT_NAME,
+    METADATA_KEY,
+    OUTPUT_NAME,
+    PREPROCESS_INPUT,
+    PREPROCESS_OUTPUT,
+)
 from .origin import let_through
 from .output_spec import OutputSpec, check_outputs
 from .plain_text import hidden_character
 from .tasks import task_named
-from .tasks.probabilities import OUTPUT_NAME
 
 SPEC_VERSION = 2  # the newest; each spec is written in the oldest version that can express it
-METADATA_KEY = "edgeproof.spec"  # of an ONNX file's metadata
-INPUT_NAME = "images"  # uint8 [N, height, width, channels]
-PREPROCESS_INPUT = "image"  # uint8 [H, W, C], C in {1, 3}, rows first
-PREPROCESS_OUTPUT = "pixels"  # uint8 [height, width, channels]
 
-Task = str  # a name of runtime.tasks.TASKS
 _CHANNELS = {1: "gray", 3: "rgb"}
 _MAX_WHITE = 65535  # of 16-bit pixels
 _MAX_SIDE = 16384  # pixels: nothing of a bundle may ask for memory without bound
@@ -60,7 +61,7 @@ class ModelSpec:
         if self.channels not in _CHANNELS or min(sides) < 1 or max(sides) > _MAX_SIDE:
             raise BundleFormatError(
                 f"model spec has size {self.height}x{self.width}x{self.channels}; expected a "
-                f"positive height and width of at most {_MAX_SIDE} and 1 (grey) or 3 (rgb) "
+                f"positive height and width of at most {_MAX_SIDE} and 1 (gray) or 3 (rgb) "
                 "channels."
             )
         if self.white_level is not None and not 1 <= self.white_level <= _MAX_WHITE:
@@ -82,9 +83,9 @@ class ModelSpec:
         check_outputs(outputs)
         object.__setattr__(self, "outputs", outputs)
         for text in (self.name, *self.labels):
-            if found := hidden_character(text):
+            if character := hidden_character(text):
                 raise BundleFormatError(
-                    f"model spec has the name or label {text!r} with {found}, a control or "
+                    f"model spec has the name or label {text!r} with {character}, a control or "
                     "invisible character; expected text that shows what it is. Rename it where "
                     "the model is trained."
                 )
@@ -197,5 +198,4 @@ __all__ = [
     "SPEC_VERSION",
     "ModelSpec",
     "OutputSpec",
-    "Task",
 ]

@@ -1,8 +1,10 @@
-"""Answers of many images, one batch at a time: constant memory, in order, and an image that cannot
-be taken is named. Knows of a predictor only its two steps."""
+"""Answers for many images, one batch at a time: constant memory, in order, and an image that cannot
+be taken is named. Independent of predictors but for their two steps."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,7 +17,22 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _Answer = TypeVar("_Answer")
+_SINGLE = (str, bytes, bytearray, memoryview, os.PathLike)  # one image, not many
 _Entry = tuple[str, Any]  # the item's name; NDArray[np.uint8] [h, w, c], or why it has none
+
+
+def items_of(images: Any, batch_size: object) -> Iterator[Any]:
+    """The images of a stream, one after the other; raises InputError for a single image, and for a
+    batch size that is not a whole number from 1 up."""
+    if type(batch_size) is not int or batch_size < 1:
+        raise InputError(f"batch_size={batch_size!r}; expected a whole number of at least 1.")
+    if not isinstance(images, _SINGLE):
+        with contextlib.suppress(TypeError):
+            return iter(images)
+    raise InputError(
+        f"images is a {type(images).__name__}; expected something that gives one image after the "
+        "other. Give a single image to predict()."
+    )
 
 
 def answers_of(
@@ -31,7 +48,7 @@ def answers_of(
 
     ``batch_size`` small images are held at a time and no item once it is prepared. An item that
     cannot be prepared (InputError) or that has no answer (AnswerError) ends the stream with that
-    error after the answers before it, or, with ``return_errors``, stands among the answers as it.
+    error after the answers before it; with ``return_errors`` the error takes its answer's place.
     """
     batch: list[_Entry] = []
     for index, item in enumerate(items):

@@ -1,5 +1,5 @@
 """JSON that means the same to every reader: UTF-8, no key twice, no NaN or infinity, no number or
-nesting that takes a parser down. Knows nothing of what the values mean."""
+nesting that takes a parser down. Independent of what the values mean."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) != len(pairs):
         keys = [key for key, _ in pairs]
         repeated = sorted({key for key in keys if keys.count(key) > 1})
-        raise ValueError(f"the keys {repeated} stand more than once in one object")
+        raise ValueError(f"the keys {repeated} occur more than once in one object")
     return value
 
 
 def _constant(word: str) -> float:
-    raise ValueError(f"{word} is no number of JSON")
+    raise ValueError(f"{word} is not a number of JSON")
 
 
 def _float(digits: str) -> float:

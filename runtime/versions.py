@@ -1,4 +1,4 @@
-"""Which of two versions of a model is the newer one. Standard library only.
+"""The order of two versions of a model. Standard library only.
 
 A version is numbers with dots, as PEP 440 and semver write them: "1.2", "v2.0.1", "1.1.0rc2",
 "1.1.0-beta.1", "1.0.post1", "1.0.dev3"; what follows a plus sign does not count. Missing numbers
@@ -27,17 +27,17 @@ _NEVER = float("inf")  # a version that is not of development comes after those 
 
 def order(version: str) -> Order | None:
     """A value that compares as the versions do; None for one that is not of this form."""
-    found = _VERSION.fullmatch(version)
-    if found is None:
+    match = _VERSION.fullmatch(version)
+    if match is None:
         return None
-    numbers = [int(number) for number in found["release"].split(".")]
+    numbers = [int(number) for number in match["release"].split(".")]
     while len(numbers) > 1 and numbers[-1] == 0:
         numbers.pop()
-    post = -1 if found["post"] is None else int(found["post"])
-    dev = _NEVER if found["dev"] is None else int(found["dev"])
-    if found["phase"] is not None:
-        phase = (_PHASES[found["phase"].lower()], int(found["phase_number"] or 0))
-    elif found["dev"] is not None and found["post"] is None:
+    post = -1 if match["post"] is None else int(match["post"])
+    dev = _NEVER if match["dev"] is None else int(match["dev"])
+    if match["phase"] is not None:
+        phase = (_PHASES[match["phase"].lower()], int(match["phase_number"] or 0))
+    elif match["dev"] is not None and match["post"] is None:
         phase = (_BEFORE_PHASES, 0)
     else:
         phase = (_RELEASED, 0)

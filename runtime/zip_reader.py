@@ -5,8 +5,8 @@ next one uses; here such a file is refused.
 From its first byte to its last the file is: members, each a header and its data, without a gap;
 the directory; the end record. Every local header says what the directory says, and the checksum
 is that of the data. Nothing is inflated beyond the size that the directory announces.
-``require_fixed_fields`` refuses whatever else a header can say in several ways. Knows nothing of
-bundles or arrays.
+``require_fixed_fields`` refuses whatever else a header can say in several ways. Independent of
+bundles and arrays.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MAX_NAME_BYTES = 200
 _CHUNK_BYTES = 1 << 20  # of one member in memory while it is hashed
 _STORED, _DEFLATED = 0, 8
 _ENCRYPTED = 0x1 | 0x40 | 0x2000
-_DESCRIPTOR = 0x8  # sizes stand behind the data, where only those who trust them find them
+_DESCRIPTOR = 0x8  # sizes behind the data, where only readers that trust them find them
 _KNOWN_FLAGS = 0x2 | 0x4 | 0x800  # two levels of deflate, and that names are UTF-8
 _FOLDER = 0x10  # of DOS
 _FREE_BYTES = 1 << 20  # up to here any ratio will do
@@ -46,7 +46,7 @@ _IN_ZIP64 = 0xFFFFFFFF
 _VERSIONS_NEEDED = (10, 20)  # 1.0 and 2.0, as writers of stored and deflated members say
 _ZIP64_NEEDED = 45  # 4.5, next to a zip64 field
 # What exporters/package writes: version 2.0 of unix made it and is needed, stored, 1980-01-01,
-# a plain file that its owner may write. With them no bit of a header is anybody's choice.
+# a plain file that its owner may write. With them no bit of a header is free.
 _FIXED = {
     "version made by": 0x0314,
     "version needed": 20,
@@ -64,7 +64,7 @@ _RESERVED = re.compile(r"(?:^|/)(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|/|$)|\.(?:/
 
 @dataclass(frozen=True)
 class Member:
-    """One row of the directory that was found decent."""
+    """One row of the directory that passed the checks."""
 
     name: str
     method: int
@@ -91,7 +91,7 @@ class ZipReader:
         """
         self.name = name
         self._file: IO[bytes] | None = file
-        self._lock = threading.Lock()  # a position is a file's only one
+        self._lock = threading.Lock()  # the file offset is shared state
         try:
             rows, directory_at = self._directory(file)
             self.members = self._checked(rows)
@@ -141,8 +141,8 @@ class ZipReader:
         for member in self.members.values():
             needed, flags, method, time, date, _ = member.fields
             made_by, internal, external = member.made
-            found = (made_by, needed, flags, method, time, date, internal, external)
-            for (field, expected), value in zip(_FIXED.items(), found, strict=True):
+            values = (made_by, needed, flags, method, time, date, internal, external)
+            for (field, expected), value in zip(_FIXED.items(), values, strict=True):
                 if value != expected:
                     self._refuse(
                         f"{member.name} has the {field} {value:#x} in the zip's directory; "
@@ -151,17 +151,17 @@ class ZipReader:
                     )
 
     def renew_lock(self) -> None:
-        """In a forked child, where whoever held the lock is not there to release it."""
+        """Replace the lock in a forked child, where no thread is left to release it."""
         self._lock = threading.Lock()
 
     def close(self) -> None:
-        """Let go of the file; it is the caller's."""
+        """Release the file; it is the caller's."""
         self._file = None
 
     def _directory(self, file: IO[bytes]) -> tuple[list[Member], int]:
-        """The rows of the directory and where it begins."""
+        """The rows of the directory, and its position."""
         file.seek(0, os.SEEK_END)
-        size = file.tell()  # not every file's seek() says it
+        size = file.tell()  # not every file's seek() returns it
         if size > _MAX_FILE_BYTES:
             self._refuse(f"the file has {size} bytes; expected at most {_MAX_FILE_BYTES}.")
         end_at = max(0, size - _END.size)
@@ -213,23 +213,23 @@ class ZipReader:
         return {row.name: row for row in rows}
 
     def _layout(self, directory_at: int) -> dict[str, int]:
-        """Where each member's data begins; refuses gaps, overlaps and headers that disagree."""
-        places, at = {}, 0
+        """The position of each member's data; refuses gaps, overlaps and headers that disagree."""
+        positions, at = {}, 0
         for member in sorted(self.members.values(), key=lambda row: row.header_at):
             if member.header_at != at:
                 self._refuse(
                     f"{member.name} begins at byte {member.header_at}; expected {at}: members "
-                    "overlap, or something stands between them. Copy it again."
+                    "overlap, or something is between them. Copy it again."
                 )
             data_at = at + self._header_bytes(member)
-            places[member.name] = data_at
+            positions[member.name] = data_at
             at = data_at + member.packed_bytes
         if at != directory_at:
             self._refuse(
                 f"the zip's members end at byte {at} and its directory begins at {directory_at}; "
                 "expected nothing between them. Copy it again."
             )
-        return places
+        return positions
 
     def _header_bytes(self, member: Member) -> int:
         """The length of a local header that says what the directory says."""
@@ -239,21 +239,21 @@ class ZipReader:
         header = header.ljust(length + _ZIP64.size, b"\0")  # in a file that was cut short
         extra_bytes: int
         mark, *fields, name_bytes, extra_bytes = _LOCAL.unpack_from(header)
-        known: tuple[int, ...] = _VERSIONS_NEEDED
+        versions: tuple[int, ...] = _VERSIONS_NEEDED
         if extra_bytes == _ZIP64.size and fields[6:] == [_IN_ZIP64] * 2:  # as NumPy writes it
             *kind, size_bytes, packed_bytes = _ZIP64.unpack_from(header, length)
             fields[6:] = [packed_bytes, size_bytes] if kind == [1, 16] else kind
-            known = (*known, _ZIP64_NEEDED)
+            versions = (*versions, _ZIP64_NEEDED)
         elif extra_bytes and mark == _START:
             self._refuse(f"{member.name} has extra fields in its header; expected none.")
-        found = (mark, name_bytes, header[_LOCAL.size : length], *fields)
+        header_fields = (mark, name_bytes, header[_LOCAL.size : length], *fields)
         sizes = (member.packed_bytes, member.size_bytes)
-        if found != (_START, len(name), name, *member.fields, *sizes):
+        if header_fields != (_START, len(name), name, *member.fields, *sizes):
             self._refuse(
                 f"{member.name} has another name, size, method or flag in its own header than in "
                 "the zip's directory; the bundle is damaged or was altered. Copy it again."
             )
-        if fields[0] not in known:
+        if fields[0] not in versions:
             self._refuse(
                 f"{member.name} needs version {fields[0]} of the zip format; expected 10 or 20."
             )
@@ -262,9 +262,9 @@ class ZipReader:
     def _packed(self, member: Member) -> Iterator[bytes]:
         start = self._data_at[member.name]
         for done in range(0, member.packed_bytes, _CHUNK_BYTES):
-            wanted = min(_CHUNK_BYTES, member.packed_bytes - done)
-            chunk = self._at(start + done, wanted)
-            if len(chunk) != wanted:
+            size = min(_CHUNK_BYTES, member.packed_bytes - done)
+            chunk = self._at(start + done, size)
+            if len(chunk) != size:
                 raise EOFError("the file ends too early")
             yield chunk
 
@@ -291,13 +291,13 @@ class ZipReader:
             if file is None:
                 raise BundleError(f"{self.name}: the bundle was closed. Open it again.")
             file.seek(position)
-            found = file.read(count)
-        if not isinstance(found, bytes):
-            raise ValueError(f"its read() gives a {type(found).__name__}; open it in binary mode")
-        return found
+            data = file.read(count)
+        if not isinstance(data, bytes):
+            raise ValueError(f"its read() gives a {type(data).__name__}; open it in binary mode")
+        return data
 
     def _what_it_is(self, size: int) -> str:
-        """What a file without an end record at its end is."""
+        """Describe a file without an end record at its end."""
         start = self._at(0, len(_LFS_POINTER))
         if not start:
             return "the file is empty; expected a bundle. Copy it again."
@@ -309,7 +309,7 @@ class ZipReader:
             return f"the zip has a comment or {extra} bytes behind its end; expected none."
         if start.startswith(_START):
             return "the zip is truncated or damaged: its directory cannot be read. Copy it again."
-        return f"this is no zip file (it begins with {start[:8]!r}); expected a bundle."
+        return f"this is not a zip file (it begins with {start[:8]!r}); expected a bundle."
 
     def _refuse(self, reason: str) -> NoReturn:
         raise BundleFormatError(f"{self.name}: {reason}")

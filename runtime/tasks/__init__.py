@@ -34,7 +34,7 @@ class Task(Protocol):
     has_thresholds: bool  # True: each variant has one threshold for each label
 
     def outputs(self, spec: TaskSpec) -> tuple[OutputSpec, ...]:
-        """What a model of this spec returns; the task may leave it to ``spec.outputs``."""
+        """The outputs of a model of this spec; the task may leave them to ``spec.outputs``."""
 
     def fault(self, arrays: Arrays) -> tuple[int, str] | None:
         """The number of the first image whose values cannot be an answer, and what they are; None

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..graph_names import OUTPUT_NAME
 from ..output_spec import OutputSpec
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
     from ..output_spec import TaskSpec
 
-OUTPUT_NAME = "probabilities"
 # How far a probability may lie outside [0, 1], and the sum of a softmax from 1. A softmax in half
 # precision rounds each by 2^-11 of itself, so its sum may be 0.0005 off; float32 needs 1e-6.
 SLACK = 1e-3

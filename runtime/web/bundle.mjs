@@ -1,7 +1,7 @@
 // A bundle that is open for reading: a zip in memory whose every member was hashed before anything
 // but the manifest was parsed. Hashes detect damage; forgery only a signature detects, and this
 // runtime does not look at signatures: take bundles from a place that you trust. As
-// runtime/bundle.py; knows nothing of sessions or images.
+// runtime/bundle.py; independent of sessions and images.
 
 import { BundleFormatError, BundleIntegrityError } from "./errors.mjs";
 import {
@@ -80,10 +80,10 @@ export class Bundle {
     const entry = this.manifest.files.get(name);
     if (!entry) throw new BundleFormatError(`${this.#zip.name}: there is no member ${name}.`);
     const bytes = await this.#zip.inflate(name, entry.sizeBytes);
-    const found = await sha256(bytes);
-    if (found !== entry.sha256) {
+    const digest = await sha256(bytes);
+    if (digest !== entry.sha256) {
       throw new BundleIntegrityError(
-        `${this.#zip.name}: ${name} has the sha256 ${found}; expected ${entry.sha256}. The ` +
+        `${this.#zip.name}: ${name} has the sha256 ${digest}; expected ${entry.sha256}. The ` +
           "bundle is damaged or was altered. Copy it again.",
       );
     }
@@ -114,10 +114,10 @@ export class Bundle {
     }
     let total = 0;
     for (const [name, { sizeBytes }] of files) {
-      const found = members.get(name)?.sizeBytes;
-      if (found !== sizeBytes || sizeBytes > MAX_MEMBER_BYTES) {
+      const present = members.get(name)?.sizeBytes;
+      if (present !== sizeBytes || sizeBytes > MAX_MEMBER_BYTES) {
         throw new BundleIntegrityError(
-          `${zipName}: ${name} has ${found} bytes; expected the ${sizeBytes} of the manifest, at ` +
+          `${zipName}: ${name} has ${present} bytes; expected the ${sizeBytes} of the manifest, at ` +
             `most ${MAX_MEMBER_BYTES}. Copy the bundle again.`,
         );
       }
@@ -140,7 +140,7 @@ export class Bundle {
  */
 async function small(zip, name, limitBytes) {
   if (!zip.members.has(name)) {
-    throw new BundleFormatError(`${zip.name}: there is no ${name}, so this is no bundle.`);
+    throw new BundleFormatError(`${zip.name}: ${name} is missing; expected a bundle.`);
   }
   return zip.inflate(name, limitBytes);
 }
@@ -159,7 +159,7 @@ async function sha256(bytes) {
  * @returns {Promise<Uint8Array<ArrayBuffer>>}
  */
 async function bytesOf(source) {
-  if (source instanceof Uint8Array) return new Uint8Array(source); // its own: nobody else writes
+  if (source instanceof Uint8Array) return new Uint8Array(source); // a copy that only this bundle can write to
   if (source instanceof ArrayBuffer) return new Uint8Array(source.slice(0));
   if (source instanceof Blob) return new Uint8Array(await source.arrayBuffer());
   if (typeof source !== "string" && !(source instanceof URL)) {

@@ -1,15 +1,15 @@
-// Everything that the web runtime throws on purpose; each message says what was found, what was
+// All errors that the web runtime throws on purpose; each message says what was found, what was
 // expected and what to do. The same tree as runtime/errors.py:
 //
 // PredictorError
 // ├── InputError          an image or an option that the model does not take
-// ├── DeviceError         what was asked of onnxruntime cannot be had here
-// ├── AnswerError         what the model returned cannot be an answer: its shape, NaN, no probability
+// ├── DeviceError         what was requested of onnxruntime is not usable here
+// ├── AnswerError         the outputs of the model cannot be an answer: shape, NaN, no probability
 // ├── RuntimeMissing      onnxruntime cannot be loaded
 // ├── BundleError         the bundle cannot be trusted or understood
-// │   ├── BundleFormatError     no zip, truncated, no manifest, a newer schema, an unlisted member
+// │   ├── BundleFormatError     not a zip, truncated, no manifest, a newer schema, an unlisted member
 // │   ├── BundleIntegrityError  a member's size or hash is not what the manifest says
-// │   └── VariantError          the variant that was asked for is not in the bundle
+// │   └── VariantError          the requested variant is not in the bundle
 // └── SelftestError       the golden samples do not come out as they were recorded
 
 import { oneLine } from "./plain_text.mjs";
@@ -29,10 +29,10 @@ export class PredictorError extends Error {
 /** An image, a batch or an option has a shape, type or value that the model does not take. */
 export class InputError extends PredictorError {}
 
-/** What was asked of onnxruntime is not usable here; the message names what is missing. */
+/** A request to onnxruntime cannot be met here; the message names what is missing. */
 export class DeviceError extends PredictorError {}
 
-/** What the model returned is not one row of probabilities for each image. */
+/** The outputs of the model are not an answer for each image. */
 export class AnswerError extends PredictorError {
   /**
    * @param {string} message
@@ -56,7 +56,7 @@ export class BundleFormatError extends BundleError {}
 /** A member's bytes are not those that the manifest lists. */
 export class BundleIntegrityError extends BundleError {}
 
-/** The bundle has no variant of the name that was asked for. */
+/** The bundle has no variant of the requested name. */
 export class VariantError extends BundleError {}
 
 /** A golden sample did not come out as it was recorded. */

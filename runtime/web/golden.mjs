@@ -1,5 +1,5 @@
-// The golden samples of a bundle: recorded inputs and outputs, and the comparison with what comes
-// out here. As runtime/golden.py; knows nothing of sessions.
+// The golden samples of a bundle: recorded inputs and outputs, and their comparison with those of
+// this browser. As runtime/golden.py; independent of sessions.
 
 import { AnswerError, BundleError, BundleFormatError, SelftestError } from "./errors.mjs";
 import { GOLDEN_NAME } from "./manifest.mjs";
@@ -21,7 +21,7 @@ import { ZipReader } from "./zip_reader.mjs";
  */
 
 const MAX_GOLDEN_BYTES = 2 ** 28; // of golden.npz, and of its arrays together
-const ADVICE = "This browser or its onnxruntime computes otherwise than where the bundle was made.";
+const ADVICE = "This browser or its onnxruntime computes differently from where the bundle was made.";
 const MIXES =
   "One by one they come out as recorded, so the model mixes the images of a batch. Export it " +
   "again, each image on its own.";
@@ -51,29 +51,29 @@ export class Golden {
    * @throws {BundleFormatError}
    */
   static async fromNpz(bytes, spec) {
-    let found;
+    let arrays;
     try {
-      found = await arraysOf(bytes);
+      arrays = await arraysOf(bytes);
     } catch (cause) {
       if (!(cause instanceof BundleError)) throw cause;
-      throw new BundleFormatError(`${GOLDEN_NAME} is no readable .npz file: ${cause.message}`, {
+      throw new BundleFormatError(`${GOLDEN_NAME} is not a readable .npz file: ${cause.message}`, {
         cause,
       });
     }
-    return checked(found, spec);
+    return checked(arrays, spec);
   }
 
   /**
    * Throws SelftestError unless preprocessing `raw[index]` gave the recorded bytes.
    *
    * @param {number} index
-   * @param {Uint8Array} found
+   * @param {Uint8Array} pixels
    */
-  checkPixels(index, found) {
+  checkPixels(index, pixels) {
     const size = this.pixels.data.length / this.pixels.shape[0];
     const expected = this.pixels.data.subarray(index * size, (index + 1) * size);
-    const different = expected.reduce((n, value, i) => n + Number(value !== found[i]), 0);
-    if (different || found.length !== size) {
+    const different = expected.reduce((n, value, i) => n + Number(value !== pixels[i]), 0);
+    if (different || pixels.length !== size) {
       throw new SelftestError(
         `${GOLDEN_NAME}: preprocess.onnx gives other pixels for golden image ${index}: ` +
           `${different} of ${size} bytes differ; expected none. ${ADVICE}`,
@@ -82,8 +82,8 @@ export class Golden {
   }
 
   /**
-   * Ask for the samples one by one, in pairs and all together. The first and the last sample have
-   * a stranger beside them, so that no sample is always at an end of its batch.
+   * Run the samples one by one, in pairs and all together. The first and the last sample have a
+   * stranger next to them, so that no sample is always at an end of its batch.
    *
    * @param {Variant} variant
    * @param {(pixels: NdArray<Uint8Array>) => Promise<NdArray<Float32Array>[]>} answer gives the
@@ -109,12 +109,12 @@ export class Golden {
         const [first, end] = [Math.max(start, 1), Math.min(start + size, samples + 1)];
         if (first >= end) continue; // a stranger alone
         const data = padded.subarray(start * bytes, (start + size) * bytes);
-        const found = await answer({ shape: [size, ...shape], data }).catch((cause) => {
+        const arrays = await answer({ shape: [size, ...shape], data }).catch((cause) => {
           if (!(cause instanceof AnswerError)) throw cause;
           const words = `variant "${variant.id}", samples ${how}: ${cause.message}`;
           throw new SelftestError(words, { cause });
         });
-        const kept = found.map((array) => rowsOf(array, first - start, end - start));
+        const kept = arrays.map((array) => rowsOf(array, first - start, end - start));
         const difference = this.task.compareGolden(kept, record, first - 1);
         if (!(difference <= variant.goldenTolerance)) {
           // true of NaN too
@@ -178,14 +178,14 @@ function withStrangers({ shape: [samples], data }) {
 }
 
 /**
- * @param {Map<string, NdArray<Uint8Array | Float32Array>>} found
+ * @param {Map<string, NdArray<Uint8Array | Float32Array>>} arrays
  * @param {ModelSpec} spec
  */
-function checked(found, spec) {
+function checked(arrays, spec) {
   const problems = [];
   const raw = [];
-  for (let image; (image = found.get(`raw/${raw.length}`));) raw.push(image);
-  const pixels = found.get("pixels") ?? { shape: [], data: new Float32Array() };
+  for (let image; (image = arrays.get(`raw/${raw.length}`));) raw.push(image);
+  const pixels = arrays.get("pixels") ?? { shape: [], data: new Float32Array() };
   const samples = pixels.shape[0] ?? 0;
   const isPixels = pixels.data instanceof Uint8Array;
   if (!isPixels || `${pixels.shape}` !== `${[samples, spec.height, spec.width, spec.channels]}`) {
@@ -200,7 +200,7 @@ function checked(found, spec) {
     }
   });
   const variants = new Set();
-  for (const [name, array] of found) {
+  for (const [name, array] of arrays) {
     const [output, variant] = splitOnce(name);
     if (variant && spec.outputs.some((one) => one.name === output)) variants.add(variant);
     else if (name !== "pixels" && !raw.includes(array)) {
@@ -213,7 +213,7 @@ function checked(found, spec) {
       variant,
       spec.outputs.map((output) => {
         const name = `${output.name}/${variant}`;
-        const array = found.get(name);
+        const array = arrays.get(name);
         const isRight =
           array?.data instanceof Float32Array &&
           array.shape[0] === samples &&
@@ -256,11 +256,12 @@ async function arraysOf(bytes) {
       `its arrays have ${total} bytes; expected at most ${MAX_GOLDEN_BYTES}.`,
     );
   }
-  const found = new Map();
+  const arrays = new Map();
   for (const name of zip.members.keys()) {
-    found.set(name.replace(/\.npy$/, ""), arrayOf(name, await zip.inflate(name, MAX_GOLDEN_BYTES)));
+    const bytes = await zip.inflate(name, MAX_GOLDEN_BYTES);
+    arrays.set(name.replace(/\.npy$/, ""), arrayOf(name, bytes));
   }
-  return found;
+  return arrays;
 }
 
 /**
@@ -274,7 +275,7 @@ export function arrayOf(name, bytes) {
   const head = NPY.exec(String.fromCharCode(...bytes.subarray(0, MAX_HEAD_BYTES)));
   if (!head) {
     throw new BundleFormatError(
-      `${name} is no array of uint8 or float32 (it begins with the bytes ` +
+      `${name} is not an array of uint8 or float32 (it begins with the bytes ` +
         `${[...bytes.subarray(0, 8)]}).`,
     );
   }

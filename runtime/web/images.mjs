@@ -1,7 +1,7 @@
 // Anything that shows an image to the form that preprocess.onnx takes: uint8 [H, W, 3] or [H, W, 1],
-// rows first. Resizing and colour conversion belong to preprocess.onnx, so that every language
+// rows first. Resizing and color conversion belong to preprocess.onnx, so that every language
 // does them alike. Files are decoded by the browser, upright by their EXIF orientation and without
-// a conversion of colour profiles, as the Python runtime reads them.
+// a conversion of color profiles, as the Python runtime reads them.
 
 import { InputError } from "./errors.mjs";
 
@@ -23,7 +23,7 @@ const PNG_BIT_DEPTH = 24;
 /**
  * @param {ImageSource} image
  * @param {number | null} [whiteLevel] of 16-bit pixels, as the model's spec states it
- * @returns {Promise<Pixels>} [H, W, C], C is 1 (grey) or 3 (red, green, blue)
+ * @returns {Promise<Pixels>} [H, W, C], C is 1 (gray) or 3 (red, green, blue)
  * @throws {InputError}
  */
 export async function asImage(image, whiteLevel = null) {
@@ -171,7 +171,7 @@ function sizeOf(source) {
 }
 
 /**
- * Refuse what is no image; lay alpha over white.
+ * Refuse what is not an image; lay alpha over white.
  *
  * @param {readonly number[]} shape
  * @param {Uint8Array | Uint8ClampedArray | Uint16Array} data
@@ -182,7 +182,7 @@ function checked(shape, data) {
   if (!(data instanceof Uint8Array || data instanceof Uint8ClampedArray)) {
     throw new InputError(
       `the image's data are ${/** @type {any} */ (data)?.constructor?.name ?? typeof data}; ` +
-        `expected ${expected}, as Uint8Array. Normalisation is inside the model.`,
+        `expected ${expected}, as Uint8Array. Normalization is inside the model.`,
     );
   }
   const [height, width, channels = 1] = shape;

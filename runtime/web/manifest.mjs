@@ -73,7 +73,7 @@ const SPEC_KEYS = [
  * @property {number} sizeBytes
  */
 
-/** All that a bundle says of itself. */
+/** All that a bundle says about itself. */
 export class Manifest {
   /**
    * @param {object} fields
@@ -106,10 +106,10 @@ export class Manifest {
    * @throws {VariantError} naming those that exist
    */
   variant(id) {
-    const found = this.variants.find((variant) => variant.id === id);
-    if (found) return found;
-    const known = this.variants.map((variant) => variant.id).join(", ");
-    throw new VariantError(`the bundle has no variant ${JSON.stringify(id)}; it has: ${known}.`);
+    const row = this.variants.find((variant) => variant.id === id);
+    if (row) return row;
+    const ids = this.variants.map((variant) => variant.id).join(", ");
+    throw new VariantError(`the bundle has no variant ${JSON.stringify(id)}; it has: ${ids}.`);
   }
 
   /**
@@ -165,8 +165,8 @@ export class Manifest {
  * @param {ModelSpec} expected
  */
 export function isSameSpec(stamp, expected) {
-  const found = spec(parse(new TextEncoder().encode(stamp)));
-  return JSON.stringify(found) === JSON.stringify(expected);
+  const stamped = spec(parse(new TextEncoder().encode(stamp)));
+  return JSON.stringify(stamped) === JSON.stringify(expected);
 }
 
 /** @param {Uint8Array} bytes */
@@ -330,12 +330,12 @@ function defaultRow(value) {
 
 /** @param {unknown} value */
 function provenance(value) {
-  const found = object(value, "provenance");
-  const data = found.data === undefined ? {} : object(found.data, "provenance.data");
+  const origin = object(value, "provenance");
+  const data = origin.data === undefined ? {} : object(origin.data, "provenance.data");
   if (data.synthetic !== undefined && typeof data.synthetic !== "boolean") {
     throw wrong(data.synthetic, "provenance.data.synthetic");
   }
-  return found;
+  return origin;
 }
 
 /**
@@ -347,16 +347,16 @@ function checkTexts(data) {
   /** @type {[string, unknown][]} */
   const waiting = [["", data]];
   for (let next = waiting.pop(); next; next = waiting.pop()) {
-    const [place, value] = next;
-    const found = typeof value === "string" && hiddenCharacter(value);
-    if (found) {
+    const [path, value] = next;
+    const character = typeof value === "string" && hiddenCharacter(value);
+    if (character) {
       throw new BundleFormatError(
-        `${MANIFEST_NAME}: ${place} has ${found}, a control or invisible character.`,
+        `${MANIFEST_NAME}: ${path} has ${character}, a control or invisible character.`,
       );
     }
     if (typeof value !== "object" || value === null) continue;
     for (const [key, inner] of Object.entries(value)) {
-      waiting.push([`a key in ${place}`, key], [`${place}.${key}`, inner]);
+      waiting.push([`a key in ${path}`, key], [`${path}.${key}`, inner]);
     }
   }
 }
@@ -374,14 +374,14 @@ function text(value, what) {
 
 /** @param {RegExp} pattern @param {unknown} value @param {string} what */
 function match(pattern, value, what) {
-  const found = text(value, what);
-  if (pattern.test(found)) return found;
-  throw new TypeError(`${what} is ${JSON.stringify(found)}, expected ${pattern.source}`);
+  const checked = text(value, what);
+  if (pattern.test(checked)) return checked;
+  throw new TypeError(`${what} is ${JSON.stringify(checked)}, expected ${pattern.source}`);
 }
 
 /** @param {unknown} value @param {string} what @returns {unknown[]} */
 function list(value, what) {
-  if (!Array.isArray(value)) throw new TypeError(`${what} is no list; expected a list`);
+  if (!Array.isArray(value)) throw new TypeError(`${what} is not a list; expected one`);
   return value;
 }
 

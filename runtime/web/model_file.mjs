@@ -1,6 +1,6 @@
 // A look into an ONNX file before onnxruntime parses it: whether it is one well-formed file that
-// holds all of itself, and what its metadata say, which onnxruntime-web does not tell. As
-// runtime/model_file.py; knows nothing of specs.
+// holds all of itself, and what its metadata say, which onnxruntime-web does not report. As
+// runtime/model_file.py; independent of specs.
 
 import { BundleFormatError } from "./errors.mjs";
 
@@ -41,7 +41,7 @@ const MAX_FIELD_NUMBER = 2 ** 29 - 1; // a parser that keeps 32 bits of a tag wo
 const REBUILD = "Build the bundle again.";
 
 /**
- * The metadata of an ONNX file that needs nothing besides itself.
+ * The metadata of a complete ONNX file.
  *
  * @param {Uint8Array} bytes
  * @returns {Map<string, string>}
@@ -96,7 +96,7 @@ function refuseWhatIsElsewhere(bytes, message, { number, value, start, end }) {
     message === "TensorProto" &&
     (number === EXTERNAL_DATA || (number === DATA_LOCATION && value))
   ) {
-    throw refusal(`a tensor lies in another file (external data). ${REBUILD}`);
+    throw refusal(`a tensor is stored in another file (external data). ${REBUILD}`);
   }
   const isCompiled = message === "NodeProto" && number === OP_TYPE;
   if (
@@ -159,7 +159,7 @@ function utf8(bytes) {
 
 /** @param {number} at */
 function noModel(at) {
-  return refusal(`it is no ONNX model (byte ${at}), or a truncated one. ${REBUILD}`);
+  return refusal(`it is not an ONNX model (byte ${at}), or a truncated one. ${REBUILD}`);
 }
 
 /** @param {string} reason @param {unknown} [cause] */

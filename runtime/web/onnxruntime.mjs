@@ -18,10 +18,10 @@ const GZIP_MARK = [0x1f, 0x8b];
 /**
  * onnxruntime-web from a folder that holds `ort.wasm.min.mjs`, `ort-wasm-simd-threaded.mjs` and
  * `ort-wasm-simd-threaded.wasm.gz` (or the same without `.gz`). It is loaded once in a page, with
- * the number of threads that it was first asked for.
+ * the number of threads of the first request.
  *
  * @param {object} [options]
- * @param {string | URL} [options.folder] by default `ort/` beside this module
+ * @param {string | URL} [options.folder] by default `ort/` next to this module
  * @param {number} [options.threads] 1 by default: starting a second one takes longer than a
  *   thousand answers of a small network
  * @returns {Promise<Onnxruntime>}
@@ -36,7 +36,7 @@ export async function onnxruntimeWeb({
   }
   if (threads > 1 && !globalThis.crossOriginIsolated) {
     throw new DeviceError(
-      `${threads} threads were asked for, but this page is not cross-origin isolated, so a ` +
+      `${threads} threads were requested, but this page is not cross-origin isolated, so a ` +
         "browser gives it one. Serve it with Cross-Origin-Opener-Policy: same-origin and " +
         "Cross-Origin-Embedder-Policy: require-corp, or leave threads out.",
     );
@@ -50,7 +50,7 @@ export async function onnxruntimeWeb({
   } else if (flags.numThreads !== threads) {
     throw new DeviceError(
       `onnxruntime-web runs with ${flags.numThreads} threads in this page; expected ${threads}. ` +
-        "The number cannot be changed later: load the page anew.",
+        "The number cannot be changed later: load the page again.",
     );
   }
   return { ort, device: "wasm", target: "wasm", threads };

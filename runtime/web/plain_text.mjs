@@ -12,8 +12,8 @@ const ALL = new RegExp(HIDDEN.source, "gu");
  * @param {string} text
  */
 export function hiddenCharacter(text) {
-  const found = HIDDEN.exec(text);
-  return found && `U+${code(found[0]).toUpperCase().padStart(4, "0")}`;
+  const match = HIDDEN.exec(text);
+  return match && `U+${code(match[0]).toUpperCase().padStart(4, "0")}`;
 }
 
 /**

@@ -27,7 +27,7 @@ import { taskNamed } from "./tasks/index.mjs";
 /** @typedef {import("./tasks/index.mjs").Answer} Answer */
 
 /**
- * What was opened, where it runs, and why.
+ * The variant that was opened, its device, and the reason.
  *
  * @typedef {object} PredictorInfo
  * @property {string} device "wasm" or "cpu"
@@ -40,7 +40,7 @@ import { taskNamed } from "./tasks/index.mjs";
  */
 
 /**
- * What the golden samples gave; there is a report only if all came out as recorded.
+ * The result of the golden samples; there is a report only if all came out as recorded.
  *
  * @typedef {object} SelftestReport
  * @property {string} variant
@@ -50,16 +50,16 @@ import { taskNamed } from "./tasks/index.mjs";
  * @property {number} tolerance what the manifest allows for this variant
  */
 
-const SPEC_KEY = "edgeproof.spec"; // where the spec stands in a model's metadata
-/** @type {[RegExp, (found: string, known: string) => string][]} */
+const SPEC_KEY = "edgeproof.spec"; // of the spec in a model's metadata
+/** @type {[RegExp, (version: string, newest: string) => string][]} */
 const LOAD_ERRORS = [
   [
     /IR version: (\d+), max supported IR version: (\d+)/,
-    (found, known) => `IR version ${found}; this onnxruntime reads up to ${known}`,
+    (version, newest) => `IR version ${version}; this onnxruntime reads up to ${newest}`,
   ],
   [
     /Opset (\d+) is under development.*till opset (\d+)/s,
-    (found, known) => `opset ${found}; this onnxruntime knows up to ${known}`,
+    (version, newest) => `opset ${version}; this onnxruntime reads up to ${newest}`,
   ],
 ];
 const MODEL_INPUT = "images";
@@ -107,7 +107,7 @@ export class Predictor {
    * @param {Source | Bundle} source
    * @param {object} [options]
    * @param {string} [options.variant] an id, or "auto": what the bundle names for WebAssembly
-   * @param {Onnxruntime} [options.runtime] by default onnxruntime-web from `ort/` beside this file
+   * @param {Onnxruntime} [options.runtime] by default onnxruntime-web from `ort/` next to this file
    * @param {number} [options.threads] of that; 1 by default
    * @returns {Promise<Predictor>}
    * @throws {PredictorError}
@@ -123,7 +123,7 @@ export class Predictor {
     const reason =
       variant === "auto"
         ? `${usual.variant} is the default of ${usual.target}: ${usual.reason}`
-        : `${variant} was asked for.`;
+        : `${variant} was requested.`;
     const model = await bundle.read(chosen.file);
     checkStamp(checkedMetadata(model).get(SPEC_KEY), manifest.spec);
     const session = await sessionOf(model, ort, true);
@@ -176,9 +176,9 @@ export class Predictor {
     const bytes = expected.reduce((product, size) => product * size, 1);
     const given = /** @type {any} */ (data);
     if (!(given instanceof Uint8Array || given instanceof Uint8ClampedArray)) {
-      const found = given?.constructor?.name ?? typeof given;
+      const type = given?.constructor?.name ?? typeof given;
       throw new InputError(
-        `input "images" is a ${found}; expected the pixels as a Uint8Array. Normalization is ` +
+        `input "images" is a ${type}; expected the pixels as a Uint8Array. Normalization is ` +
           "inside the model.",
       );
     }
@@ -191,12 +191,12 @@ export class Predictor {
     }
     const names = this.spec.outputs.map(({ name }) => name);
     const pixels = new Uint8Array(data);
-    const found = await this.#ask(this.#session, MODEL_INPUT, names, expected, pixels);
-    return checkedAnswers(found, expected[0], this.spec);
+    const tensors = await this.#ask(this.#session, MODEL_INPUT, names, expected, pixels);
+    return checkedAnswers(tensors, expected[0], this.spec);
   }
 
   /**
-   * What the model would see of an image: uint8 [h, w, c].
+   * The model's pixels of an image: uint8 [h, w, c].
    *
    * @param {ImageSource} image
    * @returns {Promise<Pixels>}
@@ -206,16 +206,16 @@ export class Predictor {
     this.#requireOpen();
     const { shape, data } = await asImage(image, this.spec.whiteLevel);
     const session = await (this.#preprocessor ??= this.#openPreprocessor());
-    const [found] = await this.#ask(session, PREPROCESS_INPUT, [PREPROCESS_OUTPUT], shape, data);
+    const [made] = await this.#ask(session, PREPROCESS_INPUT, [PREPROCESS_OUTPUT], shape, data);
     const { height, width, channels } = this.spec;
-    const isRight = found.type === "uint8" && found.data.length === height * width * channels;
-    if (!isRight || `${found.dims}` !== `${[height, width, channels]}`) {
+    const isRight = made.type === "uint8" && made.data.length === height * width * channels;
+    if (!isRight || `${made.dims}` !== `${[height, width, channels]}`) {
       throw new BundleFormatError(
-        `${PREPROCESS_NAME} made ${found.type} pixels of shape (${found.dims.join(", ")}); ` +
+        `${PREPROCESS_NAME} made ${made.type} pixels of shape (${made.dims.join(", ")}); ` +
           `expected uint8, (${height}, ${width}, ${channels}). Build the bundle again.`,
       );
     }
-    return { shape: [height, width, channels], data: found.data };
+    return { shape: [height, width, channels], data: made.data };
   }
 
   /**
@@ -249,7 +249,7 @@ export class Predictor {
 
   /**
    * Hash every member and run the golden samples here: one by one, in pairs and all together,
-   * since an answer must not depend on the images beside it.
+   * since an answer must not depend on its neighbors in a batch.
    *
    * @returns {Promise<SelftestReport>}
    * @throws {PredictorError} SelftestError for the first sample that does not come out as recorded
@@ -259,7 +259,7 @@ export class Predictor {
     await this.#bundle.verify();
     if (!this.#bundle.manifest.files.has(GOLDEN_NAME)) {
       throw new SelftestError(
-        `there is no ${GOLDEN_NAME} to test against; a bundle of this project has one.`,
+        `${GOLDEN_NAME} is missing, so nothing can be tested. Build the bundle again.`,
       );
     }
     const golden = await Golden.fromNpz(await this.#bundle.read(GOLDEN_NAME), this.spec);
@@ -321,8 +321,8 @@ export class Predictor {
   async #ask(session, input, outputs, shape, data) {
     const { Tensor } = this.#runtime.ort;
     try {
-      const found = await session.run({ [input]: new Tensor("uint8", data, [...shape]) }, outputs);
-      return outputs.map((name) => found[name]);
+      const tensors = await session.run({ [input]: new Tensor("uint8", data, [...shape]) }, outputs);
+      return outputs.map((name) => tensors[name]);
     } catch (cause) {
       const reason = cause instanceof Error ? cause.message : String(cause);
       throw new DeviceError(
@@ -369,9 +369,9 @@ async function sessionOf(model, { ort, device, threads }, isShapeFixed) {
     });
   } catch (cause) {
     const text = cause instanceof Error ? cause.message : String(cause);
-    const reason = LOAD_ERRORS.reduce((told, [pattern, words]) => {
-      const found = pattern.exec(text);
-      return found ? `it has ${words(found[1], found[2])}. Take a newer onnxruntime.` : told;
+    const reason = LOAD_ERRORS.reduce((other, [pattern, describe]) => {
+      const match = pattern.exec(text);
+      return match ? `it has ${describe(match[1], match[2])}. Take a newer onnxruntime.` : other;
     }, text);
     throw new BundleFormatError(`the model cannot be loaded by this onnxruntime: ${reason}`, {
       cause,
@@ -391,7 +391,7 @@ function checkStamp(stamp, spec) {
     isSame = isSameSpec(stamp, spec);
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new BundleFormatError(`the model's stamp is no spec: ${reason}`, { cause });
+    throw new BundleFormatError(`the model's stamp is not a spec: ${reason}`, { cause });
   }
   if (!isSame) {
     throw new BundleFormatError(

@@ -1,5 +1,5 @@
 // JSON that means the same to every reader: UTF-8, no key twice, no number or nesting that takes a
-// parser down. As runtime/strict_json.py; knows nothing of what the values mean.
+// parser down. As runtime/strict_json.py; independent of what the values mean.
 
 // A manifest has some dozens; one for every member that a bundle can have leaves as many for more.
 const MAX_BRACKETS = 2000;
@@ -28,7 +28,7 @@ export function parse(bytes) {
 }
 
 /**
- * What JSON.parse lets pass: keys that stand twice, numbers that no double holds, halves of pairs.
+ * Refuse what JSON.parse accepts: keys that occur twice, numbers that no double holds, halves of pairs.
  *
  * @param {string} text that is JSON
  */
@@ -53,7 +53,7 @@ function checkTokens(text) {
 function checkText(token, keys) {
   const text = JSON.parse(token);
   if (!text.isWellFormed()) throw new Error(`${token} has half of a surrogate pair`);
-  if (keys?.has(text)) throw new Error(`the key ${token} stands more than once in one object`);
+  if (keys?.has(text)) throw new Error(`the key ${token} occurs more than once in one object`);
   keys?.add(text);
 }
 

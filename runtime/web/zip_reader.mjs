@@ -11,7 +11,7 @@ const MAX_NAME_BYTES = 200;
 const STORED = 0;
 const DEFLATED = 8;
 const ENCRYPTED = 0x1 | 0x40 | 0x2000;
-const DESCRIPTOR = 0x8; // sizes stand behind the data
+const DESCRIPTOR = 0x8; // sizes behind the data
 const KNOWN_FLAGS = 0x2 | 0x4 | 0x800; // two levels of deflate, and that names are UTF-8
 const FOLDER = 0x10; // of DOS
 const [FILE_TYPE, LINK, REGULAR] = [0o170000, 0o120000, 0o100000]; // of a mode of unix
@@ -31,7 +31,7 @@ const NAME = /^[A-Za-z0-9_][A-Za-z0-9_.+-]*(?:\/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*$/
 const RESERVED = /(?:^|\/)(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|\/|$)|\.(?:\/|$)/i;
 
 /**
- * One row of the directory that was found decent.
+ * One row of the directory that passed the checks.
  *
  * @typedef {object} Member
  * @property {string} name
@@ -95,10 +95,10 @@ export class ZipReader {
         );
       }
     }
-    const found = crc32(bytes);
-    if (found !== member.checksum) {
+    const checksum = crc32(bytes);
+    if (checksum !== member.checksum) {
       throw new BundleIntegrityError(
-        `${this.name}: ${name} has the checksum ${found.toString(16)}; expected ` +
+        `${this.name}: ${name} has the checksum ${checksum.toString(16)}; expected ` +
           `${member.checksum.toString(16)}, as its header says. The bundle is damaged or was ` +
           "altered. Copy it again.",
       );
@@ -231,7 +231,7 @@ export class ZipReader {
       if (member.headerAt !== at) {
         throw this.#refusal(
           `${member.name} begins at byte ${member.headerAt}; expected ${at}: members overlap, ` +
-            "or something stands between them. Copy it again.",
+            "or something is between them. Copy it again.",
         );
       }
       const dataAt = at + this.#headerBytes(member);
@@ -259,7 +259,7 @@ export class ZipReader {
     const extraBytes = isWhole ? this.#uint16(at + 28) : 0;
     let sizes = isWhole ? [this.#uint32(at + 18), this.#uint32(at + 22)] : [];
     const isNumPy = extraBytes === ZIP64_BYTES && sizes.every((size) => size === IN_ZIP64);
-    const known = isNumPy ? [...VERSIONS_NEEDED, ZIP64_NEEDED] : VERSIONS_NEEDED;
+    const versions = isNumPy ? [...VERSIONS_NEEDED, ZIP64_NEEDED] : VERSIONS_NEEDED;
     if (isNumPy && at + length + ZIP64_BYTES <= this.#bytes.length) {
       sizes = this.#zip64Sizes(at + length);
     } else if (extraBytes) {
@@ -286,7 +286,7 @@ export class ZipReader {
           "zip's directory; the bundle is damaged or was altered. Copy it again.",
       );
     }
-    if (!known.includes(member.fields[0] ?? 0)) {
+    if (!versions.includes(member.fields[0] ?? 0)) {
       throw this.#refusal(
         `${member.name} needs version ${member.fields[0]} of the zip format; expected 10 or 20.`,
       );
@@ -333,7 +333,7 @@ export class ZipReader {
     if (start.startsWith("PK\x03\x04")) {
       return "the zip is truncated or damaged: its directory cannot be read. Copy it again.";
     }
-    return `this is no zip file (it begins with ${quoted(start.slice(0, 8))}); expected a bundle.`;
+    return `this is not a zip file (it begins with ${quoted(start.slice(0, 8))}); expected a bundle.`;
   }
 
   /** @param {number} at */

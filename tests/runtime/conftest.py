@@ -18,8 +18,8 @@ def build() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def grey_bundle() -> bytes:
-    return bundle_builders.bundle(bundle_builders.GREY)
+def gray_bundle() -> bytes:
+    return bundle_builders.bundle(bundle_builders.GRAY)
 
 
 @pytest.fixture(scope="session")
@@ -33,8 +33,8 @@ def heads_bundle() -> bytes:
 
 
 @pytest.fixture
-def grey(grey_bundle: bytes) -> Any:
-    with Predictor(grey_bundle, device="cpu") as predictor:
+def gray(gray_bundle: bytes) -> Any:
+    with Predictor(gray_bundle, device="cpu") as predictor:
         yield predictor
 
 

@@ -1,5 +1,5 @@
 """What a model returns is one row of probabilities for each image, at every call; and its answer
-for an image does not depend on the images beside it."""
+for an image does not depend on the other images of its batch."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ VALUES = ("logits", "a sum of 0.9", "nan")
 
 @pytest.fixture(scope="module")
 def faulty(build: Any) -> Callable[..., bytes]:
-    def make(kind: str, spec: Any = build.GREY) -> bytes:
+    def make(kind: str, spec: Any = build.GRAY) -> bytes:
         model = onnx.load_from_string(build.model(spec))
         graph = model.graph
         graph.node[-1].output[0] = "p"
@@ -117,7 +117,7 @@ def faulty(build: Any) -> Callable[..., bytes]:
 
 
 def parts(build: Any, model: bytes, **options: Any) -> Predictor:
-    return Predictor.from_parts(build.GREY, build.preprocess(build.GREY), model, **options)
+    return Predictor.from_parts(build.GRAY, build.preprocess(build.GRAY), model, **options)
 
 
 # --- at every call ------------------------------------------------------------------------------
@@ -252,7 +252,7 @@ ROWS = {
 def test_rows_are_probabilities(name: str, task: Any, build: Any) -> None:
     import dataclasses
 
-    check = AnswerCheck(dataclasses.replace(build.GREY, task=task))
+    check = AnswerCheck(dataclasses.replace(build.GRAY, task=task))
     rows = np.array(ROWS[name][task == "multi-label"], np.float32)
     if (image := ROWS[name][2]) is None:
         assert check([rows], len(rows))[0] is rows
@@ -263,7 +263,7 @@ def test_rows_are_probabilities(name: str, task: Any, build: Any) -> None:
 
 
 def test_sums_are_asked_of_a_softmax_alone(build: Any) -> None:
-    check = AnswerCheck(build.GREY)
+    check = AnswerCheck(build.GRAY)
     for total in (1 - SLACK / 2, 1 + SLACK / 2):
         check([np.array([[total, 0, 0]], np.float32)], 1)
     two_wrong = np.array([[0.5, 0, 0], [0.5, 1, 0]], np.float32)  # right on the whole
@@ -287,7 +287,7 @@ def test_sums_are_asked_of_a_softmax_alone(build: Any) -> None:
 )
 def test_another_form_is_an_error(answer: Any, build: Any) -> None:
     with pytest.raises(AnswerError, match=r"for 2 images; expected float32 \(2, 3\)"):
-        AnswerCheck(build.GREY)([answer], 2)
+        AnswerCheck(build.GRAY)([answer], 2)
 
 
 # --- golden samples: one by one, in pairs, together ---------------------------------------------
@@ -322,7 +322,7 @@ def test_a_refused_answer_fails_the_selftest(kind: str, build: Any, faulty: Any)
 @pytest.mark.parametrize("kind", BATCHES)
 def test_few_samples_show_it_too(kind: str, samples: int, build: Any, faulty: Any) -> None:
     """A single sample has its own negative for a neighbor."""
-    with parts(build, build.model(build.GREY)) as p:
+    with parts(build, build.model(build.GRAY)) as p:
         pixels = PIXELS[:samples]
         arrays = {"pixels": pixels, "probabilities/fp32": p(pixels)}
     file = io.BytesIO()
@@ -341,7 +341,7 @@ def test_few_samples_show_it_too(kind: str, samples: int, build: Any, faulty: An
 def test_a_record_that_no_tolerance_excuses_is_refused(build: Any) -> None:
     """A tolerance of 1 would take any probabilities for recorded zeros."""
     file = io.BytesIO()
-    sound = dict(np.load(io.BytesIO(build.golden(build.GREY, {"fp32": 0.0}))).items())
+    sound = dict(np.load(io.BytesIO(build.golden(build.GRAY, {"fp32": 0.0}))).items())
     np.savez(file, **{**sound, "probabilities/fp32": np.zeros((3, 3), np.float32)})
     data = build.bundle(
         members={"golden.npz": file.getvalue()},
@@ -360,14 +360,14 @@ def test_no_bundle_is_written_of_such_a_model(
 ) -> None:
     path = tmp_path / "bundle.zip"
     arguments: dict[str, Any] = {
-        "spec": build.GREY,
-        "preprocess": build.preprocess(build.GREY),
+        "spec": build.GRAY,
+        "preprocess": build.preprocess(build.GRAY),
         "defaults": [Default("cpu", "fp32", "not measured here")],
         "golden": Golden((), PIXELS[:3]),
         "measurements": {},
         "model_card": "",
     }
-    variant = PackedVariant(build.model(build.GREY), "fp32", "fp32", False, 1e-5)
+    variant = PackedVariant(build.model(build.GRAY), "fp32", "fp32", False, 1e-5)
     write_bundle(path, variants=[variant], **arguments)
     before = path.read_bytes()
     variant = PackedVariant(faulty(kind), "fp32", "fp32", False, 1e-5)

@@ -158,12 +158,12 @@ def check(predictor: Predictor, data: st.DataObject) -> None:
 
 
 @pytest.fixture(scope="module")
-def predictors(grey_bundle: bytes, color_bundle: bytes) -> Any:
+def predictors(gray_bundle: bytes, color_bundle: bytes) -> Any:
     with (
-        Predictor(grey_bundle, "cpu", threads=1) as grey,
+        Predictor(gray_bundle, "cpu", threads=1) as gray,
         Predictor(color_bundle, "cpu", threads=1) as color,
     ):
-        yield grey, color
+        yield gray, color
 
 
 @settings(max_examples=QUICK, deadline=None, suppress_health_check=RARELY)

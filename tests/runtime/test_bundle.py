@@ -28,13 +28,13 @@ from runtime import (
 )
 
 
-def test_path_bytes_and_file_open_the_same_bundle(grey_bundle: bytes, tmp_path: Path) -> None:
+def test_path_bytes_and_file_open_the_same_bundle(gray_bundle: bytes, tmp_path: Path) -> None:
     path = tmp_path / "bundle.zip"
-    path.write_bytes(grey_bundle)
+    path.write_bytes(gray_bundle)
     with zipfile.ZipFile(path) as archive:
         expected = hashlib.sha256(archive.read("manifest.json")).hexdigest()
     with path.open("rb") as file:
-        for source in (path, str(path), grey_bundle, bytearray(grey_bundle), file):
+        for source in (path, str(path), gray_bundle, bytearray(gray_bundle), file):
             bundle = Bundle.open(source)
             assert bundle.id == expected
             assert bundle.manifest.model_version == "1.2.3"
@@ -43,8 +43,8 @@ def test_path_bytes_and_file_open_the_same_bundle(grey_bundle: bytes, tmp_path: 
         assert not file.closed  # it is the caller's
 
 
-def test_a_closed_bundle_says_so(grey_bundle: bytes) -> None:
-    bundle = Bundle.open(grey_bundle)
+def test_a_closed_bundle_says_so(gray_bundle: bytes) -> None:
+    bundle = Bundle.open(gray_bundle)
     bundle.close()
     with pytest.raises(BundleError, match=r"the bundle was closed\. Open it again"):
         bundle.read("preprocess.onnx")
@@ -52,14 +52,14 @@ def test_a_closed_bundle_says_so(grey_bundle: bytes) -> None:
 
 NO_BUNDLES: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "the file is empty"),
-    "no zip": (b"\x89PNG\r\n\x1a\n" + bytes(99), r"no zip file \(it begins with b'\\x89PNG"),
+    "no zip": (b"\x89PNG\r\n\x1a\n" + bytes(99), r"zip file \(it begins with b'\\x89PNG"),
     "lfs pointer": (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
-    "zip of something else": (b"", "there is no manifest.json, so this is no bundle"),
+    "zip of something else": (b"", r"manifest\.json is missing"),
 }
 
 
 @pytest.mark.parametrize("name", NO_BUNDLES)
-def test_what_is_no_bundle_is_named(name: str, build: Any) -> None:
+def test_a_file_that_is_not_a_bundle_is_described(name: str, build: Any) -> None:
     data, message = NO_BUNDLES[name]
     if name == "zip of something else":
         data = build.zipped({"readme.txt": b"hello"})
@@ -83,9 +83,9 @@ def test_a_source_that_cannot_be_read_is_named(source: Any, message: str) -> Non
 
 
 @pytest.mark.parametrize("keep", [0.02, 0.5, 0.99])
-def test_a_truncated_bundle_is_told_from_no_bundle(grey_bundle: bytes, keep: float) -> None:
+def test_a_truncated_bundle_is_reported_as_truncated(gray_bundle: bytes, keep: float) -> None:
     with pytest.raises(BundleFormatError, match="the zip is truncated or damaged"):
-        Bundle.open(grey_bundle[: int(len(grey_bundle) * keep)])
+        Bundle.open(gray_bundle[: int(len(gray_bundle) * keep)])
 
 
 def _rename(old: str, new: str) -> Callable[[dict[str, bytes]], object]:
@@ -115,12 +115,12 @@ BROKEN_MEMBERS: dict[str, tuple[dict[str, Any], type[BundleError], str]] = {
     "no manifest": (
         {"pack": lambda m: m.pop("manifest.json")},
         BundleFormatError,
-        r"there is no manifest\.json",
+        r"manifest\.json is missing",
     ),
     "no hash of the manifest": (
         {"pack": lambda m: m.pop("manifest.sha256")},
         BundleFormatError,
-        r"there is no manifest\.sha256",
+        r"manifest\.sha256 is missing",
     ),
     "huge manifest": (
         {"pack": lambda m: m.update({"manifest.json": NOISE})},
@@ -208,9 +208,9 @@ def test_each_broken_bundle_says_what_is_wrong(name: str, build: Any) -> None:
     assert caught.type is error
 
 
-def test_a_file_of_text_is_no_bundle(grey_bundle: bytes, tmp_path: Path) -> None:
+def test_a_file_of_text_is_not_a_bundle(gray_bundle: bytes, tmp_path: Path) -> None:
     path = tmp_path / "bundle.zip"
-    path.write_bytes(grey_bundle)
+    path.write_bytes(gray_bundle)
     message = r"its read\(\) gives a str; open it in binary mode"
     with path.open(encoding="latin-1") as file, pytest.raises(BundleFormatError, match=message):
         Bundle.open(file)  # type: ignore[arg-type]
@@ -218,25 +218,25 @@ def test_a_file_of_text_is_no_bundle(grey_bundle: bytes, tmp_path: Path) -> None
         Bundle.open(io.StringIO("PK"))  # type: ignore[arg-type]
 
 
-def test_a_file_whose_seek_says_nothing_is_read(grey_bundle: bytes) -> None:
+def test_a_file_whose_seek_says_nothing_is_read(gray_bundle: bytes) -> None:
     class Quiet(io.BytesIO):
         def seek(self, *arguments: Any) -> Any:
             super().seek(*arguments)
 
-    with closing(Bundle.open(Quiet(grey_bundle))) as bundle:
+    with closing(Bundle.open(Quiet(gray_bundle))) as bundle:
         assert bundle.read("measurements.json") == b"{}"
 
 
-def test_a_member_that_is_there_twice_is_refused(grey_bundle: bytes) -> None:
-    file = io.BytesIO(grey_bundle)
+def test_a_member_that_is_there_twice_is_refused(gray_bundle: bytes) -> None:
+    file = io.BytesIO(gray_bundle)
     with zipfile.ZipFile(file, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
         archive.writestr("measurements.json", b"{}")
     with pytest.raises(BundleFormatError, match=r"several members named \['measurements.json'\]"):
         Bundle.open(file)
 
 
-def test_a_symbolic_link_is_refused(grey_bundle: bytes) -> None:
-    file = io.BytesIO(grey_bundle)
+def test_a_symbolic_link_is_refused(gray_bundle: bytes) -> None:
+    file = io.BytesIO(gray_bundle)
     link = zipfile.ZipInfo("link")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(file, "a") as archive:
@@ -245,16 +245,16 @@ def test_a_symbolic_link_is_refused(grey_bundle: bytes) -> None:
         Bundle.open(file)
 
 
-def test_another_method_than_deflate_is_refused(grey_bundle: bytes) -> None:
-    file = io.BytesIO(grey_bundle)
+def test_another_method_than_deflate_is_refused(gray_bundle: bytes) -> None:
+    file = io.BytesIO(gray_bundle)
     with zipfile.ZipFile(file, "a") as archive:
         archive.writestr("extra", b"x", compress_type=zipfile.ZIP_LZMA)
     with pytest.raises(BundleFormatError, match="'extra' is packed by method 14"):
         Bundle.open(file)
 
 
-def test_an_encrypted_member_is_refused(grey_bundle: bytes) -> None:
-    data = bytearray(grey_bundle)
+def test_an_encrypted_member_is_refused(gray_bundle: bytes) -> None:
+    data = bytearray(gray_bundle)
     entry = data.rindex(b"PK\x01\x02")  # the last entry of the central directory
     struct.pack_into("<H", data, entry + 8, 0x1)
     with pytest.raises(BundleFormatError, match="is encrypted"):
@@ -298,16 +298,16 @@ def test_no_bundle_is_left_open_when_opening_fails(build: Any, tmp_path: Path) -
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_a_flipped_bit_is_refused_or_harmless(grey_bundle: bytes, data: st.DataObject) -> None:
+def test_a_flipped_bit_is_refused_or_harmless(gray_bundle: bytes, data: st.DataObject) -> None:
     """Harmless: in a field of the zip that nobody reads, such as a date."""
-    position = data.draw(st.integers(0, len(grey_bundle) - 1))
-    broken = bytearray(grey_bundle)
+    position = data.draw(st.integers(0, len(gray_bundle) - 1))
+    broken = bytearray(gray_bundle)
     broken[position] ^= 1 << data.draw(st.integers(0, 7))
     try:
         bundle = Bundle.open(bytes(broken))
     except BundleError:
         return
-    sound = Bundle.open(grey_bundle)
+    sound = Bundle.open(gray_bundle)
     assert bundle.id == sound.id
     assert all(bundle.read(name) == sound.read(name) for name in sound.manifest.files)
 

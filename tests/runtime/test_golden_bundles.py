@@ -133,9 +133,9 @@ def test_the_wheel_answers_with_the_runtime_of_its_day(wheel: Path) -> None:
 
 
 def test_the_runtime_of_that_day_opens_what_is_written_today(
-    wheel: Path, grey_bundle: bytes, color_bundle: bytes
+    wheel: Path, gray_bundle: bytes, color_bundle: bytes
 ) -> None:
-    for data in (grey_bundle, color_bundle):
+    for data in (gray_bundle, color_bundle):
         (wheel / "today.zip").write_bytes(data)
         report = run_wheel(
             wheel,

@@ -46,7 +46,7 @@ PROBE = """if True:
     except ImportError as exc:
         print(json.dumps([type(exc).__name__, "", str(exc)]))
 """
-# What onnxruntime does by itself: it prints why CUDA failed and goes on with the CPU.
+# What onnxruntime does by itself: it prints why CUDA failed and continues with the CPU.
 BARE = """if True:
     import sys, zipfile, onnxruntime
     model = zipfile.ZipFile(sys.argv[1]).read("variants/fp32.onnx")
@@ -101,9 +101,9 @@ def with_libraries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
-def bundle_path(grey_bundle: bytes, tmp_path: Path) -> Path:
+def bundle_path(gray_bundle: bytes, tmp_path: Path) -> Path:
     path = tmp_path / "bundle.zip"
-    path.write_bytes(grey_bundle)
+    path.write_bytes(gray_bundle)
     return path
 
 

@@ -1,4 +1,4 @@
-"""What counts as an image, to the byte, and what each other thing is told."""
+"""The bytes of everything that counts as an image, and the refusal of everything else."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from runtime.images import as_batch, as_image
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (4, 5, 3), np.uint8)
-GREY = RGB[:, :, 0]
+GRAY = RGB[:, :, 0]
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -41,8 +41,8 @@ def rgba(alpha: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 OK_ARRAYS = {
-    "grey": (GREY, "rgb", GREY[:, :, None]),
-    "grey with an axis": (GREY[:, :, None], "bgr", GREY[:, :, None]),
+    "gray": (GRAY, "rgb", GRAY[:, :, None]),
+    "gray with an axis": (GRAY[:, :, None], "bgr", GRAY[:, :, None]),
     "rgb": (RGB, "rgb", RGB),
     "bgr": (RGB, "bgr", RGB[:, :, ::-1]),
     "opaque": (rgba(255), "rgb", RGB),
@@ -50,12 +50,12 @@ OK_ARRAYS = {
     "transparent": (rgba(0), "rgb", np.full_like(RGB, 255)),
     "half": (rgba(128), "rgb", np.round((RGB * 128.0 + 255 * 127) / 255).astype(np.uint8)),
     "turned view": (RGB[::-1, ::-2], "rgb", RGB[::-1, ::-2]),
-    "one pixel": (GREY[:1, :1], "rgb", GREY[:1, :1, None]),
+    "one pixel": (GRAY[:1, :1], "rgb", GRAY[:1, :1, None]),
 }
 
 
 @pytest.mark.parametrize("name", OK_ARRAYS)
-def test_arrays_come_out_as_rows_of_grey_or_rgb(name: str) -> None:
+def test_arrays_come_out_as_rows_of_gray_or_rgb(name: str) -> None:
     array, color, expected = OK_ARRAYS[name]
     found = as_image(array, color)
     np.testing.assert_array_equal(found, expected)
@@ -65,31 +65,31 @@ def test_arrays_come_out_as_rows_of_grey_or_rgb(name: str) -> None:
 BAD_IMAGES: dict[str, tuple[Any, str]] = {
     "channels first": (RGB.transpose(2, 0, 1), r"\(3, 4, 5\).*Transpose with x.transpose\(1, 2"),
     "batch": (RGB[None], r"\(1, 4, 5, 3\).*several images as a list"),
-    "vector": (GREY[0], r"has shape \(5,\); expected uint8, rows first, of shape \(H, W\)"),
+    "vector": (GRAY[0], r"has shape \(5,\); expected uint8, rows first, of shape \(H, W\)"),
     "scalar": (np.uint8(3), "is a uint8; expected a numpy array, a path"),
     "two channels": (RGB[:, :, :2], r"\(4, 5, 2\)"),
     "no rows": (RGB[:0], r"\(0, 5, 3\)"),
     "float": (RGB / 255, r"array of float64; .*\(x \* 255\).round"),
-    "16 bits": (GREY.astype(np.uint16), "array of uint16; .*65535 .* 4095"),
-    "bool": (GREY > 3, "array of bool"),
-    "int": (GREY.astype(int), r"array of int64; .*x.astype\('uint8'\)"),
-    "object": (GREY.astype(object), "array of object"),
-    "masked": (np.ma.masked_equal(GREY, 3), r"x.filled\(255\)"),
+    "16 bits": (GRAY.astype(np.uint16), "array of uint16; .*65535 .* 4095"),
+    "bool": (GRAY > 3, "array of bool"),
+    "int": (GRAY.astype(int), r"array of int64; .*x.astype\('uint8'\)"),
+    "object": (GRAY.astype(object), "array of object"),
+    "masked": (np.ma.masked_equal(GRAY, 3), r"x.filled\(255\)"),
     "list of rows": ([[1, 2]], "is a list; expected a numpy array"),
     "none": (None, "is a NoneType"),
-    "no file": ("no.png", "the image 'no.png' is not there; expected the path"),
+    "no file": ("no.png", "'no.png'.* expected the path"),
     "no bytes": (b"", "the bytes of the image cannot be decoded"),
     "text": (b"hello", "cannot be decoded .*UnidentifiedImageError"),
     "folder": (Path(), "cannot be decoded"),
     "null in path": ("a\0b", "cannot be decoded"),
     "truncated": (encoded(Image.fromarray(RGB.repeat(50, 0).repeat(50, 1)))[:600], "truncated"),
-    "float image": (Image.fromarray(GREY.astype(np.float32)), "mode F"),
-    "32 bits": (Image.fromarray(GREY.astype(np.int32) * 70000), "expected 0 to 65535"),
+    "float image": (Image.fromarray(GRAY.astype(np.float32)), "mode F"),
+    "32 bits": (Image.fromarray(GRAY.astype(np.int32) * 70000), "expected 0 to 65535"),
 }
 
 
 @pytest.mark.parametrize("name", BAD_IMAGES)
-def test_what_is_no_image_is_told_why(name: str) -> None:
+def test_the_refusal_of_what_is_not_an_image_says_why(name: str) -> None:
     image, message = BAD_IMAGES[name]
     with pytest.raises(InputError, match=message):
         as_image(image)
@@ -102,15 +102,15 @@ def test_color_is_checked() -> None:
         as_image(encoded(Image.fromarray(RGB)), "bgr")
 
 
-PALETTE = Image.fromarray(GREY).convert("P")
+PALETTE = Image.fromarray(GRAY).convert("P")
 SIXTEEN = np.array([[0, 257, 65535, 128, 129]], np.uint16)
 PILLOW = {
     "RGB": (Image.fromarray(RGB), RGB),
-    "L": (Image.fromarray(GREY), GREY[:, :, None]),
-    "1": (Image.fromarray(GREY > 99), (GREY > 99)[:, :, None] * np.uint8(255)),
-    "P": (PALETTE, np.repeat(GREY[:, :, None], 3, 2)),
+    "L": (Image.fromarray(GRAY), GRAY[:, :, None]),
+    "1": (Image.fromarray(GRAY > 99), (GRAY > 99)[:, :, None] * np.uint8(255)),
+    "P": (PALETTE, np.repeat(GRAY[:, :, None], 3, 2)),
     "RGBA": (Image.fromarray(rgba(0)), np.full_like(RGB, 255)),
-    "LA": (Image.fromarray(GREY).convert("LA"), np.repeat(GREY[:, :, None], 3, 2)),
+    "LA": (Image.fromarray(GRAY).convert("LA"), np.repeat(GRAY[:, :, None], 3, 2)),
     "I;16": (Image.fromarray(SIXTEEN), np.array([[[0], [1], [255], [0], [1]]], np.uint8)),
     "I": (Image.fromarray(SIXTEEN.astype(np.int32)), np.array([[[0], [1], [255], [0], [1]]])),
     "CMYK": (Image.new("CMYK", (2, 1), (0, 0, 0, 0)), np.full((1, 2, 3), 255)),
@@ -132,7 +132,7 @@ def test_path_bytes_and_image_are_the_same(tmp_path: Path) -> None:
         np.testing.assert_array_equal(as_image(source), RGB)
 
 
-def test_sixteen_bits_in_a_file_keep_their_greys() -> None:
+def test_sixteen_bits_in_a_file_keep_their_grays() -> None:
     np.testing.assert_array_equal(
         as_image(encoded(Image.fromarray(SIXTEEN))).ravel(), [0, 1, 255, 0, 1]
     )
@@ -189,7 +189,7 @@ def test_colours_of_16_bits_are_refused_where_white_is_stated() -> None:
     data = deep_color_png([(4095, 0, 0), (65535, 257, 300)])
     # what Pillow reads: the upper 8 bits
     assert as_image(data).tolist() == [[[15, 0, 0], [255, 1, 1]]]
-    with pytest.raises(InputError, match=r"colours of 16 bits.* white level is 4095"):
+    with pytest.raises(InputError, match=r"16 bits.* 4095"):
         as_image(data, white_level=4095)
     deep = np.array([[[4095, 0, 2048]]], np.uint16)
     assert as_image(deep, white_level=4095).tolist() == [[[255, 0, 128]]]
@@ -276,7 +276,7 @@ def test_a_batch_gets_the_axes_that_it_lacks(
         ),
         ((3, 64, 64), (64, 64, 3), r"Transpose with x\.transpose\(1, 2, 0\)"),
         ((5, 64), (8, 8, 1), r"Reshape with x\.reshape\(-1, 8, 8, 1\)"),
-        ((8, 9), (8, 8, 1), r"another size or colour go through predict\(\)"),
+        ((8, 9), (8, 8, 1), r"predict\(\)"),
         ((8, 8, 3), (8, 8, 1), r"go through predict\(\)"),
         ((0, 8, 8, 1), (8, 8, 1), "an empty batch; expected .* N at least 1"),
         ((0, 8, 8), (8, 8, 1), "an empty batch"),
@@ -284,7 +284,7 @@ def test_a_batch_gets_the_axes_that_it_lacks(
         ((1, 1, 8, 8, 1), (8, 8, 1), r"\(1, 1, 8, 8, 1\)"),
     ],
 )
-def test_a_batch_of_another_shape_is_told_how_to_fix_it(
+def test_the_refusal_of_another_shape_says_how_to_fix_it(
     found: tuple[int, ...], shape: tuple[int, int, int], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
@@ -303,7 +303,7 @@ def test_a_batch_of_another_shape_is_told_how_to_fix_it(
         (None, "is a NoneType"),
     ],
 )
-def test_a_batch_of_another_type_is_told_how_to_fix_it(images: Any, message: str) -> None:
+def test_the_refusal_of_another_type_says_how_to_fix_it(images: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         as_batch(images, (8, 8, 1))
 
@@ -388,7 +388,7 @@ def test_a_lazy_picture_is_read_by_one_thread_at_a_time(mode: str) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
-def test_a_forked_child_does_not_wait_for_a_lock_that_nobody_holds(grey_bundle: bytes) -> None:
+def test_a_forked_child_does_not_wait_for_a_lock_that_nobody_holds(gray_bundle: bytes) -> None:
     page = Image.new("L", (9, 9), 7)
     held, done = threading.Event(), threading.Event()
 
@@ -399,7 +399,7 @@ def test_a_forked_child_does_not_wait_for_a_lock_that_nobody_holds(grey_bundle: 
             held.set()
             done.wait()
 
-    with Predictor(grey_bundle, device="cpu", threads=1) as p:
+    with Predictor(gray_bundle, device="cpu", threads=1) as p:
         holder = threading.Thread(target=hold)
         holder.start()
         held.wait()

@@ -27,9 +27,9 @@ FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot f
 
 
 @pytest.fixture
-def path(grey_bundle: bytes, tmp_path: Path) -> Path:
+def path(gray_bundle: bytes, tmp_path: Path) -> Path:
     path = tmp_path / "bundle.zip"
-    path.write_bytes(grey_bundle)
+    path.write_bytes(gray_bundle)
     return path
 
 
@@ -105,8 +105,8 @@ def test_int8_that_would_saturate_here_runs_with_exact_kernels_and_says_so(
     exact: bool,
 ) -> None:
     monkeypatch.setattr(opening, "cpu_targets", lambda: (target, "cpu"))
-    model = build.model(build.GREY)
-    with Predictor.from_parts(build.GREY, None, model, variant=variant, portable=portable) as p:
+    model = build.model(build.GRAY)
+    with Predictor.from_parts(build.GRAY, None, model, variant=variant, portable=portable) as p:
         options = session_of(p).get_session_options()
         assert p.info.reason.endswith("exact kernels (session.x64quantprecision=1).") == exact
     try:
@@ -116,13 +116,14 @@ def test_int8_that_would_saturate_here_runs_with_exact_kernels_and_says_so(
     assert found == ("1" if exact else "")
 
 
-def test_info_counts_the_nodes_of_each_provider(grey: Predictor) -> None:
-    session = session_of(grey)
+def test_info_counts_the_nodes_of_each_provider(gray: Predictor) -> None:
+    session = session_of(gray)
     if hasattr(session, "get_provider_graph_assignment_info"):
-        assert list(grey.info.nodes or ()) == ["CPUExecutionProvider"]
-        assert (grey.info.nodes or {})["CPUExecutionProvider"] >= 4
+        nodes = gray.info.nodes
+        assert nodes is not None and list(nodes) == ["CPUExecutionProvider"]
+        assert nodes["CPUExecutionProvider"] >= 4
     else:
-        assert grey.info.nodes is None
+        assert gray.info.nodes is None
     assert onnx_session.nodes_by_provider(object()) is None
 
 
@@ -150,7 +151,7 @@ def test_close_frees_the_sessions(path: Path) -> None:
     assert [reference() for reference in left] == [None, None]
 
 
-def test_closing_while_others_ask_is_no_accident(path: Path) -> None:
+def test_closing_during_calls_of_other_threads_is_safe(path: Path) -> None:
     """Each call gives the right answer or says that the predictor, or its bundle, is closed."""
     with Predictor(path, "cpu", threads=1) as p:
         expected, page = p(PIXELS), p.predict(PAGE)
@@ -196,7 +197,7 @@ def in_child(work: Any) -> int:
 
 @FORKS
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_child_opens_the_bundle_anew(path: Path, threads: int) -> None:
+def test_a_child_opens_the_bundle_again(path: Path, threads: int) -> None:
     with Predictor(path, device="cpu", threads=threads) as p:
         expected = p(PIXELS)
         mine = id(session_of(p))
@@ -217,9 +218,9 @@ def test_a_child_opens_the_bundle_anew(path: Path, threads: int) -> None:
 
 
 @FORKS
-def test_a_child_of_a_busy_parent_waits_for_no_lock(grey_bundle: bytes) -> None:
+def test_a_child_of_a_busy_parent_waits_for_no_lock(gray_bundle: bytes) -> None:
     """Another thread holds the locks of a predictor and of its bundle at the fork."""
-    with Predictor(grey_bundle, device="cpu", threads=1) as p:
+    with Predictor(gray_bundle, device="cpu", threads=1) as p:
         expected = p.predict(PAGE)
         with p._lock, p._parts._zip._lock:  # type: ignore[attr-defined]
             assert in_child(lambda: p.selftest() and p.close()) == 0
@@ -308,8 +309,8 @@ def test_a_pickle_of_a_bundle_that_was_replaced_is_refused(path: Path, build: An
         pickle.dumps(p)
 
 
-def test_what_has_no_path_is_not_pickled(grey: Predictor, build: Any) -> None:
-    with Predictor.from_parts(build.GREY, None, build.model(build.GREY)) as parts:
-        for p in (grey, parts):
+def test_what_has_no_path_is_not_pickled(gray: Predictor, build: Any) -> None:
+    with Predictor.from_parts(build.GRAY, None, build.model(build.GRAY)) as parts:
+        for p in (gray, parts):
             with pytest.raises(PredictorError, match="was not opened from a path"):
                 pickle.dumps(p)

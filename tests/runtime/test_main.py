@@ -22,18 +22,18 @@ ROOT = Path(runtime.__file__).parents[1]
 
 
 @pytest.fixture
-def files(grey_bundle: bytes, color_bundle: bytes, tmp_path: Path) -> dict[str, str]:
-    (tmp_path / "grey.zip").write_bytes(grey_bundle)
+def files(gray_bundle: bytes, color_bundle: bytes, tmp_path: Path) -> dict[str, str]:
+    (tmp_path / "gray.zip").write_bytes(gray_bundle)
     (tmp_path / "color.zip").write_bytes(color_bundle)
     page = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
     Image.fromarray(page).save(tmp_path / "page.png")
-    return {name: str(tmp_path / name) for name in ("grey.zip", "color.zip", "page.png")}
+    return {name: str(tmp_path / name) for name in ("gray.zip", "color.zip", "page.png")}
 
 
 def test_predict_prints_a_line_for_each_image(
     files: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["predict", files["grey.zip"], files["page.png"], files["page.png"]]) == 0
+    assert main(["predict", files["gray.zip"], files["page.png"], files["page.png"]]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 and lines[0] == lines[1]
     assert lines[0].startswith(f"{files['page.png']}: ") and lines[0].count("%") == 3
@@ -41,7 +41,7 @@ def test_predict_prints_a_line_for_each_image(
 
 def test_predict_prints_json(files: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [files["page.png"], "--json", "--top", "2", "--device", "cpu", "--threads", "1"]
-    assert main(["predict", files["grey.zip"], *arguments]) == 0
+    assert main(["predict", files["gray.zip"], *arguments]) == 0
     (answer,) = json.loads(capsys.readouterr().out)
     assert answer["image"] == files["page.png"] and len(answer["top"]) == 2
     assert main(["predict", files["color.zip"], *arguments]) == 0
@@ -55,19 +55,19 @@ def test_predict_prints_the_attributes_that_are_present(
     assert main(["predict", files["color.zip"], files["page.png"]]) == 0
     expected = Predictor(files["color.zip"]).predict(files["page.png"])
     assert isinstance(expected, AttributePrediction)
-    words = [f"{name} {expected[name].probability:.1%}" for name in expected.present]
-    line = capsys.readouterr().out.strip()
-    assert line == f"{files['page.png']}: " + (", ".join(words) or "no attribute")
+    present = [f"{name} {expected[name].probability:.1%}" for name in expected.present]
+    assert present
+    assert capsys.readouterr().out.strip() == f"{files['page.png']}: {', '.join(present)}"
 
 
 def test_selftest_and_info(files: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["selftest", files["grey.zip"]]) == 0
+    assert main(["selftest", files["gray.zip"]]) == 0
     assert capsys.readouterr().out.startswith("passed: 2 images")
-    assert main(["selftest", files["grey.zip"], "--json"]) == 0
+    assert main(["selftest", files["gray.zip"], "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["samples"] == 3
-    assert main(["info", files["grey.zip"], "--variant", "int8-u8s8-rr"]) == 0
+    assert main(["info", files["gray.zip"], "--variant", "int8-u8s8-rr"]) == 0
     assert "variant       int8-u8s8-rr\n" in capsys.readouterr().out
-    assert main(["info", files["grey.zip"], "--json"]) == 0
+    assert main(["info", files["gray.zip"], "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["spec"]["labels"] == ["zero", "one", "two"]
 
 
@@ -75,10 +75,10 @@ def test_selftest_and_info(files: dict[str, str], capsys: pytest.CaptureFixture[
     ("arguments", "message"),
     [
         (["selftest", "no.zip"], "error: no.zip: cannot be opened"),
-        (["info", "grey.zip", "--device", "tpu"], "error: device 'tpu' is unknown"),
-        (["info", "grey.zip", "--variant", "int4"], "error: the bundle has no variant 'int4'"),
-        (["predict", "grey.zip", "grey.zip"], "error: image 0 of the list"),
-        (["predict", "grey.zip", "page.png", "--top", "0"], r"error: top(0) asks for no label"),
+        (["info", "gray.zip", "--device", "tpu"], "error: device 'tpu' is unknown"),
+        (["info", "gray.zip", "--variant", "int4"], "error: the bundle has no variant 'int4'"),
+        (["predict", "gray.zip", "gray.zip"], "error: image 0 of the list"),
+        (["predict", "gray.zip", "page.png", "--top", "0"], r"error: top(0) asks for no label"),
     ],
 )
 def test_an_error_is_one_line_and_exit_code_1(
@@ -110,7 +110,7 @@ def test_it_runs_as_a_module(files: dict[str, str]) -> None:
         )
 
     assert run("--help").stdout.startswith("usage: python -m runtime")
-    assert run("selftest", files["grey.zip"]).returncode == 0
+    assert run("selftest", files["gray.zip"]).returncode == 0
     assert run("selftest", "no.zip").returncode == 1
 
 
@@ -123,13 +123,13 @@ def prompt(*words: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
 
 def test_letters_that_the_terminal_lacks_are_escaped(files: dict[str, str]) -> None:
     page = Path(files["page.png"]).rename(Path(files["page.png"]).with_name("größe 目.png"))
-    for words in (["predict", files["grey.zip"], str(page)], ["info", files["grey.zip"]]):
+    for words in (["predict", files["gray.zip"], str(page)], ["info", files["gray.zip"]]):
         plain = prompt(*words, env={"PYTHONIOENCODING": "ascii"}, capture_output=True)
         assert plain.returncode == 0, plain.stderr
         if words[0] == "predict":
             assert b"gr\\xf6\\xdfe \\u76ee.png: " in plain.stdout
     missing = prompt(
-        *("predict", files["grey.zip"], "größe"),
+        *("predict", files["gray.zip"], "größe"),
         env={"PYTHONIOENCODING": "ascii"},
         capture_output=True,
     )
@@ -137,16 +137,16 @@ def test_letters_that_the_terminal_lacks_are_escaped(files: dict[str, str]) -> N
 
 
 @pytest.mark.skipif(os.name != "posix", reason="not run: pipes end otherwise on Windows")
-def test_a_reader_that_leaves_early_is_no_error(files: dict[str, str]) -> None:
+def test_a_reader_that_leaves_early_is_not_an_error(files: dict[str, str]) -> None:
     read, write = os.pipe()
     os.close(read)
-    found = prompt("info", files["grey.zip"], stdout=write, stderr=subprocess.PIPE)
+    found = prompt("info", files["gray.zip"], stdout=write, stderr=subprocess.PIPE)
     os.close(write)
     assert (found.returncode, found.stderr) == (1, b"")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="not run: closes descriptors in a shell")
 def test_it_runs_with_its_output_closed(files: dict[str, str]) -> None:
-    command = f'"$0" -m runtime selftest "{files["grey.zip"]}" >&-'
+    command = f'"$0" -m runtime selftest "{files["gray.zip"]}" >&-'
     found = subprocess.run(["sh", "-c", command, sys.executable], cwd=ROOT, capture_output=True)
     assert (found.returncode, found.stderr) == (0, b"")

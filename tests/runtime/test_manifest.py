@@ -29,8 +29,8 @@ from runtime.plain_text import escaped, hidden_character
 SCHEMA = json.loads((Path(runtime.__file__).parent / "bundle.schema.json").read_text("utf-8"))
 
 
-def test_the_manifest_survives_its_json(grey_bundle: bytes, color_bundle: bytes) -> None:
-    for data in (grey_bundle, color_bundle):
+def test_the_manifest_survives_its_json(gray_bundle: bytes, color_bundle: bytes) -> None:
+    for data in (gray_bundle, color_bundle):
         manifest = Bundle.open(data).manifest
         assert Manifest.from_json(manifest.to_json()) == manifest
         assert manifest.synthetic
@@ -62,7 +62,7 @@ def test_no_text_of_a_spec_hides(category: str, build: Any) -> None:
         assert hidden_character(f"a{character}b") == f"U+{ord(character):04X}"
     for change in ({"name": f"a{hidden[0]}"}, {"labels": ("a", f"{hidden[0]}a")}):
         with pytest.raises(BundleFormatError, match=r"has the name or label .*U\+"):
-            dataclasses.replace(build.GREY, **change)
+            dataclasses.replace(build.GRAY, **change)
 
 
 @given(SHOWN)
@@ -77,8 +77,8 @@ def test_what_hides_is_escaped() -> None:
     assert str(RuntimeMissing("x\u202e")) == r"x\u202e"
 
 
-def test_brackets_in_strings_are_text(grey_bundle: bytes) -> None:
-    data = json.loads(Bundle.open(grey_bundle).manifest.to_json())
+def test_brackets_in_strings_are_text(gray_bundle: bytes) -> None:
+    data = json.loads(Bundle.open(gray_bundle).manifest.to_json())
     data["provenance"]["note"] = '[{"\\' * 3000
     assert Manifest.from_json(json.dumps(data)).provenance == data["provenance"]
     data["provenance"]["deep"] = [[]] * 2000
@@ -88,23 +88,23 @@ def test_brackets_in_strings_are_text(grey_bundle: bytes) -> None:
 
 def test_a_white_level_is_in_the_spec_only_where_it_is_stated(build: Any) -> None:
     """A reader refuses unknown keys of a spec, so one that would scale from 65535 refuses."""
-    assert "white_level" not in build.GREY.to_dict()
-    deep = replace(build.GREY, white_level=4095)
-    assert deep.to_dict() == {**build.GREY.to_dict(), "white_level": 4095}
+    assert "white_level" not in build.GRAY.to_dict()
+    deep = replace(build.GRAY, white_level=4095)
+    assert deep.to_dict() == {**build.GRAY.to_dict(), "white_level": 4095}
     assert ModelSpec.from_json(deep.to_json()) == deep
     with closing(Bundle.open(build.bundle(deep))) as bundle:
         assert bundle.manifest.spec == deep
         jsonschema.validate(json.loads(bundle.manifest.to_json()), SCHEMA)
 
 
-def test_a_default_falls_back_to_cpu(grey_bundle: bytes) -> None:
-    manifest = Bundle.open(grey_bundle).manifest
+def test_a_default_falls_back_to_cpu(gray_bundle: bytes) -> None:
+    manifest = Bundle.open(gray_bundle).manifest
     assert manifest.default_for("arm64").target == "cpu"
 
 
-def test_an_unknown_variant_names_those_that_exist(grey_bundle: bytes) -> None:
+def test_an_unknown_variant_names_those_that_exist(gray_bundle: bytes) -> None:
     with pytest.raises(VariantError, match="no variant 'fp64'; it has: fp32, int8-u8s8-rr"):
-        Bundle.open(grey_bundle).manifest.variant("fp64")
+        Bundle.open(gray_bundle).manifest.variant("fp64")
 
 
 REFUSED = {
@@ -135,9 +135,9 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_manifest_that_contradicts_itself_is_refused(name: str, grey_bundle: bytes) -> None:
+def test_a_manifest_that_contradicts_itself_is_refused(name: str, gray_bundle: bytes) -> None:
     edit, message = REFUSED[name]
-    data: dict[str, Any] = json.loads(Bundle.open(grey_bundle).manifest.to_json())
+    data: dict[str, Any] = json.loads(Bundle.open(gray_bundle).manifest.to_json())
     edit(data)
     with pytest.raises(BundleFormatError, match=message):
         Manifest.from_json(json.dumps(data))
@@ -165,11 +165,11 @@ def test_a_manifest_that_contradicts_itself_is_refused(name: str, grey_bundle: b
 )
 def test_a_spec_that_is_wrong_says_where(build: Any, change: Any, message: str) -> None:
     with pytest.raises(BundleFormatError, match=message):
-        ModelSpec.from_dict({**build.GREY.to_dict(), **change})
+        ModelSpec.from_dict({**build.GRAY.to_dict(), **change})
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "[]", "[" * 100_000])
-def test_a_spec_that_is_no_object_is_refused(text: str) -> None:
+def test_a_spec_that_is_not_an_object_is_refused(text: str) -> None:
     with pytest.raises(BundleFormatError, match="model spec is"):
         ModelSpec.from_json(text)
 

@@ -97,9 +97,9 @@ def test_openvino_is_taken_where_it_is_asked_for(
 
 
 def test_auto_takes_openvino_only_where_the_bundle_names_it(
-    environment: Path, grey_bundle: bytes, tmp_path: Path
+    environment: Path, gray_bundle: bytes, tmp_path: Path
 ) -> None:
-    device, reason = probe(environment, grey_bundle, tmp_path)["auto"]
+    device, reason = probe(environment, gray_bundle, tmp_path)["auto"]
     assert device == "cpu" and "openvino was passed over" not in reason
 
 

@@ -35,23 +35,23 @@ PIXELS = RNG.integers(0, 256, (5, 8, 8, 1), np.uint8)
 PAGE = RNG.integers(0, 256, (30, 40, 3), np.uint8)
 
 
-def test_a_call_gives_the_bare_session_s_bits(grey: Predictor, build: Any) -> None:
+def test_a_call_gives_the_bare_session_s_bits(gray: Predictor, build: Any) -> None:
     session = onnxruntime.InferenceSession(
-        build.model(build.GREY), providers=["CPUExecutionProvider"]
+        build.model(build.GRAY), providers=["CPUExecutionProvider"]
     )
     for batch in (PIXELS[:1], PIXELS, PIXELS[::-2]):
-        found = grey(batch)
+        found = gray(batch)
         (expected,) = session.run(None, {"images": batch})
         np.testing.assert_array_equal(found, expected)
         assert found.dtype == np.float32 and found.shape == (len(batch), 3)
 
 
-def test_every_form_of_the_same_pixels_gives_the_same(grey: Predictor) -> None:
-    expected = grey(PIXELS)
-    np.testing.assert_array_equal(grey(PIXELS[:, :, :, 0]), expected)  # (N, h, w)
-    np.testing.assert_array_equal(grey(np.asfortranarray(PIXELS)), expected)
+def test_every_form_of_the_same_pixels_gives_the_same(gray: Predictor) -> None:
+    expected = gray(PIXELS)
+    np.testing.assert_array_equal(gray(PIXELS[:, :, :, 0]), expected)  # (N, h, w)
+    np.testing.assert_array_equal(gray(np.asfortranarray(PIXELS)), expected)
     for one in (PIXELS[0], PIXELS[0, :, :, 0]):  # (h, w, 1), (h, w)
-        np.testing.assert_array_equal(grey(one), expected[:1])
+        np.testing.assert_array_equal(gray(one), expected[:1])
 
 
 def test_a_colour_model_takes_one_image_with_alpha(color: Predictor) -> None:
@@ -70,13 +70,13 @@ def test_a_call_refuses_what_is_not_the_model_s(color: Predictor) -> None:
         color(np.zeros((1, 6, 5, 3), np.float32))
 
 
-def test_predict_preprocesses_and_a_call_does_not(grey: Predictor) -> None:
-    answer = grey.predict(PAGE)
+def test_predict_preprocesses_and_a_call_does_not(gray: Predictor) -> None:
+    answer = gray.predict(PAGE)
     assert isinstance(answer, Prediction)
-    pixels = grey.preprocess(PAGE)
+    pixels = gray.preprocess(PAGE)
     assert pixels.shape == (8, 8, 1) and pixels.dtype == np.uint8
-    assert answer.probabilities == tuple(grey(pixels)[0].tolist())
-    assert grey.predict(PAGE[:, :, ::-1], color="bgr") == answer
+    assert answer.probabilities == tuple(gray(pixels)[0].tolist())
+    assert gray.predict(PAGE[:, :, ::-1], color="bgr") == answer
 
 
 def test_a_multi_label_model_answers_with_attributes(color: Predictor) -> None:
@@ -94,39 +94,39 @@ def test_a_file_and_its_pixels_get_the_same_answer(color: Predictor, tmp_path: P
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 150])
-def test_a_list_gives_a_list_of_the_single_answers(grey: Predictor, count: int) -> None:
+def test_a_list_gives_a_list_of_the_single_answers(gray: Predictor, count: int) -> None:
     pages = [PAGE[: 10 + i % 7, : 20 + i % 5] for i in range(count)]
-    answers = grey.predict(pages)
-    assert grey.predict(tuple(pages)) == answers
+    answers = gray.predict(pages)
+    assert gray.predict(tuple(pages)) == answers
     assert len(answers) == count
     for answer, page in zip(answers, pages, strict=True):
-        single = grey.predict(page)
+        single = gray.predict(page)
         assert isinstance(answer, Prediction) and isinstance(single, Prediction)
         assert answer.label == single.label
         np.testing.assert_allclose(answer.probabilities, single.probabilities, atol=1e-6)
 
 
-def test_an_error_in_a_list_says_which_image(grey: Predictor) -> None:
-    with pytest.raises(InputError, match=r"image 1 of the list \(no\.png\): .*is not there"):
-        grey.predict([PAGE, "no.png"])
+def test_an_error_in_a_list_says_which_image(gray: Predictor) -> None:
+    with pytest.raises(InputError, match=r"image 1 of the list \(no\.png\)"):
+        gray.predict([PAGE, "no.png"])
     with pytest.raises(InputError, match="image 70 of the list: the image has shape"):
-        grey.predict([PAGE] * 70 + [PAGE[None]])
+        gray.predict([PAGE] * 70 + [PAGE[None]])
 
 
-def test_info_says_what_runs_where_and_why(grey: Predictor, grey_bundle: bytes) -> None:
-    info = grey.info
+def test_info_says_what_runs_where_and_why(gray: Predictor, gray_bundle: bytes) -> None:
+    info = gray.info
     assert (info.device, info.provider, info.variant) == ("cpu", "CPUExecutionProvider", "fp32")
     assert info.reason == (
-        "device: cpu was asked for. variant: fp32 is the default of cpu: not measured here"
+        "device: cpu was requested. variant: fp32 is the default of cpu: not measured here"
     )
     assert info.model_version == "1.2.3" and info.synthetic and info.bundle_id is not None
     assert info.threads >= 1
-    assert "Predictor digits fp32 on cpu" in repr(grey)
-    with Predictor(grey_bundle, device="cpu", variant="int8-u8s8-rr", threads=1) as p:
+    assert "Predictor digits fp32 on cpu" in repr(gray)
+    with Predictor(gray_bundle, device="cpu", variant="int8-u8s8-rr", threads=1) as p:
         assert p.info.variant == "int8-u8s8-rr"
         assert p.info.threads == 1
         # exact kernels may follow, on a CPU without VNNI
-        assert "variant: int8-u8s8-rr was asked for." in p.info.reason
+        assert "variant: int8-u8s8-rr was requested." in p.info.reason
 
 
 @pytest.mark.parametrize(
@@ -144,10 +144,10 @@ def test_info_says_what_runs_where_and_why(grey: Predictor, grey_bundle: bytes) 
     ],
 )
 def test_an_impossible_option_is_refused(
-    grey_bundle: bytes, options: Any, error: type[PredictorError], message: str
+    gray_bundle: bytes, options: Any, error: type[PredictorError], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        Predictor(grey_bundle, **{"device": "cpu", **options})
+        Predictor(gray_bundle, **{"device": "cpu", **options})
 
 
 @pytest.mark.parametrize(
@@ -181,8 +181,8 @@ def test_the_default_of_this_kind_of_cpu_is_taken(
         assert f"{variant} is the default of {named}: measured on {named}" in p.info.reason
 
 
-def test_selftest_reports_what_it_compared(grey: Predictor, color: Predictor) -> None:
-    for predictor in (grey, color):
+def test_selftest_reports_what_it_compared(gray: Predictor, color: Predictor) -> None:
+    for predictor in (gray, color):
         report = predictor.selftest()
         assert (report.images, report.samples, report.tolerance) == (2, 3, 1e-5)
         assert report.max_difference <= report.tolerance
@@ -190,7 +190,7 @@ def test_selftest_reports_what_it_compared(grey: Predictor, color: Predictor) ->
 
 def broken_golden(build: Any, **arrays: Any) -> dict[str, bytes]:
     """The golden samples with some arrays replaced, or left out where None."""
-    with np.load(io.BytesIO(build.golden(build.GREY, {"fp32": 0.0}))) as sound:
+    with np.load(io.BytesIO(build.golden(build.GRAY, {"fp32": 0.0}))) as sound:
         changed = {name: sound[name] for name in sound.files} | arrays
     file = io.BytesIO()
     np.savez(file, **{name: value for name, value in changed.items() if value is not None})
@@ -208,7 +208,11 @@ GOLDEN: dict[str, tuple[dict[str, Any], type[PredictorError], str]] = {
     "no variant": ({"probabilities/fp32": None}, SelftestError, "no outputs for .*'fp32'"),
     "no pixels": ({"pixels": None}, BundleFormatError, "pixels are float64"),
     "other size": ({"pixels": np.zeros((3, 9, 8, 1), np.uint8)}, BundleFormatError, "pixels are"),
-    "other dtype": ({"probabilities/fp32": NAN.astype(float)}, BundleFormatError, "no array of"),
+    "other dtype": (
+        {"probabilities/fp32": NAN.astype(float)},
+        BundleFormatError,
+        "uint8 or float32",
+    ),
     "more raw": ({"pixels": np.zeros((1, 8, 8, 1), np.uint8)}, BundleFormatError, "1 pixels for 2"),
     "no samples": (
         {"pixels": np.zeros((0, 8, 8, 1), np.uint8), "raw/0": None},
@@ -216,25 +220,29 @@ GOLDEN: dict[str, tuple[dict[str, Any], type[PredictorError], str]] = {
         "0 pixels for 0",
     ),
     "unknown": ({"weights": np.zeros(1, np.uint8)}, BundleFormatError, "unknown array 'weights'"),
-    "raw float": ({"raw/0": np.zeros((9, 9, 1))}, BundleFormatError, "raw/0.npy is no array of"),
-    "pickle": ({"pixels": np.array([{}])}, BundleFormatError, "no readable .npz.*is no array of"),
+    "raw float": (
+        {"raw/0": np.zeros((9, 9, 1))},
+        BundleFormatError,
+        "raw/0.npy .*float32",
+    ),
+    "pickle": ({"pixels": np.array([{}])}, BundleFormatError, "golden.npz .*uint8 or float32"),
 }
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_a_golden_sample_that_differs_is_told(name: str, build: Any) -> None:
+def test_a_golden_sample_that_differs_is_reported(name: str, build: Any) -> None:
     arrays, error, message = GOLDEN[name]
     data = build.bundle(members=broken_golden(build, **arrays))
     with Predictor(data, device="cpu") as p, pytest.raises(error, match=message):
         p.selftest()
 
 
-def test_golden_samples_that_are_no_npz_are_told(build: Any) -> None:
+def test_golden_samples_that_are_not_an_npz_are_refused(build: Any) -> None:
     for junk in (b"", b"junk", b"PK\x03\x04junk"):
         data = build.bundle(members={"golden.npz": junk})
         with (
             Predictor(data, device="cpu") as p,
-            pytest.raises(BundleFormatError, match=r"golden\.npz is no readable \.npz"),
+            pytest.raises(BundleFormatError, match=r"golden\.npz "),
         ):
             p.selftest()
 
@@ -265,42 +273,42 @@ MODELS: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_model_that_does_not_fit_is_refused_when_it_is_opened(name: str, build: Any) -> None:
     options, message = MODELS[name]
     with pytest.raises(BundleFormatError, match=message):
-        Predictor.from_parts(build.GREY, None, build.model(build.GREY, **options))
+        Predictor.from_parts(build.GRAY, None, build.model(build.GRAY, **options))
 
 
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (b"", "it is no ONNX model, or a truncated one"),
-        (b"junk" * 99, "it is no ONNX model"),
+        (b"", "ONNX model, or a truncated one"),
+        (b"junk" * 99, "ONNX model"),
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS file. Run git lfs pull"),
         ("no.onnx", "no.onnx: cannot be opened"),
     ],
 )
-def test_what_is_no_model_is_told(model: Any, message: str, build: Any) -> None:
+def test_a_file_that_is_not_a_model_is_refused(model: Any, message: str, build: Any) -> None:
     with pytest.raises(BundleFormatError, match=message):
-        Predictor.from_parts(build.GREY, None, model)
+        Predictor.from_parts(build.GRAY, None, model)
 
 
-def test_a_truncated_model_is_told(build: Any) -> None:
+def test_a_truncated_model_is_refused(build: Any) -> None:
     with pytest.raises(BundleFormatError, match=r"a truncated one\. Build the bundle again"):
-        Predictor.from_parts(build.GREY, None, build.model(build.GREY)[:-60])
+        Predictor.from_parts(build.GRAY, None, build.model(build.GRAY)[:-60])
 
 
-def test_parts_answer_like_the_bundle(grey: Predictor, build: Any, tmp_path: Path) -> None:
+def test_parts_answer_like_the_bundle(gray: Predictor, build: Any, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
-    path.write_bytes(build.model(build.GREY))
+    path.write_bytes(build.model(build.GRAY))
     for model in (path, str(path), path.read_bytes()):
-        with Predictor.from_parts(build.GREY, build.preprocess(build.GREY), model) as p:
-            np.testing.assert_array_equal(p(PIXELS), grey(PIXELS))
-            assert p.predict(PAGE) == grey.predict(PAGE)
+        with Predictor.from_parts(build.GRAY, build.preprocess(build.GRAY), model) as p:
+            np.testing.assert_array_equal(p(PIXELS), gray(PIXELS))
+            assert p.predict(PAGE) == gray.predict(PAGE)
             assert p.info.bundle_id is None and p.info.model_version is None
-            with pytest.raises(SelftestError, match=r"there is no golden\.npz"):
+            with pytest.raises(SelftestError, match=r"golden\.npz is missing"):
                 p.selftest()
 
 
 def test_parts_without_preprocess_take_pixels_only(build: Any) -> None:
-    with Predictor.from_parts(build.GREY, None, build.model(build.GREY), variant="int8-x") as p:
+    with Predictor.from_parts(build.GRAY, None, build.model(build.GRAY), variant="int8-x") as p:
         assert p(PIXELS).shape == (5, 3) and p.info.variant == "int8-x"
         with pytest.raises(BundleFormatError, match=r"preprocess\.onnx was not among the parts"):
             p.predict(PAGE)
@@ -316,20 +324,20 @@ def test_parts_take_thresholds_of_a_multi_label_model(build: Any) -> None:
     with pytest.raises(InputError, match="1 thresholds were given; expected one for each of the 2"):
         Predictor.from_parts(color, None, model, thresholds=(0.5,))
     with pytest.raises(InputError, match="a multi-class model, which has none"):
-        Predictor.from_parts(build.GREY, None, build.model(build.GREY), thresholds=(0.5,))
+        Predictor.from_parts(build.GRAY, None, build.model(build.GRAY), thresholds=(0.5,))
 
 
 def test_a_preprocess_graph_of_another_size_is_refused(build: Any) -> None:
-    wrong = build.preprocess(build.GREY, shape=(9, 8, 1))
+    wrong = build.preprocess(build.GRAY, shape=(9, 8, 1))
     with (
-        Predictor.from_parts(build.GREY, wrong, build.model(build.GREY)) as p,
+        Predictor.from_parts(build.GRAY, wrong, build.model(build.GRAY)) as p,
         pytest.raises(BundleFormatError, match=r"outputs \[\('pixels'.*\(9, 8, 1\)"),
     ):
         p.predict(PAGE)
 
 
-def test_a_closed_predictor_says_so(grey_bundle: bytes) -> None:
-    p = Predictor(grey_bundle, device="cpu")
+def test_a_closed_predictor_says_so(gray_bundle: bytes) -> None:
+    p = Predictor(gray_bundle, device="cpu")
     p.close()
     p.close()
     for use in (lambda: p(PIXELS), lambda: p.predict(PAGE), p.selftest, p.warmup):
@@ -338,18 +346,18 @@ def test_a_closed_predictor_says_so(grey_bundle: bytes) -> None:
     assert p.info.variant == "fp32"
 
 
-def test_warmup_runs_and_changes_nothing(grey: Predictor) -> None:
-    expected = grey(PIXELS)
-    grey.warmup(2)
-    np.testing.assert_array_equal(grey(PIXELS), expected)
+def test_warmup_runs_and_changes_nothing(gray: Predictor) -> None:
+    expected = gray(PIXELS)
+    gray.warmup(2)
+    np.testing.assert_array_equal(gray(PIXELS), expected)
     for n in (-1, 1.5, "x"):
         with pytest.raises(InputError, match=r"warmup\(.*expected a whole number of at least 0"):
-            grey.warmup(n)  # type: ignore[arg-type]
+            gray.warmup(n)  # type: ignore[arg-type]
 
 
-def test_many_threads_get_the_single_thread_s_answers(grey_bundle: bytes) -> None:
+def test_many_threads_get_the_single_thread_s_answers(gray_bundle: bytes) -> None:
     """They also race to open preprocess.onnx, which happens once."""
-    with Predictor(grey_bundle, device="cpu", threads=1) as p:
+    with Predictor(gray_bundle, device="cpu", threads=1) as p:
         expected = [p(PIXELS[i % 5]) for i in range(400)]
         start = threading.Barrier(8)
 
@@ -365,8 +373,8 @@ def test_many_threads_get_the_single_thread_s_answers(grey_bundle: bytes) -> Non
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
-def test_a_forked_child_gets_the_same_answers(grey_bundle: bytes) -> None:
-    with Predictor(grey_bundle, device="cpu", threads=2) as p:
+def test_a_forked_child_gets_the_same_answers(gray_bundle: bytes) -> None:
+    with Predictor(gray_bundle, device="cpu", threads=2) as p:
         expected, page = p(PIXELS), p.predict(PAGE)
         child = os.fork()
         if child == 0:
@@ -383,9 +391,9 @@ def test_a_forked_child_gets_the_same_answers(grey_bundle: bytes) -> None:
     )
 )
 def test_an_image_of_any_size_has_an_answer_that_sums_to_one(
-    grey_bundle: bytes, image: Any
+    gray_bundle: bytes, image: Any
 ) -> None:
-    with Predictor(grey_bundle, device="cpu", threads=1) as p:
+    with Predictor(gray_bundle, device="cpu", threads=1) as p:
         answer = p.predict(image)
     assert isinstance(answer, Prediction)
     assert sum(answer.probabilities) == pytest.approx(1, abs=1e-5)
@@ -394,7 +402,7 @@ def test_an_image_of_any_size_has_an_answer_that_sums_to_one(
 def test_pixels_of_16_bits_are_scaled_from_the_models_white_level(build: Any) -> None:
     twelve = np.random.default_rng(0).integers(0, 4096, (20, 30), np.uint16)
     eight = ((twelve.astype(np.uint32) * 255 + 2047) // 4095).astype(np.uint8)
-    deep = replace(build.GREY, white_level=4095)
+    deep = replace(build.GRAY, white_level=4095)
     with Predictor(build.bundle(deep)) as p, Predictor(build.bundle()) as plain:
         assert p.spec.white_level == 4095
         for image in (twelve, Image.fromarray(twelve)):

@@ -29,7 +29,7 @@ def attempt_only(*working: str) -> Any:
 @pytest.mark.parametrize(
     ("device", "order", "working", "expected"),
     [
-        ("cpu", ("cuda", "cpu"), ("cuda", "cpu"), ("CPUExecutionProvider", "cpu was asked for.")),
+        ("cpu", ("cuda", "cpu"), ("cuda", "cpu"), ("CPUExecutionProvider", "cpu was requested.")),
         (
             "auto",
             ("cuda", "cpu"),
@@ -63,10 +63,10 @@ def test_no_device_at_all_lists_every_cause() -> None:
 
 
 @pytest.mark.skipif(HAS_CUDA, reason="this onnxruntime has CUDA")
-def test_the_cpu_wheel_asked_for_cuda_names_the_extra(grey_bundle: bytes) -> None:
+def test_the_cpu_wheel_asked_for_cuda_names_the_extra(gray_bundle: bytes) -> None:
     with pytest.raises(DeviceError, match=r"cuda is not in the installed onnxruntime .*install"):
-        Predictor(grey_bundle, device="cuda")
-    with Predictor(grey_bundle) as p:
+        Predictor(gray_bundle, device="cuda")
+    with Predictor(gray_bundle) as p:
         assert p.info.device == "cpu"
         assert "cuda was passed over: cuda is not in the installed onnxruntime" in p.info.reason
 
@@ -125,10 +125,10 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_cuda_is_taken_when_the_session_says_so_and_the_golden_samples_pass(
-    cuda: Any, grey_bundle: bytes
+    cuda: Any, gray_bundle: bytes
 ) -> None:
     cuda()
-    with Predictor(grey_bundle) as p:
+    with Predictor(gray_bundle) as p:
         assert (p.info.device, p.info.target) == ("cuda", "cuda")
         assert p.info.provider == "CUDAExecutionProvider"
         assert p.info.reason.startswith("device: cuda is the first that works.")
@@ -136,12 +136,12 @@ def test_cuda_is_taken_when_the_session_says_so_and_the_golden_samples_pass(
 
 
 def test_cuda_that_computes_otherwise_is_not_taken(
-    cuda: Any, build: Any, grey_bundle: bytes
+    cuda: Any, build: Any, gray_bundle: bytes
 ) -> None:
     cuda(change=lambda answer: build.shifted(answer, 0.01))
     with pytest.raises(DeviceError, match="cuda fails the golden samples: variant 'fp32' differs"):
-        Predictor(grey_bundle, device="cuda")
-    with Predictor(grey_bundle) as p:
+        Predictor(gray_bundle, device="cuda")
+    with Predictor(gray_bundle) as p:
         assert p.info.device == "cpu" and "cuda fails the golden samples" in p.info.reason
 
 
@@ -156,11 +156,11 @@ def test_a_device_is_proved_by_its_own_tolerance(cuda: Any, build: Any) -> None:
 
 
 def test_a_session_that_quietly_fell_back_is_an_error_and_nothing_is_spilled(
-    cuda: Any, grey_bundle: bytes, capfd: pytest.CaptureFixture[str]
+    cuda: Any, gray_bundle: bytes, capfd: pytest.CaptureFixture[str]
 ) -> None:
     cuda(provider="CPUExecutionProvider")
     with pytest.raises(DeviceError, match=r"missing libraries: libcublas\.so\.13\. Run pip"):
-        Predictor(grey_bundle, device="cuda")
+        Predictor(gray_bundle, device="cuda")
     captured = capfd.readouterr()
     assert captured.out == captured.err == ""
     print("and printing works again", file=sys.stderr)
@@ -179,7 +179,7 @@ def test_a_session_that_quietly_fell_back_is_an_error_and_nothing_is_spilled(
 )
 def test_the_cause_is_read_from_what_cuda_says(
     cuda: Any,
-    grey_bundle: bytes,
+    gray_bundle: bytes,
     failure: str,
     message: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -189,13 +189,13 @@ def test_the_cause_is_read_from_what_cuda_says(
     monkeypatch.setattr(providers, "_missing_driver", lambda device: [])
     monkeypatch.setattr(os, "write", lambda *_: None)
     with pytest.raises(DeviceError, match=message):
-        Predictor(grey_bundle, device="cuda")
+        Predictor(gray_bundle, device="cuda")
 
 
-def test_a_model_that_no_device_could_load_is_no_device_s_fault(cuda: Any, build: Any) -> None:
+def test_a_model_that_no_device_can_load_is_not_a_device_s_fault(cuda: Any, build: Any) -> None:
     cuda()
-    with pytest.raises(BundleFormatError, match="it is no ONNX model"):
-        Predictor.from_parts(build.GREY, None, b"junk", device="cuda")
+    with pytest.raises(BundleFormatError, match="ONNX model"):
+        Predictor.from_parts(build.GRAY, None, b"junk", device="cuda")
 
 
 def test_another_device_needs_golden_samples(cuda: Any, build: Any) -> None:
@@ -205,5 +205,5 @@ def test_another_device_needs_golden_samples(cuda: Any, build: Any) -> None:
         del manifest["files"]["golden.npz"]
 
     data = build.bundle(edit=forget, pack=lambda members: members.pop("golden.npz"))
-    with pytest.raises(DeviceError, match=r"there is no golden\.npz to test against"):
+    with pytest.raises(DeviceError, match=r"golden\.npz is missing"):
         Predictor(data, device="cuda")

@@ -62,10 +62,10 @@ def test_importing_the_package_imports_neither_numpy_nor_onnxruntime() -> None:
 
 
 def test_using_everything_imports_only_numpy_onnxruntime_and_the_standard_library(
-    grey_bundle: bytes, tmp_path: Path
+    gray_bundle: bytes, tmp_path: Path
 ) -> None:
     """An allow-list: what numpy and onnxruntime import themselves is taken off first."""
-    (tmp_path / "bundle.zip").write_bytes(grey_bundle)
+    (tmp_path / "bundle.zip").write_bytes(gray_bundle)
     code = """if True:
         import json, sys
         import numpy, onnxruntime
@@ -89,7 +89,7 @@ def test_without_onnxruntime_the_error_names_both_extras(use: str) -> None:
     assert "edgeproof[cpu]" in found.stderr and "edgeproof[gpu]" in found.stderr
 
 
-def test_an_empty_onnxruntime_is_told_from_a_missing_one() -> None:
+def test_an_empty_onnxruntime_is_reported_differently_from_a_missing_one() -> None:
     code = "import sys, types; sys.modules['onnxruntime'] = types.ModuleType('onnxruntime')\n"
     found = python(code + "from runtime import Predictor")
     assert "RuntimeMissing: the module onnxruntime is an empty shell" in found.stderr
@@ -103,13 +103,13 @@ def test_both_wheels_at_once_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "are both installed and own the same files" in _onnxruntime.mixture_note()
 
 
-def test_the_package_works_under_another_name(grey_bundle: bytes, tmp_path: Path) -> None:
-    """As in a model's own wheel, where it is a sub-package and the bundle lies beside it."""
+def test_the_package_works_under_another_name(gray_bundle: bytes, tmp_path: Path) -> None:
+    """As in a model's own wheel, where it is a sub-package and the bundle is next to it."""
     package = tmp_path / "edgeproof_digits"
     shutil.copytree(
         Path(runtime.__file__).parent, package / "engine", ignore=lambda *_: ["__pycache__"]
     )
-    (package / "bundle.zip").write_bytes(grey_bundle)
+    (package / "bundle.zip").write_bytes(gray_bundle)
     (package / "__init__.py").write_text(
         "from pathlib import Path\n"
         "from .engine import Predictor as _Predictor\n"
@@ -171,11 +171,11 @@ def what_is_written(path: Path, first: str = "", **variables: str) -> str:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="not run: looks where Linux keeps caches")
-def test_onnxruntime_keeps_no_record_of_what_runs(grey_bundle: bytes, tmp_path: Path) -> None:
+def test_onnxruntime_keeps_no_record_of_what_runs(gray_bundle: bytes, tmp_path: Path) -> None:
     """Left alone it does from 1.29 on, as the last lines prove of the one at hand (behind a proxy
     that is none, so that they send nothing)."""
     path = tmp_path / "bundle.zip"
-    path.write_bytes(grey_bundle)
+    path.write_bytes(gray_bundle)
     assert what_is_written(path) == "[]"
     assert what_is_written(path, first="import exporters, onnxruntime") == "[]"
     if tuple(map(int, metadata.version("onnxruntime").split(".")[:2])) >= (1, 29):

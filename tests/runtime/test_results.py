@@ -28,7 +28,7 @@ def test_of_equals_the_first_comes_first() -> None:
     assert answer.index == 0
 
 
-def test_no_candidates_is_no_question() -> None:
+def test_top_needs_at_least_one_candidate() -> None:
     for k in (0, -1, 1.5, "x"):
         with pytest.raises(InputError, match=r"top\(.*\) asks for no label"):
             ANSWER.top(k)  # type: ignore[arg-type]

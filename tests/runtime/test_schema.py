@@ -49,18 +49,18 @@ def test_the_schema_is_one() -> None:
 
 
 def test_real_manifests_are_valid(
-    grey_bundle: bytes, color_bundle: bytes, heads_bundle: bytes
+    gray_bundle: bytes, color_bundle: bytes, heads_bundle: bytes
 ) -> None:
-    for data in (grey_bundle, color_bundle, heads_bundle):
+    for data in (gray_bundle, color_bundle, heads_bundle):
         VALIDATOR.validate(json.loads(Bundle.open(data).manifest.to_json()))
 
 
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_what_the_schema_refuses_the_parser_refuses(
-    grey_bundle: bytes, color_bundle: bytes, heads_bundle: bytes, data: st.DataObject
+    gray_bundle: bytes, color_bundle: bytes, heads_bundle: bytes, data: st.DataObject
 ) -> None:
-    source = data.draw(st.sampled_from([grey_bundle, color_bundle, heads_bundle]))
+    source = data.draw(st.sampled_from([gray_bundle, color_bundle, heads_bundle]))
     manifest = json.loads(Bundle.open(source).manifest.to_json())
     for _ in range(data.draw(st.integers(1, 2))):
         found = places(manifest)
@@ -74,7 +74,7 @@ def test_what_the_schema_refuses_the_parser_refuses(
             Manifest.from_json(json.dumps(manifest))
 
 
-@pytest.mark.parametrize("name", ["grey_bundle", "heads_bundle"])
+@pytest.mark.parametrize("name", ["gray_bundle", "heads_bundle"])
 def test_each_rule_of_the_schema_can_fail(name: str, request: pytest.FixtureRequest) -> None:
     """Every value replaced by one of another type, and every required key left out."""
     sound = json.loads(Bundle.open(request.getfixturevalue(name)).manifest.to_json())

@@ -55,10 +55,10 @@ def test_outputs_are_arrays_by_name(heads: Any) -> None:
     assert all(np.array_equal(one[name][0], outputs[name][1]) for name in outputs)
 
 
-def test_the_outputs_of_a_model_with_labels_are_its_probabilities(grey: Any) -> None:
+def test_the_outputs_of_a_model_with_labels_are_its_probabilities(gray: Any) -> None:
     pixels = np.zeros((2, 8, 8, 1), np.uint8)
-    (name,) = outputs = grey.outputs(pixels)
-    assert name == "probabilities" and np.array_equal(outputs[name], grey(pixels))
+    (name,) = outputs = gray.outputs(pixels)
+    assert name == "probabilities" and np.array_equal(outputs[name], gray(pixels))
 
 
 def test_a_call_returns_the_one_output(build: Any) -> None:
@@ -101,7 +101,7 @@ def test_an_unknown_output_names_those_that_exist(heads: Any) -> None:
         heads.predict(PAGES[0])["masks"]
 
 
-def test_there_is_no_probability_to_ask_for(heads: Any) -> None:
+def test_a_minimum_probability_is_refused(heads: Any) -> None:
     for ask in (heads.predict, lambda page, **more: heads.stream([page], **more)):
         with pytest.raises(InputError, match=r"min_probability=0\.5.*values"):
             ask(PAGES[0], min_probability=0.5)
@@ -172,7 +172,7 @@ def test_a_difference_is_a_share_of_the_largest_recorded_magnitude(
         if error < build.TOLERANCE:
             assert p.selftest().max_difference == pytest.approx(error, rel=0.2)
         else:
-            with pytest.raises(SelftestError, match=r"by 0\.0(19|2).*at most 1e-05"):
+            with pytest.raises(SelftestError, match=r"by 0\.0[12]\d*;.*at most 1e-05"):
                 p.selftest()
 
 
@@ -268,10 +268,10 @@ def test_the_spec_survives_its_json_and_fits_the_schema(build: Any, heads_bundle
 
 
 def test_each_task_is_written_in_the_oldest_version_that_has_it(build: Any) -> None:
-    for spec in (build.GREY, build.COLOR, build.HEADS):
+    for spec in (build.GRAY, build.COLOR, build.HEADS):
         assert spec.to_dict()["spec_version"] == task_named(spec.task).spec_version
         assert ("outputs" in spec.to_dict()) == (spec.spec_version > 1)
-        with pytest.raises(BundleFormatError, match=r"spec_version|outputs"):
+        with pytest.raises(BundleFormatError, match="outputs"):
             ModelSpec.from_dict({**spec.to_dict(), "spec_version": 3 - spec.spec_version})
 
 
@@ -323,7 +323,7 @@ def test_labels_and_outputs_belong_to_their_tasks(build: Any) -> None:
     with pytest.raises(BundleFormatError, match=r"labels \['a'\]"):
         replace(build.HEADS, labels=("a",))
     with pytest.raises(BundleFormatError, match=r"outputs \['boxes', 'scores'\]"):
-        replace(build.GREY, outputs=build.HEADS.outputs)
+        replace(build.GRAY, outputs=build.HEADS.outputs)
     with pytest.raises(InputError, match=r"thresholds .* values"):
         Predictor.from_parts(build.HEADS, None, build.model(build.HEADS), thresholds=(0.5,))
 

@@ -54,13 +54,13 @@ USE = """if True:
     ],
 )
 def test_all_that_a_device_does(
-    python: str, requirements: tuple[str, ...], grey_bundle: bytes, tmp_path: Path
+    python: str, requirements: tuple[str, ...], gray_bundle: bytes, tmp_path: Path
 ) -> None:
     base = shutil.which(python)
     if base is None or subprocess.run([base, "-c", ""], capture_output=True).returncode:
         pytest.skip(f"not run: there is no {python}")
     environment, path = tmp_path / "venv", tmp_path / "bundle.zip"
-    path.write_bytes(grey_bundle)
+    path.write_bytes(gray_bundle)
     subprocess.run([base, "-m", "venv", environment], check=True)
     there = environment / "bin" / "python"
     pip = [there, "-m", "pip", "install", "-q", "--only-binary", ":all:", *requirements]

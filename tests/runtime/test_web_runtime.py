@@ -69,7 +69,7 @@ def test_the_tasks_are_those_of_the_python_runtime() -> None:
     ]
 
 
-def test_every_module_is_plain_and_imports_only_its_neighbours() -> None:
+def test_every_module_is_plain_and_imports_only_its_neighbors() -> None:
     """No package, no bundler: what the folder holds is what runs."""
     modules = set(WEB.rglob("*.mjs"))
     for path in modules:

@@ -21,7 +21,7 @@ from runtime import Default, FileEntry, Manifest, ModelSpec, OutputSpec, Predict
 from runtime.spec import METADATA_KEY
 from runtime.tasks import task_named
 
-GREY = ModelSpec("digits", "multi-class", 8, 8, 1, ("zero", "one", "two"))
+GRAY = ModelSpec("digits", "multi-class", 8, 8, 1, ("zero", "one", "two"))
 COLOR = ModelSpec("faces", "multi-label", 6, 5, 3, ("Smiling", "Eyeglasses"))
 HEADS = ModelSpec(
     "heads", "values", 8, 8, 1, outputs=(OutputSpec("boxes", (2, 4)), OutputSpec("scores", (3,)))
@@ -91,7 +91,7 @@ def _ends(spec: ModelSpec, names: list[str]) -> list[onnx.NodeProto]:
 
 
 def preprocess(spec: ModelSpec, *, shape: tuple[int, ...] | None = None) -> bytes:
-    """Mean of the colours (or grey repeated), then a linear resize to the model's size."""
+    """Mean of the colors (or gray repeated), then a linear resize to the model's size."""
     height, width, channels = shape or spec.shape
     nodes = [
         helper.make_node("Cast", ["image"], ["f"], to=TensorProto.FLOAT),
@@ -155,7 +155,7 @@ def moved(values: Any, error: float) -> Any:
 
 
 def bundle(
-    spec: ModelSpec = GREY,
+    spec: ModelSpec = GRAY,
     *,
     members: dict[str, bytes] | None = None,
     edit: Callable[[dict[str, Any]], object] = lambda manifest: None,

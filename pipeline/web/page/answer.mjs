@@ -9,6 +9,7 @@ const QUIET_MS = 700; // without a change before the answer is spoken
 /** @typedef {import("./runtime/index.mjs").ModelSpec} ModelSpec */
 /** @typedef {import("./runtime/index.mjs").Prediction} Prediction */
 /** @typedef {import("./runtime/index.mjs").AttributePrediction} AttributePrediction */
+/** @typedef {import("./runtime/index.mjs").Values} Values */
 
 /** @param {ModelSpec} spec */
 export function createAnswer({ labels, height, width }) {
@@ -76,14 +77,22 @@ export function createAnswer({ labels, height, width }) {
     say(names.length ? `Present: ${names.join(", ")}` : "No attribute is present");
   }
 
+  /** @param {Values} answer */
+  function showValues(answer) {
+    const outputs = [...answer.arrays].map(([name, { shape }]) => `${name} (${shape.join(", ")})`);
+    verdict.textContent = outputs.join("; ");
+    more.textContent = "The model has no labels: an array for each output.";
+  }
+
   return {
     /**
-     * @param {Prediction | AttributePrediction} answer
+     * @param {Prediction | AttributePrediction | Values} answer
      * @param {{shape: readonly number[], data: Uint8Array}} pixels
      */
     show(answer, pixels) {
-      verdict.classList.toggle("words", "attributes" in answer);
+      verdict.classList.toggle("words", !("probabilities" in answer));
       if ("attributes" in answer) showAttributes(answer);
+      else if ("arrays" in answer) showValues(answer);
       else showPrediction(answer);
       paint(seen, pixels);
     },

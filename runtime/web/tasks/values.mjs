@@ -38,14 +38,12 @@ export const VALUES = {
   outputs: (labels, given) => given,
   /** @param {readonly Floats[]} arrays @returns {[number, string] | undefined} */
   fault: (arrays) => {
-    const faulty = arrays
-      .map(({ shape, data }) => [data.findIndex((value) => !Number.isFinite(value)), shape, data])
-      .filter(([at]) => Number(at) >= 0)
-      .map(([at, shape, data]) =>
-        Math.floor(Number(at) / (/** @type {any} */ (data).length / /** @type {any} */ (shape)[0])),
-      );
-    if (!faulty.length) return undefined;
-    return [Math.min(...faulty), "holds NaN or infinity; expected finite values"];
+    let first = Infinity;
+    for (const { shape, data } of arrays) {
+      const at = data.findIndex((value) => !Number.isFinite(value));
+      if (at >= 0) first = Math.min(first, Math.floor((at * shape[0]) / data.length));
+    }
+    return first < Infinity ? [first, "holds NaN or infinity; expected finite values"] : undefined;
   },
   /** @param {readonly Floats[]} arrays @param {ModelSpec} spec */
   answer: (arrays, { outputs }) =>

@@ -186,10 +186,10 @@ def wrong_id(parts: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (wrong_model, "no ONNX model"),
+        (wrong_model, "ONNX model"),
         (other_spec, "stamped with another spec"),
         (wrong_id, "variant 'float' has precision 'fp32'"),
-        (changed(preprocess=b"nothing"), "no ONNX model"),
+        (changed(preprocess=b"nothing"), "ONNX model"),
         (changed(variants=()), "no variants to pack"),
         (changed(golden=Golden((), np.zeros((0, 12, 12, 1), np.uint8))), "no golden images"),
         (changed(golden=Golden((), np.zeros((1, 9, 9, 1), np.uint8))), r"\(1, 9, 9, 1\)"),

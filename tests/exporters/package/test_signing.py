@@ -87,9 +87,9 @@ def test_the_signature_is_what_the_specification_says(bundle: Path, key: tuple[P
         ("ed25519:AAAA", "expected a list of keys"),
         (["AAAA"], "does not begin with 'ed25519:'"),
         (["ed25519:AAAA"], "it has 3 bytes"),
-        (["ed25519:!"], "is no public key"),
-        ([b"x" * 32], "is no public key"),
-        ([None], "None is no public key"),
+        (["ed25519:!"], "public key"),
+        ([b"x" * 32], "public key"),
+        ([None], "None .*public key"),
     ],
 )
 def test_what_is_not_a_key_is_refused(bundle: Path, keys: Any, message: str) -> None:

@@ -143,7 +143,7 @@ def test_show_without_results(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("verb", ["inspect", "selftest", "predict"])
 @pytest.mark.parametrize(
-    ("content", "message"), [(None, "No such file"), (b"PK?", "no zip file"), (b"", "is empty")]
+    ("content", "message"), [(None, "No such file"), (b"PK?", "zip file"), (b"", "is empty")]
 )
 def test_what_is_no_bundle_is_refused(
     tmp_path: Path, verb: str, content: bytes | None, message: str

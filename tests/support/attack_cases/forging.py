@@ -23,7 +23,7 @@ def _sound(spec: ModelSpec) -> bytes:
     return build.bundle(spec)
 
 
-def sound_members(spec: ModelSpec = build.GREY) -> dict[str, bytes]:
+def sound_members(spec: ModelSpec = build.GRAY) -> dict[str, bytes]:
     """The members of a sound bundle, by name."""
     with zipfile.ZipFile(io.BytesIO(_sound(spec))) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
@@ -65,7 +65,7 @@ def forged(
     edit: Callable[[dict[str, Any]], object],
     members: dict[str, bytes],
     packed: bool = True,
-    spec: ModelSpec = build.GREY,
+    spec: ModelSpec = build.GRAY,
 ) -> Any:
     """What a forger makes: members replaced, the manifest edited, and all hashes made to fit."""
     files = {**sound_members(spec), **members}

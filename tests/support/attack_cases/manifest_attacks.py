@@ -92,7 +92,7 @@ HIDDEN = (
         "a key of tags",
         "Invisible letters, also where nobody looks.",
         lambda m: m["provenance"].update({"a": [{"note\U000e0041": 1}]}),
-        r"a key .*has U\+E0041|the key .*has U\+E0041",
+        r"the key .*has U\+E0041",
     ),
     _hidden(
         "a tab in the model's name",
@@ -114,7 +114,7 @@ MANIFESTS = (
     ),
     Attack(
         "an altered manifest",
-        "The hash beside it is not that of these bytes.",
+        "The hash next to it is not that of these bytes.",
         lambda: zips.write(zips.entries({**sound_members(), "manifest.json": b"{}"})),
         BundleIntegrityError,
         "manifest.sha256 says otherwise",
@@ -159,21 +159,21 @@ MANIFESTS = (
         "The first wins in some parsers, the last in others: two models in one bundle.",
         VERSION,
         f'"model_version": "9.9.9", {VERSION}',
-        r"the keys \['model_version'\] stand more than once",
+        r"\['model_version'\].* more than once",
     ),
     _text(
         "a key twice, one of them escaped",
         "The same for those who compare the raw text.",
         VERSION,
         f'"model\\u005fversion": "9.9.9", {VERSION}',
-        r"the keys \['model_version'\] stand more than once",
+        r"\['model_version'\].* more than once",
     ),
     _text(
         "NaN as a tolerance",
         "No comparison with it is ever false, so every selftest would pass.",
         '"fp32", "portable": false, "precision": "fp32"',
         '"fp32", "portable": false, "precision": "fp32", "x": NaN',
-        "NaN is no number",
+        "NaN",
     ),
     _text(
         "a number beyond all",

@@ -19,7 +19,7 @@ def model_with(edit: Callable[[onnx.ModelProto], object]) -> Callable[[], bytes]
     """A bundle whose default variant was edited, with all hashes made to fit."""
 
     def data() -> bytes:
-        model = onnx.load_model_from_string(build.model(build.GREY))
+        model = onnx.load_model_from_string(build.model(build.GRAY))
         edit(model)
         return model.SerializeToString()  # type: ignore[no-any-return]
 
@@ -88,7 +88,7 @@ def cyclic(model: onnx.ModelProto) -> None:
 
 def ort_format() -> bytes:
     """A flat buffer begins with an offset and its mark."""
-    return b"\x1c\x00\x00\x00ORTM" + build.model(build.GREY)
+    return b"\x1c\x00\x00\x00ORTM" + build.model(build.GRAY)
 
 
 def answering(*nodes: Any) -> Callable[[onnx.ModelProto], object]:
@@ -118,7 +118,7 @@ def _file(name: str, why: str, data: Callable[[], bytes], message: str, member: 
     return Attack(name, why, member_with(member, data), BundleFormatError, message)
 
 
-EXTERNAL = "a tensor lies in another file"
+EXTERNAL = "a tensor .*in another file"
 MODELS = (
     _model(
         "two rows for each image",
@@ -221,32 +221,32 @@ MODELS = (
     _file(
         "a truncated model",
         "An export that was cut.",
-        lambda: build.model(build.GREY)[:-40],
-        "no ONNX model.* or a truncated one|truncated one",
+        lambda: build.model(build.GRAY)[:-40],
+        "ONNX model.* or a truncated one",
     ),
     _file(
         "a picture as model",
         "Protobuf has no mark of its own; anything may look like it.",
         lambda: b"\x89PNG\r\n\x1a\n" + bytes(500),
-        "no ONNX model",
+        "ONNX model",
     ),
-    _file("an empty model", "Zero bytes are valid protobuf.", lambda: b"", "no ONNX model"),
+    _file("an empty model", "Zero bytes are valid protobuf.", lambda: b"", "ONNX model"),
     _file(
         "5,000 nested graphs",
         "A parser that recurses runs out of stack.",
         lambda: _nested(5_000),
-        "no ONNX model|cannot be loaded",
+        "cannot be loaded",
     ),
     _file(
         "a newer IR version",
         "Names both numbers, so that one knows what to install.",
-        lambda: build.model(build.GREY, ir=99),
+        lambda: build.model(build.GRAY, ir=99),
         r"IR version 99; this onnxruntime reads up to \d+",
     ),
     _file(
         "a newer opset",
         "Names both numbers.",
-        lambda: build.model(build.GREY, opset=99),
+        lambda: build.model(build.GRAY, opset=99),
         r"opset 99; this onnxruntime knows up to \d+",
     ),
     _model(
@@ -265,37 +265,37 @@ MODELS = (
     _file(
         "no stamp",
         "Nobody said what this model takes.",
-        lambda: build.model(build.GREY, stamp=None),
+        lambda: build.model(build.GRAY, stamp=None),
         "has no metadata 'edgeproof.spec'",
     ),
     _file(
         "a stamp that is no text",
         "onnxruntime decodes it when it is asked for, and raises an error of Python's own.",
-        lambda: build.model(build.GREY).replace(b"multi-class", b"multi-\xff\xfe\xff\xfe\xff"),
+        lambda: build.model(build.GRAY).replace(b"multi-class", b"multi-\xff\xfe\xff\xfe\xff"),
         "names or metadata that are not UTF-8",
     ),
     _file(
         "an input whose name is no text",
         "The same, for the names of inputs and outputs.",
-        lambda: build.model(build.GREY, input_name="imagex").replace(b"imagex", b"imag\xff\xfe"),
-        "names or metadata that are not UTF-8|cannot be loaded",
+        lambda: build.model(build.GRAY, input_name="imagex").replace(b"imagex", b"imag\xff\xfe"),
+        "names or metadata that are not UTF-8",
     ),
     _file(
         "a fixed batch",
         "Fails at the second image.",
-        lambda: build.model(build.GREY, batch=1),
+        lambda: build.model(build.GRAY, batch=1),
         "the graph has the inputs",
     ),
     _file(
         "float pixels",
         "Takes them scaled, or not: nobody knows.",
-        lambda: build.model(build.GREY, input_type=TensorProto.FLOAT),
-        "the graph has the inputs|cannot be loaded",
+        lambda: build.model(build.GRAY, input_type=TensorProto.FLOAT),
+        "the graph has the inputs",
     ),
     _file(
         "preprocessing to another size",
         "The model would see other pixels than it was trained on.",
-        lambda: build.preprocess(build.GREY, shape=(9, 8, 1)),
+        lambda: build.preprocess(build.GRAY, shape=(9, 8, 1)),
         "the graph has the outputs",
         member="preprocess.onnx",
     ),
@@ -303,7 +303,7 @@ MODELS = (
 
 
 def _preprocess_elsewhere() -> bytes:
-    model = onnx.load_model_from_string(build.preprocess(build.GREY))
+    model = onnx.load_model_from_string(build.preprocess(build.GRAY))
     model.graph.initializer[0].CopyFrom(elsewhere("secret.bin", model.graph.initializer[0].name))
     return model.SerializeToString()  # type: ignore[no-any-return]
 

@@ -16,7 +16,7 @@ def _name(name: str, why: str, message: str = "means different files", title: st
 
 PATH = "has an absolute, parent or folder path"
 NAMES = (
-    _name("../evil.py", "Unpacked, it lands beside the folder.", PATH),
+    _name("../evil.py", "Unpacked, it lands next to the folder.", PATH),
     _name("variants/../../evil.py", "The same, where a prefix is checked only.", PATH),
     _name("/etc/cron.d/evil", "Unpacked, it lands where it says.", PATH),
     _name("./measurements.json", "A second name for the same file.", PATH),

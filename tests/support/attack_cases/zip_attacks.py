@@ -33,14 +33,14 @@ ZIPS = (
         "A self-extracting program with a bundle at its end passes for the bundle.",
         lambda: altered(before=b"MZ\x90\x00" + bytes(60)),
         BundleFormatError,
-        "end record does not fit the file|begins at byte",
+        "begins at byte",
     ),
     Attack(
         "another bundle in front",
         "Readers that scan for the first member see another bundle than those that read the end.",
         two_directories,
         BundleFormatError,
-        "end record does not fit the file|begins at byte",
+        "begins at byte",
     ),
     Attack(
         "bytes behind the zip",
@@ -61,14 +61,14 @@ ZIPS = (
         "A comment can hold a second end record, for readers that search from the front.",
         lambda: altered(comment=zips.write([])),
         BundleFormatError,
-        "end record does not fit|comment",
+        "end record does not fit",
     ),
     Attack(
         "a gap between members",
         "Bytes that belong to no member hide a payload.",
         lambda: changed("preprocess.onnx", after=b"hidden"),
         BundleFormatError,
-        "or something stands between them",
+        "members overlap",
     ),
     Attack(
         "a gap before the directory",
@@ -89,7 +89,7 @@ ZIPS = (
         "An offset beyond the members reads the directory itself, or nothing, as a member.",
         lambda: changed("golden.npz", offset=10**9),
         BundleFormatError,
-        "members overlap, or something stands between them",
+        "members overlap",
     ),
     Attack(
         "another name in the local header",
@@ -189,7 +189,7 @@ ZIPS = (
             local_extra=struct.pack("<2H2Q", 1, 16, 4, 4),
         ),
         BundleFormatError,
-        r"golden\.npz has (extra fields|another name)",
+        r"golden\.npz has extra fields",
     ),
     Attack(
         "a Unicode path in an extra field",
@@ -237,7 +237,7 @@ ZIPS = (
     ),
     Attack(
         "100,000 members counted",
-        "65,535 stands for 'see zip64', where the true count would be.",
+        "65,535 means 'see zip64', where the true count would be.",
         lambda: altered(count=0xFFFF),
         BundleFormatError,
         "has 65535 members; expected at most 1000",
@@ -303,7 +303,7 @@ ZIPS = (
         clean=lambda: changed("measurements.json", method=DEFLATED),
     ),
     Attack(
-        "deflated data that goes on",
+        "deflated data with more behind it",
         "Bytes behind the end of the stream, covered by no hash.",
         lambda: changed("measurements.json", method=DEFLATED, packed=deflated(b"{}") + b"more"),
         BundleIntegrityError,

@@ -12,7 +12,7 @@ STORED, DEFLATED = 0, 8
 
 @dataclasses.dataclass
 class Entry:
-    """One member; ``None`` stands for the truth. ``local_*`` are what its own header says."""
+    """One member; ``None`` means the truth. ``local_*`` are what its own header says."""
 
     name: bytes
     data: bytes
