@@ -1,5 +1,5 @@
-"""What may be asked of the exporters, as values. Standard library only, so that a recipe can be
-read and checked without onnx or torch.
+"""The options of the exporters, as values. Standard library only, so that a recipe can be read and
+checked without onnx or torch.
 
 Every dataclass refuses unknown keys when a recipe is read (``__pydantic_config__``)."""
 
@@ -28,8 +28,8 @@ def _expect(name: str, value: object, fits: bool, expected: str) -> None:
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far probabilities may lie from their reference, and why so far. Loosening one is a
-    change of one line here, with its reason."""
+    """A limit of the distance of probabilities from their reference, with its reason. Loosening one
+    is a change of one line here."""
 
     metric: Literal["max_abs", "mean_abs", "p99_abs"]  # fields of ``Parity``
     limit: float  # of |difference of probabilities|, inclusive
@@ -61,7 +61,7 @@ MIN_SQNR_DB = 20.0
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """How the trained network becomes ``fp32.onnx``."""
+    """The export of the trained network to ``fp32.onnx``."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     batch_sizes: tuple[int, ...] = (1, 2, 7, 64)  # each is run to prove that the batch is dynamic
@@ -93,7 +93,7 @@ class Int8Options:
 
     @property
     def impossible(self) -> str | None:
-        """Why no kernel multiplies these 8-bit types; None where one does."""
+        """The reason why no kernel multiplies these 8-bit types; None where one does."""
         if self.weights == "uint8" and self.activations == "int8":
             return (
                 f"variant {self.id!r}: uint8 weights with int8 activations have no kernel in "
@@ -109,7 +109,7 @@ class Int8Options:
 @dataclass(frozen=True)
 class DynamicOptions:
     """One dynamic INT8 variant: the weights of fully connected layers in 8 bits, the range of
-    their inputs found anew at every call, everything else in float."""
+    their inputs computed at every call, everything else in float."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     id: str = "int8-dynamic"
@@ -136,9 +136,9 @@ class FineTuneOptions:
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """Which INT8 variants are tried, in a coarse-to-fine order; see ``search.py``.
+    """The INT8 variants that are tried, in a coarse-to-fine order; see ``search.py``.
 
-    Whatever ``minutes`` says, what has been found until then is the result, marked incomplete.
+    When the ``minutes`` are over, the variants so far are the result, marked incomplete.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
@@ -167,7 +167,7 @@ class SearchOptions:
 
 @dataclass(frozen=True)
 class QuantizeOptions:
-    """The variants to make beside ``fp32``: those listed, and those that a search finds."""
+    """The variants to make besides ``fp32``: those listed, and those that a search finds."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     fp16: bool = True
@@ -195,7 +195,7 @@ class QuantizeOptions:
 
 @dataclass(frozen=True)
 class GateOptions:
-    """When a variant counts as not inferior to the PyTorch network; see ``gates.py``."""
+    """The conditions under which a variant is not inferior to PyTorch; see ``gates.py``."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     margin_points: float = 0.15  # percentage points of accuracy (mean over labels) it may lose
@@ -219,7 +219,7 @@ class GateOptions:
 
 @dataclass(frozen=True)
 class PackageOptions:
-    """What the bundle says of itself and how a device chooses."""
+    """The bundle's description of itself, and the choice of a device."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     model_version: str = "1.0.0"

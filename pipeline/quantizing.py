@@ -10,16 +10,16 @@ import numpy as np
 import onnx
 
 from exporters.errors import QuantizeError
+from exporters.evaluate.generated_images import extreme_images
 from exporters.export.onnx_from_torch import onnx_from_torch
 from exporters.graph import onnx_file
 from exporters.options import Int8Options
 from exporters.quantize.activation_ranges import ActivationStatistics
 from exporters.quantize.calibration import ImageReader, choose, spread
 from exporters.quantize.int8_from_fp32 import shipped
-from exporters.quantize.saturation import extreme_images
 from exporters.search.result import SearchResult
-from exporters.search.search import Subject
 from exporters.search.sensitivity import IMAGES
+from exporters.search.subject import Subject
 from exporters.search.trial import Speed
 from exporters.search.trial_evaluation import ValidationData
 from pipeline.datasets.arrays import Dataset

@@ -161,6 +161,7 @@ def _bundle(artifacts: Path, factory: pytest.TempPathFactory, name: str) -> Path
 
 def _write_untrained(path: Path, name: str) -> None:
     import torch
+    from int8_variant import int8_from_fp32
 
     from exporters.export.onnx_from_torch import onnx_from_torch
     from exporters.graph import onnx_file
@@ -171,7 +172,6 @@ def _write_untrained(path: Path, name: str) -> None:
         golden_tolerance,
         write_bundle,
     )
-    from exporters.quantize.int8_from_fp32 import int8_from_fp32
     from pipeline.datasets.drawn.drawn_digits import draw_digit
     from pipeline.learning.networks.build import build_network
     from pipeline.recipe import load

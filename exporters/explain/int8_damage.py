@@ -20,7 +20,7 @@ from exporters.explain.first_divergence import Pair
 from exporters.explain.trace import Parameters
 from exporters.explain.weight_causes import common_factor, differs, weights_apart
 from exporters.graph import onnx_file
-from exporters.graph.intermediate_outputs import quantized_tensors, with_outputs
+from exporters.graph.intermediate_outputs import quantized_tensors, with_typed_outputs
 from exporters.graph.walk import Graph, channel_axis
 
 # Decibels that a place must give back to be blamed, by what is wrong there. Where nothing is wrong,
@@ -93,7 +93,7 @@ def damages(
 
 def _snr(model: onnx.ModelProto, images: NDArray[np.uint8], expected: Floats) -> float:
     """Of log-odds less their mean, which do not saturate as probabilities do."""
-    found = onnx_file.run(onnx_file.session(model, optimised=False), images)
+    found = onnx_file.run(onnx_file.session(model, optimized=False), images)
     signal = log_odds(expected, _SURE, _SURE)
     middle = signal.mean(axis=0)
     return error_db(relative_error(signal - middle, log_odds(found, _SURE, _SURE) - middle))
@@ -154,7 +154,7 @@ def _ranges(model: onnx.ModelProto, images: NDArray[np.uint8]) -> Iterator[_Plac
     are rounded and another one where they are read."""
     graph = Graph(model)
     taps = {tap.name: tap.layer for tap in quantized_tensors(model)}
-    session = onnx_file.session(with_outputs(model, list(taps)))
+    session = onnx_file.session(with_typed_outputs(model, list(taps)))
     found = dict(
         zip(taps, onnx_file.run_feed(session, list(taps), {"images": images}), strict=True)
     )

@@ -20,7 +20,7 @@ from onnx import numpy_helper
 
 from exporters.errors import GraphError
 from exporters.graph import onnx_file
-from exporters.graph.intermediate_outputs import with_outputs
+from exporters.graph.intermediate_outputs import with_typed_outputs
 from exporters.graph.walk import Graph, attribute, channel_axis
 from runtime.spec import INPUT_NAME, OUTPUT_NAME
 
@@ -67,7 +67,7 @@ def trace_onnx(model: onnx.ModelProto, images: NDArray[np.uint8]) -> tuple[Point
     layers = [node for node in graph.nodes if _is_layer(graph, node)]
     sources = {node.name: _source(graph, node.input[0]) for node in layers}
     wanted = [name for name in dict.fromkeys(sources.values()) if graph.producer(name) is not None]
-    session = onnx_file.session(with_outputs(model, wanted))
+    session = onnx_file.session(with_typed_outputs(model, wanted))
     names = [OUTPUT_NAME, *(name for name in wanted if name != OUTPUT_NAME)]
     try:
         found = dict(zip(names, session.run(names, {INPUT_NAME: images}), strict=True))

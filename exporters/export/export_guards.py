@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from exporters.errors import GraphError
+from exporters.evaluate.generated_images import noise_images
 from exporters.export.guard_values import ExportGuard
-from exporters.export.proof import file_answers, network_answers, plain_reason, proof_images, proved
+from exporters.export.proof import file_answers, network_answers, plain_reason, proved
 from exporters.graph import onnx_file
 from exporters.graph.silenced import quiet
 from runtime.spec import ModelSpec
@@ -30,7 +31,7 @@ def guard_export(
     program = _program(network, spec)
     guards = []
     for count in batch_sizes:
-        images = proof_images(count, spec)
+        images = noise_images(spec.shape, count)
         eager, exported = network_answers(network, images), network_answers(program, images)
         answers = file_answers(session, images)
         guards.append(

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from exporters.errors import GraphError
+from exporters.evaluate.generated_images import noise_images
 from exporters.export.proof import (
     file_answers,
     network_answers,
     plain_reason,
-    proof_images,
     proved,
 )
 from exporters.graph import onnx_file
@@ -205,6 +205,6 @@ def _prove(
     """Run file and network on the same images at every batch size."""
     session = onnx_file.session(model)
     for count in batch_sizes:
-        images = proof_images(count, spec)
+        images = noise_images(spec.shape, count)
         expected = network_answers(network, images)
         proved("the ONNX file and the network", file_answers(session, images), expected)

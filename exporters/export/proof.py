@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -14,7 +13,6 @@ from torch import nn
 from exporters.errors import GraphError
 from exporters.graph import onnx_file
 from exporters.options import Tolerance
-from runtime.spec import ModelSpec
 
 PROOF = Tolerance(
     "max_abs",
@@ -23,16 +21,6 @@ PROOF = Tolerance(
     "a wrong operator or a wrong layout shows 1e-2 and more",
 )
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
-
-
-def proof_images(count: int, spec: ModelSpec) -> NDArray[np.uint8]:
-    """Return noise of different strength; from three images on, one is black and one white."""
-    random = np.random.default_rng(count)
-    images: Any = random.integers(0, 256, (count, *spec.shape), dtype=np.uint8)
-    images //= random.integers(1, 5, (count, 1, 1, 1), dtype=np.uint8)
-    if count > 2:
-        images[0], images[1] = 0, 255
-    return np.ascontiguousarray(images)
 
 
 def network_answers(network: nn.Module, images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -1,6 +1,6 @@
-"""Judge forms of a model of unknown making by its FP32 form: their outputs may be probabilities,
-logits, or anything else, and there may be no labels. ``search/trial_evaluation.py`` does this for
-our own models."""
+"""The agreement of a foreign model's candidates with its FP32 outputs, which may be probabilities,
+logits, or anything else, with or without labels. ``search/trial_evaluation.py`` does this for our
+own models."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _CHUNK = 31
 
 @dataclass(frozen=True)
 class Reference:
-    """Inputs and what FP32 makes of them; judges other forms by it."""
+    """Inputs and the outputs of FP32, by which candidates are judged."""
 
     inputs: ModelInputs
     outputs: tuple[str, ...]  # names
     task: Task
     bounds: Bounds
-    labels: NDArray[np.integer] | None  # None: FP32's own answers stand in for them
+    labels: NDArray[np.integer] | None  # None: FP32's own answers are used instead
     values: tuple[NDArray[Any], ...] = field(repr=False)  # FP32's outputs, one row for each input
-    # Of a guessed task: what outputs must reach as values, too; None: the task was stated
+    # Of a guessed task: what outputs must reach as values as well; None: the task was stated
     guessed_db: float | None = None
 
     @classmethod
@@ -75,7 +75,7 @@ class Reference:
         )
 
     def first(self, count: int) -> Reference:
-        """The same of the first ``count`` images; of all where outputs have no row for each."""
+        """Return the first ``count`` images; all where outputs have no row for each."""
         if any(len(value) != len(self.inputs) for value in self.values):
             return self
         return replace(
@@ -86,24 +86,24 @@ class Reference:
         )
 
     def accuracy(self) -> float:
-        """The share of FP32's answers that are the labels; nan without labels."""
+        """Return the share of FP32's answers that equal the labels; nan without labels."""
         if self.labels is None or not isinstance(self.task, LabelTask):
             return math.nan
         return self.task.accuracy(self.values[0], self.labels)
 
     def assess(self, model: bytes, variant: str, portable: bool) -> Assessment:
         """Judge a model file against FP32. ``portable`` does not matter: someone else's runtime
-        takes the kernels that it has."""
+        uses the kernels that it has."""
         return self.task.assess(self._pair(model), self.bounds, variant)
 
     def assess_quickly(self, model: bytes) -> tuple[float, float]:
-        """(loss by which forms are ordered, SQNR in dB)."""
+        """Return (loss by which candidates are ordered, SQNR in dB)."""
         pair = self._pair(model)
         return self.task.quick_loss(pair), pair.worst.sqnr_db
 
     def loss_bound(self, model: bytes) -> float | None:
-        """Points of accuracy that a model file loses at most, with the confidence of the gate; None
-        where no answers are counted."""
+        """Return the most points of accuracy that a model file may lose, with the confidence of the
+        gate; None where no answers are counted."""
         return self.task.loss_bound(self._pair(model), self.bounds.gate.alpha)
 
     def _pair(self, model: bytes) -> OutputPair:
@@ -112,8 +112,8 @@ class Reference:
 
 
 def _outputs(model: bytes, names: Sequence[str], inputs: ModelInputs) -> list[NDArray[Any]]:
-    """The named outputs for all inputs, a few at a time, with a row for each input where that can
-    be."""
+    """Return the named outputs for all inputs, a few at a time, with a row for each input where
+    possible."""
     session = onnx_file.session(model)
     chunk = _CHUNK * (inputs.spec.batch or 1)
     parts = [

@@ -1,5 +1,5 @@
-"""What a model of unknown making takes, and pictures in the form that it takes. Sizes and layout
-are read off its input's shape; scale and order of the colours cannot be and have to be told."""
+"""The input of a foreign model, and images in the form that it takes. Sizes and layout are read off
+the input's shape; scale and order of the colors cannot be, and have to be given."""
 
 from __future__ import annotations
 
@@ -28,32 +28,32 @@ class InputSpec:
 
     @property
     def batch(self) -> int | None:
-        """How many images a call takes; None when that is free."""
+        """Number of images that a call takes; None when it is free."""
         return self.shape[0] if self.shape else None
 
     def layouts(self) -> tuple[Layout, ...]:
-        """How the shape can be read as images of 1 or 3 channels; () when it cannot."""
+        """Return the layouts in which the shape has 1 or 3 channels; () where there are none."""
         if len(self.shape) != 4:
             return ()
-        places: tuple[tuple[Layout, int], ...] = (("nchw", 1), ("nhwc", 3))
-        return tuple(layout for layout, axis in places if self.shape[axis] in _COLORS)
+        axes: tuple[tuple[Layout, int], ...] = (("nchw", 1), ("nhwc", 3))
+        return tuple(layout for layout, axis in axes if self.shape[axis] in _COLORS)
 
     def image_shape(self, layout: Layout) -> tuple[int | None, int | None, int]:
-        """(height, width, channels)."""
+        """Return (height, width, channels)."""
         _, *rest = self.shape
         channels, height, width = rest if layout == "nchw" else (rest[2], rest[0], rest[1])
-        assert channels is not None  # layouts() has looked
+        assert channels is not None  # checked by layouts()
         return height, width, channels
 
-    def told(self) -> str:
-        """For messages: "'x' float32 [N, 3, 224, 224]"."""
+    def text(self) -> str:
+        """Return a text for messages: "'x' float32 [N, 3, 224, 224]"."""
         sizes = ", ".join("?" if size is None else str(size) for size in self.shape)
         return f"{self.name!r} {self.dtype} [{sizes}]"
 
 
 def input_of(graph: onnx.GraphProto) -> InputSpec:
-    """The one input that is no constant; raises GraphError when there are several, or of another
-    type than float32 and uint8."""
+    """Return the one input that is not a constant; raises GraphError when there are several, or of
+    another type than float32 and uint8."""
     constants = {tensor.name for tensor in graph.initializer}
     values = [value for value in graph.input if value.name not in constants]
     if len(values) != 1:
@@ -83,7 +83,7 @@ def input_of(graph: onnx.GraphProto) -> InputSpec:
 
 @dataclass(frozen=True)
 class PixelForm:
-    """How pixels, uint8 [h, w, c] of red, green, blue, become a model's input."""
+    """The conversion of pixels, uint8 [h, w, c] in RGB, to a model's input."""
 
     layout: Layout
     dtype: str  # "float32": (pixel / 255 - mean) / std; "uint8": the pixel itself
@@ -92,7 +92,7 @@ class PixelForm:
     color: Literal["rgb", "bgr"] = "rgb"
 
     def apply(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
-        """[n, h, w, c] in the model's type, layout and order of colours."""
+        """Convert [n, h, w, c] to the model's type, layout and order of colors."""
         values: NDArray[Any] = pixels[..., ::-1] if self.color == "bgr" else pixels
         if self.dtype == "float32":
             mean, std = (np.array(v, np.float32) for v in (self.mean, self.std))
@@ -104,8 +104,8 @@ class PixelForm:
 
 @dataclass(frozen=True)
 class ModelInputs:
-    """Images as they are kept, given out as the model takes them; a slice is converted when it is
-    asked for, so memory stays that of the pixels."""
+    """Images as they are stored, returned in the model's form; a slice is converted on demand, so
+    memory stays that of the pixels."""
 
     spec: InputSpec
     rows: NDArray[Any]  # pixels [n, h, w, c], or inputs [n, ...] as they are
@@ -115,20 +115,20 @@ class ModelInputs:
         return len(self.rows)
 
     def __getitem__(self, chosen: slice | NDArray[np.int64]) -> NDArray[Any]:
-        """The chosen ones as inputs [n, ...]."""
+        """Return the chosen ones as inputs [n, ...]."""
         rows = np.asarray(self.rows[chosen])
         return np.ascontiguousarray(rows) if self.form is None else self.form.apply(rows)
 
     def first(self, count: int) -> ModelInputs:
-        """The same of the first ``count``."""
+        """Return the first ``count`` of them."""
         return ModelInputs(self.spec, self.rows[:count], self.form)
 
     def of_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
-        """Other pixels [n, h, w, c], such as extreme ones, in the same form."""
+        """Convert other pixels [n, h, w, c], such as extreme ones, in the same way."""
         return self.form.apply(pixels) if self.form else pixels
 
     def reader(self) -> ImageReader:
-        """For calibration: all of them, in batches that the model takes."""
+        """Return a reader of all of them for calibration, in batches that the model takes."""
         batch = self.spec.batch
         return ImageReader(
             self,

@@ -1,4 +1,4 @@
-"""What a model file holds, as a value: ``onnx_file.summary`` reads it. Standard library only."""
+"""The contents of a model file in figures; see ``onnx_file.summary``. Standard library only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Summary:
-    """What stands in a model file."""
+    """The contents of a model file in figures."""
 
     opset: int
     ir_version: int

@@ -1,5 +1,5 @@
-"""Making the inside of a model file visible: its quantized tensors, and copies of the file that
-return further tensors beside the probabilities. Runs nothing."""
+"""The inside of a model file made visible: its quantized tensors, and copies of the file that
+return further tensors next to the probabilities. Runs nothing."""
 
 from __future__ import annotations
 
@@ -20,37 +20,36 @@ class Tap:
 
     name: str
     layer: str  # the operator whose result it is; "images" where it is the input's own
-    last: bool  # no other tap comes behind it: what the rest is computed from
+    last: bool  # no other tap comes after it: the rest is computed from it
 
 
 def quantized_tensors(model: onnx.ModelProto) -> tuple[Tap, ...]:
-    """Every quantized activation in graph order; none in a float file.
+    """Return every quantized activation in graph order; none in a float file.
 
-    Weights are constants, so a QuantizeLinear always stands behind an activation.
+    Weights are constants, so a QuantizeLinear always quantizes an activation.
     """
     graph = Graph(model)
-    found = []
+    taps = []
     for node in graph.nodes:
         if node.op_type == "QuantizeLinear" and node.input[0] not in graph.constants:
-            behind = graph.reached(node.output[0])
-            last = all(later.op_type != "QuantizeLinear" for later in behind)
-            found.append(Tap(node.output[0], _layer(graph, node.input[0]), last))
-    return tuple(found)
+            later = graph.reached(node.output[0])
+            last = all(other.op_type != "QuantizeLinear" for other in later)
+            taps.append(Tap(node.output[0], _layer(graph, node.input[0]), last))
+    return tuple(taps)
 
 
 def layer_inputs(model: onnx.ModelProto) -> tuple[Tap, ...]:
-    """What goes into each operator with weights, in graph order. Returning these lets onnxruntime
-    fuse a convolution with the activation behind it, as in the file itself."""
+    """Return the input of each operator with weights, in graph order. Returning these lets
+    onnxruntime fuse a convolution with the activation after it, as in the file itself."""
     graph = Graph(model)
-    layers = [node for node in graph.nodes if node.op_type in onnx_file.WEIGHTED]
-    names = dict.fromkeys(str(node.input[0]) for node in layers)
+    names = dict.fromkeys(str(node.input[0]) for node in graph.layers())
     made = [name for name in names if graph.producer(name) is not None]
     return tuple(Tap(name, _layer(graph, name), name == made[-1]) for name in made)
 
 
 def _layer(graph: Graph, tensor: str) -> str:
-    """The operator whose result ``tensor`` is; a Relu or Clip counts with the operator that it is
-    fused into."""
+    """Name the operator whose result ``tensor`` is; a Relu or Clip counts with the operator that it
+    is fused into."""
     node = graph.producer(tensor)
     while node is not None and node.op_type in ("Relu", "Clip"):
         before = graph.producer(node.input[0])
@@ -60,27 +59,27 @@ def _layer(graph: Graph, tensor: str) -> str:
     return tensor if node is None else str(node.name)
 
 
-def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
-    """A copy that returns the named tensors as well, behind the outputs that it has.
+def with_typed_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    """Return a copy that returns the named tensors as well, after its own outputs, with the types
+    and shapes that ONNX infers.
 
-    An 8-bit tensor behind a QuantizeLinear may be returned without disturbing the integer kernels:
+    An 8-bit tensor after a QuantizeLinear may be returned without disturbing the integer kernels:
     they are the ones that make it. Returning a float tensor between a convolution and its
     activation keeps onnxruntime from fusing the two.
 
     Raises GraphError for a name that no node makes.
     """
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
+    result = onnx_file.copied(model)
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    known = {value.name: value for value in inferred.graph.value_info}
+    values = {value.name: value for value in inferred.graph.value_info}
     graph = Graph(model)
     for name in names:
         if name in graph.outputs:
             continue
         if graph.producer(name) is None:
             raise GraphError(f"no node makes a tensor {name!r}; expected the output of a node.")
-        if name in known:
-            result.graph.output.add().CopyFrom(known[name])
+        if name in values:
+            result.graph.output.add().CopyFrom(values[name])
         else:  # onnxruntime infers what ONNX does not
             kind = TensorProto.UNDEFINED
             result.graph.output.add().CopyFrom(onnx.helper.make_tensor_value_info(name, kind, None))

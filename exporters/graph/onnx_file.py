@@ -1,9 +1,10 @@
-"""A checked ONNX file: what every model file of this project has in common, whoever made it.
+"""An ONNX file: read it, write it, run it, and check that it keeps the contract of a shipped one.
 
-Knows nothing of PyTorch, quantization or bundles."""
+Independent of PyTorch, quantization and bundles."""
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -41,13 +42,13 @@ _COUNTED = (
 
 
 def to_bytes(model: onnx.ModelProto) -> bytes:
-    """The file's bytes; the same model always gives the same ones."""
+    """Return the file's bytes; the same model always gives the same ones."""
     data: bytes = model.SerializeToString(deterministic=True)
     return data
 
 
 def from_bytes(data: bytes, what: str = "the model") -> onnx.ModelProto:
-    """Read what :func:`to_bytes` wrote; raises GraphError when it is no ONNX model."""
+    """Read what :func:`to_bytes` wrote; raises GraphError when it is not an ONNX model."""
     try:
         model = onnx.load_model_from_string(data)
     except Exception as exc:  # protobuf's DecodeError, whose module has no types
@@ -71,8 +72,15 @@ def save(model: onnx.ModelProto, path: Path) -> None:
     path.write_bytes(to_bytes(model))
 
 
+def copied(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy that can be changed."""
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    return result
+
+
 def summary(model: onnx.ModelProto) -> Summary:
-    """Count what stands in ``model``."""
+    """Count the parts of ``model``."""
     counts = Counter(node.op_type for node in model.graph.node)
     return Summary(
         opset=opsets(model).get("", 0),
@@ -88,12 +96,13 @@ def summary(model: onnx.ModelProto) -> Summary:
 
 
 def opsets(model: onnx.ModelProto) -> dict[str, int]:
-    """Domain -> version of the operator sets that the file imports; "" is ONNX itself."""
+    """Return domain -> version of the imported operator sets; "" is ONNX itself."""
     return {entry.domain: entry.version for entry in model.opset_import}
 
 
 def finished(model: onnx.ModelProto, spec: ModelSpec) -> onnx.ModelProto:
-    """A copy as it ships: IR 8, no unused parts, no traces of its making, ``spec`` stamped in.
+    """Return a copy as it ships: IR 8, no unused parts, no traces of its making, ``spec`` stamped
+    in.
 
     Exporters leave stack traces with the building machine's paths in the node metadata, and
     quantizers leave shapes of tensors that are gone; both are dropped (shapes are inferred again
@@ -117,7 +126,7 @@ def finished(model: onnx.ModelProto, spec: ModelSpec) -> onnx.ModelProto:
 
 
 def spec_of(model: onnx.ModelProto) -> ModelSpec:
-    """The spec stamped into a model file; raises GraphError when there is none."""
+    """Return the spec stamped into a model file; raises GraphError when there is none."""
     for entry in model.metadata_props:
         if entry.key == METADATA_KEY:
             return ModelSpec.from_json(entry.value)
@@ -130,20 +139,20 @@ def session(
     model: onnx.ModelProto | bytes,
     *,
     threads: int = 1,
-    optimised: bool = True,
+    optimized: bool = True,
     config: Mapping[str, str] | None = None,
     options: ort.SessionOptions | None = None,
 ) -> ort.InferenceSession:
-    """A CPU session; raises GraphError when onnxruntime refuses the file.
+    """Open a CPU session; raises GraphError when onnxruntime refuses the file.
 
-    Without optimisation Q and DQ nodes compute in float and nothing is fused. ``config`` are
+    Without optimization Q and DQ nodes compute in float and nothing is fused. ``config`` are
     session configuration entries such as "session.x64quantprecision"; ``options``, when given,
     are completed and used.
     """
     options = options or ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # errors are raised as well: this package never prints
-    if not optimised:
+    if not optimized:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     for key, value in (config or {}).items():
         options.add_session_config_entry(key, value)
@@ -154,29 +163,43 @@ def session(
         raise GraphError(f"onnxruntime {ort.__version__} refuses the model: {exc}") from exc
 
 
-def with_outputs(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
-    """A copy that also puts out inner tensors, whose types are left to be inferred."""
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    known = {value.name for value in result.graph.output}
+def optimized_by_onnxruntime(
+    model: onnx.ModelProto, options: ort.SessionOptions | None = None
+) -> onnx.ModelProto:
+    """Return the graph that onnxruntime runs after its optimizations; raises GraphError when it
+    refuses the model."""
+    options = options or ort.SessionOptions()
+    with tempfile.TemporaryDirectory(prefix="edgeproof-graph-") as folder:
+        path = Path(folder) / "optimized.onnx"
+        options.optimized_model_filepath = str(path)
+        session(model, options=options)
+        return load(path)
+
+
+def with_inner_outputs(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
+    """Return a copy that also puts out inner tensors, whose types are left to onnxruntime."""
+    result = copied(model)
+    names = {value.name for value in result.graph.output}
     result.graph.output.extend(
-        onnx.ValueInfoProto(name=name) for name in dict.fromkeys(tensors) if name not in known
+        onnx.ValueInfoProto(name=name) for name in dict.fromkeys(tensors) if name not in names
     )
     return result
 
 
 def tensor_types(model: onnx.ModelProto) -> TensorTypes:
-    """(type, sizes) of every tensor that a node of the main graph makes, as onnxruntime infers it,
-    whatever the operators' domains: "tensor(float)", "seq(tensor(float))". Sizes are [] where none
-    are known. Raises GraphError when onnxruntime refuses the model."""
+    """Return (type, sizes) of every tensor that a node of the main graph makes, as onnxruntime
+    infers it, whatever the operators' domains: "tensor(float)", "seq(tensor(float))".
+
+    Sizes are [] where none are known. Raises GraphError when onnxruntime refuses the model.
+    """
     names = [name for node in model.graph.node for name in node.output if name]
-    seen = session(with_outputs(model, names), optimised=False)
-    return {value.name: (value.type, list(value.shape)) for value in seen.get_outputs()}
+    outputs = session(with_inner_outputs(model, names), optimized=False).get_outputs()
+    return {value.name: (value.type, list(value.shape)) for value in outputs}
 
 
 def run(model: ort.InferenceSession, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Probabilities [N, labels] of images [N, h, w, c] from a :func:`session`; raises GraphError
-    for another number of rows, which NumPy would spread over the images."""
+    """Return the probabilities [N, labels] of images [N, h, w, c] from a :func:`session`; raises
+    GraphError for another number of rows, which NumPy would spread over the images."""
     result: NDArray[np.float32] = model.run([OUTPUT_NAME], {INPUT_NAME: images})[0]
     if result.shape[:1] != (len(images),):
         raise GraphError(
@@ -189,13 +212,18 @@ def run(model: ort.InferenceSession, images: NDArray[np.uint8]) -> NDArray[np.fl
 def inner_values(
     model: onnx.ModelProto, tensors: Sequence[str], feed: Mapping[str, NDArray[Any]]
 ) -> dict[str, NDArray[Any]]:
-    """The named inner tensors, by name. Without graph optimisation, so that they exist, and
-    without what lies behind the last of them."""
-    wanted = list(dict.fromkeys(tensors))
-    only_these = ort.RunOptions()
-    only_these.only_execute_path_to_fetches = True
-    inner = session(with_outputs(model, wanted), optimised=False)
-    return dict(zip(wanted, run_feed(inner, wanted, feed, only_these), strict=True))
+    """Return the named inner tensors, by name. The graph runs without optimization, so that they
+    exist, and no further than the last of them."""
+    names = list(dict.fromkeys(tensors))
+    inner = session(with_inner_outputs(model, names), optimized=False)
+    return dict(zip(names, run_feed(inner, names, feed, to_fetches()), strict=True))
+
+
+def to_fetches() -> ort.RunOptions:
+    """Return options that run a graph no further than the tensors that are asked for."""
+    options = ort.RunOptions()
+    options.only_execute_path_to_fetches = True
+    return options
 
 
 def run_feed(
@@ -204,9 +232,9 @@ def run_feed(
     feed: Mapping[str, NDArray[Any]],
     options: ort.RunOptions | None = None,
 ) -> list[NDArray[Any]]:
-    """The named tensors of however many images; a model with a fixed batch gets them in pieces of
-    that batch, whose number must divide that of the images. Raises GraphError when the model
-    cannot be run on them."""
+    """Return the named tensors of any number of images; a model with a fixed batch gets them in
+    pieces of that batch, which must divide their number. Raises GraphError when the model cannot
+    be run on them."""
     pieces = [values for _, values in _run_pieces(model, tensors, feed, options)]
     if len(pieces) == 1:
         return pieces[0]
@@ -216,7 +244,7 @@ def run_feed(
 def run_by_image(
     model: ort.InferenceSession, tensors: Sequence[str], feed: Mapping[str, NDArray[Any]]
 ) -> list[NDArray[Any]]:
-    """The same with a row for each image, [n, ...], wherever that can be; see :func:`by_image`."""
+    """Return the same with a row for each image, [n, ...], where possible; see :func:`by_image`."""
     pieces = [
         [by_image(value, count) for value in values]
         for count, values in _run_pieces(model, tensors, feed, None)
@@ -230,7 +258,7 @@ def _run_pieces(
     feed: Mapping[str, NDArray[Any]],
     options: ort.RunOptions | None,
 ) -> Iterator[tuple[int, list[NDArray[Any]]]]:
-    """(images, the tensors) of each call."""
+    """Yield (number of images, the tensors) of each call."""
     ((name, images),) = feed.items()
     batch = model.get_inputs()[0].shape[0]
     size = batch if isinstance(batch, int) and batch > 0 else max(len(images), 1)
@@ -247,23 +275,23 @@ def _run_pieces(
 
 
 def by_image(value: Any, count: int) -> NDArray[Any]:
-    """What a model makes of ``count`` images with one row for each, [count, ...]: its first axis,
+    """Return the output of ``count`` images with one row for each, [count, ...]: its first axis,
     the only other one of that size, or equal parts of the first one. Where none fits, as it is."""
-    found = np.asarray(value)
-    if found.ndim and len(found) == count:
-        return found
+    output = np.asarray(value)
+    if output.ndim and len(output) == count:
+        return output
     if count == 1:
-        return found[None]
-    axes = [axis for axis, size in enumerate(found.shape) if size == count]
+        return output[None]
+    axes = [axis for axis, size in enumerate(output.shape) if size == count]
     if len(axes) == 1:
-        return np.moveaxis(found, axes[0], 0)
-    if found.ndim and len(found) and len(found) % count == 0:
-        return found.reshape(count, -1, *found.shape[1:])
-    return np.atleast_1d(found)
+        return np.moveaxis(output, axes[0], 0)
+    if output.ndim and len(output) and len(output) % count == 0:
+        return output.reshape(count, -1, *output.shape[1:])
+    return np.atleast_1d(output)
 
 
 def joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Rows of several calls; where their sizes differ from call to call, all values in one row."""
+    """Join the rows of several calls; where their sizes differ, all values go into one row."""
     if len({part.shape[1:] for part in parts}) == 1:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
     return np.concatenate([part.reshape(-1) for part in parts])[None]
@@ -276,7 +304,7 @@ def check_model(model: onnx.ModelProto, spec: ModelSpec) -> None:
     spec with N free, the spec in the metadata, no traces of the building machine, and
     clean by ONNX's checker and strict shape inference with data propagation.
     """
-    problems = [*_form(model), *_interface(model, spec), *_traces(model, spec)]
+    problems = [*_format(model), *_interface(model, spec), *_traces(model, spec)]
     if problems:
         raise GraphError("the model file is not what was asked for: " + "; ".join(problems) + ".")
     try:
@@ -286,7 +314,7 @@ def check_model(model: onnx.ModelProto, spec: ModelSpec) -> None:
         raise GraphError(f"the ONNX checker refuses the model: {exc}") from exc
 
 
-def _form(model: onnx.ModelProto) -> list[str]:
+def _format(model: onnx.ModelProto) -> list[str]:
     problems = []
     if opsets(model) != {"": OPSET}:
         problems.append(f"operator sets are {opsets(model)}, expected only ONNX {OPSET}")
@@ -298,29 +326,29 @@ def _form(model: onnx.ModelProto) -> list[str]:
         t.name for t in model.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL
     ]
     if external:
-        problems.append(f"tensors {external[:3]} lie in another file, expected a single file")
+        problems.append(f"tensors {external[:3]} are in another file, expected a single file")
     return problems
 
 
 def _interface(model: onnx.ModelProto, spec: ModelSpec) -> list[str]:
-    wanted_in = (INPUT_NAME, "UINT8", [BATCH_NAME, *spec.shape])
-    found_in = [_value(value) for value in model.graph.input]
-    found_out = [_value(value) for value in model.graph.output]
+    expected_in = (INPUT_NAME, "UINT8", [BATCH_NAME, *spec.shape])
+    expected_out = [(o.name, "FLOAT", [BATCH_NAME, *o.shape]) for o in spec.outputs]
+    actual_in = [_value(value) for value in model.graph.input]
+    actual_out = [_value(value) for value in model.graph.output]
     problems = []
-    if found_in != [wanted_in]:
-        problems.append(f"inputs are {found_in}, expected {[wanted_in]}")
-    wanted_out = [(o.name, "FLOAT", [BATCH_NAME, *o.shape]) for o in spec.outputs]
-    if len(found_out) != len(wanted_out) or not all(map(_fits, found_out, wanted_out)):
-        problems.append(f"outputs are {found_out}, expected {wanted_out}")
+    if actual_in != [expected_in]:
+        problems.append(f"inputs are {actual_in}, expected {[expected_in]}")
+    if len(actual_out) != len(expected_out) or not all(map(_fits, actual_out, expected_out)):
+        problems.append(f"outputs are {actual_out}, expected {expected_out}")
     return problems
 
 
-def _fits(found: _Value, wanted: tuple[str, str, Sequence[str | int | None]]) -> bool:
+def _fits(actual: _Value, expected: tuple[str, str, Sequence[str | int | None]]) -> bool:
     """True for the same name, type and sizes; a size of None may be any."""
     return (
-        found[:2] == wanted[:2]
-        and len(found[2]) == len(wanted[2])
-        and all(b in (a, None) for a, b in zip(found[2], wanted[2], strict=True))
+        actual[:2] == expected[:2]
+        and len(actual[2]) == len(expected[2])
+        and all(b in (a, None) for a, b in zip(actual[2], expected[2], strict=True))
     )
 
 
@@ -337,7 +365,7 @@ def _traces(model: onnx.ModelProto, spec: ModelSpec) -> list[str]:
         problems.append(f"metadata is {stamps}, expected {METADATA_KEY}={spec.to_json()}")
     graph = model.graph
     parts = (*graph.node, *graph.input, *graph.output, *graph.initializer)
-    talkative = [part.name for part in parts if part.doc_string or part.metadata_props]
-    if talkative or model.doc_string or graph.doc_string or graph.metadata_props:
-        problems.append(f"notes of the exporter are left at {talkative[:3] or 'the graph'}")
+    notes = [part.name for part in parts if part.doc_string or part.metadata_props]
+    if notes or model.doc_string or graph.doc_string or graph.metadata_props:
+        problems.append(f"notes of the exporter are left at {notes[:3] or 'the graph'}")
     return problems

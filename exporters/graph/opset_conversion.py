@@ -1,7 +1,7 @@
-"""An ONNX file as somebody once wrote it -> the same model as files are written now: one opset, no
-functions of its own, weights that are no inputs. Each step says in ``changes`` what it did.
+"""An old ONNX file -> the same model as files are written now: a recent opset, no local functions,
+weights that are not inputs. Each step adds what it did to ``changes``.
 
-``foreign_model.py`` proves that answers stay the same."""
+``foreign/equality.py`` proves that answers stay the same."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import onnx.inliner
 from onnx import numpy_helper, version_converter
 
 from exporters.errors import GraphError
-from exporters.graph import foreign_file, onnx_file
-from exporters.graph.walk import Graph
+from exporters.graph import onnx_file
+from exporters.graph.walk import Graph, all_nodes, drop_attributes
 
 MIN_OPSET = 13  # the first with a QuantizeLinear that has an axis
 _RESIZE_SAYS = 11  # the first in which a Resize says where pixels are
 
 
 def without_functions(model: onnx.ModelProto, changes: list[str]) -> onnx.ModelProto:
-    """The model with its local functions written out."""
+    """Return the model with its local functions written out."""
     if not model.functions:
         return model
     changes.append(f"{len(model.functions)} local functions written out")
@@ -28,12 +28,11 @@ def without_functions(model: onnx.ModelProto, changes: list[str]) -> onnx.ModelP
 
 
 def raised(model: onnx.ModelProto, path: Path, changes: list[str]) -> onnx.ModelProto:
-    """A copy with an opset of at least ``MIN_OPSET``; raises GraphError where it cannot be."""
+    """Return a copy with an opset of at least ``MIN_OPSET``; raises GraphError where ONNX's
+    converter fails."""
     opset = onnx_file.opsets(model).get("", 0)
     if opset >= MIN_OPSET:
-        copy = onnx.ModelProto()
-        copy.CopyFrom(model)
-        return copy
+        return onnx_file.copied(model)
     try:
         result: onnx.ModelProto = version_converter.convert_version(model, MIN_OPSET)
     except Exception as exc:  # the converter raises RuntimeError and more
@@ -48,14 +47,14 @@ def raised(model: onnx.ModelProto, path: Path, changes: list[str]) -> onnx.Model
 
 
 def _resize_as_before(model: onnx.ModelProto) -> None:
-    """Before opset 11 a Resize (or Upsample) had no word for where pixels are, and meant their
-    corners; ONNX's converter leaves it the later default, their centers. In place.
+    """Make a Resize (or Upsample) of before opset 11 count from the corners of pixels, in place: it
+    could not say so, and ONNX's converter leaves it the later default, their centers.
 
-    Which neighbor is the nearest is onnxruntime's rule of these versions: the one before when a
-    picture grows, the one behind when it shrinks.
+    The nearest neighbor follows onnxruntime's rule of these versions: the one before when a
+    picture grows, the one after when it shrinks.
     """
     constants = Graph(model)
-    for node in foreign_file.all_nodes(model.graph):
+    for node in all_nodes(model.graph.node):
         if node.op_type != "Resize" or node.domain:
             continue
         scales = constants.array(node.input[2]) if len(node.input) > 2 else None
@@ -68,15 +67,13 @@ def _resize_as_before(model: onnx.ModelProto) -> None:
             "coordinate_transformation_mode": "asymmetric",
             "nearest_mode": "ceil" if shrinks else "floor",
         }
-        kept = [entry for entry in node.attribute if entry.name not in values]
-        del node.attribute[:]
-        node.attribute.extend(kept)
+        drop_attributes(node, *values)
         node.attribute.extend(onnx.helper.make_attribute(*row) for row in values.items())
 
 
 def without_constant_inputs(model: onnx.ModelProto, changes: list[str]) -> None:
-    """Old files list their weights among the inputs, as values that a caller may replace; then
-    nothing can be folded."""
+    """Take the weights off the list of inputs, in place: old files have them there, as values that
+    a caller may replace, and then nothing can be folded."""
     constants = {tensor.name for tensor in model.graph.initializer}
     kept = [value for value in model.graph.input if value.name not in constants]
     gone = len(model.graph.input) - len(kept)

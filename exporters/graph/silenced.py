@@ -1,4 +1,4 @@
-"""Other people's tools print and log; this package never does. Errors still raise."""
+"""Silence for tools that print and log; this package never does. Errors still raise."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Names inside a model are its maker's own affair, but tools make new ones out of them (``b`` ->
-``b0``, ``r`` -> ``r_zero_point``) and do not look whether those exist. While a tool works, every
-tensor and node has a name that no other one can become; afterwards it has its own again."""
+"""Temporary names for the tensors and nodes of a model while a tool works on it. Tools make new
+names out of existing ones (``b`` -> ``b0``, ``r`` -> ``r_zero_point``) and do not check whether
+those are taken; a temporary name cannot become another one. Afterwards everything has its own name
+again."""
 
 from __future__ import annotations
 
@@ -10,20 +11,22 @@ from dataclasses import dataclass
 
 import onnx
 
+from exporters.graph import onnx_file
+
 _TENSOR, _NODE = "t", "n"
 _OURS = re.compile(r"([tn]\d+\.)(.*)", re.DOTALL)  # the dot ends it: t1. does not begin t10.
 
 
 @dataclass(frozen=True)
-class Names:
-    """What everything in a model was called, by what it is called meanwhile."""
+class TemporaryNames:
+    """The temporary name of every tensor and node of a model."""
 
-    tensors: dict[str, str]  # own name -> name meanwhile
+    tensors: dict[str, str]  # own name -> temporary name
     nodes: dict[str, str]
 
     @classmethod
-    def of(cls, model: onnx.ModelProto) -> Names:
-        """Names for a model that has none of them yet."""
+    def of(cls, model: onnx.ModelProto) -> TemporaryNames:
+        """Choose names for a model that has no temporary ones yet."""
         tensors: dict[str, str] = {}
         nodes: dict[str, str] = {}
         _rename(
@@ -35,51 +38,45 @@ class Names:
         return cls(tensors, nodes)
 
     def apply(self, model: onnx.ModelProto) -> onnx.ModelProto:
-        """A copy with the names meanwhile."""
-        result = onnx.ModelProto()
-        result.CopyFrom(model)
+        """Return a copy with the temporary names."""
+        result = onnx_file.copied(model)
         _rename(result.graph, self.tensors.__getitem__, self.nodes.__getitem__)
         return result
 
     def restore(self, model: onnx.ModelProto) -> None:
-        """Give everything its own name back, in place. What a tool has made of one gets the same
-        ending on the own name, and a number where somebody has that name already."""
+        """Give everything its own name back, in place. A name that a tool made of a temporary one
+        gets the same ending on the own name, and a number where that name is taken."""
         _rename(model.graph, _Restored(self.tensors), _Restored(self.nodes))
 
 
 class _Restored:
-    """Called with a name meanwhile, or one that was made of it."""
+    """A function from a temporary name, or one that was made of it, to the own name."""
 
     def __init__(self, names: dict[str, str]) -> None:
-        self._own = {meanwhile: own for own, meanwhile in names.items()}
+        self._own = {temporary: own for own, temporary in names.items()}
         self._taken = set(names)
 
     def __call__(self, name: str) -> str:
-        known = self._own.get(name)
-        if known is not None:
-            return known
+        if name in self._own:
+            return self._own[name]
         match = _OURS.fullmatch(name)
         base = self._own[match[1]] + match[2] if match and match[1] in self._own else name
-        result, number = base, 1
-        while result in self._taken:
-            result, number = f"{base}_{number}", number + 1
-        self._own[name] = result
-        self._taken.add(result)
-        return result
+        self._own[name] = unique(base, self._taken)
+        return self._own[name]
 
 
-def unique(wanted: str, taken: set[str]) -> str:
-    """``wanted``, with a number where it is taken; adds it to ``taken``."""
-    name, number = wanted, 1
+def unique(base: str, taken: set[str]) -> str:
+    """Return ``base``, with a number where it is taken; adds it to ``taken``."""
+    name, number = base, 1
     while name in taken:
-        name, number = f"{wanted}_{number}", number + 1
+        name, number = f"{base}_{number}", number + 1
     taken.add(name)
     return name
 
 
 def tensor_names(model: onnx.ModelProto) -> set[str]:
-    """The names of all tensors, those of subgraphs too."""
-    return set(Names.of(model).tensors)
+    """Return the names of all tensors, those of subgraphs too."""
+    return set(TemporaryNames.of(model).tensors)
 
 
 def _rename(
@@ -89,7 +86,7 @@ def _rename(
     *,
     change: bool = True,
 ) -> None:
-    """Every name of a graph and of the graphs inside it; an empty one is not a name."""
+    """Visit every name of a graph and of the graphs inside it; an empty one is not a name."""
     for part in _named_tensors(graph):
         if part.name:
             new = tensor(part.name)

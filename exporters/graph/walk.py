@@ -1,66 +1,21 @@
-"""Reading a graph, quantized or not: who makes and uses what, which weights stand behind a
-DequantizeLinear and on which axis, and of which type activations are. Only looks, never
-changes."""
+"""Walking a graph: its nodes and those of the graphs inside it, the producer and the consumers of a
+tensor, and the nodes outside the layers."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from exporters.graph import onnx_file
 
-# Operators that onnxruntime's CPU kernels run on 8-bit numbers, so that a chain of them needs no
-# way back to float. Softmax has such a kernel, too, but an 8-bit probability is too coarse.
-QUANTIZED_OPERATORS = (
-    *onnx_file.WEIGHTED,
-    *("Relu", "Clip", "LeakyRelu", "Sigmoid", "Add", "Mul"),
-    *("MaxPool", "AveragePool", "GlobalAveragePool"),
-    *("Concat", "Split", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"),
-    *("Pad", "Slice", "Resize"),
-)
-
-
-@dataclass(frozen=True)
-class QuantizedWeight:
-    """The 8-bit weights of one operator, as they stand in the file."""
-
-    node: str
-    operator: str  # one of onnx_file.WEIGHTED
-    values: NDArray[Any]  # int8 or uint8, in the operator's own layout
-    scale: NDArray[np.float32]  # scalar, or one for each channel
-    zero_point: NDArray[Any]  # like scale, of the type of values
-    axis: int  # of the scales in values, when there are several
-    channel_axis: int  # where the operator's output channels are in values
-    bias: NDArray[np.int32] | None  # one for each output channel, if there is any
-
-    @property
-    def centered(self) -> NDArray[np.int32]:
-        """Values less their zero point, in the shape of ``values``."""
-        zero = self._along_axis(self.zero_point.astype(np.int32))
-        return np.asarray(self.values.astype(np.int32) - zero, np.int32)
-
-    @property
-    def dequantized(self) -> NDArray[np.floating]:
-        """The real numbers that the values stand for, in the shape of ``values``."""
-        return np.asarray(self.centered * self._along_axis(self.scale))
-
-    def _along_axis(self, channels: NDArray[Any]) -> NDArray[Any]:
-        """One number for each channel, or one for all, so that it meets ``values``."""
-        if channels.ndim != 1:
-            return channels
-        shape = [1] * self.values.ndim
-        shape[self.axis] = -1
-        return channels.reshape(shape)
-
 
 class Graph:
-    """Who makes and who uses each tensor of a model's main graph."""
+    """The producer and the consumers of each tensor of a model's main graph."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.nodes: list[onnx.NodeProto] = list(model.graph.node)
@@ -78,83 +33,98 @@ class Graph:
         return frozenset(self._producer)
 
     def producer(self, tensor: str) -> onnx.NodeProto | None:
-        """The node that makes ``tensor``; None for an input or a constant."""
+        """Return the node that makes ``tensor``; None for an input or a constant."""
         return self._producer.get(tensor)
 
+    def dequantizer(self, tensor: str) -> onnx.NodeProto | None:
+        """Return the DequantizeLinear that makes ``tensor``, if one does."""
+        node = self.producer(tensor)
+        return node if node is not None and node.op_type == "DequantizeLinear" else None
+
     def consumers(self, tensor: str) -> list[onnx.NodeProto]:
-        """The nodes that use ``tensor``, each once."""
+        """Return the nodes that use ``tensor``, each once."""
         return list(self._consumers.get(tensor, ()))
 
+    def redirect(self, tensor: str, other: str) -> None:
+        """Let every user of ``tensor`` read ``other``, in place; this view stays as it was."""
+        for node in self.consumers(tensor):
+            for position, name in enumerate(node.input):
+                if name == tensor:
+                    node.input[position] = other
+
     def reached(self, tensor: str) -> list[onnx.NodeProto]:
-        """All nodes that depend on ``tensor``, in graph order."""
-        known, found = {tensor}, []
+        """Return all nodes that depend on ``tensor``, in graph order."""
+        tensors, nodes = {tensor}, []
         for node in self.nodes:
-            if known & set(node.input):
-                known.update(node.output)
-                found.append(node)
-        return found
+            if tensors & set(node.input):
+                tensors.update(node.output)
+                nodes.append(node)
+        return nodes
 
     def array(self, tensor: str) -> NDArray[Any] | None:
-        """A constant's values, or None when ``tensor`` is computed."""
+        """Return the values of a constant; None when ``tensor`` is computed."""
         constant = self.constants.get(tensor)
         return None if constant is None else numpy_helper.to_array(constant)
 
     def node(self, name: str) -> onnx.NodeProto | None:
-        """The node of that name."""
+        """Return the node of that name."""
         return next((node for node in self.nodes if node.name == name), None)
 
-    def activation_type(self, node_name: str) -> str | None:
-        """ "uint8" or "int8", the type behind a node's first input; None when it is float."""
-        node = self.node(node_name)
-        dequantize = None if node is None else self.producer(node.input[0])
-        if dequantize is None or dequantize.op_type != "DequantizeLinear":
-            return None
-        zero = self.array(dequantize.input[2]) if len(dequantize.input) > 2 else np.uint8(0)
-        return None if zero is None else zero.dtype.name
+    def layers(self) -> list[onnx.NodeProto]:
+        """Return the operators with weights, those whose weights are computed included."""
+        return [node for node in self.nodes if node.op_type in onnx_file.WEIGHTED]
+
+    def constant_layers(self) -> list[onnx.NodeProto]:
+        """Return the operators whose weights are constants of the file, as they are in float."""
+        return [node for node in self.layers() if node.input[1] in self.constants]
 
 
-def quantized_weights(graph: Graph) -> tuple[QuantizedWeight, ...]:
-    """The weights of every operator whose second input is a dequantized constant."""
-    found = []
+def all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """Yield the nodes and those of every graph inside them."""
+    for node in nodes:
+        yield node
+        for inner in subgraphs(node):
+            yield from all_nodes(inner.node)
+
+
+def subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    """Return the graphs that a node such as If or Loop holds."""
+    return [inner for entry in node.attribute for inner in (entry.g, *entry.graphs) if inner.node]
+
+
+def read_by_subgraphs(graph: onnx.GraphProto) -> frozenset[str]:
+    """Return the names that the graphs inside a graph read or return: a subgraph reads tensors of
+    the graph around it without listing them as inputs."""
+    names: set[str] = set()
+    for node in graph.node:
+        for entry in node.attribute:
+            for inner in (entry.g, *entry.graphs):
+                names.update(name for part in inner.node for name in part.input if name)
+                names.update(value.name for value in inner.output)
+                names |= read_by_subgraphs(inner)
+    return frozenset(names)
+
+
+def outside(graph: Graph) -> frozenset[str]:
+    """Return the names of the nodes before the first and after the last operator with weights, of
+    a graph that may be quantized: normalization and the final softmax or sigmoid."""
+    after, before = set[str](), set[str]()  # tensors after and before a weighted node
     for node in graph.nodes:
-        if node.op_type in onnx_file.WEIGHTED:
-            dequantize = graph.producer(node.input[1])
-            if dequantize is not None and dequantize.op_type == "DequantizeLinear":
-                weight = _weight(graph, node, dequantize)
-                if weight is not None:
-                    found.append(weight)
-    return tuple(found)
-
-
-def _weight(
-    graph: Graph, node: onnx.NodeProto, dequantize: onnx.NodeProto
-) -> QuantizedWeight | None:
-    values, scale = graph.array(dequantize.input[0]), graph.array(dequantize.input[1])
-    if values is None or scale is None or values.dtype not in (np.int8, np.uint8):
-        return None
-    zero = graph.array(dequantize.input[2]) if len(dequantize.input) > 2 else None
-    return QuantizedWeight(
-        node=node.name,
-        operator=node.op_type,
-        values=values,
-        scale=scale,
-        zero_point=np.zeros_like(scale, dtype=values.dtype) if zero is None else zero,
-        axis=int(attribute(dequantize, "axis", 1)) % max(values.ndim, 1),
-        channel_axis=channel_axis(node, values.ndim),
-        bias=_bias(graph, node),
+        if node.op_type in onnx_file.WEIGHTED or after & set(node.input):
+            after.update(node.output)
+    for node in reversed(graph.nodes):
+        if node.op_type in onnx_file.WEIGHTED or before & set(node.output):
+            before.update(node.input)
+    return frozenset(
+        node.name
+        for node in graph.nodes
+        if node.op_type not in onnx_file.WEIGHTED
+        and not (after & set(node.output) and before & set(node.output))
     )
 
 
-def _bias(graph: Graph, node: onnx.NodeProto) -> NDArray[np.int32] | None:
-    if len(node.input) < 3 or not node.input[2]:
-        return None
-    dequantize = graph.producer(node.input[2])
-    values = None if dequantize is None else graph.array(dequantize.input[0])
-    return None if values is None else values.astype(np.int32)
-
-
 def channel_axis(node: onnx.NodeProto, rank: int) -> int:
-    """The axis of the output channels in an operator's weights.
+    """Return the axis of the output channels in an operator's weights.
 
     Conv stores [out, in / groups, kh, kw], ConvTranspose [in, out / groups, kh, kw], MatMul
     [..., in, out] and Gemm [in, out] or, with transB, [out, in].
@@ -166,27 +136,16 @@ def channel_axis(node: onnx.NodeProto, rank: int) -> int:
     return 1 if node.op_type == "ConvTranspose" else rank - 1
 
 
-def outside(graph: Graph) -> frozenset[str]:
-    """Names of the nodes before the first and behind the last operator with weights, of a graph
-    that may or may not be quantized: normalisation and the final softmax or sigmoid."""
-    behind, before = set[str](), set[str]()  # tensors that lie behind / before a weighted node
-    for node in graph.nodes:
-        if node.op_type in onnx_file.WEIGHTED or behind & set(node.input):
-            behind.update(node.output)
-    for node in reversed(graph.nodes):
-        if node.op_type in onnx_file.WEIGHTED or before & set(node.output):
-            before.update(node.input)
-    return frozenset(
-        node.name
-        for node in graph.nodes
-        if node.op_type not in onnx_file.WEIGHTED
-        and not (behind & set(node.output) and before & set(node.output))
-    )
-
-
 def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
-    """An attribute's value, or the operator's default."""
+    """Return an attribute's value, or the operator's default."""
     for entry in node.attribute:
         if entry.name == name:
             return onnx.helper.get_attribute_value(entry)
     return default
+
+
+def drop_attributes(node: onnx.NodeProto, *names: str) -> None:
+    """Leave attributes to their defaults, in place."""
+    kept = [entry for entry in node.attribute if entry.name not in names]
+    del node.attribute[:]
+    node.attribute.extend(kept)

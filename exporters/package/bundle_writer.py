@@ -219,7 +219,7 @@ def _rounding(
     """The largest difference, as golden samples are compared, when the sums of this network's
     layers are taken in another order: by onnxruntime's plain kernels, as in a graph that was not
     optimized."""
-    session = onnx_file.session(model, optimised=False)
+    session = onnx_file.session(model, optimized=False)
     rows = [onnx_file.run_feed(session, list(record), {INPUT_NAME: i[None]}) for i in pixels]
     plain = [np.concatenate(values) for values in zip(*rows, strict=True)]
     return task_named(spec.task).compare_golden(plain, list(record.values()))

@@ -1,8 +1,8 @@
-"""Which range of an activation are its 8 bits spread over? Every tensor that can be quantized is
-looked at once, over images of the train split, in bounded memory; each method of calibration then
-takes its range from the same statistics.
+"""The ranges of activations that their 8 bits are spread over. Every tensor that can be quantized
+is observed once, over images of the train split, in bounded memory; each method of calibration
+then takes its range from the same statistics.
 
-Percentile and entropy are onnxruntime's own; the mean squared error is what it lacks."""
+Percentile and entropy are onnxruntime's own; it has no mean squared error."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from onnxruntime.quantization.calibrate import HistogramCollector
 from exporters.errors import GraphError, QuantizeError
 from exporters.graph import onnx_file
 from exporters.graph.onnx_file import TensorTypes
+from exporters.graph.quantized import QUANTIZED_OPERATORS
 from exporters.graph.silenced import quiet
 from exporters.graph.temporary_names import tensor_names, unique
-from exporters.graph.walk import QUANTIZED_OPERATORS
 from exporters.options import Calibration
 from exporters.quantize.calibration import ImageReader
 
@@ -51,29 +51,29 @@ class Histogram:
         return (self.edges[:-1] + self.edges[1:]) / 2
 
     def clipped(self, low: float, high: float) -> float:
-        """The share of the values that lies outside ``low`` to ``high``."""
+        """Return the share of the values outside ``low`` to ``high``."""
         outside = (self.centers < low) | (self.centers > high)
         return float(self.counts[outside].sum() / max(self.counts.sum(), 1))
 
 
 class ActivationStatistics:
-    """Ranges and histograms of a float model's tensors; each pass is made at the first need."""
+    """Ranges and histograms of a float model's tensors; each is computed on first use."""
 
     def __init__(self, model: onnx.ModelProto, reader: ImageReader) -> None:
         self._model, self.reader = model, reader
-        self._known: dict[tuple[Calibration, float], Ranges] = {}  # a search asks again and again
+        self._ranges: dict[tuple[Calibration, float], Ranges] = {}  # a search asks repeatedly
 
     @cached_property
     def types(self) -> TensorTypes:
-        """Of every tensor that a node makes, whatever its domain."""
+        """Types of every tensor that a node makes, whatever its domain."""
         return onnx_file.tensor_types(self._model)
 
     @cached_property
     def floats(self) -> frozenset[str]:
         """The float32 activations that operators with 8-bit kernels read and make."""
         constants = {tensor.name for tensor in self._model.graph.initializer}
-        known = {name for name, (kind, _) in self.types.items() if kind == "tensor(float)"}
-        known |= {
+        floats = {name for name, (kind, _) in self.types.items() if kind == "tensor(float)"}
+        floats |= {
             value.name
             for value in self._model.graph.input
             if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
@@ -83,22 +83,22 @@ class ActivationStatistics:
             for node in self._model.graph.node
             if node.op_type in QUANTIZED_OPERATORS
             for name in (*node.input, *node.output)
-            if name in known and name not in constants
+            if name in floats and name not in constants
         )
 
     def ranges(self, method: Calibration, percentile: float = 99.99) -> Ranges:
-        """The range that ``method`` gives each tensor; always includes 0, as 8 bits must. Tensors
-        with a value that is not a number (-inf, nan) have none, and neither have empty ones.
+        """Return the range that ``method`` gives each tensor; it always includes 0, as 8 bits must.
+        Tensors with a value that is not a number (-inf, nan) and empty ones have none.
 
         Raises QuantizeError when the model cannot be run on the images.
         """
-        if (method, percentile) not in self._known:
-            found = self._found(method, percentile).items()
-            with_zero = {name: (min(low, 0.0), max(high, 0.0)) for name, (low, high) in found}
-            self._known[method, percentile] = with_zero
-        return dict(self._known[method, percentile])
+        if (method, percentile) not in self._ranges:
+            ranges = self._computed(method, percentile).items()
+            with_zero = {name: (min(low, 0.0), max(high, 0.0)) for name, (low, high) in ranges}
+            self._ranges[method, percentile] = with_zero
+        return dict(self._ranges[method, percentile])
 
-    def _found(self, method: Calibration, percentile: float) -> Ranges:
+    def _computed(self, method: Calibration, percentile: float) -> Ranges:
         if method == "minmax":
             return self._extremes
         if method == "percentile":
@@ -124,8 +124,8 @@ class ActivationStatistics:
         tensors = sorted(self.floats)
         model, outputs = _with_extremes(self._model, tensors)
         ends: dict[str, list[NDArray[Any]]] = {}
-        for found in self._runs(model, outputs):
-            for tensor, triple in zip(tensors, zip(*[iter(found)] * 3, strict=True), strict=True):
+        for values in self._runs(model, outputs):
+            for tensor, triple in zip(tensors, zip(*[iter(values)] * 3, strict=True), strict=True):
                 ends.setdefault(tensor, []).append(np.array(triple, np.float64))
         return {
             tensor: (float(rows[:, 0].min()), float(rows[:, 1].max()))
@@ -137,30 +137,30 @@ class ActivationStatistics:
         collector = self._collector
         collector.percentile = percentile
         with quiet():
-            found = collector.compute_percentile()
-        return {name: (float(row[0]), float(row[1])) for name, row in found.items()}
+            ranges = collector.compute_percentile()
+        return {name: (float(row[0]), float(row[1])) for name, row in ranges.items()}
 
     @cached_property
     def _collector(self) -> Any:
-        """onnxruntime's histograms after they saw all images, one batch at a time: they would
-        otherwise keep every activation of every image."""
+        """onnxruntime's histograms of all images, fed batch by batch: they would otherwise keep
+        every activation of every image."""
         collector = HistogramCollector("percentile", False, _BINS, _BINS, 99.99, "same")
         tensors = sorted(self.floats)
         odd: set[str] = set()
-        for values in self._runs(onnx_file.with_outputs(self._model, tensors), tensors):
-            seen = dict(zip(tensors, values, strict=True))
-            odd |= {name for name, found in seen.items() if not np.isfinite(found).all()}
+        for values in self._runs(onnx_file.with_inner_outputs(self._model, tensors), tensors):
+            batch = dict(zip(tensors, values, strict=True))
+            odd |= {name for name, value in batch.items() if not np.isfinite(value).all()}
             with quiet():
-                collector.collect({name: v for name, v in seen.items() if name not in odd})
+                collector.collect({name: v for name, v in batch.items() if name not in odd})
         for name in odd:
             collector.histogram_dict.pop(name, None)
         return collector
 
     def _runs(self, model: onnx.ModelProto, outputs: list[str]) -> Iterator[list[NDArray[Any]]]:
-        """The outputs of each batch of images; without graph optimisation, so that inner tensors
-        are what the file says."""
+        """Yield the outputs of each batch of images; without graph optimization, so that inner
+        tensors are those of the file."""
         try:
-            session = onnx_file.session(model, optimised=False)
+            session = onnx_file.session(model, optimized=False)
             for piece in self.reader.pieces():
                 feed = piece.get_next()
                 assert feed is not None  # a piece has images
@@ -170,10 +170,9 @@ class ActivationStatistics:
 
 
 def _with_extremes(model: onnx.ModelProto, tensors: list[str]) -> tuple[onnx.ModelProto, list[str]]:
-    """A copy that puts out (lowest, highest, sum) of each tensor, and the outputs' names. A sum is
-    nan where a value is; the other two may pass over it."""
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
+    """Return a copy that puts out (lowest, highest, sum) of each tensor, and the outputs' names. A
+    sum is nan where a value is; the other two may pass over it."""
+    result = onnx_file.copied(model)
     taken = tensor_names(model)
     outputs = []
     for tensor in tensors:
@@ -186,11 +185,11 @@ def _with_extremes(model: onnx.ModelProto, tensors: list[str]) -> tuple[onnx.Mod
 
 
 def least_squares_range(histogram: Histogram) -> tuple[float, float]:
-    """The range with the smallest mean squared error of rounding and clipping together.
+    """Return the range with the smallest mean squared error of rounding and clipping together.
 
     Both ends are tried at shares of themselves, one after the other, twice: the best end depends
     a little on the other one. Within the range the error of rounding is step^2 / 12 (uniform
-    noise); outside it is the square of what is cut off. Source: Nagel et al., "A White Paper on
+    noise); outside it is the square of the clipped part. Source: Nagel et al., "A White Paper on
     Neural Network Quantization", 2021, section 3.1 (range setting by MSE).
     """
     lowest, highest = min(histogram.lowest, 0.0), max(histogram.highest, 0.0)
@@ -202,7 +201,7 @@ def least_squares_range(histogram: Histogram) -> tuple[float, float]:
 
 
 def _error(histogram: Histogram, low: float, high: float) -> float:
-    """Sum of squared errors over all values."""
+    """Sum the squared errors over all values."""
     if high <= low:
         return math.inf if histogram.highest > histogram.lowest else 0.0
     centers = histogram.centers
@@ -212,7 +211,7 @@ def _error(histogram: Histogram, low: float, high: float) -> float:
 
 
 def _entropy_range(histogram: Histogram) -> tuple[float, float]:
-    """onnxruntime's threshold of least Kullback-Leibler divergence, on coarser bins."""
+    """Return onnxruntime's threshold of least Kullback-Leibler divergence, on coarser bins."""
     merge = max(len(histogram.counts) // _ENTROPY_BINS, 1)
     middle = len(histogram.counts) // 2  # the bins are symmetric around 0
     half = middle // merge * merge

@@ -1,5 +1,5 @@
-"""Images for calibration: a seeded choice, handed to the quantizer in small batches, so that
-memory stays bounded however many there are. Knows nothing of ranges and scales."""
+"""Images for calibration: a seeded choice, handed to the quantizer in small batches, so that memory
+stays bounded for any number of them. Independent of ranges and scales."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from runtime.spec import INPUT_NAME
 BATCH = 16  # images in memory at a time; activations of 64x64 networks stay under 100 MB
 
 
-def choose(available: int, wanted: int, seed: int) -> NDArray[np.int64]:
-    """``wanted`` different indices below ``available``, ascending; the same for the same seed.
+def choose(available: int, count: int, seed: int) -> NDArray[np.int64]:
+    """Return ``count`` different indices below ``available``, ascending; fixed by ``seed``.
 
     Raises QuantizeError when there are not enough.
     """
-    if not 0 < wanted <= available:
+    if not 0 < count <= available:
         raise QuantizeError(
-            f"{wanted} calibration images were asked for and {available} are there; set "
+            f"{count} calibration images were requested and {available} exist; set "
             f"calibration_images to a number from 1 to {available}."
         )
-    chosen = np.random.default_rng(seed).choice(available, size=wanted, replace=False)
-    return np.sort(chosen.astype(np.int64))  # ascending: a memory-mapped file is read forwards
+    chosen = np.random.default_rng(seed).choice(available, size=count, replace=False)
+    return np.sort(chosen.astype(np.int64))  # ascending: a memory-mapped file is read forward
 
 
 class Images(Protocol):
-    """An array, or whatever makes its rows when they are asked for."""
+    """An array, or something that makes its rows on demand."""
 
     def __getitem__(self, chosen: NDArray[np.int64], /) -> NDArray[Any]:
-        """The chosen images, [n, ...] as the model takes them."""
+        """Return the chosen images, [n, ...] as the model takes them."""
 
 
 def spread(values: NDArray[Any], count: int) -> NDArray[Any]:
-    """At most ``count`` rows of ``values`` [n, ...], evenly spread, the first one among them."""
+    """Return at most ``count`` rows of ``values`` [n, ...], evenly spread, including the first."""
     return values[:: max(len(values) // count, 1)][:count]
 
 
 class ImageReader:
-    """Reads chosen images [n, ...] in batches; what onnxruntime calls a CalibrationDataReader,
-    which it recognises by its methods."""
+    """A reader of chosen images [n, ...] in batches: onnxruntime's CalibrationDataReader, which it
+    recognizes by its methods."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class ImageReader:
         return len(self._indices)
 
     def get_next(self) -> dict[str, NDArray[Any]] | None:
-        """The next batch under the model's input name, or None at the end."""
+        """Return the next batch under the model's input name, or None at the end."""
         if self._next >= len(self._indices):
             return None
         chosen = self._indices[self._next : self._next + self._batch]
@@ -72,13 +72,13 @@ class ImageReader:
         return {self._name: np.ascontiguousarray(self._images[chosen])}
 
     def first(self, count: int = 1) -> ImageReader:
-        """A new reader of ``count`` of the images, or of as many more as a batch must have; evenly
-        spread, as a data set may be sorted by class."""
+        """Return a reader of ``count`` of the images, rounded up to whole batches of a fixed size;
+        evenly spread, as a data set may be sorted by class."""
         return self._of(spread(self._indices, -(-count // self._multiple) * self._multiple))
 
     def pieces(self) -> Iterator[ImageReader]:
-        """A reader of each batch, from the start. The histograms of onnxruntime are fed piece by
-        piece, because they keep every activation of what they are given at once."""
+        """Yield a reader of each batch, from the start. The histograms of onnxruntime are fed piece
+        by piece, because they keep every activation of what they are given at once."""
         for start in range(0, len(self._indices), self._batch):
             yield self._of(self._indices[start : start + self._batch])
 

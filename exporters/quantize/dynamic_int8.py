@@ -1,40 +1,39 @@
 """``fp32.onnx`` -> one dynamic INT8 variant: fully connected layers in 8 bits, the rest in float.
 
-The range of a layer's input is found anew at every call, so no calibration is needed, and its
-sums come back in float. That pays where fully connected layers hold most of the weights, as in
-old networks; convolutions have no fast dynamic kernel (0.24 times the speed of FP32 was measured
-on a face network)."""
+The range of a layer's input is computed at every call, so no calibration is needed, and its sums
+come back in float. That pays where fully connected layers hold most of the weights, as in old
+networks; convolutions have no fast dynamic kernel (0.24 times the speed of FP32 was measured on a
+face network)."""
 
 from __future__ import annotations
 
 import tempfile
+from math import prod
 from pathlib import Path
 
-import numpy as np
 import onnx
 from onnx import TensorProto
-from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnxruntime.quantization import quantize_dynamic
 
 from exporters.errors import QuantizeError
 from exporters.graph import onnx_file
 from exporters.graph.silenced import quiet
 from exporters.graph.walk import Graph
 from exporters.options import DynamicOptions
+from exporters.quantize.onnxruntime_quantizer import TYPES
 
 OPERATORS = ("Gemm", "MatMul")
-_TYPES = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
 
 
 def head_share(model: onnx.ModelProto) -> float:
-    """The share of a model's weights that stands in fully connected layers, 0 to 1."""
+    """Return the share of a model's weights in fully connected layers, 0 to 1."""
     graph = Graph(model)
-    sizes = {"head": 0, "all": 0}
-    for node in graph.nodes:
-        if node.op_type in onnx_file.WEIGHTED and node.input[1] in graph.constants:
-            size = int(np.prod(graph.constants[node.input[1]].dims))
-            sizes["all"] += size
-            sizes["head"] += size if node.op_type in OPERATORS else 0
-    return sizes["head"] / sizes["all"] if sizes["all"] else 0.0
+    heads, total = 0, 0
+    for node in graph.constant_layers():
+        size = prod(graph.constants[node.input[1]].dims)
+        total += size
+        heads += size if node.op_type in OPERATORS else 0
+    return heads / total if total else 0.0
 
 
 def dynamic_int8(model: onnx.ModelProto, options: DynamicOptions) -> onnx.ModelProto:
@@ -50,16 +49,14 @@ def dynamic_int8(model: onnx.ModelProto, options: DynamicOptions) -> onnx.ModelP
         )
     with tempfile.TemporaryDirectory(prefix="edgeproof-dynamic-") as folder, quiet():
         target = Path(folder) / "dynamic.onnx"
-        copied = onnx.ModelProto()
-        copied.CopyFrom(model)
         try:
             quantize_dynamic(
-                copied,
+                onnx_file.copied(model),
                 target,
                 op_types_to_quantize=list(OPERATORS),
                 per_channel=options.per_channel,
                 reduce_range=options.reduce_range,
-                weight_type=_TYPES[options.weights],
+                weight_type=TYPES[options.weights],
             )
         except Exception as exc:  # the quantizer raises whatever its helpers raise
             raise QuantizeError(
@@ -74,18 +71,16 @@ def dynamic_int8(model: onnx.ModelProto, options: DynamicOptions) -> onnx.ModelP
 def verify_dynamic(
     original: onnx.ModelProto, quantized: onnx.ModelProto, options: DynamicOptions
 ) -> None:
-    """Raise QuantizeError unless every fully connected layer multiplies 8-bit weights of the type
-    that was asked for, and nothing else was touched."""
+    """Raise QuantizeError unless every fully connected layer multiplies 8-bit weights of the
+    requested type, and nothing else was changed."""
     before, after = Graph(original), Graph(quantized)
-    wanted = sum(
-        node.op_type in OPERATORS and node.input[1] in before.constants for node in before.nodes
-    )
-    found = [node for node in after.nodes if node.op_type == "MatMulInteger"]
+    expected = sum(node.op_type in OPERATORS for node in before.constant_layers())
+    products = [node for node in after.nodes if node.op_type == "MatMulInteger"]
     problems = []
-    if len(found) != wanted:
-        problems.append(f"{len(found)} of {wanted} fully connected layers are quantized")
+    if len(products) != expected:
+        problems.append(f"{len(products)} of {expected} fully connected layers are quantized")
     kind = {"uint8": TensorProto.UINT8, "int8": TensorProto.INT8}[options.weights]
-    for node in found:
+    for node in products:
         tensor = after.constants.get(node.input[1])
         if tensor is None or tensor.data_type != kind:
             problems.append(f"{node.name} has no {options.weights} weights")

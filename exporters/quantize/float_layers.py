@@ -1,23 +1,20 @@
 """Layers that stay float inside a quantized file, and the proof that they do when it runs.
 
-onnxruntime (1.20 and later, by its WeightBiasQuantization) takes a Conv, ConvTranspose or Gemm with
-*float* weights for one that somebody forgot to quantize where it stands between a
-DequantizeLinear and a QuantizeLinear: it rounds the weights to 8 bits over their full range, one
-scale for all channels, and runs the layer on integers. Such a layer may saturate on CPUs without
-VNNI, whatever the file says: a face network whose first layer was excluded from quantization had
-41.5 dB as written and 20.5 dB as run. MatMul with an Add behind it becomes a Gemm first.
+Between a DequantizeLinear and a QuantizeLinear, onnxruntime (1.20 and later, by its
+WeightBiasQuantization) quantizes a Conv, ConvTranspose or Gemm with *float* weights: it rounds the
+weights to 8 bits over their full range, one scale for all channels, and runs the layer on
+integers. Such a layer may saturate on CPUs without VNNI, whatever the file says: a face network
+whose first layer was excluded from quantization had 41.5 dB as written and 20.5 dB as run. A
+MatMul followed by an Add becomes a Gemm first.
 
 A LeakyRelu with a slope of 1, which returns its input bit for bit, breaks that pattern: no
 version of onnxruntime removes it, moves a QuantizeLinear across it, or looks through it as it
-does through Relu and Clip; and it costs nothing, since it is fused into the layer as its
+does through Relu and Clip. It costs nothing, since it is fused into the layer as its
 activation."""
 
 from __future__ import annotations
 
-import tempfile
-from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 import onnx
 import onnxruntime as ort
@@ -45,38 +42,28 @@ _INTEGER = frozenset(
 def keep_float(model: onnx.ModelProto) -> None:
     """Make every float layer of a quantized file stay float in any runtime, in place.
 
-    Behind each layer with float weights that stands between a DequantizeLinear and a
-    QuantizeLinear a LeakyRelu with a slope of 1 is inserted. The tensor that the layer puts out
-    keeps its name.
+    A LeakyRelu with a slope of 1 is inserted after each layer with float weights between a
+    DequantizeLinear and a QuantizeLinear. The layer's output keeps its name.
     """
     graph = Graph(model)
-    for node in float_layers(graph):
+    for node in graph.constant_layers():
         if _comes_from_dequantize(graph, node.input[0]) and _goes_to_quantize(graph, node):
             _insert_barrier(model, graph, node)
 
 
-def float_layers(graph: Graph) -> list[onnx.NodeProto]:
-    """The operators that multiply by float weights stored in the file."""
-    return [
-        node
-        for node in graph.nodes
-        if node.op_type in onnx_file.WEIGHTED and node.input[1] in graph.constants
-    ]
-
-
 def is_barrier(node: onnx.NodeProto) -> bool:
-    """Whether a node is what :func:`keep_float` inserts: it returns its input unchanged."""
+    """Return True for a node that :func:`keep_float` inserts: it returns its input unchanged."""
     return bool(node.op_type == _BARRIER and attribute(node, "alpha", 0.01) == 1.0)
 
 
 def verify_running(model: onnx.ModelProto, variant: str) -> None:
-    """Raise QuantizeError where onnxruntime would run more layers on integers than the file says.
+    """Raise QuantizeError where onnxruntime would run more layers on integers than the file has.
 
     The optimized graph of the installed onnxruntime is read back; a layer with a float weight
     must not have become an integer operator in it.
     """
     graph = Graph(model)
-    kept = float_layers(graph)
+    kept = graph.constant_layers()
     if not kept:
         return
     written = sum(_reads_integers(graph, node) for node in graph.nodes)
@@ -91,22 +78,16 @@ def verify_running(model: onnx.ModelProto, variant: str) -> None:
 
 
 def integer_layers(model: onnx.ModelProto) -> int:
-    """How many layers the installed onnxruntime runs on integers, after its optimizations."""
-    options = ort.SessionOptions()
-    with tempfile.TemporaryDirectory(prefix="edgeproof-graph-") as folder:
-        path = Path(folder) / "optimized.onnx"
-        options.optimized_model_filepath = str(path)
-        onnx_file.session(model, options=options)
-        kinds = Counter(node.op_type for node in onnx.load(path).graph.node)
-    return sum(kinds[kind] for kind in _INTEGER)
+    """Count the layers that the installed onnxruntime runs on integers, after its optimizations."""
+    optimized = onnx_file.optimized_by_onnxruntime(model)
+    return sum(node.op_type in _INTEGER for node in optimized.graph.node)
 
 
 def _reads_integers(graph: Graph, node: onnx.NodeProto) -> bool:
-    """Whether the file multiplies two quantized tensors here, or says so by its operator."""
+    """Return True where the file multiplies two quantized tensors, or has an integer operator."""
     if node.op_type not in onnx_file.WEIGHTED:
         return node.op_type in _INTEGER
-    makers = [graph.producer(name) for name in node.input[:2]]
-    return all(maker is not None and maker.op_type == "DequantizeLinear" for maker in makers)
+    return all(graph.dequantizer(name) is not None for name in node.input[:2])
 
 
 def _comes_from_dequantize(graph: Graph, tensor: str) -> bool:
@@ -128,13 +109,10 @@ def _goes_to_quantize(graph: Graph, node: onnx.NodeProto) -> bool:
 
 def _insert_barrier(model: onnx.ModelProto, graph: Graph, node: onnx.NodeProto) -> None:
     (output,) = node.output
-    behind = f"{output}_stays_float"
-    for user in graph.consumers(output):
-        for index, name in enumerate(user.input):
-            if name == output:
-                user.input[index] = behind
+    after = f"{output}_stays_float"
+    graph.redirect(output, after)
     barrier = onnx.helper.make_node(
-        _BARRIER, [output], [behind], name=f"{node.name}_stays_float", alpha=1.0
+        _BARRIER, [output], [after], name=f"{node.name}_stays_float", alpha=1.0
     )
     position = next(i for i, other in enumerate(model.graph.node) if output in other.output)
     model.graph.node.insert(position + 1, barrier)

@@ -1,5 +1,5 @@
-"""``fp32.onnx`` -> the FP16 variant, by ``onnxruntime.transformers``. Knows nothing of whether
-half precision is faster or accurate enough anywhere."""
+"""``fp32.onnx`` -> the FP16 variant, by ``onnxruntime.transformers``. Independent of whether half
+precision is faster or accurate enough anywhere."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _LARGEST = float(np.finfo(np.float16).max)
 def fp16_from_fp32(model: onnx.ModelProto, spec: ModelSpec) -> onnx.ModelProto:
     """Halve a model that :func:`onnx_from_torch.onnx_from_torch` made.
 
-    Pixels stay uint8 and probabilities float32; normalisation before the first and the softmax
-    or sigmoid behind the last operator with weights compute in float32. CPU runtimes without
+    Pixels stay uint8 and probabilities float32; normalization before the first and the softmax
+    or sigmoid after the last operator with weights compute in float32. CPU runtimes without
     half-precision kernels compute in float32 too, with halved weights.
 
     Raises QuantizeError when a weight does not fit into half precision, when the converter left
@@ -31,7 +31,7 @@ def fp16_from_fp32(model: onnx.ModelProto, spec: ModelSpec) -> onnx.ModelProto:
     """
     kept = outside(Graph(model))
     _refuse_overflow(model, kept)
-    wrapped = OnnxModel(onnx.ModelProto.FromString(model.SerializeToString()))
+    wrapped = OnnxModel(onnx_file.copied(model))
     with quiet():
         try:
             wrapped.convert_float_to_float16(
@@ -51,7 +51,7 @@ def fp16_from_fp32(model: onnx.ModelProto, spec: ModelSpec) -> onnx.ModelProto:
         onnx_file.check_model(result, spec)
         onnx_file.session(result)
     except GraphError as exc:
-        raise QuantizeError(f"the FP16 variant is no valid model: {exc}") from exc
+        raise QuantizeError(f"the FP16 variant is not a valid model: {exc}") from exc
     verify_fp16(result)
     return result
 
@@ -60,9 +60,7 @@ def verify_fp16(model: onnx.ModelProto) -> None:
     """Raise QuantizeError unless every Conv, Gemm and MatMul has finite float16 weights."""
     graph = Graph(model)
     problems = []
-    for node in graph.nodes:
-        if node.op_type not in onnx_file.WEIGHTED:
-            continue
+    for node in graph.layers():
         for name in node.input[1:]:
             tensor = graph.constants.get(name)
             if tensor is None:
@@ -80,7 +78,7 @@ def verify_fp16(model: onnx.ModelProto) -> None:
 
 
 def _refuse_overflow(model: onnx.ModelProto, kept: Collection[str]) -> None:
-    """The converter clips what is too large without a word; refuse instead."""
+    """Refuse values that are too large, which the converter would clip silently."""
     graph = Graph(model)
     for node in graph.nodes:
         for name in () if node.name in kept else node.input:

@@ -1,8 +1,8 @@
-"""A float model -> the same model in the words that onnxruntime's quantizer understands. It takes a
-Gemm's bias for one number per output and its two factors for 1, and looks for ranges by types that
-ONNX's own inference finds, which ends at the first operator of another domain.
+"""A float model -> the same model in the form that onnxruntime's quantizer understands. It takes a
+Gemm's bias for one number per output and its two factors for 1, and looks up ranges by the types
+that ONNX's own inference finds, which ends at the first operator of another domain.
 
-Answers stay the same; ``foreign_model.py`` proves it on data."""
+Answers stay the same; ``foreign/equality.py`` proves it on data."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from exporters.graph import onnx_file
 from exporters.graph.temporary_names import tensor_names, unique
-from exporters.graph.walk import Graph, attribute, channel_axis
+from exporters.graph.walk import Graph, attribute, channel_axis, drop_attributes, read_by_subgraphs
 
-# Copies of shared weights may take so much of all weights, in bytes of the quantized file against
-# the float one: with a quarter of float's bytes for each, the file stays below half of it.
+# Copies of shared weights may take this share of all weights, in bytes of the quantized file over
+# those of the float one: with a quarter of float's bytes each, the file stays below half of it.
 _COPIES = 0.25
 # Activations of onnxruntime's fused operators, with the names of their numbers
 _ACTIVATIONS: dict[str, tuple[str, ...]] = {
@@ -35,7 +35,7 @@ _KINDS = {"tensor(float)": TensorProto.FLOAT, "tensor(double)": TensorProto.DOUB
 
 def plain_gemms(model: onnx.ModelProto) -> int:
     """Fold alpha and beta of every Gemm into constants and make its bias one number for each
-    output, in place; the number of nodes that changed.
+    output, in place; returns the number of nodes that changed.
 
     A bias [1, n], [1] or [] becomes [n]. One that differs from row to row, or is computed, is not
     for this function: see :func:`split_biases`.
@@ -53,7 +53,7 @@ def plain_gemms(model: onnx.ModelProto) -> int:
         alpha = float(attribute(node, "alpha", 1.0))
         if alpha != 1:
             node.input[1] = _constant(model, taken, node.input[1], weights * np.float32(alpha))
-            _without(node, "alpha")
+            drop_attributes(node, "alpha")
         _plain_bias(model, graph, taken, node, weights.shape[channel_axis(node, 2)])
         changed += node.SerializeToString() != before
     return changed
@@ -66,7 +66,7 @@ def _plain_bias(
     if len(node.input) > 2 and (not node.input[2] or beta == 0):
         del node.input[2]
     if len(node.input) < 3:
-        _without(node, "beta")
+        drop_attributes(node, "beta")
         return
     bias = _floats(graph, node.input[2])
     if bias is None or not _is_row(bias):
@@ -74,19 +74,19 @@ def _plain_bias(
     if bias.shape != (outputs,) or beta != 1:
         row = np.broadcast_to(bias.reshape(-1) * np.float32(beta), (outputs,))
         node.input[2] = _constant(model, taken, node.input[2], row)
-        _without(node, "beta")
+        drop_attributes(node, "beta")
 
 
 def _is_row(bias: NDArray[np.float32]) -> bool:
-    """Whether a Gemm's bias is the same for every row of its output."""
+    """Return True when a Gemm's bias is the same for every row of its output."""
     return bias.ndim < 2 or bias.shape[0] == 1
 
 
 def unfuse(model: onnx.ModelProto) -> int:
-    """Take apart what onnxruntime's optimizer has put together (FusedConv, FusedGemm of the domain
-    com.microsoft), in place, since no quantizer knows these; the number of nodes."""
+    """Split what onnxruntime's optimizer has fused (FusedConv, FusedGemm of the domain
+    com.microsoft), in place, since no quantizer knows these; returns the number of nodes."""
     taken = tensor_names(model)
-    found = 0
+    count = 0
     for node in list(model.graph.node):
         if node.domain != "com.microsoft" or node.op_type not in ("FusedConv", "FusedGemm"):
             continue
@@ -108,13 +108,10 @@ def unfuse(model: onnx.ModelProto) -> int:
             made[-1].output[0] = output
         del node.input[3:]
         node.op_type, node.domain = node.op_type.removeprefix("Fused"), ""
-        for name in _FUSED:
-            _without(node, name)
-        place = list(model.graph.node).index(node) + 1
-        for part in reversed(made):
-            model.graph.node.insert(place, part)
-        found += 1
-    return found
+        drop_attributes(node, *_FUSED)
+        _insert_after(model, node, made)
+        count += 1
+    return count
 
 
 def _activation(
@@ -125,7 +122,7 @@ def _activation(
     source: str,
     output: str,
 ) -> onnx.NodeProto:
-    """The activation of a fused node as an operator of its own."""
+    """Make the activation of a fused node an operator of its own."""
     numbers = list(attribute(node, "activation_params", []))
     numbers += [
         float(value)
@@ -138,13 +135,13 @@ def _activation(
             for end, number in zip(("lowest", "highest"), numbers, strict=True)
         ]
         return helper.make_node("Clip", [source, *ends], [output])
-    words = dict(zip(_ACTIVATIONS[activation], numbers, strict=False))
-    return helper.make_node(activation, [source], [output], **words)
+    attributes = dict(zip(_ACTIVATIONS[activation], numbers, strict=False))
+    return helper.make_node(activation, [source], [output], **attributes)
 
 
 def split_biases(model: onnx.ModelProto) -> int:
-    """Make a sum of its own of every bias that the quantizer cannot round, in place: computed ones,
-    and those of a Gemm that differ from row to row. The number of nodes that changed."""
+    """Make a separate sum of every bias that the quantizer cannot round, in place: computed ones,
+    and those of a Gemm that differ from row to row. Returns the number of nodes that changed."""
     graph = Graph(model)
     taken = tensor_names(model)
     names = {node.name for node in graph.nodes}
@@ -160,7 +157,7 @@ def split_biases(model: onnx.ModelProto) -> int:
             factor = np.array([1, -1, *[1] * (len(weights.dims) - 2)], np.int64)
         elif (beta := float(attribute(node, "beta", 1.0))) != 1:
             operator, factor = "Mul", np.array(beta, np.float32)
-            _without(node, "beta")
+            drop_attributes(node, "beta")
         if operator:
             inputs = [bias, _constant(model, taken, f"{bias}_{operator}", factor)]
             bias = unique(f"{bias}_{operator}", taken)
@@ -169,11 +166,17 @@ def split_biases(model: onnx.ModelProto) -> int:
         output, node.output[0] = node.output[0], unique(f"{node.output[0]}_product", taken)
         name = unique(f"{node.name}_sum", names)
         made.append(helper.make_node("Add", [node.output[0], bias], [output], name))
-        place = list(model.graph.node).index(node) + 1
-        for part in reversed(made):
-            model.graph.node.insert(place, part)
+        _insert_after(model, node, made)
         changed += 1
     return changed
+
+
+def _insert_after(
+    model: onnx.ModelProto, node: onnx.NodeProto, others: list[onnx.NodeProto]
+) -> None:
+    position = list(model.graph.node).index(node) + 1
+    for other in reversed(others):
+        model.graph.node.insert(position, other)
 
 
 def _odd_bias(graph: Graph, node: onnx.NodeProto) -> bool:
@@ -186,19 +189,18 @@ def _odd_bias(graph: Graph, node: onnx.NodeProto) -> bool:
 
 
 def with_own_constants(model: onnx.ModelProto, float_nodes: frozenset[str]) -> onnx.ModelProto:
-    """A copy in which no two layers share a bias, and none shares weights with a node that reads
-    them otherwise: along another axis, as plain numbers, or in float.
+    """Return a copy in which no two layers share a bias, and none shares weights with a node that
+    reads them differently: along another axis, as plain numbers, or in float.
 
-    Layers that read the same weights alike get their own, too, as long as the copies stay few:
+    Layers that read the same weights alike get their own as well, as long as the copies stay few:
     onnxruntime's exact kernels (session.x64quantprecision) refuse shared ones.
     """
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
+    result = onnx_file.copied(model)
     graph = Graph(result)
     taken = tensor_names(result)
     budget = _COPIES * sum(_size(tensor) for tensor in graph.constants.values())
     users: dict[str, list[tuple[onnx.NodeProto, int]]] = defaultdict(list)
-    others = set(graph.outputs) | _read_inside(result.graph)
+    others = set(graph.outputs) | read_by_subgraphs(result.graph)
     for node in graph.nodes:
         for position, name in enumerate(node.input):
             if name not in graph.constants:
@@ -207,10 +209,10 @@ def with_own_constants(model: onnx.ModelProto, float_nodes: frozenset[str]) -> o
                 users[name].append((node, position))
             else:
                 others.add(name)
-    for name, places in users.items():
+    for name, readers in users.items():
         tensor, free = graph.constants[name], name not in others
         own: dict[str, str] = {}  # way of reading -> constant
-        for node, position in places:
+        for node, position in readers:
             key = _reading(node, position, len(tensor.dims))
             if key in own:
                 if _size(tensor) / 4 > budget:
@@ -228,22 +230,21 @@ def with_own_constants(model: onnx.ModelProto, float_nodes: frozenset[str]) -> o
 
 
 def _reading(node: onnx.NodeProto, position: int, rank: int) -> str:
-    """Layers of one kind of reading can share what is read."""
+    """Name the way in which a layer reads a constant; layers that read it alike can share it."""
     if position != 1:
         return f"bias of {node.name}"
     return f"axis {channel_axis(node, rank)}{' of a matrix' if node.op_type == 'MatMul' else ''}"
 
 
 def with_own_weights(quantized: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of a quantized model in which no two layers share 8-bit weights or their zero points;
-    for a look at it, since a file of its own would be larger."""
-    result = onnx.ModelProto()
-    result.CopyFrom(quantized)
+    """Return a copy of a quantized model in which no two layers share 8-bit weights or their zero
+    points; for analysis, since it is larger than the file that ships."""
+    result = onnx_file.copied(quantized)
     graph = Graph(result)
     taken = tensor_names(result)
     seen: set[str] = set()
-    for node in graph.nodes:
-        dequantize = graph.producer(node.input[1]) if node.op_type in onnx_file.WEIGHTED else None
+    for node in graph.layers():
+        dequantize = graph.producer(node.input[1])
         if dequantize is None or dequantize.input[0] not in graph.constants:
             continue
         if not seen & {dequantize.output[0], *dequantize.input[::2]}:
@@ -251,10 +252,10 @@ def with_own_weights(quantized: onnx.ModelProto) -> onnx.ModelProto:
             continue
         own = onnx.NodeProto()
         own.CopyFrom(dequantize)
-        for place in range(0, len(own.input), 2):  # values and zero point
+        for position in range(0, len(own.input), 2):  # values and zero point
             copy = result.graph.initializer.add()
-            copy.CopyFrom(graph.constants[own.input[place]])
-            copy.name = own.input[place] = unique(copy.name, taken)
+            copy.CopyFrom(graph.constants[own.input[position]])
+            copy.name = own.input[position] = unique(copy.name, taken)
         own.output[0] = node.input[1] = unique(own.output[0], taken)
         own.name = own.output[0]
         result.graph.node.insert(0, own)  # of constants alone
@@ -262,10 +263,9 @@ def with_own_weights(quantized: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def with_types(model: onnx.ModelProto, types: onnx_file.TensorTypes) -> onnx.ModelProto:
-    """A copy that states the type of every tensor of its main graph, as onnxruntime sees it; with
-    ONNX's own inference alone nothing is known behind an operator of another domain."""
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
+    """Return a copy that states the type of every tensor of its main graph, as onnxruntime infers
+    it; ONNX's own inference ends at an operator of another domain."""
+    result = onnx_file.copied(model)
     del result.graph.value_info[:]
     ends = {value.name for value in (*model.graph.input, *model.graph.output)}
     for name, (kind, shape) in types.items():
@@ -276,7 +276,7 @@ def with_types(model: onnx.ModelProto, types: onnx_file.TensorTypes) -> onnx.Mod
 
 
 def _floats(graph: Graph, name: str) -> NDArray[np.float32] | None:
-    """A float32 constant."""
+    """Return the values of a float32 constant."""
     tensor = graph.constants.get(name)
     if tensor is None or tensor.data_type != TensorProto.FLOAT:
         return None
@@ -287,27 +287,8 @@ def _size(tensor: onnx.TensorProto) -> float:
     return 4.0 * float(np.prod(tensor.dims)) if tensor.data_type == TensorProto.FLOAT else 0.0
 
 
-def _constant(model: onnx.ModelProto, taken: set[str], wanted: str, values: NDArray[Any]) -> str:
-    """A new constant; its name."""
-    name = unique(wanted, taken)
+def _constant(model: onnx.ModelProto, taken: set[str], base: str, values: NDArray[Any]) -> str:
+    """Add a constant to the model and return its name."""
+    name = unique(base, taken)
     model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
     return name
-
-
-def _without(node: onnx.NodeProto, name: str) -> None:
-    """Leave an attribute to its default."""
-    kept = [entry for entry in node.attribute if entry.name != name]
-    del node.attribute[:]
-    node.attribute.extend(kept)
-
-
-def _read_inside(graph: onnx.GraphProto) -> set[str]:
-    """Names that the graphs inside read."""
-    found: set[str] = set()
-    for node in graph.node:
-        for entry in node.attribute:
-            for inner in (entry.g, *entry.graphs):
-                found.update(name for each in inner.node for name in each.input)
-                found.update(value.name for value in inner.output)
-                found |= _read_inside(inner)
-    return found

@@ -1,8 +1,8 @@
-"""What do 16-bit pair sums do to a file on a CPU that has nothing better? ``portability.py`` judges
-from the weights whether they can saturate at all; here it is simulated how often they do on real
-and on extreme images, and confirmed on this CPU where this CPU can show it.
+"""Saturation of the 16-bit pair sums that some CPUs use. ``portability.py`` judges from the weights
+whether they can saturate at all; this module simulates how often they do on real and on extreme
+images, and confirms it on this CPU where this CPU can show it.
 
-x86 kernels for uint8 activations and int8 weights without VNNI multiply two neighbours along the
+x86 kernels for uint8 activations and int8 weights without VNNI multiply two neighbors along the
 reduction and add them in a signed 16-bit number that stops at 32767 (``vpmaddubsw``). On CPUs with
 VNNI, on ARM and in WebAssembly the sums are exact, so there only the simulation shows anything."""
 
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from exporters.errors import QuantizeError
 from exporters.graph import onnx_file
-from exporters.graph.walk import Graph, QuantizedWeight, attribute, quantized_weights
+from exporters.graph.quantized import QuantizedWeight, quantized_weights
+from exporters.graph.walk import Graph, attribute
 from exporters.quantize.portability import PAIR_LIMIT
 from exporters.quantize.quantizable import with_own_weights
 from exporters.quantize.saturation_values import Confirmation, LayerSaturation
@@ -29,54 +30,32 @@ _POSITIONS = 64  # output positions that are simulated of each image and layer
 _WORK = 40_000_000  # pair sums in memory at a time
 
 
-def extreme_images(shape: Sequence[int], count: int = 8) -> NDArray[np.uint8]:
-    """Black, white, halves of both, a chessboard, and noise of two values; uint8 [count, *shape].
-
-    Real images are kind: bright flat areas are what drives sums to their ends.
-    """
-    height, width = shape[0], shape[1]
-    rows, columns = np.mgrid[0:height, 0:width]
-    patterns = [
-        np.zeros((height, width), bool),
-        np.ones((height, width), bool),
-        columns < width // 2,
-        rows < height // 2,
-        (rows + columns) % 2 == 0,
-        (rows // 4 + columns // 4) % 2 == 0,
-    ]
-    random = np.random.default_rng(0)
-    while len(patterns) < count:
-        patterns.append(random.random((height, width)) < 0.5)
-    flat = np.stack(patterns[:count]).astype(np.uint8) * 255
-    return np.ascontiguousarray(np.broadcast_to(flat[..., None], (count, *shape)))
-
-
 def simulate(model: onnx.ModelProto, feed: dict[str, NDArray[Any]]) -> tuple[LayerSaturation, ...]:
-    """Saturating arithmetic of every operator with int8 weights, on inputs by name.
+    """Simulate the saturating arithmetic of every operator with int8 weights, on inputs by name.
 
     Each operator gets the quantized tensor that it gets in exact arithmetic, so that the damage
-    is its own. Of each image some output positions are looked at, evenly spread. Operators with
+    is its own. Some output positions of each image are simulated, evenly spread. Operators with
     uint8 weights and with float inputs are left out: they have no 16-bit sums.
     """
     graph = Graph(model)
-    layers = [(w, _Inputs.of(graph, w)) for w in quantized_weights(graph)]
-    layers = [(w, inputs) for w, inputs in layers if inputs and w.values.dtype == np.int8]
+    layers = [
+        (weight, inputs)
+        for weight in quantized_weights(graph)
+        if weight.values.dtype == np.int8 and (inputs := _Inputs.of(graph, weight))
+    ]
     if not layers:
         return ()
-    tensors = [inputs.tensor for _, inputs in layers if inputs]
-    values = onnx_file.inner_values(model, tensors, feed)
-    return tuple(
-        _layer(weight, inputs, values[inputs.tensor]) for weight, inputs in layers if inputs
-    )
+    values = onnx_file.inner_values(model, [inputs.tensor for _, inputs in layers], feed)
+    return tuple(_layer(weight, inputs, values[inputs.tensor]) for weight, inputs in layers)
 
 
 def confirm(
     model: onnx.ModelProto, feed: dict[str, NDArray[Any]], *, portable: bool
 ) -> Confirmation:
-    """Run the file by the default kernels, by exact ones, and without graph optimisation.
+    """Run the file with the default kernels, with exact ones, and without graph optimization.
 
-    Raises QuantizeError when a portable file differs between the first two on a CPU where that
-    could be seen: then the verdict from its weights would be wrong.
+    Raises QuantizeError when a portable file differs between the first two on a CPU that shows
+    it: then the verdict from its weights would be wrong.
     """
     output = _first_float(model)
     default, exact, unfused = (
@@ -85,22 +64,22 @@ def confirm(
             onnx_file.session(model),
             # these kernels replace weights and zero points, and refuse to do so twice
             onnx_file.session(with_own_weights(model), config=EXACT_KERNELS),
-            onnx_file.session(model, optimised=False),
+            onnx_file.session(model, optimized=False),
         )
     )
     target = cpu_target()
-    found = Confirmation(
+    result = Confirmation(
         target,
         visible=target == "x86_64-avx2",
         exact_difference=_largest(default, exact),
         unfused_difference=_largest(default, unfused),
     )
-    if portable and found.visible and not found.exact_difference <= 1e-6:
+    if portable and result.visible and not result.exact_difference <= 1e-6:
         raise QuantizeError(
-            f"a file that counts as portable differs by {found.exact_difference:.3g} between the "
+            f"a file that counts as portable differs by {result.exact_difference:.3g} between the "
             "kernels of this CPU and exact ones; expected at most 1e-6. Please report the file."
         )
-    return found
+    return result
 
 
 def _first_float(model: onnx.ModelProto) -> str:
@@ -113,8 +92,8 @@ def _first_float(model: onnx.ModelProto) -> str:
 
 
 def _largest(a: NDArray[Any], b: NDArray[Any]) -> float:
-    """The largest difference, at most float32's largest number: that stands for results of other
-    shapes (fewer boxes, say), and for numbers against none."""
+    """Return the largest difference, at most float32's largest number, which also marks results of
+    other shapes (fewer boxes, say) and a value that is a number on one side only."""
     limit = float(np.finfo(np.float32).max)
     if a.shape != b.shape:
         return limit
@@ -125,37 +104,37 @@ def _largest(a: NDArray[Any], b: NDArray[Any]) -> float:
 
 @dataclass(frozen=True)
 class _Inputs:
-    """The quantized input of an operator and how it becomes steps of its output."""
+    """The quantized input of an operator, and the scale from it to its output."""
 
     node: onnx.NodeProto
     tensor: str  # of 8 bits
-    zero_point: int  # as the x86 kernel sees it: int8 is moved to uint8
+    zero_point: int  # as in the x86 kernel: int8 is shifted to uint8
     steps: float  # of the output's quantized tensor for one unit of the 32-bit sum
 
     @classmethod
     def of(cls, graph: Graph, weight: QuantizedWeight) -> _Inputs | None:
         node = graph.node(weight.node)
-        dequantize = None if node is None else graph.producer(node.input[0])
-        if node is None or dequantize is None or dequantize.op_type != "DequantizeLinear":
+        dequantize = None if node is None else graph.dequantizer(node.input[0])
+        if node is None or dequantize is None:
             return None
         scale = graph.array(dequantize.input[1])
         zero: NDArray[Any] | None = np.zeros((), np.uint8)
-        if len(dequantize.input) > 2:  # of the file's own, it may have none
+        if len(dequantize.input) > 2:  # optional
             zero = graph.array(dequantize.input[2])
         if scale is None or zero is None or scale.size != 1:
             return None
-        moved = 128 if zero.dtype == np.int8 else 0
+        shift = 128 if zero.dtype == np.int8 else 0
         unit = float(scale.reshape(())) * float(weight.scale.max())
         return cls(
             node,
             dequantize.input[0],
-            int(zero.reshape(())) + moved,
+            int(zero.reshape(())) + shift,
             unit / _output_step(graph, node),
         )
 
 
 def _output_step(graph: Graph, node: onnx.NodeProto) -> float:
-    """The scale of the tensor that the output is quantized to; 1 for float outputs."""
+    """Return the scale of the tensor that the output is quantized to; 1 for float outputs."""
     for user in graph.consumers(node.output[0]):
         if user.op_type == "QuantizeLinear":
             scale = graph.array(user.input[1])
@@ -166,7 +145,7 @@ def _output_step(graph: Graph, node: onnx.NodeProto) -> float:
 
 def _layer(weight: QuantizedWeight, inputs: _Inputs, values: NDArray[Any]) -> LayerSaturation:
     unsigned = values.astype(np.int32) + (128 if values.dtype == np.int8 else 0)
-    outputs, stopped, worst = 0, 0, 0
+    outputs, saturated, worst = 0, 0, 0
     for rows, matrix in _products(weight, inputs, unsigned):
         # (rows, K) x (K, out), summed pair by pair as the kernel does
         if rows.shape[1] % 2:
@@ -180,15 +159,15 @@ def _layer(weight: QuantizedWeight, inputs: _Inputs, values: NDArray[Any]) -> La
             )  # (R, K / 2, out)
             excess = pairs - np.clip(pairs, -PAIR_LIMIT - 1, PAIR_LIMIT)
             outputs += part.shape[0] * matrix.shape[1]
-            stopped += int((excess != 0).any(axis=1).sum())
+            saturated += int((excess != 0).any(axis=1).sum())
             worst = max(worst, int(np.abs(excess.sum(axis=1)).max(initial=0)))
-    return LayerSaturation(weight.node, stopped / max(outputs, 1), worst * inputs.steps)
+    return LayerSaturation(weight.node, saturated / max(outputs, 1), worst * inputs.steps)
 
 
 def _products(
     weight: QuantizedWeight, inputs: _Inputs, values: NDArray[np.int32]
 ) -> list[tuple[NDArray[np.int32], NDArray[np.int32]]]:
-    """The matrix products that an operator is made of: rows (R, K) and a matrix (K, out)."""
+    """Return the matrix products of an operator: rows (R, K) and a matrix (K, out)."""
     centered = weight.centered
     if weight.operator == "Conv":
         return _convolution(inputs, centered, values)
@@ -207,7 +186,7 @@ def _pads(
     strides: Sequence[int],
     dilations: Sequence[int],
 ) -> list[int]:
-    """[top, left, bottom, right], also where the file says SAME and leaves the numbers to us."""
+    """Return [top, left, bottom, right], also where the file has SAME instead of numbers."""
     automatic = attribute(node, "auto_pad", b"NOTSET")
     if automatic not in (b"SAME_UPPER", b"SAME_LOWER"):
         return [0] * 4 if automatic == b"VALID" else list(attribute(node, "pads", [0] * 4))
@@ -226,7 +205,7 @@ def _pads(
 def _convolution(
     inputs: _Inputs, kernel: NDArray[np.int32], values: NDArray[np.int32]
 ) -> list[tuple[NDArray[np.int32], NDArray[np.int32]]]:
-    """One product for each group of a 2-d convolution, at evenly spread output positions."""
+    """Return one product for each group of a 2-d convolution, at evenly spread positions."""
     node = inputs.node
     if values.ndim != 4:
         return []

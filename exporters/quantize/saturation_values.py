@@ -1,4 +1,4 @@
-"""What 16-bit sums do to a file, as values: ``saturation.py`` measures them. Standard library
+"""The effect of 16-bit sums on a file in figures, measured by ``saturation.py``. Standard library
 only."""
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ _STRICT: dict[str, Any] = {"extra": "forbid", "allow_inf_nan": False}
 
 @dataclass(frozen=True)
 class LayerSaturation:
-    """What the 16-bit sums of one operator did, simulated."""
+    """The effect of 16-bit sums on one operator, simulated."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     node: str
-    saturated: float  # share of the looked-at outputs with at least one sum that stopped
+    saturated: float  # share of the sampled outputs with at least one saturated sum
     worst_steps: float  # largest error of an output, in steps of its quantized tensor
 
 
@@ -25,6 +25,6 @@ class Confirmation:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     target: str  # runtime.cpu.cpu_target()
-    visible: bool  # False: this CPU sums exactly, so nothing can be seen here
+    visible: bool  # False: this CPU sums exactly and shows nothing
     exact_difference: float  # default kernels against session.x64quantprecision=1
-    unfused_difference: float  # default kernels against no graph optimisation at all
+    unfused_difference: float  # default kernels against no graph optimization

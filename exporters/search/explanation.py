@@ -1,5 +1,5 @@
-"""Where an INT8 variant departs from FP32, as values: ``sensitivity.py`` measures them. Standard
-library only."""
+"""The layers in which an INT8 variant departs from FP32, in figures; measured by
+``sensitivity.py``. Standard library only."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class LayerNoise:
     node: str
     operator: str
     # signal to quantization noise of its output in decibels, everything before it quantized too;
-    # the signal is what differs over the inputs
+    # the signal is the part that varies over the inputs
     sqnr_db: float
     weight_sqnr_db: float  # of its weights alone; infinite for float weights
 
 
 @dataclass(frozen=True)
 class LayerDamage:
-    """What comes back when one layer alone stays float."""
+    """The gain when one layer alone stays float."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     node: str
@@ -34,7 +34,7 @@ class LayerDamage:
 
 @dataclass(frozen=True)
 class Clipping:
-    """How an activation tensor was fitted into 8 bits."""
+    """The fit of an activation tensor into 8 bits."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     tensor: str
@@ -49,7 +49,7 @@ class Clipping:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why a variant answers otherwise than FP32, as far as can be seen from the inside."""
+    """The reasons why a variant differs from FP32, as far as its inner tensors show them."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     variant: str

@@ -1,4 +1,4 @@
-"""What a search found, as a value. Standard library only."""
+"""The result of a search. Standard library only."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _STRICT: dict[str, Any] = {"extra": "forbid", "allow_inf_nan": False}
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search found; the models lie in its log."""
+    """The result of a search; the models are stored in its log."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     trials: tuple[Trial, ...]  # in the order in which they were tried
     front: tuple[str, ...]  # ids of the Pareto front, fastest first
-    chosen: tuple[str, ...]  # ids that go on to the test split
+    chosen: tuple[str, ...]  # ids that are judged on the test split
     explanation: Explanation | None = None  # of the best INT8 variant; None when there is none
     seconds: float = 0.0
     incomplete: bool = False  # True: the time was over, or the user stopped it
-    untried: tuple[str, ...] = ()  # steps that were left out for that
+    untried: tuple[str, ...] = ()  # steps that were left out for that reason
 
     @property
     def by_id(self) -> dict[str, Trial]:
@@ -31,7 +31,7 @@ class SearchResult:
 
     @property
     def chosen_trials(self) -> tuple[Trial, ...]:
-        """The trials that go on to the test split."""
+        """The trials that are judged on the test split."""
         return tuple(self.by_id[name] for name in self.chosen)
 
     @property

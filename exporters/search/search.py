@@ -1,50 +1,43 @@
-"""Which INT8 form of a model pays? Tries variants from coarse to fine within a time box, on
-validation data, and always has a best so far.
+"""The search for the INT8 variant of a model that pays. It tries candidates from coarse to fine
+within a time box, on validation data, and always has a best one so far.
 
     schemes          types of activations and weights, one scale per output channel
     granularity      the best of them with one scale per tensor
     calibration      the best of them with other ranges for its activations
     bias correction  the best of these with its biases corrected
-    transfer         what was found, applied to whatever scheme runs faster
+    transfer         the best ranges and biases, applied to every scheme that runs faster
     float layers     depthwise convolutions in float; fully connected ones in dynamic INT8
     mixed precision  when nothing passes: the fewest layers in float that make it pass
     fine-tuning      when nothing passes yet: quantization-aware, from the checkpoint
 
-Knows neither clocks nor data sets nor training: how good and how fast a model is, and a fine-tuned
-one, come from the callables of a ``Subject``."""
+Independent of clocks, data sets and training: accuracy, speed and a fine-tuned model come from the
+callables of a ``Subject``."""
 
 from __future__ import annotations
 
-import math
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from typing import Any
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 
-from exporters.errors import ExportError, QuantizeError
-from exporters.evaluate.parity_values import Assessment
+from exporters.errors import QuantizeError
 from exporters.graph import onnx_file
 from exporters.graph.walk import Graph, attribute
-from exporters.options import DynamicOptions, Int8Options, QuantizeOptions, Scheme
-from exporters.quantize.activation_ranges import ActivationStatistics
+from exporters.options import DynamicOptions, Int8Options, Scheme, SearchOptions
 from exporters.quantize.dynamic_int8 import dynamic_int8, head_share
-from exporters.quantize.int8_from_fp32 import impossible, quantize, verify_int8
-from exporters.quantize.portability import portability
-from exporters.quantize.saturation import confirm, simulate
-from exporters.quantize.saturation_values import Confirmation, LayerSaturation
+from exporters.quantize.unquantizable import failing_nodes
 from exporters.search.explanation import Explanation, LayerDamage
+from exporters.search.ranking import best, chosen, int8_options, noise, passed_int8, with_float
 from exporters.search.result import SearchResult
 from exporters.search.search_log import SearchLog
 from exporters.search.sensitivity import clippings, layer_noise
-from exporters.search.trial import SAME_SPEED, Speed, Trial, pareto_front
+from exporters.search.subject import Subject
+from exporters.search.trial import SAME_SPEED, Trial, pareto_front
+from exporters.search.trial_runner import OnStep, TimeIsOverError, TrialRunner
 
-_HEADS = 0.5  # dynamic INT8 is tried where fully connected layers hold so much of the weights
+_HEADS = 0.5  # share of the weights in fully connected layers from which dynamic INT8 is tried
 _MOST_LAYERS = 16  # that are put back into float one at a time; the noisiest ones
 
 _SCHEMES: dict[Scheme, dict[str, Any]] = {
@@ -55,238 +48,216 @@ _SCHEMES: dict[Scheme, dict[str, Any]] = {
 }
 
 
-@dataclass(frozen=True)
-class Subject:
-    """The model that is searched, and how its forms are judged."""
-
-    model: onnx.ModelProto  # FP32
-    statistics: ActivationStatistics  # of this very model, on images of the train split
-    samples: dict[str, NDArray[Any]]  # a few real inputs by name, to look into layers
-    extremes: dict[str, NDArray[Any]]  # real and extreme inputs, to look for saturation
-    finish: Callable[[onnx.ModelProto, str], onnx.ModelProto]  # a quantized model as it ships
-    assess: Callable[[bytes, str, bool], Assessment]  # file, id, portable -> on validation data
-    # file -> (loss, SQNR in dB) on fewer validation data; for layers one at a time
-    assess_quickly: Callable[[bytes], tuple[float, float]]
-    time: Callable[[bytes, str, bool], Speed]  # file, id, portable
-    # scheme -> the FP32 model after quantization-aware fine-tuning, with its statistics
-    fine_tune: Callable[[Int8Options], tuple[onnx.ModelProto, ActivationStatistics]] | None = None
-    float_nodes: tuple[str, ...] = ()  # that cannot be quantized, and stay float in every variant
-
-
-OnStep = Callable[[str, int, int], None]  # what is tried, trials done, trials expected
-
-
-class _TimeIsOverError(Exception):
-    """The time box is spent; carries nothing."""
-
-
 def search(
     subject: Subject,
-    options: QuantizeOptions,
+    listed: Sequence[Int8Options],
+    options: SearchOptions,
     log: SearchLog,
     *,
     fp16: Callable[[], onnx.ModelProto] | None = None,
-    on_step: OnStep = lambda what, done, total: None,
+    on_step: OnStep = lambda activity, done, total: None,
     stopped: Callable[[], bool] = lambda: False,
     clock: Callable[[], float] = time.monotonic,
 ) -> SearchResult:
-    """Try variants, the listed ones of ``options`` first, and choose which go on.
+    """Try variants, the ``listed`` ones first, and choose those for the test split.
 
-    Trials that ``log`` has already are taken from there, with the time that they took. Where
-    ``stopped`` says so, the search ends as it does at the end of its time: what was found is the
-    result, marked incomplete.
+    Trials that ``log`` has already are taken from it, with the time that they took. When
+    ``stopped`` returns True, the search ends as it does at the end of its time: the result so far
+    is marked incomplete.
 
-    ``fp16`` makes that variant. Raises ExportError when a listed INT8 variant cannot be made as it
-    was asked for; one that the search itself thought of is then noted as such and passed over.
-    Raises it, too, where the log or temporary files cannot be written.
+    ``fp16`` makes that variant. Raises ExportError when a listed INT8 variant cannot be made as
+    requested; a failure of the search's own ones is recorded in their trial. Raises it as well
+    where the log or temporary files cannot be written.
     """
-    return _Search(subject, options, log, on_step, stopped, clock).run(fp16)
+    runner = TrialRunner(subject, log, options.minutes, on_step, stopped, clock)
+    return _Search(runner, options).run(listed, fp16)
+
+
+@dataclass(frozen=True)
+class _Step:
+    name: str
+    run: Callable[[], None]
+    trials: int = 0  # that it makes as a rule
 
 
 class _Search:
-    def __init__(
-        self,
-        subject: Subject,
-        options: QuantizeOptions,
-        log: SearchLog,
-        on_step: OnStep,
-        stopped: Callable[[], bool],
-        clock: Callable[[], float],
-    ) -> None:
-        self.subject, self.options, self.log = subject, options, log
-        self.on_step, self.stopped, self.clock = on_step, stopped, clock
-        self.trials: dict[str, Trial] = {}
+    def __init__(self, runner: TrialRunner, options: SearchOptions) -> None:
+        self.runner, self.options = runner, options
+        self.subject, self.log, self.trials = runner.subject, runner.log, runner.trials
         self.explanation: Explanation | None = None
-        self.impossible: set[str] = set()  # nodes that the tools cannot do, beside the subject's
-        self.began = clock()
-        # what earlier, killed runs have spent counts, too
-        self.spent_before = sum(t.seconds for t in log.trials if log.find(t.id) is not None)
-        self.expected = 2 + len(options.int8) + len(options.search.schemes)
-        self.expected += 4 + len(options.search.calibrations)
+        self.impossible: set[str] = set()  # nodes that the tools cannot do, besides the subject's
 
-    def run(self, fp16: Callable[[], onnx.ModelProto] | None) -> SearchResult:
-        self._try("fp32", "fp32", "as exported", {}, lambda: self.subject.model)
+    def run(
+        self, listed: Sequence[Int8Options], fp16: Callable[[], onnx.ModelProto] | None
+    ) -> SearchResult:
+        steps = self._steps()
+        first = len(listed) + (1 if fp16 is None else 2)
+        self.runner.expected = first + sum(step.trials for step in steps)
+        fp32 = Trial("fp32", "fp32", "as exported", {}, 0.0)
+        self.runner.run(fp32, lambda: self.subject.model)
         if fp16 is not None:
-            self._try("fp16", "fp16", "as listed", {}, fp16)
-        for listed in self.options.int8:
-            self._int8(listed, "as listed", forced=True)
-        steps: tuple[tuple[str, Callable[[], None]], ...] = (
-            ("schemes", self._schemes),
-            ("granularity", self._granularity),
-            ("calibration", self._calibrations),
-            ("bias correction", self._bias),
-            ("transfer", self._transfer),
-            ("float layers", self._float_layers),
-            ("explanation", self._explain),
-            ("mixed precision", self._mixed),
-            ("fine-tuning", self._fine_tuned),
-        )
-        if not self.options.search.minutes:
-            steps = (("explanation", self._explain),)
+            self.runner.run(Trial("fp16", "fp16", "as listed", {}, 0.0), fp16)
+        for options in listed:
+            self.runner.int8(options, "as listed", forced=True)
         untried = self._within_time(steps)
+        trials = tuple(self.trials.values())
         return SearchResult(
-            trials=tuple(self.trials.values()),
-            front=pareto_front(tuple(self.trials.values())),
-            chosen=self._chosen(),
+            trials=trials,
+            front=pareto_front(trials),
+            chosen=chosen(trials),
             explanation=self.explanation,
-            seconds=round(self.spent_before + self.clock() - self.began, 1),
+            seconds=round(self.runner.seconds, 1),
             incomplete=bool(untried),
-            untried=tuple(untried),
+            untried=untried,
         )
 
-    def _within_time(self, steps: Sequence[tuple[str, Callable[[], None]]]) -> list[str]:
-        """Run the steps; the names of those that were cut short or not begun."""
-        for number, (_, step) in enumerate(steps):
+    def _steps(self) -> tuple[_Step, ...]:
+        explanation = _Step("explanation", self._explain)
+        if not self.options.minutes:
+            return (explanation,)
+        return (
+            _Step("schemes", self._schemes, len(self.options.schemes)),
+            _Step("granularity", self._granularity, 1),
+            _Step("calibration", self._calibrations, len(self.options.calibrations)),
+            _Step("bias correction", self._bias, 1),
+            _Step("transfer", self._transfer, 1),
+            _Step("float layers", self._float_layers, 1),
+            explanation,
+            _Step("mixed precision", self._mixed),
+            _Step("fine-tuning", self._fine_tuned),
+        )
+
+    def _within_time(self, steps: Sequence[_Step]) -> tuple[str, ...]:
+        """Run the steps; returns the names of those that were cut short or not begun."""
+        for number, step in enumerate(steps):
             try:
-                step()
-            except _TimeIsOverError:
-                return [name for name, _ in steps[number:]]
-        return []
+                step.run()
+            except TimeIsOverError:
+                return tuple(step.name for step in steps[number:])
+        return ()
 
     # --- the steps -------------------------------------------------------------------------
 
     def _schemes(self) -> None:
-        for scheme in self.options.search.schemes:
+        for scheme in self.options.schemes:
             kept = self.subject.float_nodes
-            asked = Int8Options(id=f"int8-{scheme}", exclude_nodes=kept, **_SCHEMES[scheme])
-            if self._int8(asked, "schemes").error is not None:
-                self._without_impossible(asked)
+            options = Int8Options(id=f"int8-{scheme}", exclude_nodes=kept, **_SCHEMES[scheme])
+            if self.runner.int8(options, "schemes").error is not None:
+                self._without_impossible(options)
 
-    def _without_impossible(self, asked: Int8Options) -> None:
-        """The same scheme with what the tools cannot do in float: one layer must not cost all."""
-        name = f"{asked.id}-float"
-        known = self.log.find(name)
-        if known is not None:
-            self.impossible.update(known.options["exclude_nodes"])
-            self.trials[name] = known
+    def _without_impossible(self, options: Int8Options) -> None:
+        """Try the same scheme with the nodes that the tools cannot do in float: one layer must not
+        cost all."""
+        name = f"{options.id}-float"
+        logged = self.log.find(name)
+        if logged is not None:
+            self.impossible.update(logged.options["exclude_nodes"])
+            self.trials[name] = logged
             return
-        self._check_time()
-        self._tell(f"{asked.id}: which layer cannot be made")
+        self.runner.check_time()
+        self.runner.report(f"{options.id}: which layer cannot be made")
         subject = self.subject
         try:
-            found = impossible(subject.model, asked, subject.statistics, subject.finish)
-        except QuantizeError:  # the whole of it, as the trial's own error says
+            reasons = failing_nodes(subject.model, options, subject.statistics, subject.finish)
+        except QuantizeError:  # all of it fails, as the trial's own error says
             return
-        weighted = {n.name for n in subject.model.graph.node if n.op_type in onnx_file.WEIGHTED}
-        if not found or weighted <= {*asked.exclude_nodes, *found}:
+        layers = {node.name for node in Graph(subject.model).layers()}
+        if not reasons or layers <= {*options.exclude_nodes, *reasons}:
             return
-        self.impossible.update(found)
-        reasons = tuple(f"{node}: {reason}" for node, reason in found.items())
-        self._int8(_with_float(asked, tuple(found), name), "schemes", impossible=reasons)
+        self.impossible.update(reasons)
+        rows = tuple(f"{node}: {reason}" for node, reason in reasons.items())
+        self.runner.int8(with_float(options, tuple(reasons), name), "schemes", impossible=rows)
 
     def _granularity(self) -> None:
         base = self._base()
-        if self.options.search.per_tensor and base is not None:
-            asked = replace(_int8_of(base), id=f"{base.id}-tensor", per_channel=False)
-            self._int8(asked, "granularity")
+        if self.options.per_tensor and base is not None:
+            options = replace(int8_options(base), id=f"{base.id}-tensor", per_channel=False)
+            self.runner.int8(options, "granularity")
 
     def _calibrations(self) -> None:
         base = self._base()
         if base is None:
             return
-        for method in self.options.search.calibrations:
-            asked = replace(_int8_of(base), id=f"{base.id}-{method}", calibration=method)
-            self._int8(asked, "calibration", timed_as=base.id)
+        for method in self.options.calibrations:
+            options = replace(int8_options(base), id=f"{base.id}-{method}", calibration=method)
+            self.runner.int8(options, "calibration", timed_as=base.id)
 
     def _bias(self) -> None:
         base = self._finest()
-        if self.options.search.bias_correction and base is not None:
-            asked = replace(_int8_of(base), id=f"{base.id}-bc", bias_correction=True)
-            self._int8(asked, "bias correction", timed_as=base.timed_as or base.id)
+        if self.options.bias_correction and base is not None:
+            options = replace(int8_options(base), id=f"{base.id}-bc", bias_correction=True)
+            self.runner.int8(options, "bias correction", timed_as=base.timed_as or base.id)
 
     def _transfer(self) -> None:
-        """The best ranges and biases for every scheme that is faster than the one they were
-        found on; for all schemes when that one does not pass."""
+        """Apply the best ranges and biases to every scheme that is faster than theirs; to all
+        schemes when theirs does not pass."""
         finest = self._finest()
         if finest is None:
             return
-        found = _int8_of(finest)
+        source = int8_options(finest)
         for trial in self._static():
             if trial.step not in ("schemes", "granularity") or finest.timed_as == trial.id:
                 continue
             if finest.passed and trial.speedup < SAME_SPEED * finest.speedup:
                 continue
-            better = replace(
-                _int8_of(trial),
-                calibration=found.calibration,
-                bias_correction=found.bias_correction,
+            options = replace(
+                int8_options(trial),
+                calibration=source.calibration,
+                bias_correction=source.bias_correction,
             )
-            if better != _int8_of(trial):
-                better = replace(better, id=trial.id + _suffix(better))
-                self._int8(better, "transfer", timed_as=trial.id)
+            if options != int8_options(trial):
+                options = replace(options, id=trial.id + _suffix(options))
+                self.runner.int8(options, "transfer", timed_as=trial.id)
 
     def _float_layers(self) -> None:
-        base = self._finest()
-        depthwise = _depthwise(self.subject.model)
-        if self.options.search.float_depthwise and depthwise and base is not None:
-            asked = _with_float(_int8_of(base), depthwise, f"{base.id}-fdw")
-            self._int8(asked, "float depthwise")
-        if self.options.search.dynamic and head_share(self.subject.model) >= _HEADS:
+        base, model = self._finest(), self.subject.model
+        depthwise = _depthwise(model)
+        if self.options.float_depthwise and depthwise and base is not None:
+            options = with_float(int8_options(base), depthwise, f"{base.id}-fdw")
+            self.runner.int8(options, "float depthwise")
+        if self.options.dynamic and head_share(model) >= _HEADS:
             dynamic = DynamicOptions()
-            self._try(
-                dynamic.id,
-                "int8",
-                "dynamic heads",
-                asdict(dynamic),
-                lambda: self.subject.finish(dynamic_int8(self.subject.model, dynamic), dynamic.id),
+            self.runner.run(
+                Trial(dynamic.id, "int8", "dynamic heads", asdict(dynamic), 0.0),
+                lambda: self.subject.finish(dynamic_int8(model, dynamic), dynamic.id),
             )
 
     def _explain(self) -> None:
         """Look into the static variant that will be chosen, or that came nearest to it."""
-        base = _best([t for t in self._static() if t.passed]) or self._finest()
+        base = best([t for t in self._static() if t.passed]) or self._finest()
         if base is None:
             return
         quantized = self.log.model(base.id)
-        noise = layer_noise(self.subject.model, quantized, self.subject.samples)
+        layers = layer_noise(self.subject.model, quantized, self.subject.samples)
         self.explanation = Explanation(
-            base.id, noise, (), clippings(quantized, self.subject.statistics)
+            base.id, layers, (), clippings(quantized, self.subject.statistics)
         )
         loss, sqnr = self.subject.assess_quickly(onnx_file.to_bytes(quantized))
-        for row in sorted(noise, key=lambda row: row.sqnr_db)[:_MOST_LAYERS]:
-            self._check_time()
-            self._tell(f"{row.node} back in float")
-            without = self._without(_int8_of(base), row.node)
+        for row in sorted(layers, key=lambda row: row.sqnr_db)[:_MOST_LAYERS]:
+            self.runner.check_time()
+            self.runner.report(f"{row.node} back in float")
+            without = self._without(int8_options(base), row.node)
             if without is None:
                 continue
-            found = LayerDamage(row.node, loss - without[0], without[1] - sqnr)
-            damage = sorted((*self.explanation.damage, found), key=lambda d: -d.sqnr_gained_db)
+            gain = LayerDamage(row.node, loss - without[0], without[1] - sqnr)
+            damage = sorted((*self.explanation.damage, gain), key=lambda d: -d.sqnr_gained_db)
             self.explanation = replace(self.explanation, damage=tuple(damage))
 
     def _without(self, options: Int8Options, node: str) -> tuple[float, float] | None:
-        """(loss, SQNR in dB) with that layer in float; None where that cannot be made, as when it
-        is the only one."""
-        asked = _with_float(options, [node], options.id)
+        """Return (loss, SQNR in dB) with that layer in float; None where that cannot be made, as
+        when it is the only one."""
+        options = with_float(options, [node], options.id)
         try:
-            model = self._finished(asked, self.subject.model, self.subject.statistics)
+            model = self.runner.finished(options, self.subject.model, self.subject.statistics)
         except QuantizeError:
             return None
         return self.subject.assess_quickly(onnx_file.to_bytes(model))
 
     def _mixed(self) -> None:
-        """The fewest of the layers that do most damage, in float, that make it pass: so many are
-        found by doubling, then by halving back."""
+        """Put the fewest of the layers that do most damage into float that make it pass: their
+        number is found by doubling, then by halving back."""
         base = self._finest()
-        if not self.options.search.mixed or base is None or self._int8_passed():
+        if not self.options.mixed or base is None or self._int8_passed():
             return
         assert self.explanation is not None  # the step before this one
         # one layer has to stay quantized
@@ -304,150 +275,34 @@ class _Search:
                 failing = middle
 
     def _mixed_trial(self, base: Trial, layers: Sequence[str]) -> Trial:
-        asked = _with_float(_int8_of(base), layers, f"{base.id}-mixed{len(layers)}")
-        return self._int8(asked, "mixed precision")
+        options = with_float(int8_options(base), layers, f"{base.id}-mixed{len(layers)}")
+        return self.runner.int8(options, "mixed precision")
 
     def _fine_tuned(self) -> None:
-        base = self._finest()
-        tune = self.subject.fine_tune
+        base, tune = self._finest(), self.subject.fine_tune
         if base is None or tune is None or self._int8_passed():
             return
-        if not self.options.search.fine_tune.epochs:
+        if not self.options.fine_tune.epochs:
             return
         scheme = self.trials.get(base.timed_as or base.id, base)
-        # fine-tuning learns to live with plain ranges and biases
-        asked = replace(
-            _int8_of(scheme), id=f"{scheme.id}-qat", calibration="minmax", bias_correction=False
+        # fine-tuning adapts the network to plain ranges and biases
+        options = replace(
+            int8_options(scheme),
+            id=f"{scheme.id}-qat",
+            calibration="minmax",
+            bias_correction=False,
+        )
+        self.runner.run(
+            Trial(options.id, "int8", "fine-tuning", asdict(options), 0.0),
+            lambda: self.runner.finished(options, *tune(options)),
+            timed_as=base.id,
         )
 
-        def make() -> onnx.ModelProto:
-            assert tune is not None
-            return self._finished(asked, *tune(asked))
-
-        self._try(asked.id, "int8", "fine-tuning", asdict(asked), make, timed_as=base.id)
-
-    # --- one trial -------------------------------------------------------------------------
-
-    def _int8(
-        self,
-        asked: Int8Options,
-        step: str,
-        *,
-        forced: bool = False,
-        timed_as: str | None = None,
-        impossible: tuple[str, ...] = (),
-    ) -> Trial:
-        """Make and judge one static variant."""
-        make = partial(self._finished, asked, self.subject.model, self.subject.statistics)
-        options = asdict(asked)
-        return self._try(asked.id, "int8", step, options, make, forced, timed_as, impossible)
-
-    def _finished(
-        self, asked: Int8Options, model: onnx.ModelProto, statistics: ActivationStatistics
-    ) -> onnx.ModelProto:
-        """A static variant of a float model as it ships; the finished file is verified."""
-        finished = self.subject.finish(quantize(model, asked, statistics), asked.id)
-        verify_int8(model, finished, asked)
-        return finished
-
-    def _try(
-        self,
-        trial_id: str,
-        precision: str,
-        step: str,
-        options: dict[str, Any],
-        make: Callable[[], onnx.ModelProto],
-        forced: bool = False,
-        timed_as: str | None = None,
-        impossible: tuple[str, ...] = (),
-    ) -> Trial:
-        same = self.trials.get(trial_id)
-        if same is not None and same.options == options:  # a listed one may be the search's own
-            return same
-        if same is not None:  # or have its name, and be another one
-            trial_id = f"{trial_id}-search"
-        known = self.log.find(trial_id)
-        if known is not None:
-            self.trials[trial_id] = known
-            return known
-        if not forced and precision == "int8":
-            self._check_time()
-        self._tell(trial_id)
-        began = self.clock()
-        model: onnx.ModelProto | None = None
-        trial = Trial(trial_id, precision, step, options, 0.0, impossible=impossible)
-        try:
-            model = make()
-            trial = self._judged(trial, model, timed_as)
-        except ExportError as exc:
-            if forced or precision == "fp32":
-                raise
-            model, trial = None, replace(trial, error=str(exc))
-        except OSError as exc:
-            # a full disk says nothing about this form: the tools that make it need temporary files
-            raise ExportError(
-                f"{trial_id} cannot be made: {exc.filename or tempfile.gettempdir()}: "
-                f"{exc.strerror or exc}. Free some space there, or set TMPDIR to another folder "
-                "for temporary files; finished trials are kept, and the same command goes on from "
-                "there."
-            ) from exc
-        trial = replace(trial, seconds=round(self.clock() - began, 3))
-        self.trials[trial_id] = trial
-        self.log.add(trial, model)
-        return trial
-
-    def _judged(self, trial: Trial, model: onnx.ModelProto, timed_as: str | None) -> Trial:
-        data = onnx_file.to_bytes(model)
-        portable, reason = False, "float arithmetic differs in the last bits"
-        can_saturate = False
-        stopped: tuple[LayerSaturation, ...] = ()
-        seen: Confirmation | None = None
-        if trial.precision == "fp16":
-            reason = "half precision is computed differently from target to target"
-        elif trial.precision == "int8":
-            verdict = portability(model)
-            portable, reason = verdict.portable, verdict.reason
-            can_saturate = verdict.can_saturate
-            seen = confirm(model, self.subject.extremes, portable=portable)
-            stopped = () if portable else simulate(model, self.subject.extremes)
-        timer = self.trials.get(timed_as or "")
-        speed = timer.speed if timer else self.subject.time(data, trial.id, portable)
-        return replace(
-            trial,
-            portable=portable,
-            portability=reason,
-            can_saturate=can_saturate,
-            saturation=stopped,
-            confirmation=seen,
-            size_bytes=len(data),
-            assessment=self.subject.assess(data, trial.id, portable),
-            speed=speed,
-            timed_as=timer.id if timer else None,
-        )
-
-    def _check_time(self) -> None:
-        if self.stopped() or self._seconds_left() < 0:
-            raise _TimeIsOverError
-
-    def _seconds_left(self) -> float:
-        limit = 60 * self.options.search.minutes or math.inf  # 0: there is nothing to search
-        return limit - (self.spent_before + self.clock() - self.began)
-
-    def _tell(self, what: str) -> None:
-        """What is tried, the best so far, and the time left at most."""
-        left, parts = self._seconds_left(), [what]
-        best = _best([t for t in self.trials.values() if t.precision == "int8" and t.passed])
-        if best is not None:
-            parts.append(f"best so far {best.id} {best.speedup:.2f}x")
-        if math.isfinite(left):
-            parts.append(f"at most {max(left, 0):.0f} s left")
-        done = len(self.trials)
-        self.on_step("; ".join(parts), done, max(self.expected, done + 1))
-
-    # --- choosing --------------------------------------------------------------------------
+    # --- where finer steps begin -----------------------------------------------------------
 
     def _static(self) -> list[Trial]:
-        """Static INT8 trials that could be made and have no layer in float on purpose."""
+        """Return the static INT8 trials that could be made and have no layer in float on
+        purpose."""
         return [
             trial
             for trial in self.trials.values()
@@ -458,60 +313,20 @@ class _Search:
         ]
 
     def _base(self) -> Trial | None:
-        """The scheme where finer steps begin: safe everywhere, then fastest. Whether it passes is
-        not asked yet, since finer steps make it more accurate and no slower."""
-        return _best([t for t in self._static() if t.step in ("schemes", "as listed")])
+        """Return the scheme where finer steps begin: safe everywhere, then fastest. It need not
+        pass yet, since finer steps make it more accurate and no slower."""
+        return best([t for t in self._static() if t.step in ("schemes", "as listed")])
 
     def _finest(self) -> Trial | None:
-        """The best of what was made of the base, itself included."""
+        """Return the best trial made from the base, itself included."""
         base = self._base()
         if base is None:
             return None
         same = [t for t in self._static() if base.id in (t.id, t.timed_as)]
-        return min(same, key=lambda trial: (not trial.passed, _damage(trial)))
+        return min(same, key=lambda trial: (not trial.passed, noise(trial)))
 
     def _int8_passed(self) -> bool:
-        return any(t.passed for t in self.trials.values() if t.precision == "int8")
-
-    def _chosen(self) -> tuple[str, ...]:
-        """FP32, FP16 and what was listed; the best INT8 variant, portable if one is; and the
-        fastest one when it is no other's equal: it may be safe on some CPUs only, or mixed."""
-        trials = list(self.trials.values())
-        chosen = [t.id for t in trials if t.precision != "int8" or t.step == "as listed"]
-        passed = [t for t in trials if t.precision == "int8" and t.passed]
-        if best := _best(passed):
-            chosen.append(best.id)
-            fastest = max(passed, key=lambda trial: (trial.speedup, -_damage(trial)))
-            if fastest.speedup > SAME_SPEED * max(best.speedup, 1.0):
-                chosen.append(fastest.id)
-        return tuple(dict.fromkeys(chosen))
-
-
-def _best(trials: Sequence[Trial]) -> Trial | None:
-    """Portable ones before others, and those whose sums cannot saturate before those that may;
-    then the fastest, and of equally fast ones the one that lost least."""
-    peers = [t for t in trials if t.portable] or [t for t in trials if not t.can_saturate]
-    peers = peers or list(trials)
-    fastest = max((t.speedup for t in peers), default=0.0)
-    equal = [t for t in peers if t.speedup * SAME_SPEED >= fastest]
-    return min(equal, key=_damage, default=None)
-
-
-def _damage(trial: Trial) -> float:
-    """Noise of the probabilities: finer than the answers that changed, and hardly by chance."""
-    return -trial.assessment.sqnr_db if trial.assessment else np.inf
-
-
-def _int8_of(trial: Trial) -> Int8Options:
-    options = dict(trial.options)
-    options["exclude_nodes"] = tuple(options["exclude_nodes"])
-    return Int8Options(**options)
-
-
-def _with_float(options: Int8Options, layers: Sequence[str], name: str) -> Int8Options:
-    """The same with these layers in float, too."""
-    kept = tuple(sorted({*options.exclude_nodes, *layers}))
-    return replace(options, id=name, exclude_nodes=kept)
+        return bool(passed_int8(tuple(self.trials.values())))
 
 
 def _suffix(options: Int8Options) -> str:
@@ -520,13 +335,12 @@ def _suffix(options: Int8Options) -> str:
 
 
 def _depthwise(model: onnx.ModelProto) -> tuple[str, ...]:
-    """Names of convolutions with as many groups as input channels, and more than one."""
+    """Name the convolutions with as many groups as input channels, and more than one."""
     graph = Graph(model)
     return tuple(
         node.name
-        for node in graph.nodes
+        for node in graph.constant_layers()
         if node.op_type == "Conv"
         and int(attribute(node, "group", 1)) > 1
-        and node.input[1] in graph.constants
         and graph.constants[node.input[1]].dims[1] == 1
     )

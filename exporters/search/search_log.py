@@ -1,5 +1,5 @@
-"""What a search has tried so far, on disk, so that a killed one goes on where it was: one line of
-JSON and one model file for each trial, the line last."""
+"""The trials of a search on disk, from which a killed search continues: one line of JSON and one
+model file for each trial, the line last."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ TRIALS_NAME = "trials.jsonl"
 
 
 class SearchLog:
-    """The trials of one search in one folder, which belongs to it alone. Raises ExportError where
-    that folder cannot be written."""
+    """The trials of one search in a folder of its own. Raises ExportError where that folder cannot
+    be written."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._models, self._old = folder / "models", folder / "models.old"
         self._trials: dict[str, Trial] = {}
         shutil.rmtree(self._old, ignore_errors=True)
-        with _plain_errors(folder):
+        with _as_export_error(folder):
             self._models.mkdir(parents=True, exist_ok=True)
         file = folder / TRIALS_NAME
         if file.exists():
@@ -42,11 +42,11 @@ class SearchLog:
 
     @property
     def trials(self) -> tuple[Trial, ...]:
-        """All of them, in the order in which they were tried."""
+        """All trials, in the order in which they were tried."""
         return tuple(self._trials.values())
 
     def find(self, trial_id: str) -> Trial | None:
-        """The trial of that id, when it is finished and its model is there."""
+        """Return the trial of that id, when it is finished and its model exists."""
         trial = self._trials.get(trial_id)
         if trial is None or (trial.error is None and not self.path(trial_id).exists()):
             return None
@@ -54,46 +54,46 @@ class SearchLog:
 
     def add(self, trial: Trial, model: onnx.ModelProto | None) -> None:
         """Keep a finished trial; ``model`` is None when it could not be made. One that cannot be
-        written leaves nothing behind, and those before it stay."""
+        written leaves nothing behind, and earlier ones stay."""
         trials = {**self._trials, trial.id: trial}
         lines = (json.dumps(asdict(row), allow_nan=False) for row in trials.values())
-        with _plain_errors(self.folder):
+        with _as_export_error(self.folder):
             if model is not None:
                 with atomic_file(self.path(trial.id)) as partial:
                     onnx_file.save(model, partial)
             try:
                 write_text(self.folder / TRIALS_NAME, "".join(f"{line}\n" for line in lines))
             except BaseException:
-                # without its line no one would find the model, and a full disk stays full
+                # without its line the model is of no use, and would keep a full disk full
                 self.path(trial.id).unlink(missing_ok=True)
                 raise
         self._trials = trials
 
     def path(self, trial_id: str) -> Path:
-        """The model file of a trial."""
+        """Return the model file of a trial."""
         return self._models / f"{trial_id}.onnx"
 
     def discard_models(self) -> None:
-        """Take the models away and keep the figures: all at once, so that a kill leaves a search
-        that is finished or one that begins anew, never half of one."""
-        with _plain_errors(self.folder):
+        """Delete the models and keep the figures, in one step: after a kill the search is either
+        finished or starts again."""
+        with _as_export_error(self.folder):
             self._models.rename(self._old)
             shutil.rmtree(self._old)
 
     def model(self, trial_id: str) -> onnx.ModelProto:
-        """The model of a trial; raises QuantizeError when it could not be made."""
+        """Return the model of a trial; raises QuantizeError when it could not be made."""
         if not self.path(trial_id).exists():
             raise QuantizeError(f"trial {trial_id!r} has no model in {self.folder}.")
         return onnx_file.load(self.path(trial_id))
 
 
 @contextmanager
-def _plain_errors(folder: Path) -> Iterator[None]:
+def _as_export_error(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
         raise ExportError(
             f"the trials in {folder} cannot be written: {exc.strerror or exc}. Free some space or "
-            "choose another folder; finished trials are kept, and the same command goes on from "
-            "there."
+            "choose another folder; finished trials are kept, and the same command continues "
+            "after them."
         ) from exc

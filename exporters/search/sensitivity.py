@@ -1,5 +1,5 @@
-"""Which layers cost the accuracy, and why? Looks at one INT8 variant from the inside and at what
-each layer gives back when it alone stays float. Explains; decides nothing."""
+"""The layers that cost the accuracy of one INT8 variant, from its inner tensors and weights.
+Explains; decides nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from exporters.evaluate.signal_to_noise import sqnr_db, weight_sqnr_db
 from exporters.graph import onnx_file
-from exporters.graph.walk import Graph, QuantizedWeight, quantized_weights
+from exporters.graph.quantized import QuantizedWeight, quantized_weights
+from exporters.graph.walk import Graph
 from exporters.quantize.activation_ranges import ActivationStatistics, Histogram
 from exporters.quantize.float_layers import is_barrier
 from exporters.search.explanation import Clipping, LayerNoise
@@ -21,41 +22,37 @@ _SHOWN_BINS = 64  # of a histogram in a report
 def layer_noise(
     original: onnx.ModelProto, quantized: onnx.ModelProto, feed: dict[str, NDArray[np.generic]]
 ) -> tuple[LayerNoise, ...]:
-    """Signal to noise of every operator with weights, on the inputs of ``feed``.
+    """Measure the signal-to-noise ratio of every operator with weights, on the inputs of ``feed``.
 
     onnxruntime's quantizer keeps the names of float tensors, also that of an activation which it
     folds into the operator before it, so outputs are compared under the quantized model's names.
-    Without graph optimisation, so that inner tensors exist.
+    The graphs run without optimization, so that inner tensors exist.
     """
     before, after = Graph(original), Graph(quantized)
     tensors = before.tensors
-    nodes = [
-        node
-        for node in after.nodes
-        if node.op_type in onnx_file.WEIGHTED and node.output[0] in tensors
-    ]
+    nodes = [node for node in after.layers() if node.output[0] in tensors]
     names = [node.output[0] for node in nodes]
     clean, noisy = (onnx_file.inner_values(model, names, feed) for model in (original, quantized))
     weights = {weight.node: weight for weight in quantized_weights(after)}
-    found = []
+    rows = []
     for node, name in zip(nodes, names, strict=True):
-        seen = noisy[name]
+        values = noisy[name]
         folded = _first_user(after, name)
         if folded is not None and folded.op_type == "QuantizeLinear":
-            seen = _quantized_values(after, folded, seen)
-        found.append(
+            values = _quantized_values(after, folded, values)
+        rows.append(
             LayerNoise(
                 node.name,
                 node.op_type,
-                sqnr_db(clean[name], seen),
+                sqnr_db(clean[name], values),
                 _weight_sqnr(before, weights.get(node.name)),
             )
         )
-    return tuple(found)
+    return tuple(rows)
 
 
 def _first_user(graph: Graph, tensor: str) -> onnx.NodeProto | None:
-    """The first node that reads ``tensor``, behind what keeps a float layer float."""
+    """Return the first reader of ``tensor``, after the node that keeps a float layer float."""
     users = graph.consumers(tensor)
     if users and is_barrier(users[0]):
         return _first_user(graph, users[0].output[0])
@@ -63,7 +60,7 @@ def _first_user(graph: Graph, tensor: str) -> onnx.NodeProto | None:
 
 
 def clippings(quantized: onnx.ModelProto, statistics: ActivationStatistics) -> tuple[Clipping, ...]:
-    """Every quantized activation, the one that uses its levels worst first."""
+    """Describe every quantized activation, the one that uses its levels worst first."""
     graph = Graph(quantized)
     rows = []
     for node in graph.nodes:
@@ -75,9 +72,9 @@ def clippings(quantized: onnx.ModelProto, statistics: ActivationStatistics) -> t
 
 
 def _reach(graph: Graph, node: onnx.NodeProto) -> tuple[float, float]:
-    """The real numbers that a QuantizeLinear's smallest and largest integer stand for."""
+    """Return the real numbers of a QuantizeLinear's smallest and largest integer."""
     scale, zero = graph.array(node.input[1]), graph.array(node.input[2])
-    assert scale is not None and zero is not None  # verify_int8 saw constants
+    assert scale is not None and zero is not None  # verified by verify_int8
     ends = np.iinfo(zero.dtype)
     step, offset = float(scale.reshape(-1)[0]), int(zero.reshape(-1)[0])
     return (ends.min - offset) * step, (ends.max - offset) * step
@@ -86,7 +83,7 @@ def _reach(graph: Graph, node: onnx.NodeProto) -> tuple[float, float]:
 def _quantized_values(
     graph: Graph, node: onnx.NodeProto, values: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """What QuantizeLinear and DequantizeLinear make of ``values``."""
+    """Round and clip ``values`` as QuantizeLinear and DequantizeLinear do."""
     low, high = _reach(graph, node)
     step = (high - low) / 255
     return np.asarray(np.clip(np.rint(values / step) * step, low, high), np.float32)
@@ -120,7 +117,7 @@ def _clipping(tensor: str, low: float, high: float, histogram: Histogram) -> Cli
         high,
         histogram.lowest,
         histogram.highest,
-        # what rounding alone takes to the ends is not cut off
+        # values that rounding alone takes to the ends are not clipped
         histogram.clipped(low - step / 2, high + step / 2),
         float(np.clip(spread / (high - low), 0, 1)) if high > low else 0.0,
         tuple(int(count) for count in counts),

@@ -1,4 +1,4 @@
-"""One form of a model that was tried: what it is, how good, how fast, how large. Values only."""
+"""A candidate that a search tried: its options, quality, speed and size. Values only."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any, ClassVar
 from exporters.evaluate.parity_values import Assessment
 from exporters.quantize.saturation_values import Confirmation, LayerSaturation
 
-# Speeds closer than this are one speed: two runs of the same file differ by so much.
+# Speeds within this factor are equal: two runs of the same file differ by as much.
 SAME_SPEED = 1.02
-SAME_POINTS = 0.05  # of accuracy: less is luck on a validation split of some thousand images
-SAME_SIZE = 1.05  # nobody chooses between two files by less
+SAME_POINTS = 0.05  # of accuracy: less is chance on a validation split of some thousand images
+SAME_SIZE = 1.05  # sizes within this factor are equal
 _STRICT: dict[str, Any] = {"extra": "forbid", "allow_inf_nan": False}
 
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast a model is at batch 1, beside FP32 in the same rounds."""
+    """The speed of a model at batch 1, measured in the same rounds as FP32."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     p50_ms: float
-    speedup: float  # times as fast as FP32; what decides: wall time, or CPU time of one thread
+    speedup: float  # times as fast as FP32, by wall time, or by CPU time of one thread; decides
     cpu_speedup: float  # in CPU time
 
 
@@ -33,20 +33,22 @@ class Trial:
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     id: str
     precision: str  # "fp32", "fp16", "int8"
-    step: str  # which step of the search made it, in words
-    options: dict[str, Any]  # what was asked for; JSON values
-    seconds: float  # that it took, wall time
+    step: str  # name of the step of the search that made it
+    options: dict[str, Any]  # as requested; JSON values
+    seconds: float  # wall time
     portable: bool = False
     portability: str = ""  # the reason
-    can_saturate: bool = False  # its weights allow 16-bit sums to stop, on CPUs that have these
+    can_saturate: bool = False  # its weights allow 16-bit sums to saturate, on CPUs with such sums
     saturation: tuple[LayerSaturation, ...] = ()  # simulated; of files that are not portable
-    confirmation: Confirmation | None = None  # INT8: what running it on this CPU showed
+    confirmation: Confirmation | None = None  # INT8: measured by running it on this CPU
     size_bytes: int = 0
     assessment: Assessment | None = None
     speed: Speed | None = None
-    timed_as: str | None = None  # the trial whose speed this is: the same nodes, other constants
-    error: str | None = None  # why it could not be made; then everything above is empty
-    impossible: tuple[str, ...] = ()  # "node: reason" of what had to stay float for it to be made
+    timed_as: str | None = None  # the trial that was timed instead: the same nodes, other constants
+    error: str | None = None  # the reason why it could not be made; then everything above is empty
+    impossible: tuple[
+        str, ...
+    ] = ()  # "node: reason" of nodes that had to stay float
 
     @property
     def passed(self) -> bool:

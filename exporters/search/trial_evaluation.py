@@ -1,5 +1,5 @@
-"""How good is a form of our own models on validation data? The gate's questions and two finer
-numbers, from probabilities that the shipped predictor gives."""
+"""The quality of a candidate of our own models on validation data: the gate's verdict and two finer
+figures, from the probabilities of the shipped predictor."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _HALVES = (slice(0, None, 2), slice(1, None, 2))  # of the images: every other o
 
 @dataclass(frozen=True)
 class ValidationData:
-    """What a search decides on; the reference is FP32."""
+    """The data that a search decides on; candidates are compared with FP32."""
 
     spec: ModelSpec
     images: NDArray[np.uint8]  # [n, h, w, c]
@@ -43,12 +43,12 @@ class ValidationData:
         labels: NDArray[np.integer],
         gate: GateOptions,
     ) -> ValidationData:
-        """With the probabilities of this FP32 file as reference."""
+        """Return data whose reference are the probabilities of this FP32 file."""
         data = cls(spec, images, labels, gate, np.zeros((0, len(spec.labels)), np.float32))
         return replace(data, reference=data.probabilities(fp32, "fp32", portable=False))
 
     def first(self, count: int) -> ValidationData:
-        """The same of ``count`` images, evenly spread."""
+        """Return the same of ``count`` images, evenly spread."""
         return replace(
             self,
             images=spread(self.images, count),
@@ -63,11 +63,11 @@ class ValidationData:
 
     @cached_property
     def thresholds(self) -> Thresholds:
-        """Those of FP32, one row for each image; None for a task without them."""
+        """The thresholds of FP32, one row for each image; None for a task without them."""
         return self._crosswise(self._chosen)
 
     def thresholds_of(self, probabilities: Floats) -> Thresholds:
-        """Those that a form with these probabilities would ship with, likewise."""
+        """Return those that a candidate with these probabilities would ship with, likewise."""
         return self._crosswise(
             [
                 self.task.adjusted_thresholds(
@@ -86,22 +86,22 @@ class ValidationData:
         ]
 
     def _crosswise(self, chosen: list[Thresholds]) -> Thresholds:
-        """Thresholds [n, labels] that are chosen on every other image, for those between them.
+        """Return thresholds [n, labels] that are chosen on every other image, for those between.
 
-        Chosen on the very images that they are judged on, FP32's thresholds would fit its own
-        chance hits, and every other form would seem to lose answers by having hits of its own.
+        Chosen on the images that they are judged on, FP32's thresholds would fit its own chance
+        hits, and every candidate with other chance hits would seem to lose answers.
         """
         rows = np.empty((len(self.images), len(self.spec.labels)))
-        for half, elsewhere in zip(_HALVES, reversed(chosen), strict=True):
-            if elsewhere is None:
+        for half, other in zip(_HALVES, reversed(chosen), strict=True):
+            if other is None:
                 return None
-            rows[half] = elsewhere
+            rows[half] = other
         return rows
 
     def predictor(
         self, model: bytes, variant: str, *, portable: bool, threads: int | None = None
     ) -> Predictor:
-        """The file as it would run on this CPU; its answers and thresholds are not used here."""
+        """Open the file as it would run on this CPU; its thresholds are not used here."""
         return Predictor.from_parts(
             self.spec,
             None,
@@ -114,7 +114,7 @@ class ValidationData:
         )
 
     def probabilities(self, model: bytes, variant: str, portable: bool) -> Floats:
-        """What the predictor makes of all images."""
+        """Return the predictor's probabilities of all images."""
         with self.predictor(model, variant, portable=portable) as predictor:
             return stream(predictor, self.images)
 
@@ -142,7 +142,7 @@ class ValidationData:
         )
 
     def assess_quickly(self, model: bytes) -> tuple[float, float]:
-        """(cross entropy in nats, SQNR in dB)."""
+        """Return (cross entropy in nats, SQNR in dB)."""
         probabilities = self.probabilities(model, "int8", portable=False)
         loss = self.task.cross_entropy(probabilities, self.labels)
         return loss, sqnr_db(self.reference, probabilities)

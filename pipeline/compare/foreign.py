@@ -92,7 +92,7 @@ def read_inputs(data: Path, files: Sequence[InputSpec]) -> Images:
     DataError when they are not what each of ``files`` takes."""
     wanted = files[0]
     expected = (
-        f'Expected the inputs as the files take them, {wanted.told()}: a .npz with "{_INPUTS}" '
+        f'Expected the inputs as the files take them, {wanted.text()}: a .npz with "{_INPUTS}" '
         f'[n, ...] and maybe "{_LABELS}" [n], or a .npy.'
     )
     try:
@@ -117,14 +117,14 @@ def _check(data: Path, inputs: NDArray[Any], file: InputSpec) -> None:
     given = InputSpec(_INPUTS, inputs.dtype.name, inputs.shape)
     if not inputs.shape or not same_inputs(given, file):
         raise DataError(
-            f"{data}: inputs are {inputs.dtype} {list(inputs.shape)}; expected {file.told()}, "
+            f"{data}: inputs are {inputs.dtype} {list(inputs.shape)}; expected {file.text()}, "
             "what the file takes."
         )
     batch = file.batch or 1
     if not len(inputs) or len(inputs) % batch:
         raise DataError(
             f"{data} has {len(inputs)} inputs; expected at least one, and a multiple of {batch}: "
-            f"the file takes {file.told()}."
+            f"the file takes {file.text()}."
         )
 
 

@@ -15,9 +15,10 @@ from exporters.errors import GraphError
 from exporters.evaluate.parity import Model
 from exporters.foreign.model_inputs import InputSpec
 from exporters.graph import onnx_file
+from exporters.graph.quantized import precision_of
 from pipeline import user_code
 from pipeline.compare.foreign import adapted, is_foreign
-from pipeline.compare.precision import precision_of, precision_of_network
+from pipeline.compare.precision import precision_of_network
 from pipeline.datasets.arrays import UNREADABLE
 from pipeline.errors import DataError, PipelineError
 from runtime import Bundle, ModelSpec, Predictor

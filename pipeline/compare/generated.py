@@ -32,7 +32,7 @@ def searched(
         return None
     if sides.takes is not None:
         raise DataError(
-            f"generated images are uint8 pixels, and the files take {sides.takes.told()}. Leave "
+            f"generated images are uint8 pixels, and the files take {sides.takes.text()}. Leave "
             "--generated out."
         )
     a, b = sides.a.model, sides.b.model

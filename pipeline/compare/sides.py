@@ -77,7 +77,7 @@ class Sides:
             if data is None:
                 raise DataError(
                     "there are no inputs to compare on. Give them with --data as the files take "
-                    f'them, {files[0].told()}: a .npz with "inputs", or a .npy.'
+                    f'them, {files[0].text()}: a .npz with "inputs", or a .npy.'
                 )
             return read_inputs(data, files)
         folder = self.run_folder
@@ -121,7 +121,7 @@ def _check_same(forms: list[Form]) -> None:
 
 def _taken(form: Form) -> str:
     if form.takes is not None:
-        return form.takes.told()
+        return form.takes.text()
     shape = "h, w, c" if form.spec is None else ", ".join(map(str, form.spec.shape))
     return f"uint8 pixels [n, {shape}]"
 

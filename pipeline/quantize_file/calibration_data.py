@@ -135,7 +135,7 @@ def _pixel_form(spec: InputSpec, options: PixelOptions) -> tuple[PixelForm, tupl
     if len(layouts) != 1:
         found = "could be either" if layouts else "is no image of 1 or 3 channels"
         raise DataError(
-            f"the model's input {spec.told()} {found}"
+            f"the model's input {spec.text()} {found}"
             + (f" in layout {options.layout}" if options.layout else "")
             + ". Say --layout nchw or nhwc, or give the inputs themselves: an .npz file with an "
             f"array {_INPUTS!r}."
@@ -145,13 +145,13 @@ def _pixel_form(spec: InputSpec, options: PixelOptions) -> tuple[PixelForm, tupl
     if size is None:
         if height is None or width is None:
             raise DataError(
-                f"the model's input {spec.told()} has a free height or width. Say which images it "
+                f"the model's input {spec.text()} has a free height or width. Say which images it "
                 "is meant for: --size 224x224 (height x width)."
             )
         size = (height, width)
     if (height or size[0], width or size[1]) != size:
         raise DataError(
-            f"--size {size[0]}x{size[1]} does not fit the model's input {spec.told()}; leave "
+            f"--size {size[0]}x{size[1]} does not fit the model's input {spec.text()}; leave "
             "--size out."
         )
     mean, std = options.mean or (0.0,), options.std or (1.0,)
@@ -163,7 +163,7 @@ def _pixel_form(spec: InputSpec, options: PixelOptions) -> tuple[PixelForm, tupl
             )
     if spec.dtype == "uint8" and (options.mean or options.std):
         raise DataError(
-            f"the model's input {spec.told()} takes pixels as they are; leave --mean and --std out."
+            f"the model's input {spec.text()} takes pixels as they are; leave --mean and --std out."
         )
     if min(std) <= 0:
         raise DataError(f"--std {min(std):g} is not positive; expected values such as 0.229.")
@@ -225,10 +225,10 @@ def _from_arrays(file: Path, labels_file: Path | None, wanted: Wanted) -> Foreig
     else:
         if inputs.dtype != spec.dtype:
             raise DataError(
-                f"{file} has {inputs.dtype} {inputs.shape}; expected {spec.told()}, or uint8 "
+                f"{file} has {inputs.dtype} {inputs.shape}; expected {spec.text()}, or uint8 "
                 "pixels [n, h, w, c]."
             )
-        _check_shape(file, inputs, spec.shape, spec.told())
+        _check_shape(file, inputs, spec.shape, spec.text())
     if labels is not None and (labels.shape != (len(inputs),) or labels.dtype.kind not in "iu"):
         raise DataError(
             f"the labels of {file} are {labels.dtype} {labels.shape}; expected whole numbers "

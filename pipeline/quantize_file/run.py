@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporters.files import write_text
-from exporters.options import QuantizeOptions, SearchOptions
+from exporters.options import SearchOptions
 from pipeline.engine.digests import file_sha256
 from pipeline.engine.errors import as_store_error
 from pipeline.engine.lock import LOCK_NAME, locked
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from exporters.foreign.agreement import Reference
-    from exporters.foreign.foreign_model import ForeignModel, LeftInFloat
+    from exporters.foreign.float_parts import LeftInFloat
+    from exporters.foreign.foreign_model import ForeignModel
     from exporters.search.result import SearchResult
     from exporters.search.trial import Speed, Trial
     from pipeline.quantize_file.calibration_data import ForeignData, PixelOptions
@@ -209,7 +210,7 @@ def _remove_empty(folders: list[Path]) -> None:
 def _run(
     request: Request, foreign: ForeignModel, observer: Observer, stopped: Callable[[], bool]
 ) -> Report:
-    from exporters.foreign import foreign_model
+    from exporters.foreign import equality
     from pipeline.quantize_file import calibration_data
 
     with tempfile.TemporaryDirectory(prefix="edgeproof-inputs-") as work:
@@ -226,7 +227,7 @@ def _run(
         )
         _check_counts(request, data)
         _check_pixel_words(request, data)
-        foreign = foreign_model.one_at_a_time(foreign, data.validation[:2])
+        foreign = equality.one_at_a_time(foreign, data.validation[:2])
         data = data.taken_by(foreign.input)
         identity = _identity(request, foreign, data)
         known = _finished(request.out, identity)
@@ -282,17 +283,18 @@ def _search(
     observer: Observer,
     stopped: Callable[[], bool],
 ) -> Report:
-    from exporters.foreign import foreign_model
+    from exporters.foreign import equality, float_parts
     from exporters.quantize.activation_ranges import ActivationStatistics
-    from exporters.search.search import Subject, search
+    from exporters.search.search import search
+    from exporters.search.subject import Subject
 
-    changed = foreign_model.difference(foreign, data.validation[: _few(foreign, _SAMPLES)])
+    changed = equality.difference(foreign, data.validation[: _few(foreign, _SAMPLES)])
     reference, remarks = reference_for(
         Asked(request.task, request.margin, request.min_sqnr_db, request.data), foreign, data
     )
     statistics = ActivationStatistics(foreign.model, data.calibration.reader())
     few = ActivationStatistics(foreign.model, data.calibration.first(_few(foreign, 8)).reader())
-    kept = foreign_model.kept_in_float(foreign, few)
+    kept = float_parts.kept_in_float(foreign, few)
     samples = data.validation[: _few(foreign, _SAMPLES)]
     subject = Subject(
         model=foreign.model,
@@ -306,11 +308,6 @@ def _search(
         float_nodes=tuple(kept),
     )
     log = _log(request.out, identity)
-    options = QuantizeOptions(
-        fp16=False,
-        calibration_images=len(data.calibration),
-        search=SearchOptions(minutes=request.minutes),
-    )
     notes = (
         *_prepared(foreign, changed),
         *remarks,
@@ -321,12 +318,13 @@ def _search(
         observer.note(note)
     result = search(
         subject,
-        options,
+        (),
+        SearchOptions(minutes=request.minutes),
         log,
-        on_step=lambda what, done, total: observer.step("variants", done, total, what),
+        on_step=lambda activity, done, total: observer.step("variants", done, total, activity),
         stopped=stopped,
     )
-    left = foreign_model.left_in_float(foreign, kept)
+    left = float_parts.left_in_float(foreign, kept)
     bounds = {
         trial.id: reference.loss_bound(log.path(trial.id).read_bytes())
         for trial in _to_write(result)
@@ -365,7 +363,7 @@ def _with_extremes(foreign: ForeignModel, data: ForeignData, samples: NDArray[An
     """Real inputs and, where inputs are made of pixels, extreme ones."""
     import numpy as np
 
-    from exporters.quantize.saturation import extreme_images
+    from exporters.evaluate.generated_images import extreme_images
 
     if data.validation.form is None:
         return samples
@@ -602,7 +600,7 @@ def _finished(out: Path, identity: str) -> Report | None:
 
 
 def _from_dict(data: Mapping[str, Any]) -> Report:
-    from exporters.foreign.foreign_model import LeftInFloat
+    from exporters.foreign.float_parts import LeftInFloat
     from exporters.search.trial import Trial
 
     values = {key: value for key, value in data.items() if key != "explanation"}

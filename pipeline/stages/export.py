@@ -43,7 +43,7 @@ STAGE = Stage(
     sources=(
         *("pipeline/stages/export.py", "pipeline/stages/model_spec.py"),
         *(*DATA, *LEARNING, *EXPORTED),
-        "exporters/export",
+        *("exporters/evaluate/generated_images.py", "exporters/export"),
         "runtime",
     ),
     libraries=("numpy", "torch", "onnx", "onnxscript", "onnxruntime"),

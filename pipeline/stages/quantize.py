@@ -30,10 +30,11 @@ def run(context: Context) -> QuantizeReport:
     load_network = partial(load_checkpoint, inputs["train"] / "checkpoint.pt")
     result = search(
         subject(fp32, dataset, recipe, load_network, step),
-        recipe.quantize,
+        recipe.quantize.int8,
+        recipe.quantize.search,
         log,
         fp16=partial(fp16_from_fp32, fp32, spec) if recipe.quantize.fp16 else None,
-        on_step=lambda what, done, total: step("quantize: variants", done, total, what),
+        on_step=lambda activity, done, total: step("quantize: variants", done, total, activity),
     )
     for name in result.chosen:
         shutil.copyfile(log.path(name), context.out / f"{name}.onnx")

@@ -25,7 +25,12 @@ from numpy.typing import NDArray
 from exporters.explain.pictures import pictures
 from exporters.explain.preprocess_difference import PreprocessGraph
 from exporters.graph import onnx_file
-from exporters.graph.intermediate_outputs import Tap, layer_inputs, quantized_tensors, with_outputs
+from exporters.graph.intermediate_outputs import (
+    Tap,
+    layer_inputs,
+    quantized_tensors,
+    with_typed_outputs,
+)
 from exporters.package.resource_files import files_under
 from pipeline.errors import TargetError
 from pipeline.targets.table import Target
@@ -143,7 +148,7 @@ def _write(
         if float_layers and not tensors:
             tensors = layer_inputs(model)
         if tensors:
-            tapped = with_outputs(model, [tensor.name for tensor in tensors])
+            tapped = with_typed_outputs(model, [tensor.name for tensor in tensors])
             onnx_file.save(tapped, folder / "tapped" / f"{row.id}.onnx")
         variants.append(JobVariant(row, tensors))
     preprocess = bundle.read(PREPROCESS_NAME)

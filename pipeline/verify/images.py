@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from exporters.evaluate.generated_images import mixed_images
 from exporters.evaluate.tasks import label_task
 from pipeline.datasets.arrays import INFO_NAME, UNREADABLE, open_dataset
 from pipeline.errors import DataError
@@ -17,7 +18,6 @@ from runtime import ModelSpec
 
 DATA_FOLDER = "1_data"  # of a run, beside its bundle
 REGRESSION_NAME = "regression.npz"  # what differential testing kept, likewise
-_SEED = 2_026
 _BATCH = 256
 
 
@@ -37,7 +37,7 @@ def find_images(data: Path | None, beside: Path, spec: ModelSpec, split: str = "
     if data is None:
         folder = beside / DATA_FOLDER
         if not (folder / INFO_NAME).exists():
-            return Images(generated(spec), "generated images (give others with --data)")
+            return Images(mixed_images(spec.shape), "generated images (give others with --data)")
         data = folder
     images = read(data, split)
     if images.pixels.shape[1:] != spec.shape or images.pixels.dtype != np.uint8:
@@ -117,17 +117,3 @@ def nothing_to_see(images: Images) -> str:
     if same and len(pixels) > 1:
         return f"all {len(pixels)} images are the same one: {advice}"
     return ""
-
-
-def generated(spec: ModelSpec, count: int = 200) -> NDArray[np.uint8]:
-    """Noise of all strengths, flat and smooth images, and hard edges; the same each time."""
-    random = np.random.default_rng(_SEED)
-    images = random.integers(0, 256, (count, *spec.shape))
-    strength = random.random((count, 1, 1, 1))
-    ramp = np.linspace(0, 1, spec.width).reshape(1, 1, -1, 1)
-    level = random.integers(0, 256, (count, 1, 1, 1))
-    smooth = level * ramp * np.ones((count, *spec.shape))
-    mixed = np.where(random.random((count, 1, 1, 1)) < 0.5, smooth, level)
-    result = np.clip(mixed * (1 - strength) + images * strength, 0, 255)
-    result[::10] = np.where(images[::10] > 127, 255, 0)
-    return np.ascontiguousarray(result.astype(np.uint8))

@@ -15,7 +15,8 @@ from PIL import Image
 
 from pipeline.timing.measure import TimingOptions, measure_all
 from runtime import Bundle, Predictor
-from runtime.onnx_session import CPU_PROVIDER, create
+from runtime.devices import CPU_PROVIDER
+from runtime.onnx_session import create
 
 pytestmark = pytest.mark.bench
 

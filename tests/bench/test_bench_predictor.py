@@ -17,7 +17,8 @@ import pytest
 
 from pipeline.timing.measure import TimingOptions, measure_all, speed_ratio
 from runtime import Bundle, Predictor
-from runtime.onnx_session import CPU_PROVIDER, create
+from runtime.devices import CPU_PROVIDER
+from runtime.onnx_session import create
 
 pytestmark = pytest.mark.bench
 

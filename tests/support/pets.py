@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from int8_variant import int8_from_fp32
 from torch import nn
 
 from exporters.export.onnx_from_torch import onnx_from_torch
@@ -18,7 +19,6 @@ from exporters.graph import onnx_file
 from exporters.options import ExportOptions, Int8Options
 from exporters.package.bundle_writer import Golden, PackedVariant, golden_tolerance, write_bundle
 from exporters.quantize.fp16_from_fp32 import fp16_from_fp32
-from exporters.quantize.int8_from_fp32 import int8_from_fp32
 from exporters.quantize.portability import portability
 from pipeline.compare.measure import compare
 from pipeline.compare.result import Comparison

@@ -79,7 +79,7 @@ class Task(Protocol):
         """True when the first output of so many inputs can be this task's."""
 
     def guess(self, values: Outputs, inputs: int, classes: int | None) -> Guess | None:
-        """The reason why outputs of so many inputs look like this task's; None where they do not."""
+        """The reason why outputs of so many inputs look like this task's; else None."""
 
     def could_return(self, values: Outputs) -> bool:
         """True when outputs that are answers may be this task's."""

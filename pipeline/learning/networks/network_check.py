@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from exporters.errors import ExportError
+from exporters.evaluate.generated_images import noise_images
 from exporters.export.export_guards import guard_export
 from exporters.export.onnx_from_torch import onnx_from_torch
-from exporters.export.proof import plain_reason, proof_images
+from exporters.export.proof import plain_reason
 from exporters.options import ExportOptions
 from pipeline import user_code
 from pipeline.errors import PipelineError, RecipeError
@@ -67,7 +68,7 @@ class _Trial:
 
     def __init__(self, network: PixelNetwork) -> None:
         self.network, self.spec = network, network.spec
-        self.images = torch.from_numpy(proof_images(_IMAGES, network.spec))
+        self.images = torch.from_numpy(noise_images(network.spec.shape, _IMAGES))
         self.trained = network  # a copy after one step of training
 
     def refuse(self, what: str, advice: str, cause: BaseException | None = None) -> RecipeError:

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from int8_variant import int8_from_fp32
 
 from exporters.graph import onnx_file
 from exporters.options import Int8Options
 from exporters.quantize.fp16_from_fp32 import fp16_from_fp32
-from exporters.quantize.int8_from_fp32 import int8_from_fp32
 from exporters.quantize.portability import portability
 
 OLDEST = "1.15.1"

@@ -221,8 +221,9 @@ class PreActivation(nn.Module):
 
 
 def test_a_batch_norm_that_cannot_be_folded_stays_and_int8_copes() -> None:
+    from int8_variant import int8_from_fp32
+
     from exporters.options import Int8Options
-    from exporters.quantize.int8_from_fp32 import int8_from_fp32
 
     torch.manual_seed(0)
     network = PreActivation().eval()
@@ -303,7 +304,7 @@ def test_dequantizing_gives_the_bits_of_the_network() -> None:
     network = Normalized(lambda x: (x - 33) * np.float32(1 / 78.6)).eval()
     model = onnx_from_torch(network, SPEC, ExportOptions())
     (node,) = [n for n in model.graph.node if n.op_type == "DequantizeLinear"]
-    seen = onnx_file.with_outputs(model, [node.output[0]])
+    seen = onnx_file.with_inner_outputs(model, [node.output[0]])
     images = np.arange(256, dtype=np.uint8).reshape(16, 4, 4, 1)
     pixels = onnx_file.session(seen).run([node.output[0]], {"images": images})[0]
     expected = network.normalize(torch.from_numpy(images).permute(0, 3, 1, 2).float())
@@ -312,9 +313,10 @@ def test_dequantizing_gives_the_bits_of_the_network() -> None:
 
 def test_int8_takes_the_pixels_as_they_are() -> None:
     """No QuantizeLinear before the first layer: nothing is rounded there."""
+    from int8_variant import int8_from_fp32
+
     from exporters.graph.walk import Graph
     from exporters.options import Int8Options
-    from exporters.quantize.int8_from_fp32 import int8_from_fp32
 
     torch.manual_seed(0)
     network = Normalized(lambda x: (x - 33) * 0.0127).eval()

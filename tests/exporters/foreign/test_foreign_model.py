@@ -16,16 +16,18 @@ from onnx import TensorProto, helper, numpy_helper
 
 from exporters.errors import GraphError
 from exporters.evaluate.tasks import Bounds, guess
-from exporters.foreign import foreign_model
+from exporters.foreign import equality, float_parts
 from exporters.foreign.agreement import Reference
 from exporters.foreign.foreign_model import ForeignModel, prepare
 from exporters.foreign.model_inputs import InputSpec, ModelInputs, PixelForm, input_of
 from exporters.graph import onnx_file
-from exporters.graph.walk import Graph, quantized_weights
+from exporters.graph.quantized import quantized_weights
+from exporters.graph.walk import Graph
 from exporters.options import GateOptions, Int8Options
 from exporters.quantize.activation_ranges import ActivationStatistics
-from exporters.quantize.int8_from_fp32 import quantize, verify_int8
+from exporters.quantize.int8_from_fp32 import quantize
 from exporters.quantize.portability import portability
+from exporters.quantize.verify_int8 import verify_int8
 from exporters.search.sensitivity import layer_noise
 
 
@@ -95,9 +97,9 @@ def test_any_float_model_is_prepared_quantized_and_replaces_the_original(
     assert all(names) and len(set(names)) == len(names)
     operators = {node.op_type for node in foreign.model.graph.node}
     assert not operators & {"BatchNormalization", "Dropout", "Identity", "Constant"}
-    assert foreign_model.difference(foreign, images) <= 1e-5
+    assert equality.difference(foreign, images) <= 1e-5
 
-    kept = foreign_model.kept_in_float(foreign, statistics(foreign))
+    kept = float_parts.kept_in_float(foreign, statistics(foreign))
     options = Int8Options(exclude_nodes=tuple(kept))
     result = foreign.finish(quantize(foreign.model, options, statistics(foreign)), options.id)
     verify_int8(foreign.model, result, options)
@@ -118,7 +120,7 @@ def test_any_float_model_is_prepared_quantized_and_replaces_the_original(
 
 
 def test_every_layer_of_a_finished_model_can_be_looked_into(foreign: ForeignModel) -> None:
-    kept = foreign_model.kept_in_float(foreign, statistics(foreign))
+    kept = float_parts.kept_in_float(foreign, statistics(foreign))
     options = Int8Options(exclude_nodes=tuple(kept))
     result = foreign.finish(quantize(foreign.model, options, statistics(foreign)), options.id)
     noise = layer_noise(foreign.model, result, {"x": networks.images(foreign.input, 8)})
@@ -198,16 +200,16 @@ def test_what_stays_float_is_listed_with_its_reason(case: str, tmp_path: Path) -
     make, what, reason = LEFT[case]
     onnx.save(make(), tmp_path / "net.onnx")
     foreign = prepare(tmp_path / "net.onnx")
-    kept = foreign_model.kept_in_float(foreign, statistics(foreign))
-    rows = foreign_model.left_in_float(foreign, kept)
+    kept = float_parts.kept_in_float(foreign, statistics(foreign))
+    rows = float_parts.left_in_float(foreign, kept)
     assert any(what in row.what and reason in row.reason for row in rows), rows
 
 
 def test_nothing_is_listed_where_everything_is_quantized(tmp_path: Path) -> None:
     onnx.save(networks.network(softmax=True, nhwc=True, pixels=True), tmp_path / "net.onnx")
     foreign = prepare(tmp_path / "net.onnx")
-    assert foreign_model.kept_in_float(foreign, statistics(foreign)) == {}
-    assert foreign_model.left_in_float(foreign, {}) == ()
+    assert float_parts.kept_in_float(foreign, statistics(foreign)) == {}
+    assert float_parts.left_in_float(foreign, {}) == ()
 
 
 # --- files that are refused -----------------------------------------------------------------
@@ -415,7 +417,7 @@ def test_a_preparation_that_changes_answers_is_noticed(tmp_path: Path) -> None:
     bias = next(t for t in foreign.model.graph.initializer if t.name == "b3")
     bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + 0.1, "b3"))
     with pytest.raises(GraphError, match=r"changed while it was prepared .*'y' differs by 0\.\d+"):
-        foreign_model.difference(foreign, networks.images(foreign.input, 4))
+        equality.difference(foreign, networks.images(foreign.input, 4))
 
 
 # --- inputs and answers ---------------------------------------------------------------------
@@ -427,7 +429,7 @@ def test_the_input_tells_its_layout_and_sizes() -> None:
     assert planes.layouts() == ("nchw",) and planes.image_shape("nchw") == (16, 16, 3)
     rows = input_of(networks.network(nhwc=True, pixels=True, side="side").graph)
     assert rows.layouts() == ("nhwc",) and rows.image_shape("nhwc") == (None, None, 3)
-    assert rows.told() == "'x' uint8 [?, ?, ?, 3]"
+    assert rows.text() == "'x' uint8 [?, ?, ?, 3]"
     assert InputSpec("x", "float32", (1, 3, 3, 3)).layouts() == ("nchw", "nhwc")
     assert InputSpec("x", "float32", (1, 10)).layouts() == ()
 

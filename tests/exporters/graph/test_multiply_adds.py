@@ -59,7 +59,7 @@ def node(kind: str, *inputs: str, out: str = "y", **attributes: object) -> onnx.
         ([node("Gemm", "x", "w", "b")], {"w": (20, 7), "b": (7,)}, ("N", 20), 20 * 7),
         ([node("Gemm", "x", "w", transB=1)], {"w": (7, 20)}, ("N", 20), 20 * 7),
         ([node("MatMul", "x", "w")], {"w": (20, 7)}, ("N", 5, 20), 5 * 20 * 7),
-        # two in a row; what lies between costs nothing
+        # two in a row; the operators between them cost nothing
         (
             [
                 node("Conv", "x", "w", out="c"),

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from full_disk import full_disk
+from int8_variant import int8_from_fp32
 
 from exporters.errors import PackageError
 from exporters.export.resize_graph import resize_graph
@@ -31,7 +32,6 @@ from exporters.package.bundle_writer import (
     write_bundle,
 )
 from exporters.quantize.fp16_from_fp32 import fp16_from_fp32
-from exporters.quantize.int8_from_fp32 import int8_from_fp32
 from runtime import Bundle, BundleFormatError, Default, ModelSpec, Predictor
 
 PAGE = np.full((20, 20), 200, np.uint8)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from int8_variant import int8_from_fp32
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -20,7 +21,6 @@ from exporters.export.resize_graph import resize_graph
 from exporters.graph import onnx_file
 from exporters.options import MIN_SQNR_DB, Int8Options
 from exporters.package.bundle_writer import Golden, PackedVariant, golden_tolerance, write_bundle
-from exporters.quantize.int8_from_fp32 import int8_from_fp32
 from runtime import Default, ModelSpec, OutputSpec, Predictor, Values
 from runtime.spec import INPUT_NAME
 

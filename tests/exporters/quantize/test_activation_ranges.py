@@ -1,4 +1,4 @@
-"""activation_ranges.py: every method's range on distributions whose answer is known."""
+"""activation_ranges.py: every method's range on distributions with a known answer."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from int8_variant import int8_from_fp32
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
@@ -22,7 +23,6 @@ from exporters.quantize.activation_ranges import (
     least_squares_range,
 )
 from exporters.quantize.calibration import ImageReader
-from exporters.quantize.int8_from_fp32 import int8_from_fp32
 
 
 def identity(values: NDArray[np.float32]) -> ActivationStatistics:

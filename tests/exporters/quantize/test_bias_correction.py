@@ -26,8 +26,8 @@ def quantized(case: Any, options: Int8Options) -> onnx.ModelProto:
 
 
 def means(model: onnx.ModelProto, tensor: str, images: Any) -> Any:
-    seen = onnx_file.with_outputs(model, [tensor])
-    values = onnx_file.session(seen, optimised=False).run([tensor], {"images": images})[0]
+    seen = onnx_file.with_inner_outputs(model, [tensor])
+    values = onnx_file.session(seen, optimized=False).run([tensor], {"images": images})[0]
     return values.mean(axis=tuple(i for i in range(values.ndim) if i != 1))
 
 
@@ -41,8 +41,8 @@ def test_mean_outputs_move_to_those_of_the_float_model(which: str, request: Any)
         if node.op_type != "Conv":
             continue
         inner = {n.name: n.output[0] for n in before.graph.node}[node.name]
-        wanted = means(case.model, node.output[0], images)
-        shift = [np.abs(means(m, inner, images) - wanted).max() for m in (before, after)]
+        expected = means(case.model, node.output[0], images)
+        shift = [np.abs(means(m, inner, images) - expected).max() for m in (before, after)]
         assert shift[1] < 0.35 * shift[0] + 1e-4
 
 

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from int8_variant import int8_from_fp32
 
 from exporters.errors import QuantizeError
 from exporters.graph import onnx_file
-from exporters.graph.walk import Graph, quantized_weights
+from exporters.graph.quantized import quantized_weights
+from exporters.graph.walk import Graph
 from exporters.options import Int8Options
-from exporters.quantize.float_layers import float_layers, integer_layers, is_barrier, verify_running
-from exporters.quantize.int8_from_fp32 import int8_from_fp32
+from exporters.quantize.float_layers import integer_layers, is_barrier, verify_running
 from exporters.search.sensitivity import layer_noise
 
 LAYERS = [
@@ -48,7 +49,7 @@ def test_float_layers_run_in_float(which: str, layers: tuple[str, ...], request:
     case = request.getfixturevalue(which)
     variant = kept_in_float(case, layers)
     graph = Graph(variant)
-    assert {node.name for node in float_layers(graph)} == set(layers)
+    assert {node.name for node in graph.constant_layers()} == set(layers)
     assert integer_layers(variant) == len(quantized_weights(graph))
 
 
@@ -57,7 +58,7 @@ def test_the_barrier_changes_no_bit(which: str, layers: tuple[str, ...], request
     case = request.getfixturevalue(which)
     variant = kept_in_float(case, layers)
     with_it, without = (
-        onnx_file.run(onnx_file.session(model, optimised=False), case.images)
+        onnx_file.run(onnx_file.session(model, optimized=False), case.images)
         for model in (variant, without_barriers(variant))
     )
     np.testing.assert_array_equal(with_it, without)

@@ -17,7 +17,7 @@ from exporters.quantize.portability import PAIR_LIMIT, worst_pair
     [
         ([[64, 64, 0]], 0, 128),  # a full 7-bit pair: 255 * 128 = 32640 fits
         ([[64, -65, 0]], 0, 129),  # 255 * 129 = 32895 does not
-        ([[127, 0, 127]], 0, 127),  # no neighbours
+        ([[127, 0, 127]], 0, 127),  # no neighbors
         ([[0, 127, 127]], 0, 254),  # an odd offset counts as well
         ([[127], [127]], 0, 127),  # two output channels, each alone
         ([[127], [127]], 1, 254),  # the same numbers as one output channel of a MatMul
@@ -33,7 +33,7 @@ def test_convolutions_are_judged_in_both_orders() -> None:
     along_kernel[0, 0, 0] = 100, 90
     assert worst_pair(along_kernel, 0) == 190
     along_channels = np.zeros((1, 2, 1, 3), np.int32)
-    along_channels[0, :, 0, 0] = 100, 90  # three apart in memory, neighbours with channels last
+    along_channels[0, :, 0, 0] = 100, 90  # three apart in memory, neighbors with channels last
     assert worst_pair(along_channels, 0) == 190
     apart = np.zeros((1, 2, 1, 4), np.int32)
     apart[0, 0, 0, 0], apart[0, 1, 0, 2] = 100, 90
@@ -41,7 +41,7 @@ def test_convolutions_are_judged_in_both_orders() -> None:
 
 
 def saturating(weights: NDArray[np.int32], pixels: NDArray[np.int32]) -> int:
-    """``vpmaddubsw``: neighbouring products added in a signed 16-bit number that stops."""
+    """``vpmaddubsw``: neighboring products added in a signed 16-bit number that stops."""
     pairs = (weights * pixels).reshape(-1, 2).sum(axis=1)
     return int(np.clip(pairs, -PAIR_LIMIT - 1, PAIR_LIMIT).sum())
 

@@ -1,5 +1,5 @@
-"""quantizable.py, names.py and int8_from_fp32.py: one odd thing in a network costs at most its own
-layer, in every scheme, and nothing of the answers."""
+"""quantizable.py, temporary_names.py and int8_from_fp32.py: one odd thing in a network costs at
+most its own layer, in every scheme, and nothing of the answers."""
 
 from __future__ import annotations
 
@@ -14,18 +14,22 @@ import pytest
 
 from exporters.errors import GraphError, QuantizeError
 from exporters.evaluate.tasks import Bounds
-from exporters.foreign import foreign_model
+from exporters.foreign import equality, float_parts, foreign_model
 from exporters.foreign.agreement import Reference
 from exporters.foreign.foreign_model import ForeignModel
 from exporters.foreign.model_inputs import ModelInputs, input_of
 from exporters.graph import onnx_file
-from exporters.graph.walk import Graph, quantized_weights
-from exporters.options import GateOptions, Int8Options, QuantizeOptions, SearchOptions
+from exporters.graph.quantized import quantized_weights
+from exporters.graph.walk import Graph
+from exporters.options import GateOptions, Int8Options, SearchOptions
 from exporters.quantize.activation_ranges import ActivationStatistics
-from exporters.quantize.int8_from_fp32 import impossible, quantize, verify_int8
+from exporters.quantize.int8_from_fp32 import quantize
 from exporters.quantize.saturation import confirm, simulate
-from exporters.search.search import Subject, search
+from exporters.quantize.unquantizable import failing_nodes
+from exporters.quantize.verify_int8 import verify_int8
+from exporters.search.search import search
 from exporters.search.search_log import SearchLog
+from exporters.search.subject import Subject
 from exporters.search.trial import Speed
 
 SCHEMES: tuple[dict[str, Any], ...] = (
@@ -39,7 +43,7 @@ def prepared(model: onnx.ModelProto, folder: Path) -> tuple[ForeignModel, Activa
     onnx.save(model, folder / "net.onnx")
     foreign = foreign_model.prepare(folder / "net.onnx")
     images = networks.images(foreign.input, 16)
-    foreign = foreign_model.one_at_a_time(foreign, images[:2])
+    foreign = equality.one_at_a_time(foreign, images[:2])
     return foreign, ActivationStatistics(foreign.model, ModelInputs(foreign.input, images).reader())
 
 
@@ -49,8 +53,8 @@ def test_one_odd_thing_costs_at_most_its_own_layer(case: str, tmp_path: Path) ->
     make, layers = odd_networks.ODD[case]
     foreign, statistics = prepared(make(), tmp_path)
     images = networks.images(foreign.input, 16, seed=3)
-    assert foreign_model.difference(foreign, images) <= 1e-5
-    kept = foreign_model.kept_in_float(foreign, statistics)
+    assert equality.difference(foreign, images) <= 1e-5
+    kept = float_parts.kept_in_float(foreign, statistics)
     feed = {"x": images}
     before = onnx_file.run_by_image(onnx_file.session(foreign.original), foreign.outputs, feed)
     for number, scheme in enumerate(SCHEMES):
@@ -89,13 +93,13 @@ def finished(model: onnx.ModelProto, variant: str) -> onnx.ModelProto:
     return model
 
 
-def test_a_layer_that_the_tools_cannot_do_is_found_and_stays_float(tmp_path: Path) -> None:
+def test_a_layer_that_the_tools_cannot_quantize_stays_float(tmp_path: Path) -> None:
     model = rows_of_bias()
     spec = input_of(model.graph)
     inputs = ModelInputs(spec, networks.images(spec, 32))
     statistics = ActivationStatistics(model, inputs.reader())
-    found = impossible(model, Int8Options(), statistics, finished)
-    assert set(found) == {"fc"} and "cannot do it" in found["fc"]
+    reasons = failing_nodes(model, Int8Options(), statistics, finished)
+    assert set(reasons) == {"fc"}
 
     reference = Reference.of_fp32(
         onnx_file.to_bytes(model), ["y"], inputs, Bounds(GateOptions(), 1.0), task="values"
@@ -113,12 +117,12 @@ def test_a_layer_that_the_tools_cannot_do_is_found_and_stays_float(tmp_path: Pat
     options = SearchOptions(minutes=5, schemes=("u8s8-rr",), calibrations=(), per_tensor=False)
     for _ in range(2):  # the second time all is in the log
         log = SearchLog(tmp_path)
-        result = search(subject, QuantizeOptions(fp16=False, search=options), log)
+        result = search(subject, (), options, log)
         trials = {trial.id: trial for trial in result.trials}
         assert trials["int8-u8s8-rr"].error is not None
         made = trials["int8-u8s8-rr-float"]
         assert made.assessment is not None and made.impossible[0].startswith("fc: ")
-        assert "int8-u8s8-rr-float-bc" in trials  # the search goes on from it
+        assert "int8-u8s8-rr-float-bc" in trials  # the search continues from it
     assert "fc" not in {
         weight.node for weight in quantized_weights(Graph(log.model("int8-u8s8-rr-float")))
     }

@@ -13,13 +13,14 @@ import children
 import numpy as np
 import onnx
 import pytest
+from int8_variant import int8_from_fp32
 from onnx import TensorProto, helper, numpy_helper
 
+from exporters.evaluate.generated_images import extreme_images
 from exporters.graph import onnx_file
 from exporters.options import Int8Options
-from exporters.quantize.int8_from_fp32 import int8_from_fp32
 from exporters.quantize.portability import portability
-from exporters.quantize.saturation import confirm, extreme_images, simulate
+from exporters.quantize.saturation import confirm, simulate
 
 
 def qdq_gemm(weights: Any, activation: type = np.uint8) -> onnx.ModelProto:
@@ -66,10 +67,10 @@ def qdq_gemm(weights: Any, activation: type = np.uint8) -> onnx.ModelProto:
 )
 def test_simulation_by_hand(weights: Any, pixels: Any, saturated: float, error: int) -> None:
     feed = {"x": np.array([pixels], np.uint8)}
-    (found,) = simulate(qdq_gemm(weights), feed)
-    assert found.node == "Gemm_0"
-    assert found.saturated == saturated
-    assert found.worst_steps == pytest.approx(error / 1000)
+    (layer,) = simulate(qdq_gemm(weights), feed)
+    assert layer.node == "Gemm_0"
+    assert layer.saturated == saturated
+    assert layer.worst_steps == pytest.approx(error / 1000)
 
 
 def test_int8_activations_are_moved_to_uint8_as_on_x86() -> None:
@@ -106,7 +107,7 @@ def test_convolutions_are_simulated_at_their_own_strides_and_pads() -> None:
     padded = np.pad(values, ((0, 0), (0, 0), (1, 1), (0, 2)), constant_values=7)
     import torch
 
-    wanted = torch.nn.functional.conv2d(
+    expected = torch.nn.functional.conv2d(
         torch.from_numpy(padded).double(),
         torch.from_numpy(kernel).double(),
         stride=(2, 1),
@@ -114,18 +115,18 @@ def test_convolutions_are_simulated_at_their_own_strides_and_pads() -> None:
         groups=2,
     )
     for group, (rows, matrix) in enumerate(products):
-        found = (rows @ matrix).reshape(2, -1, 2).transpose(0, 2, 1)
-        part = wanted[:, 2 * group : 2 * group + 2].numpy().reshape(2, 2, -1)
-        assert np.array_equal(found, part)  # fewer than 64 positions: all are looked at
+        outputs = (rows @ matrix).reshape(2, -1, 2).transpose(0, 2, 1)
+        part = expected[:, 2 * group : 2 * group + 2].numpy().reshape(2, 2, -1)
+        assert np.array_equal(outputs, part)  # fewer than 64 positions: all are simulated
 
 
 def test_confirmation_says_what_this_cpu_can_show(digits: Any) -> None:
     model = int8_from_fp32(
         digits.model, digits.spec, Int8Options(), digits.images, calibration_images=48
     )
-    found = confirm(model, {"images": digits.images[:8]}, portable=True)
-    assert found.exact_difference == 0  # portable: on every CPU
-    assert found.visible == (found.target == "x86_64-avx2")
+    result = confirm(model, {"images": digits.images[:8]}, portable=True)
+    assert result.exact_difference == 0  # portable: on every CPU
+    assert result.visible == (result.target == "x86_64-avx2")
 
 
 _COMPARE = """

@@ -3,6 +3,7 @@ and corrected. No clock: every form counts as equally fast."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from exporters.evaluate.tasks import Bounds
 from exporters.foreign.agreement import Reference
 from exporters.foreign.foreign_model import ForeignModel, prepare
 from exporters.foreign.model_inputs import ModelInputs
-from exporters.options import GateOptions, QuantizeOptions, SearchOptions
+from exporters.options import GateOptions, SearchOptions
 from exporters.quantize.activation_ranges import ActivationStatistics
 from exporters.search.result import SearchResult
-from exporters.search.search import Subject, search
+from exporters.search.search import search
 from exporters.search.search_log import SearchLog
+from exporters.search.subject import Subject
 from exporters.search.trial import Speed, Trial
 
 
@@ -57,7 +59,8 @@ def searched(
     )
     result = search(
         subject(foreign, ModelInputs(foreign.input, images[:half]), reference),
-        QuantizeOptions(fp16=False, search=SearchOptions(minutes=5, **options)),
+        (),
+        SearchOptions(minutes=5, **options),
         SearchLog(folder / "trials"),
     )
     return result, {trial.id: trial for trial in result.trials}
@@ -89,9 +92,9 @@ def head(rng: np.random.Generator) -> NDArray[np.float64]:
     return weights - weights.mean(axis=1, keepdims=True)
 
 
-def test_a_network_made_to_saturate_is_found_named_and_corrected(tmp_path: Path) -> None:
+def test_a_network_made_to_saturate_is_named_and_corrected(tmp_path: Path) -> None:
     """All weights of a channel have one size, so all become +-127; all images are bright, so
-    activations are near 255: two neighbours of one sign exceed 16 bits."""
+    activations are near 255: two neighbors of one sign exceed 16 bits."""
     rng = np.random.default_rng(3)
     signs = [np.sign(rng.normal(size=shape)) * 0.1 for shape in ((8, 3, 3, 3), (16, 8, 3, 3))]
     model = three_layers(signs[0], np.full(8, 0.3), signs[1], head(rng))
@@ -102,7 +105,7 @@ def test_a_network_made_to_saturate_is_found_named_and_corrected(tmp_path: Path)
     for name in ("int8-u8s8", "int8-s8s8"):
         damaged = trials[name]
         assert not damaged.portable and damaged.can_saturate
-        assert "one: two neighbouring weights saturate: 255 * 254 > 32767" in damaged.portability
+        assert re.search(r"one: [^;]*255 \* 254 > 32767", damaged.portability)
         assert "use reduce_range or uint8 weights" in damaged.portability
         by_layer = {row.node: row for row in damaged.saturation}
         assert by_layer["one"].saturated > 0.5 and by_layer["one"].worst_steps > 20
@@ -126,7 +129,7 @@ def spiking_network(rng: np.random.Generator) -> onnx.ModelProto:
     return three_layers(w1, b1, w2, head(rng))
 
 
-def test_an_outlier_channel_that_ruins_min_max_is_found_and_clipped(tmp_path: Path) -> None:
+def test_an_outlier_channel_that_ruins_min_max_is_clipped(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     images = rng.uniform(0, 0.7, (256, 3, 16, 16)).astype(np.float32)
     images *= rng.uniform(0.2, 1.0, (256, 3, 1, 1)).astype(np.float32)

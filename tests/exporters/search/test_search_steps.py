@@ -15,17 +15,19 @@ import onnx
 import pytest
 
 from exporters.errors import ExportError, QuantizeError
+from exporters.evaluate.generated_images import extreme_images
 from exporters.evaluate.parity_values import Assessment
 from exporters.graph import onnx_file
-from exporters.graph.walk import Graph, quantized_weights
+from exporters.graph.quantized import quantized_weights
+from exporters.graph.walk import Graph
 from exporters.options import FineTuneOptions, Int8Options, QuantizeOptions, SearchOptions
 from exporters.quantize.activation_ranges import ActivationStatistics
 from exporters.quantize.calibration import ImageReader
 from exporters.quantize.int8_from_fp32 import shipped
-from exporters.quantize.saturation import extreme_images
 from exporters.search.result import SearchResult
-from exporters.search.search import Subject, search
+from exporters.search.search import search
 from exporters.search.search_log import SearchLog
+from exporters.search.subject import Subject
 from exporters.search.trial import Speed, Trial
 from pipeline.errors import StageError
 
@@ -74,7 +76,9 @@ class World:
         self.tuned.append(options.id)
         return self.case.model, self.statistics()
 
-    def search(self, options: QuantizeOptions | None = None) -> SearchResult:
+    def search(
+        self, options: SearchOptions = EVERYTHING, listed: tuple[Int8Options, ...] = ()
+    ) -> SearchResult:
         spec, images = self.case.spec, self.case.images[:8]
         subject = Subject(
             model=self.case.model,
@@ -92,7 +96,8 @@ class World:
         )
         return search(
             subject,
-            options or QuantizeOptions(fp16=False, search=EVERYTHING),
+            listed,
+            options,
             SearchLog(self.folder),
             stopped=lambda: len(self.assessed) >= self.stop_after,
             clock=lambda: self.now,
@@ -161,11 +166,9 @@ def test_int8_that_does_not_pay_is_still_offered(world: World) -> None:
 def test_listed_variants_are_made_and_chosen_whatever_they_are(world: World) -> None:
     listed = Int8Options(id="int8-mine", per_channel=False, reduce_range=False)
     world.fast = lambda name: 0.1 if name == "int8-mine" else 2.0
-    result = world.search(QuantizeOptions(fp16=False, int8=(listed,), search=EVERYTHING))
+    result = world.search(listed=(listed,))
     assert "int8-mine" in result.chosen
-    only = world.search(
-        QuantizeOptions(fp16=False, int8=(listed,), search=SearchOptions(minutes=0))
-    )
+    only = world.search(SearchOptions(minutes=0), (listed,))
     assert [trial.id for trial in only.trials] == ["fp32", "int8-mine"]
     assert only.chosen == ("fp32", "int8-mine") and not only.incomplete
     assert only.explanation is not None
@@ -174,7 +177,7 @@ def test_listed_variants_are_made_and_chosen_whatever_they_are(world: World) -> 
 def test_a_listed_variant_that_cannot_be_made_fails_the_search(world: World) -> None:
     listed = Int8Options(id="int8-mine", exclude_nodes=("Conv_99",))
     with pytest.raises(QuantizeError, match=r"int8-mine.*Conv_99"):
-        world.search(QuantizeOptions(fp16=False, int8=(listed,)))
+        world.search(SearchOptions(), (listed,))
 
 
 # --- the time box ---------------------------------------------------------------------------
@@ -183,7 +186,7 @@ def test_a_listed_variant_that_cannot_be_made_fails_the_search(world: World) -> 
 @pytest.mark.parametrize("trials", [1, 3, 6])
 def test_when_time_is_over_there_is_a_best_so_far(world: World, trials: int) -> None:
     options = replace(EVERYTHING, minutes=(trials - 0.5) / 60)
-    result = world.search(QuantizeOptions(fp16=False, search=options))
+    result = world.search(options)
     assert result.incomplete and result.untried
     assert len(result.trials) == trials
     assert result.chosen[0] == "fp32"
@@ -291,7 +294,7 @@ def test_a_search_whose_models_were_discarded_begins_anew(world: World) -> None:
 
 def test_a_listed_variant_with_a_name_of_the_search_hides_nothing(world: World) -> None:
     listed = Int8Options(id="int8-u8s8-rr", per_channel=False)
-    result = world.search(QuantizeOptions(fp16=False, int8=(listed,), search=EVERYTHING))
+    result = world.search(listed=(listed,))
     by_id = {trial.id: trial for trial in result.trials}
     assert by_id["int8-u8s8-rr"].options["per_channel"] is False
     assert by_id["int8-u8s8-rr-search"].options["per_channel"] is True

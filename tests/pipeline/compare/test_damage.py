@@ -10,11 +10,11 @@ import onnx
 import pytest
 from click.testing import CliRunner
 from faults import constant, in_file, report
+from int8_variant import int8_from_fp32
 from onnx import numpy_helper
 from pets import CLASSES, World
 
 from exporters.options import Int8Options
-from exporters.quantize.int8_from_fp32 import int8_from_fp32
 from pipeline.cli.main import cli
 
 

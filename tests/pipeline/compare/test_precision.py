@@ -14,9 +14,9 @@ from pets import CLASSES, EXPORT, OPTIONS, World, settled
 
 from exporters.export.onnx_from_torch import onnx_from_torch
 from exporters.graph import onnx_file
+from exporters.graph.quantized import precision_of
 from exporters.options import TOLERANCES
 from pipeline.compare.forms import open_form
-from pipeline.compare.precision import precision_of
 from pipeline.learning.networks.build import build_network
 
 

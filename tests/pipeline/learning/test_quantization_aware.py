@@ -10,15 +10,16 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from int8_variant import int8_from_fp32
 from numpy.typing import NDArray
 from torch import nn
 
 from exporters.export.onnx_from_torch import onnx_from_torch
 from exporters.graph import onnx_file
-from exporters.graph.walk import Graph, quantized_weights
+from exporters.graph.quantized import quantized_weights
+from exporters.graph.walk import Graph
 from exporters.options import ExportOptions, FineTuneOptions, Int8Options
 from exporters.quantize import calibration
-from exporters.quantize.int8_from_fp32 import int8_from_fp32
 from pipeline.datasets.arrays import Dataset, Split
 from pipeline.datasets.info import DatasetInfo
 from pipeline.errors import TrainError

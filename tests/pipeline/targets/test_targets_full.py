@@ -6,10 +6,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from int8_variant import int8_from_fp32
 from pets import CLASSES, World
 
 from exporters.options import Int8Options
-from exporters.quantize.int8_from_fp32 import int8_from_fp32
 from pipeline.errors import TargetError
 from pipeline.targets import launch
 from pipeline.targets import table as targets

@@ -20,16 +20,17 @@ from click.testing import CliRunner
 from onnx import numpy_helper
 from pets import World
 
+from exporters.evaluate.generated_images import mixed_images
 from exporters.export.resize_graph import resize_graph
 from exporters.graph import onnx_file
-from exporters.graph.intermediate_outputs import quantized_tensors, with_outputs
+from exporters.graph.intermediate_outputs import quantized_tensors, with_typed_outputs
 from exporters.package.archive import zip_bytes
 from pipeline.cli.main import cli
 from pipeline.errors import DataError, TargetError
 from pipeline.targets import browser, install, launch
 from pipeline.targets import table as targets
 from pipeline.targets.job import Limits, ask, read_answers, write_job
-from pipeline.verify.images import find_images, generated, spread
+from pipeline.verify.images import find_images, spread
 from pipeline.verify.judge import check_variant, promise
 from pipeline.verify.measure import REAL, check_counts, check_target
 from runtime import FileEntry, Manifest
@@ -264,7 +265,7 @@ def test_returning_quantized_tensors_disturbs_no_kernel(world: World, tmp_path: 
         kinds = [node.op_type for node in optimised.graph.node]
         return sorted(kind for kind in kinds if kind.startswith(("QLinear", "QGemm")))
 
-    tapped = with_outputs(world.int8, [tensor.name for tensor in tensors])
+    tapped = with_typed_outputs(world.int8, [tensor.name for tensor in tensors])
     assert integer_operators(tapped) == integer_operators(world.int8)
     assert "QLinearConv" in integer_operators(world.int8)
     plain = onnx_file.run(onnx_file.session(world.int8), world.images)
@@ -275,7 +276,7 @@ def test_a_tensor_that_no_node_makes_is_refused(world: World) -> None:
     from exporters.errors import GraphError
 
     with pytest.raises(GraphError, match="no node makes a tensor 'nothing'"):
-        with_outputs(world.fp32, ["nothing"])
+        with_typed_outputs(world.fp32, ["nothing"])
 
 
 # --- the table of targets ------------------------------------------------------------------------
@@ -428,7 +429,7 @@ def test_images_come_from_the_run_beside_the_bundle_or_are_generated(
     spec = world.network.spec
     found = find_images(None, tmp_path, spec)
     assert found.source.startswith("generated") and found.pixels.shape == (200, 16, 16, 3)
-    assert np.array_equal(found.pixels, generated(spec))
+    assert np.array_equal(found.pixels, mixed_images(spec.shape))
     few = spread(find_images(Path(world.path("images.npz")), tmp_path, spec), 7)
     assert len(few.pixels) == 7 and few.source.startswith("7 of the ")
     assert np.array_equal(few.pixels[-1], world.images[-1])

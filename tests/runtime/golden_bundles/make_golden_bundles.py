@@ -50,8 +50,10 @@ from exporters.package.bundle_writer import (
 )
 from exporters.package.signing import sign_bundle
 from exporters.package.wheel import write_wheel
+from exporters.quantize.activation_ranges import ActivationStatistics
+from exporters.quantize.calibration import ImageReader, choose
 from exporters.quantize.fp16_from_fp32 import fp16_from_fp32
-from exporters.quantize.int8_from_fp32 import int8_from_fp32
+from exporters.quantize.int8_from_fp32 import quantize, shipped
 from runtime import Bundle, Default, ModelSpec, Predictor
 
 CLASSES = ModelSpec("golden-class", "multi-class", 12, 12, 1, ("zero", "one", "two"))
@@ -98,9 +100,9 @@ def write(path: Path, spec: ModelSpec, precisions: tuple[str, ...]) -> None:
     models = {"fp32": fp32}
     if "fp16" in precisions:
         models["fp16"] = fp16_from_fp32(fp32, spec)
-    models["int8-u8s8-rr"] = int8_from_fp32(
-        fp32, spec, Int8Options(), images, calibration_images=64
-    )
+    options = Int8Options()
+    statistics = ActivationStatistics(fp32, ImageReader(images, choose(len(images), 64, seed=0)))
+    models[options.id] = shipped(quantize(fp32, options, statistics), spec, options.id)
     color = "gray" if spec.channels == 1 else "rgb"
     write_bundle(
         path,
