@@ -343,12 +343,12 @@ def _interface(model: onnx.ModelProto, spec: ModelSpec) -> list[str]:
     return problems
 
 
-def _fits(found: _Value, wanted: tuple[str, str, Sequence[str | int | None]]) -> bool:
+def _fits(actual: _Value, expected: tuple[str, str, Sequence[str | int | None]]) -> bool:
     """True for the same name, type and sizes; a size of None may be any."""
     return (
-        found[:2] == wanted[:2]
-        and len(found[2]) == len(wanted[2])
-        and all(b in (a, None) for a, b in zip(found[2], wanted[2], strict=True))
+        actual[:2] == expected[:2]
+        and len(actual[2]) == len(expected[2])
+        and all(b in (a, None) for a, b in zip(actual[2], expected[2], strict=True))
     )
 
 
