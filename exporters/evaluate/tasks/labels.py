@@ -13,18 +13,16 @@ from exporters.evaluate import gates, parity
 from exporters.evaluate.metrics import Objective, Thresholds, decide
 from exporters.evaluate.paired_tests import Losses
 from exporters.evaluate.parity_values import Assessment, Parity
-from exporters.evaluate.probabilities import Floats, are_probabilities
+from exporters.evaluate.probabilities import Floats, are_probabilities, matrix_of
 from exporters.evaluate.signal_to_noise import LOST, fidelity
 from exporters.evaluate.tasks.protocol import (
     Bounds,
-    Guess,
     OutputPair,
-    Outputs,
+    Task,
     not_comparable,
     required_db,
     too_noisy,
 )
-from exporters.evaluate.tasks.shapes import matrix_of
 from exporters.evaluate.weighted import Values, Weights
 from exporters.options import GateOptions
 
@@ -42,10 +40,9 @@ class Statistic(Protocol):
         """(over all images [samples, 3], of each label [samples, labels, 3])."""
 
 
-class LabelTask(ABC):
+class LabelTask(Task, ABC):
     """A task whose answers are labels."""
 
-    name: ClassVar[str]
     unit: ClassVar[str]  # what a form loses and wins: "images", "answers"
     label_noun: ClassVar[str]  # "class", "attribute"
     metrics: ClassVar[tuple[str, ...]]  # fields of ``Metrics`` that are defined
@@ -146,14 +143,6 @@ class LabelTask(ABC):
         where they are accurate; None where these are not probabilities of this task."""
 
     # --- outputs of unknown making
-
-    @abstractmethod
-    def guess(self, values: Outputs, inputs: int, classes: int | None) -> Guess | None:
-        """The reason why outputs look like this task's; None where they do not."""
-
-    @abstractmethod
-    def could_return(self, values: Outputs) -> bool:
-        """True when outputs that are answers may be this task's."""
 
     def cross_entropy(
         self, probabilities: Floats, truth: NDArray[np.integer], floor: float = _SMALLEST

@@ -12,10 +12,17 @@ from numpy.typing import NDArray
 
 from exporters.evaluate.metrics import Objective, class_probabilities, correct
 from exporters.evaluate.paired_tests import Losses, tango_upper
-from exporters.evaluate.probabilities import Floats, add_up, are_probabilities, softmax
+from exporters.evaluate.probabilities import (
+    Floats,
+    add_up,
+    answer_matrix,
+    are_probabilities,
+    has_unit_rows,
+    matrix_of,
+    softmax,
+)
 from exporters.evaluate.tasks.labels import GUESSED_DB, LIKELY_DB, LabelTask
 from exporters.evaluate.tasks.protocol import Guess, Outputs
-from exporters.evaluate.tasks.shapes import answer_matrix, has_unit_rows, matrix_of
 from exporters.evaluate.weighted import Values, Weights, count, mean, ratio
 from exporters.options import GateOptions
 
@@ -35,29 +42,23 @@ class MultiClass(LabelTask):
     answers_each_label = False
 
     def truth_shape(self, images: int, labels: int) -> tuple[int, ...]:
-        """A class for each image."""
         return (images,)
 
     def largest_truth(self, labels: int) -> int:
-        """The last class."""
         return labels - 1
 
     def of_label(
         self, flags: NDArray[np.bool_], truth: NDArray[np.integer], index: int
     ) -> NDArray[np.bool_]:
-        """The images that truly are of the class."""
         return np.asarray(flags[truth == index])
 
     def images_of_label(self, truth: NDArray[np.integer], index: int) -> int:
-        """The images of the class."""
         return int((truth == index).sum())
 
     def majority_answer(self, truth: NDArray[np.integer], labels: int) -> NDArray[np.int64]:
-        """The most frequent class, []."""
         return np.asarray(np.bincount(truth, minlength=labels).argmax(), np.int64)
 
     def truth_probabilities(self, probabilities: Floats, truth: NDArray[np.integer]) -> Floats:
-        """The probability of each image's class, [N]."""
         return class_probabilities(probabilities, truth)
 
     def statistic(
@@ -84,7 +85,6 @@ class MultiClass(LabelTask):
         return math.floor(z * z * (1 - margin) / margin) + 1
 
     def probabilities(self, scores: Floats) -> Floats:
-        """A softmax over the labels."""
         return softmax(scores)
 
     def scores(
@@ -99,7 +99,6 @@ class MultiClass(LabelTask):
         return x - np.take_along_axis(x, top, 1), y - np.take_along_axis(y, top, 1), accurate
 
     def guess(self, values: Outputs, inputs: int, classes: int | None) -> Guess | None:
-        """One number of each row is the largest, and not always the same."""
         matrix = answer_matrix(values, inputs)
         if matrix is None:
             return None
@@ -136,7 +135,6 @@ class _Recall:
         self._hits = self._truth & right[:, None]
 
     def values(self, weights: Weights) -> tuple[Values, Values]:
-        """(over all images [samples, 3], of each class [samples, classes, 3])."""
         hits = count(self._hits, weights)
         recall = ratio(hits, count(self._truth, weights))
         undefined = np.full_like(recall, np.nan)

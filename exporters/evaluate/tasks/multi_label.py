@@ -23,10 +23,17 @@ from exporters.evaluate.metrics import (
     decide,
 )
 from exporters.evaluate.paired_tests import Losses, mean_loss_upper
-from exporters.evaluate.probabilities import Floats, add_up, are_probabilities, log_odds, sigmoid
+from exporters.evaluate.probabilities import (
+    Floats,
+    add_up,
+    answer_matrix,
+    are_probabilities,
+    log_odds,
+    matrix_of,
+    sigmoid,
+)
 from exporters.evaluate.tasks.labels import GUESSED_DB, LIKELY_DB, LabelTask
 from exporters.evaluate.tasks.protocol import Guess, Outputs
-from exporters.evaluate.tasks.shapes import answer_matrix, matrix_of
 from exporters.evaluate.weighted import Values, Weights, count, mean, ratio, share
 from exporters.options import GateOptions
 
@@ -46,29 +53,23 @@ class MultiLabel(LabelTask):
     answers_each_label = True
 
     def truth_shape(self, images: int, labels: int) -> tuple[int, ...]:
-        """A 0 or 1 for each image and label."""
         return (images, labels)
 
     def largest_truth(self, labels: int) -> int:
-        """1, for yes."""
         return 1
 
     def of_label(
         self, flags: NDArray[np.bool_], truth: NDArray[np.integer], index: int
     ) -> NDArray[np.bool_]:
-        """All images, by one attribute."""
         return flags[:, index]
 
     def images_of_label(self, truth: NDArray[np.integer], index: int) -> int:
-        """All images."""
         return len(truth)
 
     def majority_answer(self, truth: NDArray[np.integer], labels: int) -> NDArray[np.int64]:
-        """The more frequent of 0 and 1, [labels]."""
         return np.asarray(truth.mean(axis=0) >= 0.5, np.int64)
 
     def truth_probabilities(self, probabilities: Floats, truth: NDArray[np.integer]) -> Floats:
-        """The probability of each true yes or no, [N, labels]."""
         return attribute_probabilities(probabilities, truth)
 
     def statistic(
@@ -78,13 +79,11 @@ class MultiLabel(LabelTask):
         thresholds: Mapping[Objective, NDArray[np.float64]],
         labels: NDArray[np.bool_] | None = None,
     ) -> _EachLabel:
-        """The three figures of each label and their means."""
         return _EachLabel(probabilities, truth, thresholds, labels)
 
     def best_thresholds(
         self, probabilities: Floats, truth: NDArray[np.integer], objective: Objective
     ) -> Thresholds:
-        """The best threshold of each label."""
         return best_thresholds(probabilities, truth, objective)
 
     def adjusted_thresholds(
@@ -94,18 +93,15 @@ class MultiLabel(LabelTask):
         reference: Thresholds,
         objective: Objective,
     ) -> Thresholds:
-        """The reference's thresholds, moved where that is better by more than a standard error."""
         assert reference is not None  # this task's always are
         return adjusted_thresholds(probabilities, truth, reference, objective)
 
     def balanced_percent(
         self, probabilities: Floats, truth: NDArray[np.integer], thresholds: Thresholds
     ) -> NDArray[np.float64] | None:
-        """(sensitivity + specificity) / 2 of each label."""
         return 100 * balanced_accuracy(decide(probabilities, thresholds), truth)
 
     def loss_upper(self, losses: Losses, labels: int, alpha: float) -> float:
-        """The bound of the mean over labels."""
         return mean_loss_upper(losses, labels, alpha)
 
     def images_needed(self, labels: int, options: GateOptions) -> int:
@@ -114,18 +110,15 @@ class MultiLabel(LabelTask):
         return math.ceil(z * math.sqrt(2) / (options.margin_points / 100 * labels))
 
     def probabilities(self, scores: Floats) -> Floats:
-        """A sigmoid for each label."""
         return sigmoid(scores)
 
     def scores(
         self, a: Floats, b: Floats
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]] | None:
-        """Log odds."""
         accurate = (a > 1e-30) & (b > 1e-30) & (a < 1 - 1e-6) & (b < 1 - 1e-6)
         return log_odds(a), log_odds(b), accurate
 
     def guess(self, values: Outputs, inputs: int, classes: int | None) -> Guess | None:
-        """Numbers in [0, 1], most of them near its ends."""
         matrix = answer_matrix(values, inputs)
         if matrix is None or not are_probabilities(matrix) or add_up(matrix):
             return None
@@ -137,7 +130,6 @@ class MultiLabel(LabelTask):
         return Guess(self.name, "they are in [0, 1], most of them near its ends", minimum)
 
     def could_return(self, values: Outputs) -> bool:
-        """True for one output of probabilities [N, K]."""
         matrix = matrix_of(values[0]) if len(values) == 1 else None
         return matrix is not None and are_probabilities(matrix)
 
@@ -160,7 +152,6 @@ class _EachLabel:
         self._labels = labels
 
     def values(self, weights: Weights) -> tuple[Values, Values]:
-        """(means over labels [samples, 3], of each label [samples, labels, 3])."""
         positives = count(self._present, weights)
         negatives = len(self._present) - positives  # a sample has as many draws as images
         sensitivity = ratio(count(self._hits, weights), positives)

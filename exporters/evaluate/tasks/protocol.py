@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,9 +55,7 @@ class OutputPair:
 class Task(Protocol):
     """One row of the table."""
 
-    @property
-    def name(self) -> str:
-        """The name, as in specs and recipes."""
+    name: ClassVar[str]  # as in specs and recipes
 
     def figure(self, labelled: bool) -> str:
         """The heading of a column with ``Assessment.accuracy_percent``."""
