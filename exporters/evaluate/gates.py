@@ -40,7 +40,7 @@ def screen(
     verdict = judge(task, parity, options, tolerances)
     if verdict.passed or task.images_needed(len(parity.labels), options) <= parity.images:
         return verdict
-    lost = 100 * (parity.reference_accuracy - parity.candidate_accuracy)
+    lost = parity.pairs.lost_points
     checks = tuple(
         replace(check, passed=lost < options.margin_points) if check.name == "accuracy" else check
         for check in verdict.checks
@@ -113,13 +113,12 @@ def loss_bound(task: LabelTask, parity: Parity, alpha: float) -> float:
 def _accuracy(task: LabelTask, parity: Parity, options: GateOptions) -> Check:
     bound = 100 * loss_bound(task, parity, options.alpha)
     passed = bound < options.margin_points
-    lost = 100 * (parity.reference_accuracy - parity.candidate_accuracy)
     pairs = parity.pairs
     text = (
-        f"accuracy {100 * parity.candidate_accuracy:.2f} % against "
-        f"{100 * parity.reference_accuracy:.2f} % ({pairs.only_reference} {task.unit} lost, "
-        f"{pairs.only_candidate} won of {pairs.total}): it loses {lost:.3f} points, and at most "
-        f"{bound:.3f} with {100 * (1 - options.alpha):g} % confidence; the margin is "
+        f"accuracy {100 * pairs.candidate_accuracy:.2f} % against "
+        f"{100 * pairs.reference_accuracy:.2f} % ({pairs.only_reference} {task.unit} lost, "
+        f"{pairs.only_candidate} won of {pairs.total}): it loses {pairs.lost_points:.3f} points, "
+        f"and at most {bound:.3f} with {100 * (1 - options.alpha):g} % confidence; the margin is "
         f"{options.margin_points:g}"
     )
     needed = task.images_needed(len(parity.labels), options)

@@ -62,20 +62,18 @@ def compare(
     *,
     reference_thresholds: Thresholds = None,
     candidate_thresholds: Thresholds = None,
-    worst: int = 16,
 ) -> Parity:
     """Compare probabilities [n, labels] of the same images.
 
-    Where the task has thresholds, they are [labels] or [n, labels], 0.5 by default. ``worst`` is
-    how many of the images that differ most are named. Raises ExportError when the shapes do not
-    belong together.
+    Where the task has thresholds, they are [labels] or [n, labels], 0.5 by default. Raises
+    ExportError when the shapes do not belong together.
     """
     _check_shapes(task, reference, candidate, truth, len(labels))
     before, after = (
         _thresholds(task, given, len(labels), len(reference))
         for given in (reference_thresholds, candidate_thresholds)
     )
-    difference = absolute_difference(reference, candidate, worst)
+    difference = absolute_difference(reference, candidate)
     was, now = correct(reference, truth, before), correct(candidate, truth, after)
     lost = was.astype(np.int64) - now.astype(np.int64)
     values, counts = np.unique(lost.reshape(len(lost), -1).sum(axis=1), return_counts=True)

@@ -54,7 +54,6 @@ class LayerPortability:
     node: str
     weight_type: str  # "int8" or "uint8"
     worst_pair: int  # the largest |a| + |b| of neighbors along the reduction; 0 for uint8
-    worst_sum: int  # bound of |32-bit sum| over all inputs
     portable: bool
     reason: str
 
@@ -146,7 +145,6 @@ def _judge(graph: Graph, weight: QuantizedWeight) -> LayerPortability:
         weight.node,
         weight.values.dtype.name,
         pair,
-        total,
         not reasons,
         "; ".join(reasons) or "safe",
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,9 @@ from exporters.evaluate.tasks.protocol import (
 from exporters.evaluate.weighted import Values, Weights
 from exporters.options import GateOptions
 
+if TYPE_CHECKING:
+    from exporters.evaluate.scoring import ModelOutputs
+
 # Where labels are only a guess, the error has to stay below a third of what outputs differ by from
 # input to input, too: points and embeddings have a largest number as well. Where the data has as
 # many classes, the guess is a better one, and the error has to stay below that difference.
@@ -33,11 +36,8 @@ GUESSED_DB, LIKELY_DB = 10.0, 0.0
 _SMALLEST = 1e-7  # probability: a float softmax may give 0, whose logarithm is infinite
 
 
-class Statistic(Protocol):
-    """The figures of one form for any weights of the images."""
-
-    def values(self, weights: Weights) -> tuple[Values, Values]:
-        """(over all images [samples, 3], of each label [samples, labels, 3])."""
+# Weights of the images -> (over all images [samples, 3], of each label [samples, labels, 3])
+Statistic = Callable[[Weights], tuple[Values, Values]]
 
 
 class LabelTask(Task, ABC):
@@ -81,15 +81,8 @@ class LabelTask(Task, ABC):
         """The probability that each true answer was given."""
 
     @abstractmethod
-    def statistic(
-        self,
-        probabilities: Floats,
-        truth: NDArray[np.integer],
-        thresholds: Mapping[Objective, NDArray[np.float64]],
-        labels: NDArray[np.bool_] | None = None,
-    ) -> Statistic:
-        """Accuracy, balanced accuracy and average precision of one form; ``labels`` are those that
-        it has (None: all)."""
+    def statistic(self, outputs: ModelOutputs, truth: NDArray[np.integer]) -> Statistic:
+        """Accuracy, balanced accuracy and average precision of one form."""
 
     # --- thresholds; a task that has them overrides these
 
@@ -144,12 +137,10 @@ class LabelTask(Task, ABC):
 
     # --- outputs of unknown making
 
-    def cross_entropy(
-        self, probabilities: Floats, truth: NDArray[np.integer], floor: float = _SMALLEST
-    ) -> float:
+    def cross_entropy(self, probabilities: Floats, truth: NDArray[np.integer]) -> float:
         """Mean negative log-likelihood in nats."""
         chosen = self.truth_probabilities(probabilities, truth)
-        return float(-np.log(np.maximum(chosen, floor, dtype=np.float64)).mean())
+        return float(-np.log(np.maximum(chosen, _SMALLEST, dtype=np.float64)).mean())
 
     def assess_parity(
         self,
@@ -166,8 +157,8 @@ class LabelTask(Task, ABC):
         return Assessment(
             passed=not failures,
             failures=tuple(failures),
-            accuracy_percent=100 * comparison.candidate_accuracy,
-            lost_points=100 * (comparison.reference_accuracy - comparison.candidate_accuracy),
+            accuracy_percent=100 * comparison.pairs.candidate_accuracy,
+            lost_points=comparison.pairs.lost_points,
             loss=self.cross_entropy(candidate, truth),
             sqnr_db=sqnr_db,
             balanced_percent=balanced_percent,

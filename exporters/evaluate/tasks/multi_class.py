@@ -4,13 +4,13 @@ image by image (Tango's bound of the paired loss), and class by class on the ima
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from statistics import NormalDist
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.evaluate.metrics import Objective, class_probabilities, correct
+from exporters.evaluate.metrics import class_probabilities, correct
 from exporters.evaluate.paired_tests import Losses, tango_upper
 from exporters.evaluate.probabilities import (
     Floats,
@@ -21,10 +21,13 @@ from exporters.evaluate.probabilities import (
     matrix_of,
     softmax,
 )
-from exporters.evaluate.tasks.labels import GUESSED_DB, LIKELY_DB, LabelTask
+from exporters.evaluate.tasks.labels import GUESSED_DB, LIKELY_DB, LabelTask, Statistic
 from exporters.evaluate.tasks.protocol import Guess, Outputs
 from exporters.evaluate.weighted import Values, Weights, count, mean, ratio
 from exporters.options import GateOptions
+
+if TYPE_CHECKING:
+    from exporters.evaluate.scoring import ModelOutputs
 
 _SUM_SLACK = 1e-2  # of a softmax of any precision
 
@@ -61,15 +64,20 @@ class MultiClass(LabelTask):
     def truth_probabilities(self, probabilities: Floats, truth: NDArray[np.integer]) -> Floats:
         return class_probabilities(probabilities, truth)
 
-    def statistic(
-        self,
-        probabilities: Floats,
-        truth: NDArray[np.integer],
-        thresholds: Mapping[Objective, NDArray[np.float64]],
-        labels: NDArray[np.bool_] | None = None,
-    ) -> _Recall:
+    def statistic(self, outputs: ModelOutputs, truth: NDArray[np.integer]) -> Statistic:
         """Accuracy and mean recall of all images; the recall of each class as its accuracy."""
-        return _Recall(probabilities, truth)
+        true = truth[:, None] == np.arange(outputs.probabilities.shape[1])
+        right = true & correct(outputs.probabilities, truth, None)[:, None]
+
+        def values(weights: Weights) -> tuple[Values, Values]:
+            hits = count(right, weights)
+            recall = ratio(hits, count(true, weights))
+            undefined = np.full_like(recall, np.nan)
+            accuracy = hits.sum(axis=1) / len(right)
+            overall = np.stack([accuracy, mean(recall), undefined[:, 0]], axis=-1)
+            return overall, np.stack([recall, undefined, undefined], axis=-1)
+
+        return values
 
     def loss_upper(self, losses: Losses, labels: int, alpha: float) -> float:
         """Tango's bound: an image loses or wins one answer at most."""
@@ -124,23 +132,6 @@ class MultiClass(LabelTask):
         if matrix is None or matrix.shape[1] == 1:
             return False
         return add_up(matrix) or not are_probabilities(matrix)
-
-
-class _Recall:
-    """Figures of classes."""
-
-    def __init__(self, probabilities: Floats, truth: NDArray[np.integer]) -> None:
-        right = correct(probabilities, truth, None)
-        self._truth = truth[:, None] == np.arange(probabilities.shape[1])
-        self._hits = self._truth & right[:, None]
-
-    def values(self, weights: Weights) -> tuple[Values, Values]:
-        hits = count(self._hits, weights)
-        recall = ratio(hits, count(self._truth, weights))
-        undefined = np.full_like(recall, np.nan)
-        accuracy = hits.sum(axis=1) / len(self._hits)
-        overall = np.stack([accuracy, mean(recall), undefined[:, 0]], axis=-1)
-        return overall, np.stack([recall, undefined, undefined], axis=-1)
 
 
 MULTI_CLASS = MultiClass()

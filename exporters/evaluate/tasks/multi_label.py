@@ -5,8 +5,8 @@ image as the unit, since the answers to one image depend on each other."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from statistics import NormalDist
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,10 +32,13 @@ from exporters.evaluate.probabilities import (
     matrix_of,
     sigmoid,
 )
-from exporters.evaluate.tasks.labels import GUESSED_DB, LIKELY_DB, LabelTask
+from exporters.evaluate.tasks.labels import GUESSED_DB, LIKELY_DB, LabelTask, Statistic
 from exporters.evaluate.tasks.protocol import Guess, Outputs
 from exporters.evaluate.weighted import Values, Weights, count, mean, ratio, share
 from exporters.options import GateOptions
+
+if TYPE_CHECKING:
+    from exporters.evaluate.scoring import ModelOutputs
 
 _UNDECIDED = 0.1  # yes and no of a label are nearer to 1 and 0 than this, mostly
 
@@ -72,14 +75,27 @@ class MultiLabel(LabelTask):
     def truth_probabilities(self, probabilities: Floats, truth: NDArray[np.integer]) -> Floats:
         return attribute_probabilities(probabilities, truth)
 
-    def statistic(
-        self,
-        probabilities: Floats,
-        truth: NDArray[np.integer],
-        thresholds: Mapping[Objective, NDArray[np.float64]],
-        labels: NDArray[np.bool_] | None = None,
-    ) -> _EachLabel:
-        return _EachLabel(probabilities, truth, thresholds, labels)
+    def statistic(self, outputs: ModelOutputs, truth: NDArray[np.integer]) -> Statistic:
+        probabilities, thresholds = outputs.probabilities, outputs.thresholds
+        yes, present = decide(probabilities, thresholds["balanced"]) == 1, truth == 1
+        right = correct(probabilities, truth, thresholds["accuracy"])
+        hits, rejected = yes & present, ~(yes | present)
+        rankings = [Ranking.of(*pair) for pair in zip(probabilities.T, truth.T, strict=True)]
+
+        def values(weights: Weights) -> tuple[Values, Values]:
+            positives = count(present, weights)
+            negatives = len(present) - positives  # a sample has as many draws as images
+            sensitivity = ratio(count(hits, weights), positives)
+            specificity = ratio(count(rejected, weights), negatives)
+            precision = [ranking.average_precision(weights) for ranking in rankings]
+            balanced = (sensitivity + specificity) / 2
+            figures = [share(right, weights), balanced, np.stack(precision, axis=-1)]
+            labels = np.stack(figures, axis=-1)
+            if outputs.labels is not None:
+                labels[:, ~outputs.labels] = np.nan
+            return mean(labels), labels
+
+        return values
 
     def best_thresholds(
         self, probabilities: Floats, truth: NDArray[np.integer], objective: Objective
@@ -132,40 +148,6 @@ class MultiLabel(LabelTask):
     def could_return(self, values: Outputs) -> bool:
         matrix = matrix_of(values[0]) if len(values) == 1 else None
         return matrix is not None and are_probabilities(matrix)
-
-
-class _EachLabel:
-    """Figures of attributes."""
-
-    def __init__(
-        self,
-        probabilities: Floats,
-        truth: NDArray[np.integer],
-        thresholds: Mapping[Objective, NDArray[np.float64]],
-        labels: NDArray[np.bool_] | None,
-    ) -> None:
-        yes, present = decide(probabilities, thresholds["balanced"]) == 1, truth == 1
-        self._right = correct(probabilities, truth, thresholds["accuracy"])
-        self._present, self._hits, self._rejected = present, yes & present, ~(yes | present)
-        pairs = zip(probabilities.T, truth.T, strict=True)
-        self._rankings = [Ranking.of(*pair) for pair in pairs]
-        self._labels = labels
-
-    def values(self, weights: Weights) -> tuple[Values, Values]:
-        positives = count(self._present, weights)
-        negatives = len(self._present) - positives  # a sample has as many draws as images
-        sensitivity = ratio(count(self._hits, weights), positives)
-        specificity = ratio(count(self._rejected, weights), negatives)
-        precision = [ranking.average_precision(weights) for ranking in self._rankings]
-        figures = [
-            share(self._right, weights),
-            (sensitivity + specificity) / 2,
-            np.stack(precision, axis=-1),
-        ]
-        values = np.stack(figures, axis=-1)
-        if self._labels is not None:
-            values[:, ~self._labels] = np.nan
-        return mean(values), values
 
 
 MULTI_LABEL = MultiLabel()

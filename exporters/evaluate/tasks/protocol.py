@@ -86,7 +86,7 @@ class Task(Protocol):
 def not_comparable(name: str, was: NDArray[Any], now: NDArray[Any]) -> str:
     """Name other sizes, or the first value that is finite on one side only; "" without any."""
     if was.shape != now.shape:
-        return f"output {name!r} has {now.size} values, FP32's {was.size}: they cannot be compared"
+        return f"output {name!r} is {list(now.shape)}, FP32's {list(was.shape)}: not comparable"
     same = (was == now) | (np.isnan(was) & np.isnan(now))
     odd = np.argwhere(~same & ~(np.isfinite(was) & np.isfinite(now)))
     if not len(odd):
