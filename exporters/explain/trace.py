@@ -54,7 +54,6 @@ class Point:
     values: Values  # [n, ...], channels first
     parameters: Parameters | None
     behind: tuple[str, ...]  # every node that the values depend on, in graph order
-    limits: tuple[float, float] | None = None  # the range of 8-bit values; None for float
 
 
 def trace_onnx(model: onnx.ModelProto, images: NDArray[np.uint8]) -> tuple[Point, ...]:
@@ -78,7 +77,6 @@ def trace_onnx(model: onnx.ModelProto, images: NDArray[np.uint8]) -> tuple[Point
             _floats(graph, node.input[0], tensors[sources[node.name]]),
             _parameters(graph, node),
             _behind(graph, node.input[0]),
-            _limits(graph, node.input[0], tensors[sources[node.name]]),
         )
         for node in layers
     ]
@@ -105,17 +103,6 @@ def _floats(graph: Graph, tensor: str, values: NDArray[Any]) -> Values:
             result: Values = (values.astype(np.float32) - zero.astype(np.float32)) * scale
             return result
     return values.astype(np.float32)
-
-
-def _limits(graph: Graph, tensor: str, stored: NDArray[Any]) -> tuple[float, float] | None:
-    """Return the lowest and highest value that an 8-bit activation can represent."""
-    if stored.dtype.kind not in "iu" or stored.dtype.itemsize > 1:
-        return None
-    if graph.dequantizer(tensor) is None:
-        return None
-    info = np.iinfo(stored.dtype)
-    ends = _floats(graph, tensor, np.array([info.min, info.max], stored.dtype))
-    return float(ends.min()), float(ends.max())
 
 
 def _constant(graph: Graph, tensor: str) -> tuple[Values, Values | float] | None:

@@ -52,7 +52,6 @@ class LayerPortability:
     """One operator with 8-bit weights."""
 
     node: str
-    weight_type: str  # "int8" or "uint8"
     worst_pair: int  # the largest |a| + |b| of neighbors along the reduction; 0 for uint8
     portable: bool
     reason: str
@@ -143,7 +142,6 @@ def _judge(graph: Graph, weight: QuantizedWeight) -> LayerPortability:
         reasons.append("its activations are float")
     return LayerPortability(
         weight.node,
-        weight.values.dtype.name,
         pair,
         not reasons,
         "; ".join(reasons) or "safe",
