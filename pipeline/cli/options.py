@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -34,22 +33,17 @@ TRUSTED_KEY = click.option(
 )
 
 
-class DeviceChoice(click.ParamType):
-    """A device of the runtime's own table, which is imported, with onnxruntime, at the first use
-    and not by ``--help``."""
+def _device(ctx: click.Context, option: click.Parameter, value: str) -> str:
+    """Refuse a device that the runtime's table lacks. The table is imported, and onnxruntime with
+    it, when the option is used and not by ``--help``."""
+    from runtime.providers import DEVICES
 
-    name = "device"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the device; fail for one that the table lacks."""
-        from runtime.providers import DEVICES
-
-        return click.Choice(["auto", *DEVICES]).convert(value, param, ctx)
+    return str(click.Choice(["auto", *DEVICES]).convert(value, option, ctx))
 
 
 DEVICE = click.option(
     "--device",
-    type=DeviceChoice(),
+    callback=_device,
     default="auto",
     show_default=True,
     metavar="DEVICE",

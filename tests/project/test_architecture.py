@@ -57,7 +57,8 @@ def test_the_fingerprint_covers_every_module_that_a_stage_imports(
 
 def test_help_loads_neither_torch_nor_onnx_nor_numpy() -> None:
     code = (
-        "import sys; from click.testing import CliRunner; from pipeline.cli.main import VERBS, cli\n"
+        "import sys\nfrom click.testing import CliRunner\n"
+        "from pipeline.cli.main import VERBS, cli\n"
         "for words in ([], ['targets', 'list'], ['quantize'], *([verb] for verb in VERBS)):\n"
         "    result = CliRunner().invoke(cli, [*words, '--help'])\n"
         "    assert result.exit_code == 0, result.output\n"
