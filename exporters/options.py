@@ -217,7 +217,7 @@ class PackageOptions:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     model_version: str = "1.0.0"
-    licence: str | None = None  # of the weights; None: Apache-2.0, or that of data that stays home
+    license: str | None = None  # of the weights; None: Apache-2.0, or that of data that stays home
     # the order of device="auto"
     devices: tuple[Literal["cuda", "openvino", "cpu"], ...] = ("cuda", "cpu")
     # "one" holds all variants; "per-target" writes a bundle for each kind of device with its

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from io import TextIOWrapper
 from pathlib import Path
+from typing import Any
 
 _NAMES = ("pipeline", "edgeproof")  # console scripts
 
@@ -25,6 +27,7 @@ def main() -> None:
     try:
         from pipeline.cli.main import cli
 
+        _print_notes_without_source_lines()
         cli(prog_name=name)
     except ModuleNotFoundError as exc:
         if exc.name not in ("click", "rich", "pydantic"):
@@ -34,6 +37,21 @@ def main() -> None:
             "training extra: pip install 'edgeproof[cpu,train]'. Apps and devices do not: "
             "python -m runtime works with numpy and onnxruntime alone."
         )
+
+
+def _print_notes_without_source_lines() -> None:
+    """Print a warning about a renamed key as a note: its cause is in the recipe."""
+    usual = warnings.formatwarning
+
+    def note(message: Warning | str, category: type[Warning], *where: Any) -> str:
+        if issubclass(category, FutureWarning):
+            from pipeline.recipe import RenamedKeyWarning  # here: --help need not wait for recipes
+
+            if issubclass(category, RenamedKeyWarning):
+                return f"note: {message}\n"
+        return usual(message, category, *where)
+
+    warnings.formatwarning = note
 
 
 if __name__ == "__main__":

@@ -373,6 +373,12 @@ def line_of(exc: BaseException) -> str | None:
     return None
 
 
+def at_line(exc: BaseException) -> str:
+    """The same for the end of a message: " (at net.py:12: ...)", or nothing."""
+    line = line_of(exc)
+    return "" if line is None else f" (at {line})"
+
+
 def _chain(exc: BaseException) -> list[BaseException]:
     """An error, what it was raised from, and so on."""
     chain: list[BaseException] = []

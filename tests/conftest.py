@@ -28,7 +28,7 @@ kind = "idx"
 root = "{root}"
 labels = ["bar", "pole", "box"]
 validation_images = 60
-licence = "CC0-1.0"
+license = "CC0-1.0"
 redistributable = true
 [preprocess]
 kind = "resize"
@@ -173,7 +173,7 @@ def _write_untrained(path: Path, name: str) -> None:
     )
     from exporters.quantize.int8_from_fp32 import int8_from_fp32
     from pipeline.datasets.drawn.drawn_digits import draw_digit
-    from pipeline.learning.networks.networks import build_network
+    from pipeline.learning.networks.build import build_network
     from pipeline.recipe import load
     from pipeline.stages.data import preprocess_graph
     from runtime import Default, ModelSpec

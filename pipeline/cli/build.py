@@ -218,12 +218,13 @@ def init(
     """Write a recipe for your own images.
 
     Looks at every image in FOLDER and writes NAME.toml, with a comment for each choice."""
-    from pipeline.new_recipe.write import Request, splits_found, write_recipe
+    from pipeline.new_recipe.options import NewRecipeOptions
+    from pipeline.new_recipe.write import splits_found, write_recipe
 
     out = console()
     with ConsoleObserver(out).watching() as observer:
         written = write_recipe(
-            Request(name, data, labels, columns, tags_separator=tags_separator or None),
+            NewRecipeOptions(name, data, labels, columns, tags_separator=tags_separator or None),
             lambda done, total: observer.step("look at images", done, total),
         )
     survey, proposal = written.survey, written.proposal

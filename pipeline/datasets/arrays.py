@@ -14,6 +14,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from exporters.files import atomic_file, write_text
 from pipeline.datasets.info import DatasetInfo
 from pipeline.errors import DataError
 
@@ -66,8 +67,8 @@ def take_rows(source: Path, rows: NDArray[np.int64], target: Path) -> None:
     """Write those rows of the array file ``source``, in that order, as ``target``, which may be
     ``source`` itself. Never more than a part of the array is in memory."""
     array = np.load(source, mmap_mode="r")
-    aside = target.with_name(f".{target.name}.partial")
-    with aside.open("wb") as file:  # not through a map: a full disk would end the process
+    # not through a map: a full disk would end the process
+    with atomic_file(target) as partial, partial.open("wb") as file:
         np.lib.format.write_array_header_1_0(
             file,
             {
@@ -79,20 +80,20 @@ def take_rows(source: Path, rows: NDArray[np.int64], target: Path) -> None:
         at_once = max(1, _BYTES_AT_ONCE // max(1, array[:1].nbytes))
         for start in range(0, len(rows), at_once):
             file.write(np.ascontiguousarray(array[rows[start : start + at_once]]).data)
-    del array
-    aside.replace(target)
+        del array  # Windows replaces no file that is mapped
 
 
 def write_info(folder: Path, info: DatasetInfo) -> None:
     """Write ``dataset.json``, which declares the arrays beside it finished."""
-    text = json.dumps({**asdict(info)}, indent=2, sort_keys=True)
-    (folder / INFO_NAME).write_text(text + "\n", encoding="utf-8")
+    write_text(folder / INFO_NAME, json.dumps(asdict(info), indent=2, sort_keys=True) + "\n")
 
 
 def open_dataset(folder: Path) -> Dataset:
     """Memory-map a finished data set; raises DataError when it is not finished or damaged."""
     try:
         raw = json.loads((folder / INFO_NAME).read_text(encoding="utf-8"))
+        if "licence" in raw:  # the former spelling
+            raw["license"] = raw.pop("licence")
         raw["labels"], raw["notes"] = tuple(raw["labels"]), tuple(raw["notes"])
         info = DatasetInfo(**raw)
         splits = {name: _open_split(folder, name) for name in SPLITS}

@@ -16,7 +16,7 @@ class DatasetInfo:
     sha256: str  # over the source files (or over what generates them)
     synthetic: bool
     redistributable: bool
-    licence: str
+    license: str
     notes: tuple[str, ...] = ()  # what a reader must know, such as rows without an image
     # what must not be parted between splits: where its names come from, and how many each split has
     grouped_by: str | None = None

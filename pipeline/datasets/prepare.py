@@ -47,8 +47,6 @@ def prepare(
     """
     (folder / INFO_NAME).unlink(missing_ok=True)
     prep = Preparation(options, preprocess, preprocess_onnx, seed, folder, on_step, note, workers)
-    if options.people_across_splits is not None:
-        prep.note("data.people_across_splits is called data.groups_across_splits now.")
     try:
         info = _SOURCES[options.kind](prep)
         for label in info.labels:

@@ -1,5 +1,5 @@
-"""The state of the files that a recipe's data come from, so that a plan sees what changed. Standard
-library only: a plan loads no numpy."""
+"""The state of the files that a recipe's data come from, so that a plan sees what changed. Only
+names, sizes and times are read."""
 
 from __future__ import annotations
 

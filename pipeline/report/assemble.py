@@ -97,7 +97,7 @@ def _model(
     recipe: Recipe, spec: ModelSpec, network: Mapping[str, Any], dataset: Dataset
 ) -> ModelReport:
     # a model made from images that may not be passed on carries their terms
-    own = "Apache-2.0" if dataset.info.redistributable else dataset.info.licence
+    own = "Apache-2.0" if dataset.info.redistributable else dataset.info.license
     return ModelReport(
         name=recipe.name,
         version=recipe.package.model_version,
@@ -106,7 +106,7 @@ def _model(
         input_shape=spec.shape,
         parameters=network["parameters"],
         multiply_adds=network["multiply_adds"],
-        licence=recipe.package.licence or own,
+        licence=recipe.package.license or own,
     )
 
 
@@ -118,7 +118,7 @@ def _data(dataset: Dataset, scores: Scores) -> DataReport:
         sha256=info.sha256,
         synthetic=info.synthetic,
         redistributable=info.redistributable,
-        licence=info.licence,
+        licence=info.license,
         notes=info.notes,
         majority_percent=scores.majority.value,
         grouped_by=info.grouped_by,

@@ -30,7 +30,7 @@ def check(context: Context) -> None:
     if "validate" in context.ahead:
         _enough_to_judge(recipe, dataset, spec)
     if "package" in context.ahead:
-        check_what_ships(recipe, spec=spec, licence=dataset.info.licence)
+        check_what_ships(recipe, spec=spec, license=dataset.info.license)
         _some_to_test_devices(recipe, dataset)
     for note in check_network(recipe.network, spec, recipe.train):
         context.observer.note(note)

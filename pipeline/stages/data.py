@@ -68,6 +68,7 @@ STAGE = Stage(
         "exporters/export/graph_builder.py",
         "exporters/export/resize_graph.py",
         "exporters/errors.py",
+        "exporters/files.py",
         "exporters/options.py",
         "runtime",
     ),

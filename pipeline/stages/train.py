@@ -23,7 +23,7 @@ def run(context: Context) -> dict[str, Any]:
     from pipeline.datasets.arrays import open_dataset
     from pipeline.learning.distributed.launch import Training, train_together
     from pipeline.learning.training.checkpoint import METRICS_NAME
-    from pipeline.learning.training.fit import StepProgress
+    from pipeline.learning.training.results import StepProgress
     from pipeline.stages.model_spec import spec_of
 
     recipe = context.recipe
@@ -160,13 +160,16 @@ STAGE = Stage(
         "pipeline/datasets/arrays.py",
         "pipeline/datasets/info.py",
         "exporters/evaluate/metrics.py",
+        "exporters/files.py",
         "runtime/cpu.py",
         "runtime/errors.py",
         "runtime/origin.py",
+        "runtime/output_spec.py",
         "runtime/plain_text.py",
         "runtime/regular_file.py",
         "runtime/spec.py",
         "runtime/strict_json.py",
+        "runtime/tasks",
     ),
     libraries=("numpy", "torch", "torchvision"),
     outside=_outside,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pipeline.errors import RecipeError
-from pipeline.recipe import Recipe, load
+from pipeline.recipe import Recipe, current_key, load
 
 # Short words for what is varied most; any other key is written as in --set.
 SHORT: Final[Mapping[str, tuple[str, ...]]] = {
@@ -40,7 +40,7 @@ class Axis:
     @property
     def keys(self) -> tuple[str, ...]:
         """The keys of the recipe that it sets."""
-        return SHORT.get(self.word, (self.word,))
+        return SHORT.get(self.word) or (current_key(self.word, f"--grid {self.word}"),)
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def trials(recipe: str, axes: Sequence[Axis], changes: Sequence[str] = ()) -> tu
     Raises RecipeError for a key that no recipe has, for a value that the recipe refuses, and for a
     key that is both fixed and varied.
     """
-    fixed = {change.partition("=")[0].strip() for change in changes}
+    fixed = {current_key(change.partition("=")[0].strip()) for change in changes}
     for axis in axes:
         _known(axis)
         if both := fixed.intersection(axis.keys):

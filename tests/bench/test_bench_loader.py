@@ -21,7 +21,7 @@ from torchvision import transforms
 from pipeline.datasets.arrays import Dataset, Split
 from pipeline.datasets.decoding.decode import open_preprocess
 from pipeline.datasets.info import DatasetInfo
-from pipeline.learning.networks.networks import build_network
+from pipeline.learning.networks.build import build_network
 from pipeline.learning.training import fit as fit_module
 from pipeline.learning.training.augment import augment
 from pipeline.learning.training.batches import batch_of

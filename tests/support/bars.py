@@ -14,7 +14,7 @@ from pipeline.datasets.arrays import Dataset, Split
 from pipeline.datasets.info import DatasetInfo
 from pipeline.learning.training.checkpoint import load_checkpoint
 from pipeline.learning.training.fit import fit
-from pipeline.learning.training.result import TrainResult
+from pipeline.learning.training.results import TrainResult
 from pipeline.recipe import AugmentOptions, NetworkOptions, TrainOptions
 from runtime.spec import ModelSpec
 

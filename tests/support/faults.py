@@ -15,7 +15,8 @@ from torch import nn
 
 from exporters.export.onnx_from_torch import onnx_from_torch
 from pipeline.compare.result import Comparison
-from pipeline.learning.networks.networks import PixelNetwork, build_network
+from pipeline.learning.networks.build import build_network
+from pipeline.learning.networks.pixel_network import PixelNetwork
 from pipeline.learning.training.checkpoint import load_checkpoint
 
 

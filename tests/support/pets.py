@@ -24,7 +24,8 @@ from pipeline.compare.measure import compare
 from pipeline.compare.result import Comparison
 from pipeline.datasets.arrays import Split, write_info, write_split
 from pipeline.datasets.info import DatasetInfo
-from pipeline.learning.networks.networks import PixelNetwork, build_network
+from pipeline.learning.networks.build import build_network
+from pipeline.learning.networks.pixel_network import PixelNetwork
 from pipeline.learning.training.checkpoint import save_checkpoint
 from pipeline.recipe import Conv, Linear, NetworkOptions, Pool
 from runtime import Default, ModelSpec

@@ -19,10 +19,10 @@ import torch.nn.functional as F  # noqa: N812
 from bars import BARS, dataset, train
 
 from pipeline.learning.distributed.world import World, connected, meet
-from pipeline.learning.networks.networks import build_network
+from pipeline.learning.networks.build import build_network
 from pipeline.learning.training.batches import batch_of
-from pipeline.learning.training.fit import StepProgress
 from pipeline.learning.training.order import EpochOrder
+from pipeline.learning.training.results import StepProgress
 from pipeline.processes import launched_process
 from pipeline.recipe import NetworkOptions
 

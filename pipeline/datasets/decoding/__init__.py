@@ -1,1 +1,1 @@
-"""From image files to arrays of pixels, on several processes."""
+"""Image files to arrays of pixels, in several processes. Independent of labels and splits."""

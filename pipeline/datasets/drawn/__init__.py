@@ -1,1 +1,1 @@
-"""Generated data: digits and faces that are drawn."""
+"""Generated data: digits, faces, and the golden images of a bundle."""

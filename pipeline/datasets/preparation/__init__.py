@@ -1,1 +1,1 @@
-"""From a source to arrays: split, judge what crosses splits, write."""
+"""From a source to arrays: decoded, split, checked for what crosses splits, written."""

@@ -24,7 +24,7 @@ from pipeline.datasets.sources.download import download_celeba, find_or_download
 from pipeline.datasets.sources.image_list import LeftOut
 from pipeline.errors import DataError
 
-_SYNTHETIC_LICENCE = "Apache-2.0 (faces drawn by edgeproof, nobody's photograph)"
+_SYNTHETIC_LICENSE = "Apache-2.0 (faces drawn by edgeproof, nobody's photograph)"
 
 
 def arrays_from_celeba(prep: Preparation) -> DatasetInfo:
@@ -61,7 +61,7 @@ def arrays_from_celeba(prep: Preparation) -> DatasetInfo:
         sha256=sha256,
         synthetic=drawn is not None,
         redistributable=drawn is not None or prep.redistributable(known=False),
-        licence=_SYNTHETIC_LICENCE if drawn is not None else prep.licence(celeba.LICENCE),
+        license=_SYNTHETIC_LICENSE if drawn is not None else prep.license(celeba.LICENSE),
         notes=tuple(prep.notes),
         **_groups(written.faces),
     )
@@ -222,9 +222,9 @@ def _judge_people(
 ) -> celeba.Faces:
     """The faces to use, so that nobody is in two splits where the options want that."""
     if faces.identities is None:
-        if prep.options.across_groups != "note":
+        if prep.options.groups_across_splits != "note":
             raise DataError(
-                f'data.groups_across_splits = "{prep.options.across_groups}" needs '
+                f'data.groups_across_splits = "{prep.options.groups_across_splits}" needs '
                 f"{locate.IDENTITIES_NAME} beside {files.attributes}, which is not there. Put it "
                 'there, or set "note".'
             )

@@ -39,7 +39,7 @@ def arrays_from_idx(prep: Preparation) -> DatasetInfo:
         sha256=hash_lines(f"{n} {h}" for n, h in zip(locate.IDX_NAMES, files.sha256, strict=True)),
         synthetic=False,
         redistributable=prep.redistributable(known=is_mnist),
-        licence=prep.licence(mnist.LICENCE if is_mnist else UNKNOWN),
+        license=prep.license(mnist.LICENSE if is_mnist else UNKNOWN),
         notes=tuple(prep.notes),
     )
 

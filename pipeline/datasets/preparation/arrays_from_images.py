@@ -82,7 +82,7 @@ def arrays_from_images(prep: Preparation) -> DatasetInfo:
         sha256=_content_hash(images, rows),
         synthetic=False,
         redistributable=prep.redistributable(known=False),
-        licence=prep.licence(UNKNOWN),
+        license=prep.license(UNKNOWN),
         notes=tuple(prep.notes),
         grouped_by=_grouped_by(prep.options),
         groups={}
@@ -209,10 +209,10 @@ def _judge_groups(prep: Preparation, images: _DecodedImages, given: ImageList) -
     none, so there is nothing to judge where no split was given."""
     listed = images.listed
     if listed.groups is None:
-        if prep.options.across_groups != "note":
+        if prep.options.groups_across_splits != "note":
             raise DataError(
-                f'data.groups_across_splits = "{prep.options.across_groups}" needs to know the '
-                "groups: give data.group_column or data.group_pattern, or take it out."
+                f'data.groups_across_splits = "{prep.options.groups_across_splits}" needs groups: '
+                "give data.group_column or data.group_pattern, or remove it."
             )
         return images
     if np.all(given.splits == NO_SPLIT):

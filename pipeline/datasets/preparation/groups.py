@@ -45,7 +45,7 @@ def judge_groups(
         )
         for row in drop
     ]
-    policy = prep.options.across_groups
+    policy = prep.options.groups_across_splits
     return drop if prep.judge_crossing(found, policy, "groups_across_splits", dropped) else []
 
 

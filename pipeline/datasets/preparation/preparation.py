@@ -15,7 +15,7 @@ from pipeline.datasets.sources.image_list import LEFT_OUT_NAME, LeftOut
 from pipeline.errors import DataError
 from pipeline.recipe import DataOptions, PreprocessOptions
 
-UNKNOWN = "unknown"  # the default of data.licence
+UNKNOWN = "unknown"  # the default of data.license
 _ABRIDGED = 10  # lines of an error message
 
 
@@ -48,9 +48,9 @@ class Preparation:
         """(done, total) -> the user, under the name of the task."""
         return lambda done, total: self.on_step(task, done, total)
 
-    def licence(self, known: str) -> str:
+    def license(self, known: str) -> str:
         """The recipe's word, or else what is known of the source."""
-        return known if self.options.licence == UNKNOWN else self.options.licence
+        return known if self.options.license == UNKNOWN else self.options.license
 
     def redistributable(self, known: bool) -> bool:
         """The recipe's word, or else what is known of the source."""

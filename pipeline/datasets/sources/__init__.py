@@ -1,1 +1,1 @@
-"""Readers of what is on disk: IDX, CelebA, class folders, label files."""
+"""Readers of what is on disk: IDX, CelebA, class folders, label files. They decode no image."""

@@ -28,7 +28,7 @@ from pipeline.datasets.examples import some
 from pipeline.datasets.sources.locate import CelebaFiles
 from pipeline.errors import DataError
 
-LICENCE = (
+LICENSE = (
     "CelebA agreement: non-commercial research only, images not to be redistributed "
     "(https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html)"
 )

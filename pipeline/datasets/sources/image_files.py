@@ -13,7 +13,7 @@ from pipeline.datasets.examples import some
 from pipeline.errors import DataError
 
 # Endings of the formats that Pillow reads on every platform. What is stored next to images (lists,
-# licences, .DS_Store) is known by its ending.
+# licenses, .DS_Store) is known by its ending.
 SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".gif",
     ".apng", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2",

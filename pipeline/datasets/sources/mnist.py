@@ -17,7 +17,7 @@ from pipeline.errors import DataError
 from pipeline.recipe import DataOptions
 
 LABELS = tuple("0123456789")
-LICENCE = "CC BY-SA 3.0 (MNIST: Yann LeCun, Corinna Cortes, Christopher J. C. Burges)"
+LICENSE = "CC BY-SA 3.0 (MNIST: Yann LeCun, Corinna Cortes, Christopher J. C. Burges)"
 # of the uncompressed files, in the order of IDX_NAMES; the same as in mnist/README.md
 SHA256 = (
     "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",

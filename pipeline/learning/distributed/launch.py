@@ -27,8 +27,8 @@ from pipeline.datasets.arrays import open_dataset
 from pipeline.errors import Interrupted, LostError, PipelineError, TrainError
 from pipeline.learning.distributed.world import ALONE, World, connected, lost_processes_named, meet
 from pipeline.learning.training.distillation import open_scores
-from pipeline.learning.training.fit import StepProgress, fit
-from pipeline.learning.training.result import TrainResult
+from pipeline.learning.training.fit import fit
+from pipeline.learning.training.results import StepProgress, TrainResult
 from pipeline.processes import ProcessRank
 from pipeline.recipe import DistillOptions, NetworkOptions, TrainOptions
 from runtime.spec import ModelSpec

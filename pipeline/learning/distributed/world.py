@@ -35,7 +35,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.datasets.arrays import Split
 from pipeline.errors import LostError, TrainError
-from pipeline.learning.networks.networks import PixelNetwork
+from pipeline.learning.networks.pixel_network import PixelNetwork
 from pipeline.processes import ProcessRank
 
 T = TypeVar("T")

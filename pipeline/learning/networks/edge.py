@@ -1,8 +1,7 @@
-"""A family of small networks made for the latency that is measured: plain 3x3 convolutions with
-ReLU, which CPUs run fast and INT8 runs faster still (depthwise ones it makes slower), and one knob,
-the width. While they train, each convolution may have branches beside it that make learning easier;
-``merge`` folds them into the one convolution that is deployed. Knows nothing of recipes' names,
-pixels or training.
+"""A family of small networks made for low latency: plain 3x3 convolutions with ReLU, which CPUs run
+fast and INT8 runs faster still (it makes depthwise ones slower), and one knob, the width. In
+training each convolution may have parallel branches that make learning easier; ``merge`` folds them
+into the one convolution that is deployed. Independent of training.
 
     stem      3x3, ``width`` channels; halves images of 40 pixels and more
     stages    ``width`` times 1, 3, 6 and 8 channels, each but the first halves the image, ``depth``
@@ -22,19 +21,20 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from pipeline.recipe import EdgeOptions
+from pipeline.recipe import NetworkOptions
+from runtime.spec import ModelSpec
 
 _STEM_HALVES_FROM = 40  # pixels: a smaller image would lose what it shows
 _SMALLEST_TO_HALVE = 4  # features a side
-# of the width. Thin where the image is large, which is where the time goes; and no doubling at the
-# end, where most of the weights would stand for the few features that are left.
+# Multiples of the width. Thin where the image is large, which takes the time; and no doubling at
+# the end, where most of the weights would compute few features.
 _STAGES = (1, 3, 6, 8)
 _MULTIPLE = 4  # channels are rounded to it
 
 
 class BranchedConv(nn.Module):
-    """Convolution 3x3 and batch norm with, beside it, 1x1 and (where sizes agree) nothing at all,
-    each with a batch norm of its own; then ReLU. Takes and returns [N, C, H, W]."""
+    """The sum of a 3x3 convolution, a 1x1 convolution and (where sizes agree) the input, each with
+    a batch norm of its own; then ReLU. Takes and returns [N, C, H, W]."""
 
     def __init__(self, channels: int, out: int, stride: int, branches: bool) -> None:
         super().__init__()
@@ -45,8 +45,8 @@ class BranchedConv(nn.Module):
         self.point_norm: nn.BatchNorm2d | None = None
         self.through_norm: nn.BatchNorm2d | None = None
         if branches:
-            # its stride is taken by leaving out rows and columns: the gradient of a 1x1 convolution
-            # with a stride writes beyond its memory in torch 2.14 on CPUs (64x64 features)
+            # forward() skips rows and columns in place of a stride: the gradient of a 1x1
+            # convolution with a stride writes beyond its memory in torch 2.14 on CPUs (64x64)
             self.point = nn.Conv2d(channels, out, 1, bias=False)
             self.point_norm = nn.BatchNorm2d(out)
             if stride == 1 and channels == out:
@@ -63,8 +63,7 @@ class BranchedConv(nn.Module):
 
     @torch.no_grad()
     def merged(self) -> nn.Sequential:
-        """One convolution with bias and a ReLU that compute the same, batch norm as in
-        evaluation."""
+        """One convolution with bias and a ReLU: the same function in evaluation mode."""
         kernel, bias = _folded(self.conv.weight, self.norm)
         if self.point is not None and self.point_norm is not None:
             more, shift = _folded(self.point.weight, self.point_norm)
@@ -83,22 +82,23 @@ class BranchedConv(nn.Module):
 
 
 def _folded(weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Kernel [out, in, k, k] and bias [out] of a convolution and the norm behind it, float64."""
+    """Kernel [out, in, k, k] and bias [out] of a convolution and its norm, float64."""
     mean, variance = cast("Tensor", norm.running_mean), cast("Tensor", norm.running_var)
     gain = norm.weight.double() / torch.sqrt(variance.double() + norm.eps)
     kernel = weight.detach().cpu().double() * gain.cpu().view(-1, 1, 1, 1)
     return kernel, (norm.bias.double() - mean.double() * gain).cpu()
 
 
-def edge_network(
-    options: EdgeOptions, channels: int, size: tuple[int, int], labels: int
-) -> nn.Sequential:
-    """A network for images [N, channels, *size] with fresh weights, to logits [N, labels]."""
+def from_edge(network: NetworkOptions, spec: ModelSpec) -> nn.Sequential:
+    """A network of the family with fresh weights, from [N, C, H, W] to logits [N, labels]."""
+    assert network.edge is not None
+    options = network.edge
+    size = (spec.height, spec.width)
     halves = min(size) >= _STEM_HALVES_FROM
     sides = [(side + 1) // 2 if halves else side for side in size]
     widths = [_channels(options.width, times) for times in _STAGES]
-    # no branches in the stem, where a 1x1 of three colours learns little
-    blocks = [BranchedConv(channels, widths[0], 2 if halves else 1, branches=False)]
+    # no branches in the stem, where a 1x1 of three colors learns little
+    blocks = [BranchedConv(spec.channels, widths[0], 2 if halves else 1, branches=False)]
     here = widths[0]
     for number, out in enumerate(widths):
         strides = [1] * (options.depth - 1 if number == 0 else options.depth)
@@ -116,12 +116,12 @@ def edge_network(
         head, features = [nn.Flatten()], here * math.prod(sides)
     if options.dropout:
         head.append(nn.Dropout(options.dropout))
-    network = nn.Sequential(*blocks, *head, nn.Linear(features, labels))
-    return merge(network) if options.merged else network
+    body = nn.Sequential(*blocks, *head, nn.Linear(features, len(spec.labels)))
+    return merge(body) if options.merged else body
 
 
 def merge(network: nn.Module) -> nn.Sequential:
-    """The same network in the form that is deployed: each block one convolution with bias."""
+    """The same network as it is deployed: each block is one convolution with bias."""
     return nn.Sequential(
         *(m.merged() if isinstance(m, BranchedConv) else m for m in network.children())
     )

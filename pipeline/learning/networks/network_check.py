@@ -22,7 +22,8 @@ from exporters.export.proof import plain_reason, proof_images
 from exporters.options import ExportOptions
 from pipeline import user_code
 from pipeline.errors import PipelineError, RecipeError
-from pipeline.learning.networks.networks import PixelNetwork, build_network
+from pipeline.learning.networks.build import build_network
+from pipeline.learning.networks.pixel_network import PixelNetwork
 from pipeline.learning.training.checkpoint import packed_network, unpacked_network
 from pipeline.learning.training.device import mixed_precision, resolve_device
 from pipeline.learning.training.optimize import averaged_copy, build_optimizer, training_loss

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from pipeline.learning.networks.networks import PixelNetwork
+from pipeline.learning.networks.pixel_network import PixelNetwork
 from pipeline.learning.quantization_aware.graph import (
     first_input,
     is_spatial_mean,

@@ -22,16 +22,16 @@ from torch import Tensor
 from exporters.options import FineTuneOptions
 from pipeline.datasets.arrays import Dataset
 from pipeline.errors import TrainError
-from pipeline.learning.networks.networks import PixelNetwork
+from pipeline.learning.networks.pixel_network import PixelNetwork
 from pipeline.learning.quantization_aware.equalization import equalize
 from pipeline.learning.quantization_aware.fake_quantization import fake_quantized, observing
 from pipeline.learning.training.augment import augment
 from pipeline.learning.training.batches import batch_of
 from pipeline.learning.training.device import resolve_device, torch_settings
 from pipeline.learning.training.evaluate import BATCH_SIZE, judge
-from pipeline.learning.training.fit import StepProgress
 from pipeline.learning.training.memory import freed_memory_is_kept
 from pipeline.learning.training.optimize import build_optimizer, learning_rate, training_loss
+from pipeline.learning.training.results import StepProgress
 from pipeline.recipe import TrainOptions
 from runtime.cpu import usable_threads
 

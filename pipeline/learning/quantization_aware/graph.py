@@ -7,7 +7,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from pipeline.errors import TrainError
-from pipeline.learning.networks.networks import PixelNetwork
+from pipeline.learning.networks.pixel_network import PixelNetwork
 
 _NOTHING = frozenset({"dropout", "feature_dropout", "alpha_dropout"})  # in evaluation
 

@@ -1,7 +1,6 @@
-"""What training leaves on disk: the finished network, and the state of a run that is not
-finished. Files appear whole or not at all. Knows nothing of how the state comes about.
+"""The files of training: the finished network, and the state of a run that is not finished.
 
-``checkpoint.pt``  weights, spec and network options; all that it takes to rebuild the network
+``checkpoint.pt``  weights, spec and network options, from which the network is rebuilt
 ``resume.pt``      every number and random state of a run, in mid-epoch or at its end
 ``metrics.jsonl``  one line of JSON for each epoch
 """
@@ -10,17 +9,20 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from exporters.files import write_bytes
 from pipeline import user_code
+from pipeline.datasets.arrays import Dataset
 from pipeline.errors import PipelineError, TrainError
-from pipeline.learning.networks.networks import PixelNetwork, build_network
-from pipeline.recipe import NetworkOptions
+from pipeline.learning.networks.build import build_network
+from pipeline.learning.networks.pixel_network import PixelNetwork
+from pipeline.learning.training.distillation import TeacherScores
+from pipeline.recipe import HOW_FAST, NetworkOptions, TrainOptions
 from runtime.spec import ModelSpec
 
 CHECKPOINT_NAME = "checkpoint.pt"
@@ -45,7 +47,7 @@ def load_checkpoint(path: Path) -> PixelNetwork:
         data = path.read_bytes()
         network = unpacked_network(data)
     except PipelineError as exc:
-        # a callable that is gone or another now: it says so better than "cannot be read"
+        # a missing or changed callable has a message of its own
         raise type(exc)(f"checkpoint {path}: {exc}") from exc
     except Exception as exc:  # torch.load raises many kinds on damaged files
         raise TrainError(
@@ -62,7 +64,7 @@ def packed_network(network: PixelNetwork) -> bytes:
     content = {
         "format": FORMAT,
         "spec": network.spec.to_json(),
-        # without the file that weights came from: it may be gone, and these are others now
+        # without the file that weights came from: it may be gone, and training changed them
         "network": options.model_copy(update={"weights": None}).model_dump_json(),
         "weights": weights,
     }
@@ -74,7 +76,7 @@ def packed_network(network: PixelNetwork) -> bytes:
 
 
 def unpacked_network(data: bytes) -> PixelNetwork:
-    """The network of :func:`packed_network`. Raises TrainError for another code; anything else on
+    """The network of :func:`packed_network`. Raises TrainError for changed code; any exception for
     damaged data."""
     content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     if content["format"] != FORMAT:
@@ -84,8 +86,8 @@ def unpacked_network(data: bytes) -> PixelNetwork:
     code = content.get("code", {"folder": None, "files": {}})
     folder = None if code["folder"] is None else Path(code["folder"])
     if folder is not None and not folder.is_dir():
-        folder = Path.cwd()  # both were moved; hashes tell whether it is the same code
-    options = options.found_in(folder)
+        folder = Path.cwd()  # both were moved; hashes show whether it is the same code
+    options = options.with_folder(folder)
     with torch.random.fork_rng(devices=[]):  # fresh weights are drawn, then overwritten
         network = build_network(options, spec)
     _check_code(options, code["files"])
@@ -94,7 +96,7 @@ def unpacked_network(data: bytes) -> PixelNetwork:
 
 
 def _check_code(options: NetworkOptions, trained: Mapping[str, str]) -> None:
-    """Raise TrainError where the code that runs now is not what the weights were trained with."""
+    """Raise TrainError unless the weights were trained with the code that runs now."""
     if options.callable is None:
         return
     now = user_code.digests(user_code.loaded_files(options.callable, options.folder))
@@ -106,17 +108,39 @@ def _check_code(options: NetworkOptions, trained: Mapping[str, str]) -> None:
         )
 
 
+def identity_of(
+    dataset: Dataset,
+    network: PixelNetwork,
+    train: TrainOptions,
+    seed: int,
+    teacher: TeacherScores | None,
+) -> dict[str, str]:
+    """Every input that decides the result of a run, by the names that messages use."""
+    values: dict[str, Any] = {
+        "data": {"sha256": dataset.info.sha256, "counts": dataset.info.counts},
+        "spec": network.spec.to_dict(),
+        "network": network.options.model_dump(mode="json"),
+        "seed": seed,
+        "distill": None if teacher is None else teacher.options.model_dump(mode="json"),
+    }
+    if network.options.callable is not None:
+        files = user_code.source_files(network.options.callable, network.options.folder)
+        values["source files"] = user_code.digests(files)
+    for key, value in train.model_dump(mode="json", exclude=set(HOW_FAST)).items():
+        values[f"train.{key}"] = value
+    return {key: json.dumps(value, sort_keys=True) for key, value in values.items()}
+
+
 def save_resume(folder: Path, identity: Mapping[str, str], state: Mapping[str, Any]) -> None:
-    """Write the state of a run; ``identity`` says which run it can continue."""
+    """Write the state of a run; a run of the same ``identity`` can continue from it."""
     content = {"format": FORMAT, "identity": dict(identity), "state": dict(state)}
     _write(folder / RESUME_NAME, _packed(content))
 
 
 def load_resume(folder: Path, identity: Mapping[str, str]) -> tuple[dict[str, Any] | None, str]:
-    """The state of a run of the same ``identity``, if there is one, and a remark.
+    """The state of a run of the same ``identity``, if there is one, and a remark or "".
 
-    A file that is damaged or of another run is renamed, never deleted, and the remark says so;
-    without anything to remark it is empty.
+    A file that is damaged or of another run is renamed, never deleted, and the remark says so.
     """
     path = folder / RESUME_NAME
     if not path.exists():
@@ -125,16 +149,16 @@ def load_resume(folder: Path, identity: Mapping[str, str]) -> tuple[dict[str, An
         content = torch.load(path, map_location="cpu", weights_only=True)
         if content["format"] != FORMAT:
             raise ValueError(f"format {content['format']}, expected {FORMAT}")
-        found, state = dict(content["identity"]), dict(content["state"])
+        saved, state = dict(content["identity"]), dict(content["state"])
     except Exception as exc:  # torch.load raises many kinds on damaged files
         return None, _set_aside(path, "damaged", f"cannot be read ({_first_line(exc)})")
-    if other := sorted(k for k in {*found, *identity} if found.get(k) != identity.get(k)):
+    if other := sorted(k for k in {*saved, *identity} if saved.get(k) != identity.get(k)):
         return None, _set_aside(path, "other", f"is of a run with other {', '.join(other)}")
     return state, ""
 
 
 def write_metrics(folder: Path, lines: Sequence[Mapping[str, Any]]) -> None:
-    """Write one line for each epoch, replacing what was there, so that none appears twice."""
+    """Write one line for each epoch in place of the old file, so that none appears twice."""
     text = "".join(json.dumps(line) + "\n" for line in lines)
     _write(folder / METRICS_NAME, text.encode())
 
@@ -142,7 +166,7 @@ def write_metrics(folder: Path, lines: Sequence[Mapping[str, Any]]) -> None:
 def _set_aside(path: Path, kind: str, reason: str) -> str:
     target = path.with_suffix(f".{kind}.pt")
     path.replace(target)
-    return f"{path.name} {reason}: it was renamed to {target.name} and training began anew"
+    return f"{path.name} {reason}: it was renamed to {target.name}, and training started again"
 
 
 def _packed(content: Mapping[str, Any]) -> bytes:
@@ -154,20 +178,12 @@ def _packed(content: Mapping[str, Any]) -> bytes:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write aside, flush to the disk, rename: a kill or a power cut leaves the old file or the
-    new one."""
-    aside = path.with_name(path.name + ".tmp")
     try:
-        with aside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
+        write_bytes(path, data)
     except OSError as exc:
-        aside.unlink(missing_ok=True)
         raise TrainError(
             f"{path} ({len(data):,} bytes) cannot be written: {exc}. Make room or choose another "
-            "folder, then run the same command again: it goes on from the last checkpoint."
+            "folder, then run the same command again: it continues from the last checkpoint."
         ) from exc
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pipeline.datasets.arrays import SPLITS, Dataset, Split
 from pipeline.errors import TrainError
-from pipeline.learning.networks.networks import PixelNetwork
+from pipeline.learning.networks.pixel_network import PixelNetwork
 from pipeline.learning.training.device import mixed_precision
 from pipeline.recipe import DistillOptions
 from runtime.spec import ModelSpec, Task

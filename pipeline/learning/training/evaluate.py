@@ -12,7 +12,7 @@ from torch import nn
 
 from exporters.evaluate.metrics import correct
 from pipeline.datasets.arrays import Split
-from pipeline.learning.networks.networks import PixelNetwork
+from pipeline.learning.networks.pixel_network import PixelNetwork
 
 BATCH_SIZE = 256  # larger ones fall out of the processor's cache and were slower
 

@@ -21,7 +21,7 @@ from exporters.options import TOLERANCES
 from pipeline.cli.main import cli
 from pipeline.compare.measure import compare
 from pipeline.errors import DataError, PipelineError
-from pipeline.learning.networks.networks import build_network
+from pipeline.learning.networks.build import build_network
 from pipeline.learning.training.checkpoint import save_checkpoint
 from runtime import ModelSpec
 

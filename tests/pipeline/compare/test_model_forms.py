@@ -17,7 +17,7 @@ from exporters.graph import onnx_file
 from pipeline.cli.main import cli
 from pipeline.compare.measure import compare
 from pipeline.errors import DataError, PipelineError
-from pipeline.learning.networks.networks import build_network
+from pipeline.learning.networks.build import build_network
 from pipeline.learning.training.checkpoint import save_checkpoint
 from pipeline.recipe import Conv, Linear, NetworkOptions
 

@@ -23,7 +23,7 @@ from exporters.options import Int8Options
 from exporters.quantize.int8_from_fp32 import int8_from_fp32
 from pipeline.compare.measure import compare
 from pipeline.errors import DataError
-from pipeline.learning.networks.networks import build_network
+from pipeline.learning.networks.build import build_network
 from runtime import ModelSpec
 
 

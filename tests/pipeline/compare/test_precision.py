@@ -17,7 +17,7 @@ from exporters.graph import onnx_file
 from exporters.options import TOLERANCES
 from pipeline.compare.forms import open_form
 from pipeline.compare.precision import precision_of
-from pipeline.learning.networks.networks import build_network
+from pipeline.learning.networks.build import build_network
 
 
 def one_scale(world: World, seed: int = 0) -> str:

@@ -99,7 +99,7 @@ def test_a_whole_copy(root: Path, tmp_path: Path):
     data = open_dataset(tmp_path / "out")
     assert info == data.info and info.name == "celeba" and info.task == "multi-label"
     assert info.counts == {"train": 24, "val": 8, "test": 8} and info.labels == NAMES
-    assert not info.synthetic and not info.redistributable and "non-commercial" in info.licence
+    assert not info.synthetic and not info.redistributable and "non-commercial" in info.license
     assert (
         list(info.notes)
         == notes
@@ -263,14 +263,14 @@ def test_nothing_crosses_splits_where_the_recipe_says_so(
 def test_people_can_not_be_kept_apart_without_their_file(root: Path, tmp_path: Path):
     (root / locate.IDENTITIES_NAME).unlink()
     with pytest.raises(DataError, match=r"groups_across_splits = \"drop\" needs identity_CelebA"):
-        run(root, tmp_path / "out", people_across_splits="drop")
+        run(root, tmp_path / "out", groups_across_splits="drop")
 
 
 def test_people_who_all_cross_leave_nothing_to_train_with(root: Path, tmp_path: Path):
     pairs = "".join(f"{name(i)} {i % 2 + 1}\n" for i in range(1, IMAGES + 1))
     (root / locate.IDENTITIES_NAME).write_text(pairs)
     with pytest.raises(DataError, match="holds 0 train, 0 val, 8 test images"):
-        run(root, tmp_path / "out", people_across_splits="drop")
+        run(root, tmp_path / "out", groups_across_splits="drop")
 
 
 def test_bad_images_can_be_left_out(root: Path, tmp_path: Path):

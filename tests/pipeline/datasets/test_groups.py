@@ -218,13 +218,6 @@ def test_one_group_is_left_out_to_test_with(wards: Path, tmp_path: Path) -> None
         run(wards, tmp_path / "none", test_group="P99", **options)
 
 
-def test_the_former_name_of_the_policy_is_taken(wards: Path, tmp_path: Path) -> None:
-    assert DataOptions(kind="celeba", people_across_splits="drop").across_groups == "drop"
-    assert DataOptions(kind="celeba").across_groups == "note"
-    info = run(wards, tmp_path / "out", people_across_splits="note")
-    assert any("people_across_splits is called data.groups_across_splits" in n for n in info.notes)
-
-
 # --- where groups come from -----------------------------------------------------------------
 
 
@@ -243,7 +236,6 @@ def test_a_column_of_groups_that_nobody_named_is_no_label(wards: Path, tmp_path:
         ({"group_pattern": "(P"}, "not a regular expression"),
         ({"test_group": 7}, "group_column or group_pattern"),
         ({"kind": "idx", "group_pattern": "(P)"}, "belongs to kind = 'images'"),
-        ({"groups_across_splits": "drop", "people_across_splits": "note"}, "former name"),
     ],
 )
 def test_keys_that_are_refused(options: dict[str, Any], message: str) -> None:

@@ -235,10 +235,17 @@ def test_the_repository_holds_mnist(tmp_path: Path):
     data = open_dataset(tmp_path)
     assert info.counts == {"train": 55_000, "val": 5_000, "test": 10_000}
     assert info.labels == tuple("0123456789") and info.redistributable and not info.synthetic
-    assert "CC BY-SA 3.0" in info.licence
+    assert "CC BY-SA 3.0" in info.license
     assert data.test.labels[:5].tolist() == [7, 2, 1, 0, 4]
     assert data.val.ids[-1] == "train/59999"
     assert int(data.train.images[0].sum()) == 27525  # a five; summed from the official file
+
+
+def test_arrays_with_the_former_spelling_of_license_are_opened(tmp_path: Path):
+    run(tmp_path / "out", root=str(write_set(tmp_path / "set")), validation_images=5, license="MIT")
+    info = tmp_path / "out" / INFO_NAME
+    info.write_text(info.read_text().replace('"license"', '"licence"'))
+    assert open_dataset(tmp_path / "out").info.license == "MIT"
 
 
 def test_other_digits_are_not_mnist(tmp_path: Path):

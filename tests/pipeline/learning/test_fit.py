@@ -1,4 +1,4 @@
-"""Training: it learns, it chooses by validation, and a kill changes nothing."""
+"""Training learns, chooses by validation, and a kill changes nothing."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ from bars import (
     train,
     weights,
 )
+from full_disk import full_disk
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from pipeline.datasets.arrays import (
@@ -41,6 +42,7 @@ from pipeline.datasets.arrays import (
     write_split,
 )
 from pipeline.errors import TrainError
+from pipeline.learning.training import clock as clock_module
 from pipeline.learning.training import device as device_module
 from pipeline.learning.training import fit as fit_module
 from pipeline.learning.training import memory
@@ -52,7 +54,7 @@ from pipeline.learning.training.distillation import (
     teacher_scores,
 )
 from pipeline.learning.training.evaluate import probabilities
-from pipeline.learning.training.fit import StepProgress, fit
+from pipeline.learning.training.fit import fit
 from pipeline.learning.training.optimize import (
     answer_weights,
     averaged_copy,
@@ -60,6 +62,7 @@ from pipeline.learning.training.optimize import (
     targets_of,
     training_loss,
 )
+from pipeline.learning.training.results import StepProgress
 from pipeline.recipe import DistillOptions
 
 
@@ -126,19 +129,19 @@ def test_multi_label_is_learned(tmp_path: Path) -> None:
 def test_the_best_epoch_by_validation_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever is told of epoch 2, its weights are those in the checkpoint."""
-    told = iter([(0.5, 60.0), (0.4, 90.0), (0.6, 90.0)])  # (loss, accuracy)
-    judged: list[dict[str, torch.Tensor]] = []
+    """Of equal accuracies the one with the smaller loss: epoch 2."""
+    validations = iter([(0.5, 60.0), (0.4, 90.0), (0.6, 90.0)])  # (loss, accuracy)
+    states: list[dict[str, torch.Tensor]] = []
 
     def judge(network: torch.nn.Module, *_: object) -> tuple[float, float]:
-        judged.append({k: v.clone() for k, v in network.state_dict().items()})
-        return next(told)
+        states.append({k: v.clone() for k, v in network.state_dict().items()})
+        return next(validations)
 
     monkeypatch.setattr(fit_module, "judge", judge)
     result = train(tmp_path)
     assert (result.best_epoch, result.val_accuracy_percent) == (2, 90.0)
     for key, value in weights(tmp_path).items():
-        assert torch.equal(value, judged[1][key])
+        assert torch.equal(value, states[1][key])
 
 
 def test_averages_include_the_statistics_of_batch_norm() -> None:
@@ -202,20 +205,20 @@ def test_rare_answers_weigh_more() -> None:
     assert by_class is not None
     assert by_class.tolist() == [pytest.approx([2 / 3, 2])]
     assert answer_weights(labels, "multi-label", 2, rare=0.0) is None
-    # the weight lies on the answer that is wanted
+    # an answer weighs by its own target
     score, yes = torch.zeros(1, 2), torch.tensor([[1.0, 1.0]])
     loss = training_loss(score, yes, "multi-label", weights)
     assert loss == pytest.approx((5 + 1) / 2 * np.log(2))
 
 
 @pytest.mark.parametrize("task", ["multi-class", "multi-label"])
-def test_focal_loss_has_a_slope_where_nothing_is_left_to_learn(task: Any) -> None:
+def test_focal_loss_has_a_finite_slope_at_certainty(task: Any) -> None:
     logits = torch.tensor([[25.0, -5.0]], requires_grad=True)
     training_loss(logits, torch.tensor([[1.0, 0.0]]), task, focal=0.5).backward()
     assert logits.grad is not None and logits.grad.isfinite().all()
 
 
-def test_focal_loss_looks_away_from_what_is_known() -> None:
+def test_focal_loss_ignores_confident_answers() -> None:
     known, unknown = torch.tensor([[4.0, 0.0]]), torch.tensor([[0.0, 0.0]])
     target = torch.tensor([[1.0, 0.0]])
 
@@ -226,12 +229,12 @@ def test_focal_loss_looks_away_from_what_is_known() -> None:
     assert ratio(2.0) < 0.01 * ratio(0.0)
     p = float(torch.sigmoid(torch.tensor(4.0)))
     by_hand = -((1 - p) ** 2) * np.log(p)
-    found = training_loss(known, target, "multi-class", focal=2.0)
-    assert found == pytest.approx(by_hand, rel=1e-4)
+    loss = training_loss(known, target, "multi-class", focal=2.0)
+    assert loss == pytest.approx(by_hand, rel=1e-4)
 
 
 def test_trimming_leaves_the_largest_losses_out() -> None:
-    scores = torch.tensor([[5.0], [5.0], [5.0], [-5.0]])  # the last is labelled wrongly
+    scores = torch.tensor([[5.0], [5.0], [5.0], [-5.0]])  # the last has a wrong label
     target = torch.ones(4, 1)
     trimmed = training_loss(scores, target, "multi-label", trim=0.25)
     assert trimmed == pytest.approx(float(training_loss(scores[:3], target[:3], "multi-label")))
@@ -240,8 +243,8 @@ def test_trimming_leaves_the_largest_losses_out() -> None:
 # --- a teacher ----------------------------------------------------------------------------------
 
 
-def test_a_student_learns_what_only_its_teacher_knows(tmp_path: Path) -> None:
-    """Labels say nothing, the teacher's answers everything."""
+def test_a_student_learns_from_its_teacher_alone(tmp_path: Path) -> None:
+    """Random labels, and the scores of a teacher that is right."""
     data = dataset()
     truth = np.asarray(data.train.labels)
     nonsense = np.random.default_rng(0).permutation(truth)
@@ -257,28 +260,28 @@ def test_a_student_learns_what_only_its_teacher_knows(tmp_path: Path) -> None:
     assert alone.val_accuracy_percent < taught.val_accuracy_percent - 20
 
 
-def test_blending_answers_is_adding_losses() -> None:
+def test_blending_targets_equals_adding_losses() -> None:
     torch.manual_seed(0)
     scores = np.random.default_rng(0).normal(0, 3, (6, 4)).astype(np.float32)
-    chosen = np.array([5, 1, 2])
-    answers = TeacherScores(scores, DistillOptions(teacher="any", weight=0.3, temperature=2))
+    indices = np.array([5, 1, 2])
+    teacher = TeacherScores(scores, DistillOptions(teacher="any", weight=0.3, temperature=2))
     logits, labels = torch.randn(3, 4), torch.tensor([0, 3, 1])
     target = targets_of(labels, "multi-class", 4)
-    blended = training_loss(logits, answers.blended(target, chosen, "multi-class"), "multi-class")
-    soft = torch.from_numpy(scores[chosen] / 2).softmax(1)
+    blended = training_loss(logits, teacher.blended(target, indices, "multi-class"), "multi-class")
+    soft = torch.from_numpy(scores[indices] / 2).softmax(1)
     apart = 0.7 * cross_entropy(logits, labels) + 0.3 * cross_entropy(logits, soft)
     assert blended == pytest.approx(float(apart), rel=1e-5)
 
 
-def test_answers_are_kept_and_average_the_mirror_image(tmp_path: Path) -> None:
+def test_scores_are_kept_and_average_the_mirror_image(tmp_path: Path) -> None:
     train(tmp_path)
     network, data = load_checkpoint(tmp_path / "checkpoint.pt"), dataset()
     cpu = torch.device("cpu")
-    found = teacher_scores(network, data.train, BARS, True, cpu, "float32", tmp_path)
+    scores = teacher_scores(network, data.train, BARS, True, cpu, "float32", tmp_path)
     images = torch.from_numpy(np.asarray(data.train.images))
     with torch.no_grad():
         expected = (network.logits(images) + network.logits(images.flip(2))) / 2
-    assert np.abs(found - expected.numpy()).max() < 1e-4
+    assert np.abs(scores - expected.numpy()).max() < 1e-4
     calls: list[int] = []
     again = teacher_scores(
         network,
@@ -290,10 +293,10 @@ def test_answers_are_kept_and_average_the_mirror_image(tmp_path: Path) -> None:
         tmp_path,
         lambda done, _: calls.append(done),
     )
-    assert np.array_equal(found, again)
+    assert np.array_equal(scores, again)
     assert calls == []
     other = replace(BARS, labels=("none", "level", "upright"))
-    with pytest.raises(TrainError, match="expected the same labels in the same order"):
+    with pytest.raises(TrainError, match=r"distill\.teacher.*data\.attributes"):
         teacher_scores(network, data.train, other, True, cpu, "float32", tmp_path)
 
 
@@ -310,7 +313,7 @@ def test_a_teacher_of_other_images_is_refused() -> None:
         dataset(train=150),
     )
     for other in others:
-        with pytest.raises(TrainError, match=r"expected the same images with the same labels in"):
+        with pytest.raises(TrainError, match=r"teacher .*\[preprocess\] and seed"):
             check_same_images(other, own)
 
 
@@ -319,16 +322,17 @@ def test_a_teacher_of_other_images_is_refused() -> None:
 
 @pytest.fixture
 def steady_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training takes two milliseconds from one look at the clock to the next, on any machine."""
-    looks = count()
+    """Two milliseconds pass between two readings of the clock, on any machine."""
+    readings = count()
     clock = SimpleNamespace(
-        perf_counter=lambda: 0.002 * next(looks), process_time=time.process_time
+        perf_counter=lambda: 0.002 * next(readings), process_time=time.process_time
     )
     monkeypatch.setattr(fit_module, "time", clock)
+    monkeypatch.setattr(clock_module, "time", clock)
 
 
 @pytest.mark.usefixtures("steady_clock")
-def test_a_time_limit_ends_training_with_a_small_rate_and_says_so(tmp_path: Path) -> None:
+def test_a_time_limit_ends_training_with_a_small_rate_and_a_note(tmp_path: Path) -> None:
     rates: list[float] = []
     result = train(
         tmp_path,
@@ -337,14 +341,14 @@ def test_a_time_limit_ends_training_with_a_small_rate_and_says_so(tmp_path: Path
     )
     assert not result.complete
     assert result.epochs < 100_000
-    assert "INCOMPLETE: train.max_minutes = 0.03 left time for" in " ".join(result.notes)
+    assert "INCOMPLETE: train.max_minutes = 0.03" in " ".join(result.notes)
     assert max(rates) > 0.9 * TRAIN.lr
     assert rates[-1] < 0.2 * TRAIN.lr
     assert (tmp_path / "checkpoint.pt").exists()
     assert train(tmp_path / "whole").complete
 
 
-def test_a_run_that_is_killed_when_its_time_is_over_is_judged_by_the_next(
+def test_a_run_killed_after_its_time_limit_is_validated_by_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = TRAIN.model_copy(update={"max_minutes": 1e-6, "checkpoint_seconds": 0})
@@ -382,13 +386,13 @@ def test_labels_are_trimmed_by_time_as_well(
     assert seen[0] == 0 and seen[-1] == 0.1
 
 
-def test_precision_is_what_was_asked(tmp_path: Path) -> None:
-    for asked in ("float32", "bfloat16"):
-        result = train(tmp_path / asked, TRAIN.model_copy(update={"precision": asked}))
-        assert result.precision == asked
+def test_precision_is_as_requested(tmp_path: Path) -> None:
+    for requested in ("float32", "bfloat16"):
+        result = train(tmp_path / requested, TRAIN.model_copy(update={"precision": requested}))
+        assert result.precision == requested
     auto = TRAIN.model_copy(update={"precision": "auto"})
-    found = train(tmp_path / "auto", auto).precision
-    assert found == ("bfloat16" if bfloat16_pays() else "float32")
+    precision = train(tmp_path / "auto", auto).precision
+    assert precision == ("bfloat16" if bfloat16_pays() else "float32")
 
 
 @pytest.mark.parametrize(
@@ -398,10 +402,10 @@ def test_precision_is_what_was_asked(tmp_path: Path) -> None:
         ("amx_tile", {torch.bfloat16: 0.2, torch.float32: 1.7}, True),
         ("avx512_bf16", {torch.bfloat16: 3.2, torch.float32: 1.7}, False),
         ("avx512_bf16", {torch.bfloat16: 1.0, torch.float32: 1.1}, False),  # not worth it
-        ("avx2", {}, False),  # not even measured: without instructions it takes seconds
+        ("avx2", {}, False),  # not measured: without instructions it takes seconds
     ],
 )
-def test_bfloat16_is_taken_where_it_is_measured_to_pay(
+def test_bfloat16_is_used_where_it_is_faster(
     monkeypatch: pytest.MonkeyPatch, capability: str, seconds: dict[torch.dtype, float], pays: bool
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {capability: True}, raising=False)
@@ -416,7 +420,7 @@ def test_bfloat16_is_taken_where_it_is_measured_to_pay(
 def test_a_broken_run_ends_with_the_same_bits(tmp_path: Path, unbroken: Path, step: int) -> None:
     with pytest.raises(Killed):
         train(tmp_path, on_step=kill_at(step))
-    torch.rand(5)  # what happens in between is no part of training
+    torch.rand(5)  # between the two, outside of training
     seen: list[int] = []
     result = train(tmp_path, on_step=lambda p: seen.append(p.step))
     assert result.resumed
@@ -426,7 +430,7 @@ def test_a_broken_run_ends_with_the_same_bits(tmp_path: Path, unbroken: Path, st
 
 
 def test_a_finished_run_has_nothing_to_do(tmp_path: Path, unbroken: Path) -> None:
-    """Whoever called for it may have failed after it."""
+    """Its caller may have failed after it."""
     first = train(tmp_path)
     again = train(tmp_path, on_step=kill_at(1))
     assert again.resumed
@@ -449,11 +453,12 @@ def test_a_resumed_run_keeps_its_precision(
     monkeypatch.setattr(device_module, "bfloat16_pays", lambda: False)
     result = train(tmp_path, options)
     assert (result.resumed, result.precision) == (True, then)
-    told = [] if instructions else ["precision float32 after bfloat16"]
-    assert [re.findall("precision .* after [^:]*", note)[0] for note in result.notes] == told
+    expected = [] if instructions else ["precision float32 after bfloat16"]
+    notes = [re.findall("precision .* after [^:]*", note)[0] for note in result.notes]
+    assert notes == expected
 
 
-def test_two_threads_repeat_themselves_too(tmp_path: Path) -> None:
+def test_two_threads_repeat_their_bits(tmp_path: Path) -> None:
     # one epoch only: on a busy machine two threads spend most of the time waiting for each other
     two = TRAIN.model_copy(update={"threads": 2, "optimizer": "adamw", "lr": 0.01, "epochs": 1})
     train(tmp_path / "unbroken", two)
@@ -463,10 +468,8 @@ def test_two_threads_repeat_themselves_too(tmp_path: Path) -> None:
     assert_same_run(tmp_path / "unbroken", tmp_path / "broken")
 
 
-def test_nothing_is_lost_but_what_the_last_checkpoint_missed(
-    tmp_path: Path, unbroken: Path
-) -> None:
-    """A checkpoint of step 14 continues a run that got to step 30, and no epoch is told twice."""
+def test_only_the_steps_after_the_last_checkpoint_are_lost(tmp_path: Path, unbroken: Path) -> None:
+    """A checkpoint of step 14 continues a run that got to step 30, and no epoch appears twice."""
     with pytest.raises(Killed):
         train(tmp_path, on_step=kill_at(14))
     kept = (tmp_path / "resume.pt").read_bytes()
@@ -518,16 +521,14 @@ def test_kill_9_in_mid_epoch_changes_nothing(tmp_path: Path, unbroken: Path) -> 
     assert_same_run(unbroken, out)
 
 
-def test_other_threads_go_on_and_say_so(tmp_path: Path) -> None:
+def test_another_number_of_threads_resumes_with_a_note(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         train(tmp_path, on_step=kill_at(30))
     result = train(tmp_path, TRAIN.model_copy(update={"threads": 2}))
     assert result.resumed
     assert result.threads == 2
-    assert result.notes == (
-        "resumed at step 30 with threads 2 after 1: the result is as good, but not bit-equal to "
-        "an unbroken run",
-    )
+    (note,) = result.notes
+    assert re.search("step 30 .*threads 2 after 1.* not bit-equal", note)
     assert len(metrics(tmp_path)) == 3
 
 
@@ -539,8 +540,7 @@ def test_a_truncated_checkpoint_is_set_aside(tmp_path: Path, unbroken: Path, siz
     path.write_bytes(path.read_bytes()[:size])
     result = train(tmp_path)
     assert not result.resumed
-    assert "resume.pt cannot be read" in result.notes[0]
-    assert "training began anew" in result.notes[0]
+    assert re.search(r"resume\.pt .*resume\.damaged\.pt", result.notes[0])
     assert (tmp_path / "resume.damaged.pt").exists()
     assert_same_run(unbroken, tmp_path)
 
@@ -551,7 +551,7 @@ def test_a_checkpoint_of_another_recipe_is_set_aside(tmp_path: Path, unbroken: P
     kept = (tmp_path / "resume.pt").read_bytes()
     result = train(tmp_path)
     assert not result.resumed
-    assert "resume.pt is of a run with other train.lr" in result.notes[0]
+    assert re.search(r"resume\.pt .*train\.lr.*resume\.other\.pt", result.notes[0])
     assert (tmp_path / "resume.other.pt").read_bytes() == kept
     assert_same_run(unbroken, tmp_path)
 
@@ -610,28 +610,26 @@ def test_freed_memory_is_given_back_after_training(monkeypatch: pytest.MonkeyPat
     with memory.freed_memory_is_kept():
         assert len(calls) == 3
     assert calls[-1] == ("trim", 0, 0)
-    told = len(calls)
+    before = len(calls)
     monkeypatch.setattr(memory, "_glibc", lambda: None)  # not Linux, or musl
     with memory.freed_memory_is_kept():
         pass
-    assert len(calls) == told
+    assert len(calls) == before
 
 
 # --- it refuses -------------------------------------------------------------------------------
 
 
-def test_a_loss_that_is_no_number_stops_at_once(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_at_once(tmp_path: Path) -> None:
     options = TRAIN.model_copy(update={"lr": 1e30, "checkpoint_seconds": 60.0})
-    with pytest.raises(
-        TrainError, match=r"the loss is (nan|inf) at step \d of 36 .* Lower train.lr"
-    ):
+    with pytest.raises(TrainError, match=r"(nan|inf) at step \d of 36 .*train\.lr"):
         train(tmp_path, options)
     assert not (tmp_path / "checkpoint.pt").exists()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_cuda_that_is_not_there_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(TrainError, match=r'train.device = "cuda", but torch .* or set'):
+def test_a_missing_cuda_device_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(TrainError, match=r'train\.device = "cuda".* torch .*"auto"'):
         train(tmp_path, TRAIN.model_copy(update={"device": "cuda"}))
 
 
@@ -643,15 +641,18 @@ def _with(**changes: Any) -> Dataset:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (replace(dataset(), val=bars(0, 0)), "the val split has 0 images; expected at least 1"),
-        (replace(dataset(), train=bars(1, 0)), "the train split has 1 images"),
+        (replace(dataset(), val=bars(0, 0)), "val split .* 0 .* 1"),
+        (replace(dataset(), train=bars(1, 0)), "train split .* 1 .* 2"),
         (
             _with(train={"images": np.zeros((200, 12, 12, 3), np.uint8)}),
-            r"train images are uint8 \(12, 12, 3\); expected uint8 \(12, 12, 1\)",
+            r"train images .*uint8 \(12, 12, 3\).*uint8 \(12, 12, 1\)",
         ),
-        (_with(val={"images": np.zeros((60, 12, 12, 1))}), "val images are float64"),
-        (_with(val={"labels": np.full(60, 3)}), "val labels go from 3 to 3; expected 0 to 2"),
-        (_with(train={"labels": np.zeros((200, 2), np.uint8)}), "expected integers \\(200,\\)"),
+        (_with(val={"images": np.zeros((60, 12, 12, 1))}), "val images .*float64"),
+        (_with(val={"labels": np.full(60, 3)}), "val labels .* 3 to 3.* 0 to 2"),
+        (
+            _with(train={"labels": np.zeros((200, 2), np.uint8)}),
+            r"train .*\(200, 2\).*\(200,\)",
+        ),
     ],
 )
 def test_data_that_contradict_the_spec_are_named(
@@ -661,8 +662,12 @@ def test_data_that_contradict_the_spec_are_named(
         train(tmp_path, data=data)
 
 
-@pytest.mark.skipif(os.name != "posix" or not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_is_named_and_what_was_there_stays(tmp_path: Path) -> None:
-    (tmp_path / "resume.pt.tmp").symlink_to("/dev/full")
-    with pytest.raises(TrainError, match=r"resume.pt .* cannot be written: .*No space left"):
+@pytest.mark.skipif(os.name != "posix", reason="limits of file sizes are POSIX")
+def test_a_full_disk_is_named_and_the_last_checkpoint_stays(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        train(tmp_path, on_step=kill_at(5))
+    before = (tmp_path / "resume.pt").read_bytes()
+    with full_disk(), pytest.raises(TrainError, match=r"resume\.pt \([\d,]+ bytes\)"):
         train(tmp_path)
+    assert (tmp_path / "resume.pt").read_bytes() == before
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["metrics.jsonl", "resume.pt"]

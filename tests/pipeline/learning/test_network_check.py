@@ -13,8 +13,8 @@ import torch
 
 from pipeline import user_code
 from pipeline.errors import RecipeError, TrainError
+from pipeline.learning.networks.build import build_network
 from pipeline.learning.networks.network_check import check_network
-from pipeline.learning.networks.networks import build_network
 from pipeline.learning.training.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.recipe import NetworkOptions, TrainOptions
 from runtime.spec import ModelSpec
@@ -72,12 +72,12 @@ def options(folder: Path, **parts: str) -> NetworkOptions:
         for name, text in lines.items()
     }
     (folder / "net.py").write_text(MODULE.format(**indented))
-    return NetworkOptions(callable="net:make").found_in(folder)
+    return NetworkOptions(callable="net:make").with_folder(folder)
 
 
-def test_an_unusual_network_that_is_fine(tmp_path: Path) -> None:
+def test_an_unusual_network_passes(tmp_path: Path) -> None:
     """A pre-activation block, whose norm cannot be folded; a lazy layer; a second name of a layer;
-    dropout where it belongs."""
+    dropout in training mode only."""
     made = options(
         tmp_path,
         init="self.fc = nn.LazyLinear(classes)\nself.again = [self.stem, self.fc]",
@@ -97,33 +97,33 @@ def test_an_unusual_network_that_is_fine(tmp_path: Path) -> None:
         ),
         (
             {"last": "return self.fc(x)[:, None].squeeze().log_softmax(1)"},
-            r"fails .* at a batch of 1: IndexError.*net\.py:\d+: return self\.fc",
+            r"batch of 1: IndexError.*net\.py:\d+: return self\.fc",
         ),
         (
             {"last": "return self.fc(x).squeeze(0)"},
-            r"batch of 1 it returns the shape \(2,\) \(at .*net\.py:\d+: def forward.*flatten\(1\)",
+            r"batch of 1.* \(2,\) \(at .*net\.py:\d+: def forward.*flatten\(1\)",
         ),
         (
             {"last": "return (self.fc(x), x) if self.training else self.fc(x)"},
-            r"in training mode at a batch of 2 it returns a tuple of 2.* auxiliary heads",
+            r"training mode .*batch of 2 .*tuple of 2.* auxiliary heads",
         ),
-        ({"last": "return {'out': self.fc(x)}"}, r"returned dict|returns a dict"),
+        ({"last": "return {'out': self.fc(x)}"}, "dict"),
         ({"make": "return Net(channels, classes).double()"}, r"stem\.weight .* is float64"),
         (
             {"init": "self.fc = self.fc.double()", "last": "return self.fc(x.double())"},
             r"fc\.weight .* is float64",
         ),
-        ({"last": "return self.fc(x).double()"}, "returns float64"),
-        ({"forward": "x = F.dropout(self.norm(x))"}, r"differently each time.*self\.training"),
+        ({"last": "return self.fc(x).double()"}, "float64"),
+        ({"forward": "x = F.dropout(self.norm(x))"}, r"self\.training"),
         (
             {"init": "self.norm = nn.BatchNorm2d(4, track_running_stats=False)"},
-            r"differently alone or with others",
+            "batch of 1 against 4",
         ),
-        ({"last": "x = self.fc(x)\nreturn x - x.mean(0)"}, r"differently alone or with others"),
-        ({"last": "x = self.fc(x)\nreturn x / x.std(0)"}, r"not finite|differently"),
+        ({"last": "x = self.fc(x)\nreturn x - x.mean(0)"}, "batch of 1 against 4"),
+        ({"last": "x = self.fc(x)\nreturn x / x.std(0)"}, "finite|batch of 1"),
         (
             {"init": "self.more = [nn.Conv2d(4, 4, 1)]", "forward": "x = self.more[0](x)"},
-            r"more is neither trained nor saved.*ModuleList",
+            r"more .*ModuleList",
         ),
         (
             {
@@ -132,24 +132,24 @@ def test_an_unusual_network_that_is_fine(tmp_path: Path) -> None:
             },
             r"gain .*nn\.Parameter",
         ),
-        ({"init": "for p in self.parameters(): p.requires_grad = False"}, "can be trained"),
+        ({"init": "for p in self.parameters(): p.requires_grad = False"}, "no parameter"),
         ({"last": "return self.fc(x).detach()"}, r"gradient"),
         ({"forward": "x = self.norm(x)\nx = torch.sigmoid(x)\nx.mul_(x)"}, r"step of training"),
         (
             {"init": "self.mix = torch.randn(4, 4)", "last": "return self.fc(x @ self.mix)"},
-            r"loaded from its checkpoint it answers otherwise.*register_buffer",
+            "checkpoint.*register_buffer",
         ),
         (
             {"more": "ONE = Net(3, 2)\n", "make": "return ONE"},
-            r"same network at each call",
+            "same network",
         ),
         (
             {"init": "self.lock = __import__('threading').Lock()"},
-            r"cannot be copied.*pickle .*deepcopy",
+            r"pickle .*deepcopy",
         ),
-        ({"forward": "x = self.norm(y)"}, r"cannot take images.*'y'.*net\.py:\d+: x = self\.norm"),
+        ({"forward": "x = self.norm(y)"}, r"12x12x3.*'y'.*net\.py:\d+: x = self\.norm"),
         ({"make": "return Net(classes)"}, r"missing 1 required.*net\.py:\d+: return Net"),
-        ({"make": "return Net"}, r"returned the class Net; expected an instance"),
+        ({"make": "return Net"}, r"the class Net.*torch\.nn\.Module"),
         ({"make": "raise SystemExit('usage')"}, r"SystemExit: usage.*net\.py"),
         ({"more": "raise OSError('no weights')\n"}, r"OSError: no weights.*net\.py"),
     ],
@@ -166,13 +166,14 @@ def test_faults_are_found_before_training(
 @pytest.mark.parametrize(
     ("parts", "note"),
     [
-        ({"init": "self.idle = nn.Linear(3, 3)"}, r"idle\.weight, idle\.bias are never used"),
-        ({"last": "return F.softmax(self.fc(x), 1)"}, "look like probabilities"),
+        ({"init": "self.idle = nn.Linear(3, 3)"}, r"idle\.weight, idle\.bias"),
+        ({"last": "return F.softmax(self.fc(x), 1)"}, "probabilities"),
     ],
 )
 def test_doubts_are_noted(tmp_path: Path, parts: dict[str, str], note: str) -> None:
-    (found,) = check_network(options(tmp_path, **parts), SPEC, TRAIN)
-    assert "network.callable = 'net:make'" in found and re.search(note, found)
+    (message,) = check_network(options(tmp_path, **parts), SPEC, TRAIN)
+    assert "network.callable = 'net:make'" in message
+    assert re.search(note, message)
 
 
 def test_networks_of_layers_are_not_tried() -> None:
@@ -189,9 +190,9 @@ def test_a_checkpoint_is_opened_with_the_code_that_it_was_trained_with(
     monkeypatch.chdir(tmp_path.parent)
     del sys.modules["net"]
     user_code._session = None
-    assert load_checkpoint(file).options.folder == tmp_path  # it knows where its module is
+    assert load_checkpoint(file).options.folder == tmp_path  # the checkpoint names it
     options(tmp_path, forward="x = torch.tanh(self.norm(x))")
-    with pytest.raises(TrainError, match=r"net\.py of network\.callable = 'net:make' changed"):
+    with pytest.raises(TrainError, match=r"net\.py .*network\.callable = 'net:make'"):
         load_checkpoint(file)
     (tmp_path / "net.py").unlink()
     with pytest.raises(RecipeError, match=r"checkpoint .*ModuleNotFoundError"):

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from pipeline.errors import RecipeError, TrainError
-from pipeline.learning.networks.networks import PixelNetwork, build_network
+from pipeline.learning.networks.build import build_network
+from pipeline.learning.networks.pixel_network import PixelNetwork
 from pipeline.learning.training.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.learning.training.evaluate import probabilities
 from pipeline.recipe import NetworkOptions, load, shipped_names
@@ -58,7 +59,7 @@ def test_textbook_networks_have_the_books_parameters(
     assert build_network(read.network, spec).parameter_count == parameters
 
 
-def test_mnist_keeps_its_promise_of_60000_parameters() -> None:
+def test_mnist_has_at_most_60000_parameters() -> None:
     assert build_network(load("mnist").network, DIGITS).parameter_count <= 60_000
 
 
@@ -101,7 +102,7 @@ def test_pixels_in_probabilities_out(spec: ModelSpec, network: NetworkOptions) -
     torch.testing.assert_close(as_floats, logits, rtol=0, atol=0)
 
 
-def test_pixels_are_normalised_first() -> None:
+def test_pixels_are_normalized_first() -> None:
     network = build_network(options(CLASSIFIER, mean=[0.2], std=[0.4]), DIGITS)
     linear = network.body[1]  # type: ignore[index]
     pixels = torch.full((1, 28, 28, 1), 51, dtype=torch.uint8)  # 0.2 * 255
@@ -124,13 +125,13 @@ def test_a_callable_is_imported_and_tried_out(monkeypatch: pytest.MonkeyPatch) -
         build_network(NetworkOptions(callable="my_networks:good"), DIGITS).parameter_count == 7850
     )
     for name, message in [
-        ("my_networks:absent", "failed with AttributeError"),
-        ("no_such_module_at_all:f", "failed with ModuleNotFoundError"),
-        ("my_networks", 'expected "module:function"'),
-        ("my_networks:number", "returned a int; expected an instance of torch.nn.Module"),
-        ("my_networks:kind", "returned the class Linear; expected an instance"),
-        ("my_networks:large", "cannot take images of 28x28x1"),
-        ("my_networks:transposed", r"expected logits of shape \(2, 10\)"),
+        ("my_networks:absent", "AttributeError"),
+        ("no_such_module_at_all:f", "ModuleNotFoundError"),
+        ("my_networks", '"module:function"'),
+        ("my_networks:number", r"returned a int; .*torch\.nn\.Module"),
+        ("my_networks:kind", r"class Linear; .*torch\.nn\.Module"),
+        ("my_networks:large", "28x28x1"),
+        ("my_networks:transposed", r"logits of shape \(2, 10\)"),
     ]:
         with pytest.raises(RecipeError, match=message):
             build_network(NetworkOptions(callable=name), DIGITS)
@@ -142,23 +143,23 @@ POOL = {"op": "pool"}
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (options({"op": "conv", "out": 4}), "ends with conv 3x3 -> 4; expected the classifier"),
-        (options({"op": "linear", "out": 10}), "ends with linear -> 10; expected the classifier"),
-        (options({"op": "linear", "activation": "relu"}), "without out or activation"),
-        (options(CLASSIFIER, CLASSIFIER), r"layers\[0\] is a linear layer without out"),
-        (options(*[POOL] * 5, CLASSIFIER), r"layers\[4\]: max pool 2x2 .* 1x1 that come in"),
+        (options({"op": "conv", "out": 4}), "ends with conv 3x3 -> 4;"),
+        (options({"op": "linear", "out": 10}), "ends with linear -> 10;"),
+        (options({"op": "linear", "activation": "relu"}), r"layers ends with linear;"),
+        (options(CLASSIFIER, CLASSIFIER), r"layers\[0\] .*linear"),
+        (options(*[POOL] * 5, CLASSIFIER), r"layers\[4\]: max pool 2x2 .* 1x1"),
         (
             options({"op": "conv", "out": 2, "kernel": 31, "padding": 0}, CLASSIFIER),
-            "less than one pixel of the 28x28",
+            r"layers\[0\]: .*28x28",
         ),
-        (options({"op": "linear", "out": 9}, POOL, CLASSIFIER), "flattened the features to 9"),
-        (options({"op": "conv", "out": 4, "groups": 2}, CLASSIFIER), "groups = 2 divides not"),
-        (options(CLASSIFIER, mean=[0.5, 0.5, 0.5]), "network.mean has 3 values; expected 1"),
-        (options(CLASSIFIER, std=[0.0]), "expected positive values"),
-        (NetworkOptions(torchvision="resnet_18"), "did you mean 'resnet18'"),
+        (options({"op": "linear", "out": 9}, POOL, CLASSIFIER), r"layers\[1\]: max pool .* 9\."),
+        (options({"op": "conv", "out": 4, "groups": 2}, CLASSIFIER), "groups = 2 .* 1 .* 4 "),
+        (options(CLASSIFIER, mean=[0.5, 0.5, 0.5]), r"network\.mean has 3 .* 1,"),
+        (options(CLASSIFIER, std=[0.0]), r"network\.std = \[0\.0\]"),
+        (NetworkOptions(torchvision="resnet_18"), "'resnet18'"),
     ],
 )
-def test_what_does_not_fit_together_is_named(network: NetworkOptions, message: str) -> None:
+def test_layers_that_do_not_fit_together_are_named(network: NetworkOptions, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         build_network(network, DIGITS)
 
@@ -180,14 +181,14 @@ def test_a_checkpoint_rebuilds_its_network(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["truncated", "absent", "text"])
-def test_a_damaged_checkpoint_says_so(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "checkpoint.pt"
     if damage == "truncated":
         save_checkpoint(path, build_network(options(CLASSIFIER), DIGITS))
         path.write_bytes(path.read_bytes()[:-700])
     elif damage == "text":
         path.write_text("not a checkpoint")
-    with pytest.raises(TrainError, match=r"cannot be read: .*Run the train stage again"):
+    with pytest.raises(TrainError, match=r"checkpoint\.pt .*train .*--force"):
         load_checkpoint(path)
 
 
@@ -228,10 +229,10 @@ def test_one_knob_from_ten_thousand_to_two_million_parameters() -> None:
 @pytest.mark.parametrize("size", [8, 12, 16, 28, 40, 47, 64, 128])
 @pytest.mark.parametrize("branches", [True, False])
 @pytest.mark.parametrize("pool", ["average", "none"])
-def test_what_is_deployed_is_what_was_trained(
+def test_the_deployed_network_equals_the_trained_one(
     size: int, branches: bool, pool: str, tmp_path: Path
 ) -> None:
-    """After some steps, lest the norms be trivial; and through the checkpoint's file."""
+    """After some steps, so that the norms are not trivial, and through the checkpoint's file."""
     spec = ModelSpec("spots", "multi-class", size, size, 3, ("a", "b"))
     torch.manual_seed(0)
     network = edge(spec, width=4, branches=branches, dropout=0.2, pool=pool)
@@ -264,7 +265,7 @@ def test_what_is_deployed_is_what_was_trained(
     assert linear.in_features == convolutions[-1].out_channels * places
 
 
-def test_without_pooling_it_counts_where_a_feature_is() -> None:
+def test_without_pooling_the_position_of_a_feature_matters() -> None:
     """The same spot in two corners: equal answers after the mean, different ones without."""
     here = np.full((1, 64, 64, 3), 90, np.uint8)
     there = here.copy()
@@ -295,10 +296,10 @@ def test_pretrained_weights_but_for_a_classifier_of_another_size(tmp_path: Path)
     faces = build_network(options(**more), FACES)
     first = faces.body.get_submodule("features.0")
     assert torch.equal(first.weight, source.features[0].weight)  # type: ignore[arg-type]
-    grey = build_network(options(**more), DIGITS).body.get_submodule("features.0")
+    gray = build_network(options(**more), DIGITS).body.get_submodule("features.0")
     summed = source.features[0].weight.sum(1, keepdim=True)  # type: ignore[operator]
-    assert torch.allclose(grey.weight, summed)  # type: ignore[arg-type]
-    # a checkpoint stands on its own
+    assert torch.allclose(gray.weight, summed)  # type: ignore[arg-type]
+    # a checkpoint needs no other file
     save_checkpoint(tmp_path / "checkpoint.pt", faces)
     (tmp_path / "weights.pth").unlink()
     assert load_checkpoint(tmp_path / "checkpoint.pt").options.weights is None
@@ -307,12 +308,15 @@ def test_pretrained_weights_but_for_a_classifier_of_another_size(tmp_path: Path)
 @pytest.mark.parametrize(
     ("write", "message"),
     [
-        (lambda file: None, r"cannot be read: .*No such file"),
+        (lambda file: None, r"weights\.pth.*No such file"),
         (
             lambda file: file.write_bytes(b"no weights"),
-            r"cannot be read: UnpicklingError\. Expected a file of",
+            "UnpicklingError.*torchvision",
         ),
-        (lambda file: torch.save({"a": torch.zeros(2)}, file), r"is not of torchvision's squeeze"),
+        (
+            lambda file: torch.save({"a": torch.zeros(2)}, file),
+            r"torchvision's squeezenet1_1.* \d+ of 52 ",
+        ),
     ],
 )
 def test_weights_that_do_not_fit_are_refused(
@@ -344,10 +348,10 @@ def test_auxiliary_heads_of_published_weights_are_left_out(
     assert all(torch.equal(own[key], published[key]) for key in taken)
     # anything else that is unknown is refused as before
     torch.save({**published, "aux3.bias": torch.zeros(1)}, tmp_path / "weights.pth")
-    with pytest.raises(RecipeError, match=r"1 of \d+ weights are missing.*aux3\.bias"):
+    with pytest.raises(RecipeError, match=r"1 of \d+ weights .*aux3\.bias"):
         build_network(options(torchvision=name, weights=str(tmp_path / "weights.pth")), faces)
 
 
-def test_weights_need_a_network_that_they_belong_to() -> None:
-    with pytest.raises(ValueError, match="weights go with torchvision"):
+def test_weights_need_a_torchvision_network() -> None:
+    with pytest.raises(ValueError, match=r"weights .*torchvision"):
         options(CLASSIFIER, weights="file.pth")

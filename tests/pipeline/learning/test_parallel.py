@@ -24,7 +24,7 @@ from pipeline.learning.distributed.launch import _exit_code
 from pipeline.learning.distributed.world import ALONE, World
 from pipeline.learning.training import fit as fit_module
 from pipeline.learning.training.evaluate import judge
-from pipeline.learning.training.fit import StepProgress
+from pipeline.learning.training.results import StepProgress
 from pipeline.processes import ProcessRank, check_batch, launched_process
 
 

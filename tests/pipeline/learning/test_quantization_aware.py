@@ -22,7 +22,8 @@ from exporters.quantize.int8_from_fp32 import int8_from_fp32
 from pipeline.datasets.arrays import Dataset, Split
 from pipeline.datasets.info import DatasetInfo
 from pipeline.errors import TrainError
-from pipeline.learning.networks.networks import PixelNetwork, build_network
+from pipeline.learning.networks.build import build_network
+from pipeline.learning.networks.pixel_network import PixelNetwork
 from pipeline.learning.quantization_aware.equalization import equalize
 from pipeline.learning.quantization_aware.fake_quantization import (
     ActivationRounding,
@@ -32,8 +33,8 @@ from pipeline.learning.quantization_aware.fake_quantization import (
 )
 from pipeline.learning.quantization_aware.fine_tuning import FineTuned, fine_tune
 from pipeline.learning.training.evaluate import probabilities
-from pipeline.learning.training.fit import StepProgress
 from pipeline.learning.training.optimize import build_optimizer, targets_of, training_loss
+from pipeline.learning.training.results import StepProgress
 from pipeline.recipe import AugmentOptions, NetworkOptions, TrainOptions
 from runtime.spec import ModelSpec
 

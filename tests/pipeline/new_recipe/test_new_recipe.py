@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,8 @@ import children
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from pipeline.cli.main import cli
@@ -23,8 +26,11 @@ from pipeline.datasets.sources.image_list import ImageList
 from pipeline.datasets.sources.locate import ATTRIBUTES_NAME, IDX_NAMES, IMAGES_NAME, PARTITION_NAME
 from pipeline.datasets.sources.read_list import read_list
 from pipeline.errors import DataError, RecipeError
+from pipeline.new_recipe.options import NewRecipeOptions
+from pipeline.new_recipe.proposal import propose
+from pipeline.new_recipe.render import comment, toml_string
 from pipeline.new_recipe.survey import Look, Survey
-from pipeline.new_recipe.write import Request, propose, write_recipe
+from pipeline.new_recipe.write import write_recipe
 from pipeline.recipe import DataOptions, Recipe, load
 
 SHAPES = ("circle", "cross", "square")
@@ -60,7 +66,7 @@ def shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def written(name: str, data: Path, labels: Path | None = None, *columns: str) -> Recipe:
-    result = write_recipe(Request(name, data, labels, columns), lambda *_: None)
+    result = write_recipe(NewRecipeOptions(name, data, labels, columns), lambda *_: None)
     assert result.file == Path(f"{name}.toml")
     return load(str(result.file))
 
@@ -70,7 +76,7 @@ def written(name: str, data: Path, labels: Path | None = None, *columns: str) ->
 
 def test_what_is_written_is_a_recipe(shapes: Path) -> None:
     steps: list[tuple[int, int]] = []
-    result = write_recipe(Request("shapes", shapes), lambda *step: steps.append(step))
+    result = write_recipe(NewRecipeOptions("shapes", shapes), lambda *step: steps.append(step))
     assert steps[-1] == (66, 66)
     recipe, text = load("shapes.toml"), Path("shapes.toml").read_text()
     assert recipe.name == "shapes" and recipe.description == "Classes of shapes, 24x24 rgb"
@@ -117,6 +123,12 @@ def test_names_can_not_break_the_file(shapes: Path) -> None:
     moved = shapes.rename(shapes.with_name('my "best"\\shapes'))
     assert written("moved", moved).data.root == str(moved.absolute())
     assert written("up", moved / ".." / moved.name).data.root == str(moved.absolute())
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_any_text_is_one_toml_string_and_any_comment_stays_one(text: str) -> None:
+    document = f"before = 1\n{comment('- ' + text)}\nvalue = {toml_string(text)}\n"
+    assert tomllib.loads(document) == {"before": 1, "value": text}
 
 
 def test_a_class_whose_name_hides_something_is_refused(shapes: Path) -> None:
@@ -229,7 +241,7 @@ def test_sizes_are_those_of_the_data_stage(
         folder.mkdir(parents=True, exist_ok=True)
         noise = np.random.default_rng(i).integers(0, 256, (16, 16, 3), dtype=np.uint8)
         Image.fromarray(noise).save(folder / f"{i}.png")
-    proposal = write_recipe(Request("many", Path("many")), lambda *_: None).proposal
+    proposal = write_recipe(NewRecipeOptions("many", Path("many")), lambda *_: None).proposal
     assert proposal.train_images == train
     assert load("many.toml").quantize.calibration_images <= train
     done = CliRunner().invoke(cli, ["run", "data", "--recipe", "many.toml"])

@@ -15,7 +15,7 @@ from exporters.package.signing import sign_bundle
 from pipeline.datasets.sources.idx import _uncompressed
 from pipeline.datasets.sources.label_file import read_label_file
 from pipeline.errors import DataError, RecipeError
-from pipeline.learning.networks.networks import build_network
+from pipeline.learning.networks.build import build_network
 from pipeline.recipe import DataOptions, NetworkOptions
 from runtime import Bundle, BundleFormatError, InputError, ModelSpec
 from runtime.__main__ import trusted_keys

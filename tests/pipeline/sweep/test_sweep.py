@@ -43,7 +43,7 @@ NAMES = tuple(stage.name for stage in STAGES)
         ([" epochs = 1 , 2 "], {"epochs": ("1", "2")}),
         (["train.lr=1e-2,0.1"], {"train.lr": ("1e-2", "0.1")}),
         (["network.mean=[0.1],[0.2],seed=3"], {"network.mean": ("[0.1]", "[0.2]"), "seed": ("3",)}),
-        (['data.licence="a,b=c",d'], {"data.licence": ('"a,b=c"', "d")}),
+        (['data.license="a,b=c",d'], {"data.license": ('"a,b=c"', "d")}),
         (
             ['network.layers=[{op="pool",size=2}],[{op="linear"}]'],
             {"network.layers": ('[{op="pool",size=2}]', '[{op="linear"}]')},
@@ -89,7 +89,7 @@ def test_short_words_and_combinations() -> None:
 
 
 def test_folders_of_odd_values_are_plain_and_distinct() -> None:
-    found = trials("mnist", parse(['data.licence="a/b","a b",../x']))
+    found = trials("mnist", parse(['data.license="a/b","a b",../x']))
     names = [trial.name for trial in found]
     assert len(set(names)) == 3
     assert all(Path(name).name == name and len(name) <= 100 and " " not in name for name in names)

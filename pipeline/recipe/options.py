@@ -1,40 +1,17 @@
-"""What to build: a recipe is a TOML file, read into frozen values. Unknown keys are refused with
-the nearest known name. Knows nothing of stages, folders or torch."""
+"""The sections of a recipe as frozen values, with the meaning, range and default of every key."""
 
 from __future__ import annotations
 
-import difflib
 import re
-import tomllib
-from collections.abc import Mapping, Sequence
-from importlib import resources
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
-from exporters.errors import ExportError
 from exporters.options import ExportOptions, GateOptions, PackageOptions, QuantizeOptions
-from exporters.package.wheel_fields import check_fields
-from pipeline import user_code
-from pipeline.errors import RecipeError
-from runtime.errors import PredictorError
-from runtime.manifest import PREPROCESS_NAME, Default, FileEntry, Manifest, Variant
-from runtime.plain_text import hidden_character
-from runtime.regular_file import read_regular
-from runtime.spec import ModelSpec
 
-_MAX_FILE_BYTES = 1 << 20  # a recipe has some kilobytes
-_MAX_DEPTH = 32  # of sections and lists in each other; a recipe has four
-_MAX_SHOWN = 200  # letters of a value in a message
-SWEEPS = "sweeps"  # the folder beside those of recipes, so a recipe can't be called that
+SWEEPS = "sweeps"  # the folder of sweeps is next to those of recipes, so no recipe has this name
 
 
 class Section(BaseModel):
@@ -88,12 +65,11 @@ class DataOptions(Section):
     # that the source gives. "drop" takes them out of train for val, and out of both for test.
     duplicates_across_splits: AcrossSplits = "note"
     groups_across_splits: AcrossSplits = "note"
-    people_across_splits: AcrossSplits | None = None  # what groups_across_splits was called
     validation_images: int = Field(5_000, ge=1)  # mnist and idx: the end of the train split
     # celeba without a local copy: so many faces are drawn; fewer would leave a split empty
     synthetic_images: int = Field(8_000, ge=30)
     train_images: int | None = Field(None, ge=1)  # use only the first so many of the train split
-    licence: str = "unknown"  # "unknown": what is known of the source
+    license: str = "unknown"  # "unknown": what is known of the source
     # False: no image into bundle, wheel or report; None: what is known of the source, else False
     redistributable: bool | None = None
 
@@ -134,20 +110,7 @@ class DataOptions(Section):
                     f"group_pattern has {groups} pairs of capturing parentheses; expected one, "
                     "around the group, as in '(P[0-9]+)_'. (?:...) does not capture"
                 )
-        if (
-            self.people_across_splits is not None
-            and "groups_across_splits" in self.model_fields_set
-            and self.people_across_splits != self.groups_across_splits
-        ):
-            raise ValueError(
-                "people_across_splits is the former name of groups_across_splits: give the latter"
-            )
         return self
-
-    @property
-    def across_groups(self) -> AcrossSplits:
-        """``groups_across_splits``, under whichever of its two names it was given."""
-        return self.people_across_splits or self.groups_across_splits
 
 
 class PreprocessOptions(Section):
@@ -157,7 +120,7 @@ class PreprocessOptions(Section):
     height: int = Field(28, ge=8, le=1024)  # pixels
     width: int = Field(28, ge=8, le=1024)  # pixels
     color: Literal["gray", "rgb"] = "gray"
-    crop: tuple[int, int] | None = None  # (height, width) of the centre crop ...
+    crop: tuple[int, int] | None = None  # (height, width) of the center crop ...
     reference: tuple[int, int] | None = None  # ... in an image of this (height, width)
     # the value of 16-bit pixels that is white, 4095 for 12 bits in files of 16; the bundle keeps
     # it, so that a device scales alike. None: 65535, and pictures that use little of it are refused
@@ -166,14 +129,14 @@ class PreprocessOptions(Section):
     @model_validator(mode="after")
     def _digit_is_square_and_gray(self) -> PreprocessOptions:
         if self.kind == "digit" and (self.height != self.width or self.color != "gray"):
-            raise ValueError("kind='digit' makes square grey images: set height=width, color=gray")
+            raise ValueError("kind='digit' makes square gray images: set height=width, color=gray")
         if (self.crop is None) != (self.reference is None):
             raise ValueError("crop and reference go together: give both or none")
         return self
 
     @property
     def channels(self) -> int:
-        """1 for grey, 3 for rgb."""
+        """1 for gray, 3 for rgb."""
         return 1 if self.color == "gray" else 3
 
 
@@ -262,7 +225,7 @@ class NetworkOptions(Section):
         """Where the module of ``callable`` may be as well: the folder of the recipe's file."""
         return self._folder
 
-    def found_in(self, folder: Path | None) -> NetworkOptions:
+    def with_folder(self, folder: Path | None) -> NetworkOptions:
         """The same, with the module of ``callable`` searched in ``folder``, too."""
         options = self.model_copy()
         options._folder = None if folder is None else folder.resolve()
@@ -386,10 +349,10 @@ class Recipe(Section):
     package: PackageOptions = PackageOptions()
 
     @model_validator(mode="after")
-    def _colour_needs_colours(self) -> Recipe:
+    def _color_needs_rgb(self) -> Recipe:
         if self.train.augment.color and self.preprocess.color != "rgb":
             raise ValueError(
-                "train.augment.color changes the colours of rgb images, but preprocess.color = "
+                "train.augment.color changes the colors of rgb images, but preprocess.color = "
                 f"{self.preprocess.color!r}: leave it out, or set preprocess.color = 'rgb'"
             )
         return self
@@ -414,216 +377,3 @@ class Recipe(Section):
     def slice(self, sections: Sequence[str]) -> dict[str, Any]:
         """The named sections as JSON values, for fingerprints and reports."""
         return self.model_dump(mode="json", include=set(sections))
-
-
-def shipped_names() -> list[str]:
-    """Names of the recipes that come with the package, sorted."""
-    folder = resources.files("pipeline") / "recipes"
-    return sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name[-5:] == ".toml")
-
-
-def load(name_or_file: str, changes: Sequence[str] = ()) -> Recipe:
-    """Read a shipped recipe by name or any recipe by its file, then apply ``key=value`` changes.
-
-    Raises RecipeError when there is no such recipe, or a key or a value is refused.
-    """
-    origin, text = _read(name_or_file)
-    try:
-        data = _toml(text)
-    except ValueError as exc:
-        raise RecipeError(f"{origin} is not TOML: {exc}.") from exc
-    for change in changes:
-        _apply(data, change)
-    _check_values(data, origin)
-    try:
-        recipe = Recipe.model_validate(data)
-    except ValidationError as exc:
-        text = "; ".join(_explain(exc, data))
-        raise RecipeError(f"{origin}: {text}{'' if text.endswith('?') else '.'}") from exc
-    if recipe.network.callable is not None and _is_file(name_or_file):
-        network = recipe.network.found_in(Path(name_or_file).parent)
-        recipe = recipe.model_copy(update={"network": network})
-    _check_files(recipe.network)
-    check_what_ships(recipe, origin)
-    return recipe
-
-
-def check_what_ships(
-    recipe: Recipe, origin: str = "", spec: ModelSpec | None = None, licence: str | None = None
-) -> None:
-    """Hold the recipe's words against the rules of bundle and wheel, which are written last.
-
-    ``spec`` and ``licence`` are those of the data once it is there. Raises RecipeError.
-    """
-    size, labels = recipe.preprocess, recipe.data.labels
-    if labels is None:
-        labels = recipe.data.attributes
-    if labels is None:
-        labels = ("unknown until the data is there",)
-    package = recipe.package
-    id_ = "fp32"
-    try:
-        spec = spec or ModelSpec(
-            recipe.name, "multi-class", size.height, size.width, size.channels, labels
-        )
-        thresholds = (0.5,) * len(spec.labels) if spec.task == "multi-label" else None
-        files = dict.fromkeys((PREPROCESS_NAME, id_), FileEntry("0" * 64, 0))
-        Manifest(
-            model_version=package.model_version,
-            spec=spec,
-            files=files,
-            variants=(Variant(id_, id_, id_, False, 0.0, thresholds),),
-            defaults=(Default("cpu", id_, "not measured here"),),
-            devices=package.devices,
-            provenance={"recipe": recipe.model_dump(mode="json")},
-        ).check()
-        check_fields(
-            recipe.name,
-            package.model_version,
-            recipe.summary,
-            package.licence or licence or recipe.data.licence,
-        )
-    except (ExportError, PredictorError) as exc:
-        raise RecipeError(f"{origin}: {exc}" if origin else str(exc)) from exc
-
-
-def _check_files(network: NetworkOptions) -> None:
-    """Refuse a network whose files are not there, before anything runs."""
-    if network.weights is not None and not Path(network.weights).expanduser().is_file():
-        raise RecipeError(
-            f"network.weights = {network.weights!r} is not a file; expected one of weights, as "
-            "torchvision.models publishes it."
-        )
-    if network.callable is None:
-        return
-    module, _, function = network.callable.partition(":")
-    if not module or not function:
-        raise RecipeError(f'network.callable = {network.callable!r}; expected "module:function".')
-    files = user_code.source_files(network.callable, network.folder)
-    if user_code.MISSING in map(str, files.values()):
-        place = f"{network.folder} or " if network.folder is not None else ""
-        raise RecipeError(
-            f"network.callable = {network.callable!r}: there is no module {module!r}. Expected "
-            f"{next(iter(files))} in {place}a folder of PYTHONPATH, or an installed package."
-        )
-
-
-def _is_file(name_or_file: str) -> bool:
-    path = Path(name_or_file)
-    return path.suffix == ".toml" or path.parent != Path()
-
-
-def _read(name_or_file: str) -> tuple[str, str]:
-    path = Path(name_or_file)
-    if _is_file(name_or_file):
-        try:
-            return f"recipe {path}", read_regular(path, _MAX_FILE_BYTES).decode("utf-8")
-        except (OSError, ValueError) as exc:  # ValueError: no UTF-8, or a path with a null
-            raise RecipeError(f"recipe file {path} cannot be read: {exc}.") from exc
-    known = shipped_names()
-    if name_or_file not in known:
-        near = difflib.get_close_matches(name_or_file, known, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise RecipeError(
-            f"there is no recipe {name_or_file!r}; {hint}shipped are {', '.join(known)}, "
-            "or give the path of a .toml file."
-        )
-    file = resources.files("pipeline") / "recipes" / f"{name_or_file}.toml"
-    return f"recipe {name_or_file!r}", file.read_text(encoding="utf-8")
-
-
-def _toml(text: str) -> dict[str, Any]:
-    """A parsed document; raises ValueError, also for what would take the parser down."""
-    try:
-        return tomllib.loads(text)
-    except RecursionError as exc:
-        raise ValueError("lists or sections are nested too deeply") from exc
-
-
-def _check_values(data: dict[str, Any], origin: str) -> None:
-    """Refuse what no key of a recipe holds and what cannot even be printed: nesting without end,
-    numbers beyond 64 bits, text with control or invisible characters. Raises RecipeError."""
-    waiting: list[tuple[str, int, Any]] = [("", 0, data)]
-    while waiting:
-        where, depth, value = waiting.pop()
-        if depth > _MAX_DEPTH:
-            raise RecipeError(f"{origin}: {where[:_MAX_SHOWN]!r} is nested too deeply.")
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                waiting.append((f"{where}.{key}" if where else key, depth + 1, inner))
-                if hidden := hidden_character(key):
-                    raise RecipeError(f"{origin}: the key {key[:_MAX_SHOWN]!r} has {hidden}.")
-        elif isinstance(value, list):
-            waiting += [(f"{where}.{i}", depth + 1, inner) for i, inner in enumerate(value)]
-        elif isinstance(value, str) and (hidden := hidden_character(value)):
-            raise RecipeError(
-                f"{origin}: {where} has {hidden}, a control or invisible character; expected one "
-                "line of text that shows what it is."
-            )
-        elif isinstance(value, int) and not -(2**63) <= value < 2**63:
-            raise RecipeError(
-                f"{origin}: {where} is a number of {value.bit_length()} bits; expected at most 64."
-            )
-
-
-def _apply(data: dict[str, Any], change: str) -> None:
-    """Set ``a.b=value`` in the parsed TOML; the value is TOML, or else a plain string."""
-    key, sep, text = change.partition("=")
-    parts = key.strip().split(".")
-    if not sep or not all(parts):
-        raise RecipeError(f"--set {change!r}: expected key=value, for example train.epochs=3.")
-    try:
-        value = _toml(f"value = {text}")["value"]
-    except ValueError:
-        value = text.strip()
-    for part in parts[:-1]:
-        data = data.setdefault(part, {})
-        if not isinstance(data, dict):
-            raise RecipeError(f"--set {change!r}: {part!r} is a value, not a section.")
-    data[parts[-1]] = value
-
-
-def _explain(exc: ValidationError, data: Mapping[str, Any]) -> list[str]:
-    return [_explain_one(error, data) for error in exc.errors()]
-
-
-def _explain_one(error: Any, data: Mapping[str, Any]) -> str:
-    # the tags of a discriminated union stand in the path, but not in the file
-    path = [str(part) for part in error["loc"] if part not in ("conv", "pool", "linear", "dropout")]
-    where = ".".join(path) or "the recipe"
-    if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        known = _known_keys(error["loc"])
-        near = difflib.get_close_matches(path[-1], known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(known)}"
-        return f"unknown key {where!r}; {hint}"
-    if error["type"] == "missing":
-        return f"{where!r} is missing"
-    shown = repr(error["input"])
-    if len(shown) > _MAX_SHOWN:
-        shown = f"{shown[:_MAX_SHOWN]}..."
-    return f"{where} = {shown}: {error['msg'].removeprefix('Value error, ')}"
-
-
-def _known_keys(loc: Sequence[int | str]) -> list[str]:
-    """The field names that would be valid where an unknown key was found."""
-    schema = Recipe.model_json_schema()
-    definitions = schema["$defs"]
-    node: Any = schema
-    for part in loc[:-1]:
-        node = _step(node, part, definitions)
-    return sorted(node.get("properties", {}))
-
-
-def _step(node: Any, part: int | str, definitions: Mapping[str, Any]) -> Any:
-    if isinstance(part, int):
-        node = node.get("items", {})
-    elif "discriminator" in node:
-        node = {"$ref": node["discriminator"]["mapping"][part]}
-    else:
-        node = node.get("properties", {}).get(part, {})
-    for one in node.get("anyOf", ()):  # of "a section or none": the section
-        node = one if "$ref" in one else node
-    while "$ref" in node or "allOf" in node:
-        reference = node.get("$ref") or node["allOf"][0]["$ref"]
-        node = definitions[reference.rpartition("/")[2]]
-    return node

@@ -1,8 +1,22 @@
-"""What training came to, as values. Standard library only."""
+"""The progress and the results of a training, as values. Standard library only."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class StepProgress:
+    """The state of a training after one step."""
+
+    epoch: int  # from 1
+    epochs: int
+    step: int  # finished ones, over all epochs
+    steps: int
+    loss: float  # of the last step that was checked
+    lr: float
+    images_per_second: float  # of all processes, in this epoch
+    val_accuracy_percent: float | None  # of the last finished epoch
 
 
 @dataclass(frozen=True)
@@ -21,7 +35,7 @@ class EpochMetrics:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What training came to. Times add up over resumes, less what a kill threw away."""
+    """The result of a training. Times add up over resumes, less the steps that a kill lost."""
 
     epochs: int
     best_epoch: int
@@ -34,5 +48,5 @@ class TrainResult:
     resumed: bool
     processes: int = 1
     precision: str = "float32"  # of convolutions and products
-    complete: bool = True  # False: train.max_minutes were over before all epochs were done
+    complete: bool = True  # False: train.max_minutes ended before all epochs were done
     notes: tuple[str, ...] = ()  # what a reader must know, such as a changed thread count
