@@ -134,11 +134,13 @@ def test_two_files_with_one_name_are_both_told(tmp_path: Path) -> None:
     assert one in result.stderr and str(other) in result.stderr and "'small'" in result.stderr
 
 
-def test_show_without_results(tmp_path: Path) -> None:
-    for words in (["show"], ["show", "mnist"]):
-        result = _invoke(*words, "--artifacts", str(tmp_path / "none"))
-        assert result.exit_code == 1
-        assert re.search(r"Run: pipeline run all|Run the package stage first", result.stderr)
+@pytest.mark.parametrize(
+    ("words", "hint"), [(["show"], "pipeline run all"), (["show", "mnist"], "package stage")]
+)
+def test_show_without_results(words: list[str], hint: str, tmp_path: Path) -> None:
+    result = _invoke(*words, "--artifacts", str(tmp_path / "none"))
+    assert result.exit_code == 1
+    assert hint in result.stderr
 
 
 @pytest.mark.parametrize("verb", ["inspect", "selftest", "predict"])
@@ -443,11 +445,13 @@ def test_nothing_that_leaves_the_machine_says_where_it_was_made(finished: Finish
     for path in (finished.results / "bundle.zip", wheel):
         with zipfile.ZipFile(path) as archive:
             files |= {f"{path.name}/{name}": archive.read(name) for name in archive.namelist()}
-    places = {str(finished.folder), str(ROOT), sys.prefix, tempfile.gettempdir(), str(Path.home())}
+    folders = {str(finished.folder), str(ROOT), sys.prefix, tempfile.gettempdir()}
+    if Path.home() != Path("/"):  # every path begins with it
+        folders.add(str(Path.home()))
     for name, data in files.items():
-        for place in places:
-            assert len(place) < 3 or f"{place}/".encode() not in data, (name, place)
-            assert f'{place}"'.encode() not in data, (name, place)
+        for folder in folders:
+            assert f"{folder}/".encode() not in data, (name, folder)
+            assert f'{folder}"'.encode() not in data, (name, folder)
     manifest = json.loads(files["bundle.zip/manifest.json"])
     assert manifest["provenance"]["recipe"]["data"]["root"] == finished.folder.name
 
@@ -529,7 +533,7 @@ def test_predict_refuses_in_one_line(
     finished: Finished, pictures: object, words: list[str], message: str
 ) -> None:
     done = finished.pipeline("predict", "artifacts/tiny/bundle.zip", *words)
-    assert done.returncode in (1, 2)
+    assert done.returncode == 1
     assert message in done.stderr and "Traceback" not in done.stderr
     assert done.stdout == ""
 

@@ -593,7 +593,7 @@ def test_copies_stay_together_when_splits_are_drawn(pets: Path, tmp_path: Path) 
 def test_one_image_with_two_labels(pets: Path, tmp_path: Path) -> None:
     shutil.copy(pets / "cat" / "3.png", pets / "dog" / "strange.png")
     note = note_with(run(pets, tmp_path / "out"), "another label, of which one is wrong")
-    assert "cat/3.png = dog/strange.png" in note or "dog/strange.png = cat/3.png" in note
+    assert "cat/3.png = dog/strange.png" in note
 
 
 @settings(max_examples=60, deadline=None)

@@ -120,7 +120,7 @@ def test_an_unusual_network_passes(tmp_path: Path) -> None:
             "batch of 1 against 4",
         ),
         ({"last": "x = self.fc(x)\nreturn x - x.mean(0)"}, "batch of 1 against 4"),
-        ({"last": "x = self.fc(x)\nreturn x / x.std(0)"}, "finite|batch of 1"),
+        ({"last": "x = self.fc(x)\nreturn x / x.std(0)"}, "batch of 1 .*finite"),
         (
             {"init": "self.more = [nn.Conv2d(4, 4, 1)]", "forward": "x = self.more[0](x)"},
             r"more .*ModuleList",
@@ -157,9 +157,7 @@ def test_an_unusual_network_passes(tmp_path: Path) -> None:
 def test_faults_are_found_before_training(
     tmp_path: Path, parts: dict[str, str], message: str
 ) -> None:
-    with pytest.raises(
-        RecipeError, match=f"(?s)network.callable = 'net:make'.*{message}|{message}"
-    ):
+    with pytest.raises(RecipeError, match=f"(?s){message}"):
         check_network(options(tmp_path, **parts), SPEC, TRAIN)
 
 
