@@ -261,7 +261,7 @@ def test_python_that_does_not_compile_is_never_packed(
     digits_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = {"tasks/broken.py": b"import ("}
-    monkeypatch.setattr("exporters.package.wheel._runtime_files", lambda: broken)
+    monkeypatch.setattr("exporters.package.wheel.runtime_files", lambda: broken)
     with pytest.raises(PackageError, match=r"runtime/tasks/broken\.py"):
         make(tmp_path, digits_bundle)
     assert list(tmp_path.iterdir()) == []

@@ -128,7 +128,7 @@ def test_no_identity_crosses_splits_and_each_has_one_to_six_images(folder: Path)
 
 @pytest.mark.parametrize("images", [1, 2, 3, 10, 400, 8000])
 def test_every_plan_has_the_asked_size_and_close_shares(images: int) -> None:
-    plan = synthetic_faces._plan(images, seed=0)
+    plan = synthetic_faces.draw_plan(images, seed=0)
     assert len(plan.identities) == len(plan.splits) == images
     people = int(plan.identities.max())
     assert set(plan.identities) == set(range(1, people + 1))

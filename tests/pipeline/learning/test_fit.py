@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -410,7 +409,7 @@ def test_bfloat16_is_used_where_it_is_faster(
     monkeypatch: pytest.MonkeyPatch, capability: str, seconds: dict[torch.dtype, float], pays: bool
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {capability: True}, raising=False)
-    monkeypatch.setattr(device_module, "_product_seconds", lambda matrix: seconds[matrix.dtype])
+    monkeypatch.setattr(device_module, "product_seconds", lambda matrix: seconds[matrix.dtype])
     assert bfloat16_pays.__wrapped__() == pays
 
 
@@ -482,23 +481,6 @@ def test_only_the_steps_after_the_last_checkpoint_are_lost(tmp_path: Path, unbro
     assert_same_run(unbroken, tmp_path)
 
 
-PROGRAM = """
-    import sys
-    from pathlib import Path
-
-    sys.path[:0] = sys.argv[3:]
-    from bars import BARS, NETWORK, TRAIN
-    from pipeline.datasets.arrays import open_dataset
-    from pipeline.learning.training.fit import fit
-
-    def on_step(progress):
-        print(progress.step, flush=True)
-
-    data, out = Path(sys.argv[1]), Path(sys.argv[2])
-    fit(open_dataset(data), BARS, NETWORK, TRAIN, 7, out, on_step)
-"""
-
-
 def test_kill_9_in_mid_epoch_changes_nothing(tmp_path: Path, unbroken: Path) -> None:
     data, out = tmp_path / "data", tmp_path / "out"
     data.mkdir()
@@ -506,9 +488,7 @@ def test_kill_9_in_mid_epoch_changes_nothing(tmp_path: Path, unbroken: Path) -> 
     for name in ("train", "val", "test"):
         write_split(data, name, getattr(splits, name))
     write_info(data, splits.info)
-    command = [sys.executable, "-c", textwrap.dedent(PROGRAM), data, out]
-    command += [Path(__file__).parents[3], Path(children.__file__).parent]
-    process = children.start(*command, stdout=subprocess.PIPE, text=True)
+    process = children.start_script("train_bars.py", data, out, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     for line in process.stdout:
         if int(line) == 19:
@@ -607,12 +587,12 @@ def test_freed_memory_is_given_back_after_training(monkeypatch: pytest.MonkeyPat
         def malloc_trim(self, pad: int) -> None:
             calls.append(("trim", pad, 0))
 
-    monkeypatch.setattr(memory, "_glibc", Libc)
+    monkeypatch.setattr(memory, "glibc", Libc)
     with memory.freed_memory_is_kept():
         assert len(calls) == 3
     assert calls[-1] == ("trim", 0, 0)
     before = len(calls)
-    monkeypatch.setattr(memory, "_glibc", lambda: None)  # not Linux, or musl
+    monkeypatch.setattr(memory, "glibc", lambda: None)  # not Linux, or musl
     with memory.freed_memory_is_kept():
         pass
     assert len(calls) == before

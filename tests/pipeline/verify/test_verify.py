@@ -284,7 +284,7 @@ def test_the_table_is_whole() -> None:
     names = [target.name for target in targets.TARGETS]
     assert len(set(names)) == len(names) == 13
     environments = {row.name for row in targets.ENVIRONMENTS}
-    assert set(install._STEPS) == environments
+    assert set(install.STEPS) == environments
     assert {target.environment for target in targets.TARGETS} == environments | {None}
     for target in targets.TARGETS:
         assert set(target.needs) <= set(targets.DEBIAN)
@@ -358,11 +358,11 @@ def test_an_environment_appears_whole_or_not_at_all(
         (folder / "half").write_text("a part")
         raise TargetError("the index is gone")
 
-    monkeypatch.setitem(install._STEPS, "node", half)  # type: ignore[arg-type]
+    monkeypatch.setitem(install.STEPS, "node", half)  # type: ignore[arg-type]
     with pytest.raises(TargetError, match="the index is gone"):
         install.install(row)
     assert not row.ready and list(targets.cache_folder().iterdir()) == []
-    monkeypatch.setitem(install._STEPS, "node", lambda folder: {"node": "1"})  # type: ignore[arg-type]
+    monkeypatch.setitem(install.STEPS, "node", lambda folder: {"node": "1"})  # type: ignore[arg-type]
     install.install(row)
     assert row.ready and install.versions(row) == {"node": "1"} and install.size_bytes(row) > 0
     assert install.remove(row) and not row.folder.exists() and not install.remove(row)
