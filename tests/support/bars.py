@@ -54,13 +54,13 @@ def bars(count: int, seed: int, multi_label: bool = False) -> Split:
     upright, level = rng.integers(0, 2, (2, count))
     if not multi_label:
         level &= 1 - upright
-    for image, has_upright, has_level, place in zip(
+    for image, has_upright, has_level, offset in zip(
         images, upright, level, rng.integers(1, 9, count), strict=True
     ):
         if has_upright:
-            image[1:11, place : place + 2] = 220
+            image[1:11, offset : offset + 2] = 220
         if has_level:
-            image[place : place + 2, 1:11] = 220
+            image[offset : offset + 2, 1:11] = 220
     labels = np.stack([upright, level], 1).astype(np.uint8) if multi_label else upright + 2 * level
     return Split(images, labels, np.arange(count).astype(np.str_))
 

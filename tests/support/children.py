@@ -93,9 +93,9 @@ def left_behind(mark: str) -> dict[int, str]:
     """The processes that a run of the tests has started and that outlive it: id -> the test that
     started it and its command. Empty where there is no ``/proc``."""
     deadline = time.monotonic() + _GRACE
-    while (found := _marked(mark)) and time.monotonic() < deadline:
+    while (processes := _marked(mark)) and time.monotonic() < deadline:
         time.sleep(0.1)
-    return found
+    return processes
 
 
 def kill(process: int) -> None:
@@ -105,7 +105,7 @@ def kill(process: int) -> None:
 
 
 def _marked(mark: str) -> dict[int, str]:
-    found = {}
+    processes = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             words = (folder / "environ").read_bytes().split(b"\0")
@@ -117,5 +117,5 @@ def _marked(mark: str) -> dict[int, str]:
             continue
         if command and not any(helper in command for helper in _HELPERS):  # a zombie has none
             test = variables.get(b"PYTEST_CURRENT_TEST", b"before the first test").decode()
-            found[int(folder.name)] = f"{test}: {command[:200]}"
-    return found
+            processes[int(folder.name)] = f"{test}: {command[:200]}"
+    return processes

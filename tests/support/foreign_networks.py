@@ -137,7 +137,7 @@ def model(
 
 
 def branching() -> onnx.ModelProto:
-    """An If whose branches read a tensor of the main graph; a Conv lies in one of them."""
+    """An If whose branches read a tensor of the main graph; one of them holds a Conv."""
     then = helper.make_graph(
         [helper.make_node("Conv", ["r1", "w2"], ["then_out"], name="inner", pads=[1] * 4)],
         "then",

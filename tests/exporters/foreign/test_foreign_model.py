@@ -96,8 +96,8 @@ def test_any_float_model_is_prepared_quantized_and_replaces_the_original(
 
     original = onnx_file.from_bytes(foreign.original)
     constants = {tensor.name for tensor in original.graph.initializer}
-    wanted = [value for value in original.graph.input if value.name not in constants]
-    assert list(result.graph.input) == wanted
+    expected = [value for value in original.graph.input if value.name not in constants]
+    assert list(result.graph.input) == expected
     assert list(result.graph.output) == list(original.graph.output)
     assert list(result.metadata_props) == list(original.metadata_props)
     feed = {foreign.input.name: images}

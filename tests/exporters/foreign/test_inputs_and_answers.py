@@ -20,7 +20,7 @@ from exporters.options import GateOptions
 # --- inputs and answers ---------------------------------------------------------------------
 
 
-def test_the_input_tells_its_layout_and_sizes() -> None:
+def test_layout_and_sizes_follow_from_the_input() -> None:
     planes = input_of(networks.network(batch=1).graph)
     assert planes == InputSpec("x", "float32", (1, 3, 16, 16))
     assert planes.layouts() == ("nchw",) and planes.image_shape("nchw") == (16, 16, 3)
@@ -34,10 +34,10 @@ def test_the_input_tells_its_layout_and_sizes() -> None:
 def test_pixels_take_the_form_that_a_model_takes() -> None:
     pixels = np.arange(2 * 4 * 5 * 3, dtype=np.uint8).reshape(2, 4, 5, 3)
     form = PixelForm("nchw", "float32", (0.5, 0.25, 0.0), (0.5, 1.0, 2.0), "bgr")
-    found = form.apply(pixels)
-    assert found.shape == (2, 3, 4, 5) and found.dtype == np.float32
-    np.testing.assert_allclose(found[:, 0], (pixels[..., 2] / 255 - 0.5) / 0.5, rtol=1e-5)
-    np.testing.assert_allclose(found[:, 2], pixels[..., 0] / 255 / 2, rtol=1e-5)
+    result = form.apply(pixels)
+    assert result.shape == (2, 3, 4, 5) and result.dtype == np.float32
+    np.testing.assert_allclose(result[:, 0], (pixels[..., 2] / 255 - 0.5) / 0.5, rtol=1e-5)
+    np.testing.assert_allclose(result[:, 2], pixels[..., 0] / 255 / 2, rtol=1e-5)
     assert (PixelForm("nhwc", "uint8").apply(pixels) == pixels).all()
 
 
@@ -84,8 +84,8 @@ GUESSES: dict[str, tuple[list[Any], int | None, str, str]] = {
 @pytest.mark.parametrize("case", list(GUESSES))
 def test_what_outputs_are_is_guessed_with_a_reason(case: str) -> None:
     values, classes, task, reason = GUESSES[case]
-    found = guess(values, 6, classes)
-    assert found.task == task and reason in found.reason
+    result = guess(values, 6, classes)
+    assert result.task == task and reason in result.reason
 
 
 def judged(model: onnx.ModelProto, task: Any, labels: Any = None) -> Reference:
@@ -119,7 +119,7 @@ def test_the_same_model_passes_and_a_damaged_one_does_not(task: Any) -> None:
     assert reference.first(8).assess_quickly(onnx_file.to_bytes(noisy(2.0)))[1] < 20
 
 
-def test_outputs_beside_the_answers_are_judged_too() -> None:
+def test_other_outputs_than_the_answers_are_judged_too() -> None:
     def model(share: float) -> bytes:
         made = networks.network()
         made.graph.initializer.append(networks.tensor("share", share))
@@ -131,9 +131,9 @@ def test_outputs_beside_the_answers_are_judged_too() -> None:
 
     reference = judged(onnx_file.from_bytes(model(1.0)), "multi-class")
     assert reference.assess(model(1.001), "int8-x", False).passed
-    found = reference.assess(model(3.0), "int8-x", False)
-    assert not found.passed and found.lost_points == 0
-    assert "output 'features'" in found.failures[0] and "20 dB" in found.failures[0]
+    result = reference.assess(model(3.0), "int8-x", False)
+    assert not result.passed and result.lost_points == 0
+    assert "output 'features'" in result.failures[0] and "20 dB" in result.failures[0]
 
 
 def test_labels_judge_where_there_are_any() -> None:

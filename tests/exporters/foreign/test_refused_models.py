@@ -104,7 +104,7 @@ BYTES = {
 
 
 @pytest.mark.parametrize("case", list(BYTES))
-def test_a_file_that_is_no_model_is_refused(case: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_model_is_refused(case: str, tmp_path: Path) -> None:
     data, message = BYTES[case]
     (tmp_path / "net.onnx").write_bytes(data)
     with pytest.raises(GraphError, match=message):
@@ -127,12 +127,12 @@ def external(folder: Path, location: str) -> Path:
     onnx.save(
         networks.network(), path, save_as_external_data=True, location="data", size_threshold=0
     )
-    found = onnx.load(path, load_external_data=False)
-    for part in found.graph.initializer:
+    result = onnx.load(path, load_external_data=False)
+    for part in result.graph.initializer:
         for entry in part.external_data:
             if entry.key == "location":
                 entry.value = location
-    path.write_bytes(found.SerializeToString())
+    path.write_bytes(result.SerializeToString())
     return path
 
 
@@ -148,12 +148,10 @@ NUMBERS = {
 
 
 @pytest.mark.parametrize(("key", "value"), list(NUMBERS))
-def test_external_data_that_is_not_where_it_is_said_to_be(
-    key: str, value: str, tmp_path: Path
-) -> None:
+def test_external_data_outside_its_file_is_refused(key: str, value: str, tmp_path: Path) -> None:
     path = external(tmp_path / "model", "data")
-    found = onnx.load(path, load_external_data=False)
-    tensor = next(part for part in found.graph.initializer if part.name == "w1")
+    result = onnx.load(path, load_external_data=False)
+    tensor = next(part for part in result.graph.initializer if part.name == "w1")
     entries = {entry.key: entry.value for entry in tensor.external_data} | {key: value}
     if key == "offset":
         del entries["length"]
@@ -161,7 +159,7 @@ def test_external_data_that_is_not_where_it_is_said_to_be(
     tensor.external_data.extend(
         onnx.StringStringEntryProto(key=k, value=v) for k, v in entries.items()
     )
-    path.write_bytes(found.SerializeToString())
+    path.write_bytes(result.SerializeToString())
     with pytest.raises(GraphError, match=NUMBERS[key, value]):
         prepare(path)
 
@@ -169,17 +167,17 @@ def test_external_data_that_is_not_where_it_is_said_to_be(
 @pytest.mark.parametrize("left_out", [None, "0"])
 def test_external_data_may_leave_its_length_out(left_out: str | None, tmp_path: Path) -> None:
     path = external(tmp_path / "model", "data")
-    found = onnx.load(path, load_external_data=False)
-    for tensor in found.graph.initializer:
+    result = onnx.load(path, load_external_data=False)
+    for tensor in result.graph.initializer:
         for entry in [e for e in tensor.external_data if e.key == "length"]:
             tensor.external_data.remove(entry)
         if left_out is not None:
             tensor.external_data.add(key="length", value=left_out)
-    path.write_bytes(found.SerializeToString())
+    path.write_bytes(result.SerializeToString())
     given = {t.name: t for t in networks.network().graph.initializer}
     for tensor in onnx.load_from_string(prepare(path).original).graph.initializer:
-        wanted = numpy_helper.to_array(given[tensor.name])
-        np.testing.assert_array_equal(numpy_helper.to_array(tensor), wanted)
+        expected = numpy_helper.to_array(given[tensor.name])
+        np.testing.assert_array_equal(numpy_helper.to_array(tensor), expected)
 
 
 def test_sizes_below_zero_are_refused(tmp_path: Path) -> None:

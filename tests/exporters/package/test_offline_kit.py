@@ -127,7 +127,7 @@ def test_a_forged_bundle_chooses_neither_packages_nor_paths_nor_commands(
     )
 
 
-def test_a_kit_says_what_its_wheel_requires_and_runs_one_command(
+def test_a_kit_lists_the_requirements_of_its_wheel_and_runs_one_command(
     digits_bundle: Path, tmp_path: Path, no_index: None
 ) -> None:
     odd = forged(digits_bundle, tmp_path, lambda m: m["provenance"].update(licence="MIT $(x) '`"))
@@ -160,7 +160,7 @@ def test_kit_and_page_take_trusted_keys(
     assert done.exit_code == 0, done.output
 
 
-def test_the_command_wants_to_know_what_to_write(digits_bundle: Path) -> None:
+def test_the_command_needs_an_output(digits_bundle: Path) -> None:
     done = CliRunner().invoke(cli, ["package", str(digits_bundle)])
     assert done.exit_code == 2 and "nothing to write: give --kit" in done.output
 
@@ -193,10 +193,10 @@ def test_a_kit_installs_in_an_empty_network_namespace(digits_bundle: Path, tmp_p
     script = str(kit.folder / "install.sh")
     done = subprocess.run([*alone, "sh", script], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    said = subprocess.run(
+    selftest = subprocess.run(
         [*alone, python, "-I", "-m", "edgeproof_digits", "selftest"], capture_output=True, text=True
     )
-    assert said.stdout.startswith("passed: "), said.stderr
+    assert selftest.stdout.startswith("passed: "), selftest.stderr
     # a wheel that was damaged on the way is not installed
     (wheel,) = (kit.folder / "wheels").glob("edgeproof_*.whl")
     data = bytearray(wheel.read_bytes())
@@ -225,7 +225,7 @@ def test_a_kit_installs_on_an_emulated_arm(
     version = next(python).name.removeprefix("python")
     kit = made(digits_bundle, tmp_path / "kit", "arm64", version)
     check(kit, "aarch64")
-    # the device's Python, without what verify put beside it
+    # the device's Python, without the packages that verify installed
     site = tmp_path / "site"
     device = tmp_path / "python3"
     emulator = " ".join(w for w in words[1:] if not w.startswith("PYTHONPATH="))
@@ -238,11 +238,11 @@ def test_a_kit_installs_on_an_emulated_arm(
     (library,) = (site / "onnxruntime/capi").glob("onnxruntime_pybind11_state*.so")
     with library.open("rb") as file:
         assert int.from_bytes(file.read(20)[18:], "little") == 183  # ELF's EM_AARCH64
-    said = subprocess.run(
+    selftest = subprocess.run(
         [str(device), "-m", "edgeproof_digits", "selftest"],
         env={**env, "PYTHONPATH": str(site)},
         capture_output=True,
         text=True,
     )
-    assert said.stdout.startswith("passed: "), said.stderr
+    assert selftest.stdout.startswith("passed: "), selftest.stderr
     shutil.rmtree(prefix)

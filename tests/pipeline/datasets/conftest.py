@@ -15,8 +15,8 @@ def pets(tmp_path: Path) -> Path:
     for number, label in enumerate(("cat", "dog", "owl")):
         (root / label / "more").mkdir(parents=True)
         for i in range(EACH):
-            place = root / label / ("more" if i == 0 else ".") / f"{i}.png"
-            picture(100 * number + i).save(place)
+            path = root / label / ("more" if i == 0 else ".") / f"{i}.png"
+            picture(100 * number + i).save(path)
     return root
 
 

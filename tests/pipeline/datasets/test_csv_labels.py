@@ -102,7 +102,7 @@ def test_rows_without_image_and_images_without_row(birds: Path, tmp_path: Path) 
     assert "new.png" in note_with(info, "1 images have no row in birds.csv and are left out")
     picture(3).save(birds / "03.png")
     (birds / "more").symlink_to(birds, target_is_directory=True)
-    info = run(birds, tmp_path / "out", label_file="birds.csv")  # no row is no reason to refuse
+    info = run(birds, tmp_path / "out", label_file="birds.csv")  # a missing row is not an error
     assert left_out(tmp_path / "out") == {"new.png": "has no row in birds.csv"}
     assert note_with(info, "more = .")
 

@@ -52,7 +52,7 @@ def test_copies_stay_together_when_splits_are_drawn(pets: Path, tmp_path: Path) 
     splits: dict[bytes, set[str]] = {}
     for split, image, _ in every(open_dataset(tmp_path / "out")).values():
         splits.setdefault(image.tobytes(), set()).add(split)
-    assert len(splits) == 30 and all(len(found) == 1 for found in splits.values())
+    assert len(splits) == 30 and all(len(result) == 1 for result in splits.values())
 
 
 def test_one_image_with_two_labels(pets: Path, tmp_path: Path) -> None:

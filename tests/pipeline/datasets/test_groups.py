@@ -223,7 +223,7 @@ def test_one_group_is_left_out_to_test_with(wards: Path, tmp_path: Path) -> None
 # --- where groups come from -----------------------------------------------------------------
 
 
-def test_a_column_of_groups_that_nobody_named_is_no_label(wards: Path, tmp_path: Path) -> None:
+def test_an_unnamed_column_of_groups_is_not_a_label(wards: Path, tmp_path: Path) -> None:
     info = run(table(wards), tmp_path / "out", label_file="labels.csv")
     assert info.labels == ("sick", "well") and info.groups == {}
     assert any('data.group_column="patient_id"' in note for note in info.notes)
@@ -302,8 +302,8 @@ NAMES = {
 @pytest.mark.parametrize("case", NAMES)
 def test_groups_in_names_are_found(case: str) -> None:
     files, groups, sure = NAMES[case]
-    found = suggest_pattern(listed(files))
-    assert found is not None and (found.groups, found.sure) == (groups, sure)
+    result = suggest_pattern(listed(files))
+    assert result is not None and (result.groups, result.sure) == (groups, sure)
 
 
 @pytest.mark.parametrize(

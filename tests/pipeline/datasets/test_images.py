@@ -63,8 +63,8 @@ def test_splits_of_the_source_are_kept(pets: Path, tmp_path: Path) -> None:
         for label in ("cat", "dog", "owl"):
             split = "Train" if i < 6 else "valid" if i < 8 else "test"
             (pets / split / label).mkdir(parents=True, exist_ok=True)
-            place = pets / label / ("more" if i == 0 else ".") / f"{i}.png"
-            place.rename(pets / split / label / f"{i}.png")
+            path = pets / label / ("more" if i == 0 else ".") / f"{i}.png"
+            path.rename(pets / split / label / f"{i}.png")
     for label in ("cat", "dog", "owl"):
         shutil.rmtree(pets / label)
     info = run(pets, tmp_path / "out")

@@ -39,13 +39,13 @@ def test_a_student_learns_from_its_teacher_alone(tmp_path: Path) -> None:
     data = dataset()
     truth = np.asarray(data.train.labels)
     nonsense = np.random.default_rng(0).permutation(truth)
-    unlabelled = replace(data, train=replace(data.train, labels=nonsense))
+    unlabeled = replace(data, train=replace(data.train, labels=nonsense))
     scores = (8 * np.eye(3, dtype=np.float32))[truth]
     options = DistillOptions(teacher="any", weight=1.0)
     longer = TRAIN.model_copy(update={"epochs": 8})
-    alone = train(tmp_path / "alone", longer, data=unlabelled)
+    alone = train(tmp_path / "alone", longer, data=unlabeled)
     taught = train(
-        tmp_path / "taught", longer, data=unlabelled, teacher=TeacherScores(scores, options)
+        tmp_path / "taught", longer, data=unlabeled, teacher=TeacherScores(scores, options)
     )
     assert taught.val_accuracy_percent > 90
     assert alone.val_accuracy_percent < taught.val_accuracy_percent - 20
@@ -96,10 +96,10 @@ def test_a_teacher_of_other_images_is_refused() -> None:
     check_same_images(own, own)
     train_split, test = own.train, own.test
     turned = replace(train_split, ids=train_split.ids[::-1], labels=train_split.labels[::-1])
-    drawn_anew = replace(train_split, labels=1 - np.minimum(train_split.labels, 1))
+    redrawn = replace(train_split, labels=1 - np.minimum(train_split.labels, 1))
     others = (
         replace(own, train=turned),
-        replace(own, train=drawn_anew),
+        replace(own, train=redrawn),
         replace(own, test=replace(test, ids=test.ids[::-1])),
         dataset(train=150),
     )

@@ -140,8 +140,8 @@ def test_a_class_whose_name_hides_something_is_refused(shapes: Path) -> None:
 
 def test_a_recipe_runs_from_anywhere(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [f"{s}/{i}.png,{s}" for s in SHAPES for i in range(22)]
-    for place in (Path(), shapes):  # a label file is named from here or from the images' folder
-        file = place / f"labels{len(place.parts)}.csv"
+    for folder in (Path(), shapes):  # a label file is named from here or from the images' folder
+        file = folder / f"labels{len(folder.parts)}.csv"
         file.write_text("\n".join(["file,shape", *rows]))
         written(file.stem, shapes, Path(file.name))
     written("folders", shapes)
