@@ -26,7 +26,7 @@ def main() -> None:
     try:
         from pipeline.cli.main import cli
 
-        _notes_without_source_lines()
+        _print_notes_without_source_lines()
         cli(prog_name=name)
     except ModuleNotFoundError as exc:
         if exc.name not in ("click", "rich", "pydantic"):
@@ -38,11 +38,12 @@ def main() -> None:
         )
 
 
-def _notes_without_source_lines() -> None:
+def _print_notes_without_source_lines() -> None:
     """Print a warning about a renamed key as a note: its cause is in the recipe."""
     from pipeline.errors import RenamedKeyWarning
 
     usual = warnings.formatwarning
+
     warnings.formatwarning = lambda message, category, *where: (
         f"note: {message}\n"
         if issubclass(category, RenamedKeyWarning)

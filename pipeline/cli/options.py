@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
+
+from runtime.devices import DEVICES
 
 BUNDLE = click.argument("bundle", type=click.Path(path_type=Path))
 
@@ -34,26 +35,12 @@ TRUSTED_KEY = click.option(
 )
 
 
-class DeviceChoice(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generic from 8.3
-    """A device of the runtime's own table, which is imported at the first use."""
-
-    name = "device"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the device; fail for one that the table lacks."""
-        from runtime.devices import DEVICES
-
-        return click.Choice(["auto", *DEVICES]).convert(value, param, ctx)
-
-
 DEVICE = click.option(
     "--device",
-    type=DeviceChoice(),
+    type=click.Choice(["auto", *DEVICES]),
     default="auto",
     show_default=True,
-    metavar="DEVICE",
-    help="Device that runs the model: cpu, cuda or openvino, or auto for the first of the bundle's "
-    "devices that works.",
+    help="Device that runs the model; auto takes the first of the bundle's devices that works.",
 )
 VARIANT = click.option(
     "--variant",

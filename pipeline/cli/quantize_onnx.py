@@ -154,9 +154,9 @@ def quantize_onnx(model: Path, data: Path, out: Path | None, **options: Any) -> 
     the nearest was written as NAME.CANDIDATE.unproven.onnx, 1 when no file could be written, and
     2 when an option is wrong.
     """
-    from pipeline.quantize_file.run import Request, quantize_file
+    from pipeline.quantize_file.options import QuantizeFileOptions
 
-    request = Request.of(model, data, out or Path(f"{model.stem}-int8"), **options)
+    requested = QuantizeFileOptions.of(model, data, out or Path(f"{model.stem}-int8"), **options)
     screen = console()
     with (
         as_pipeline_errors(),
@@ -164,10 +164,12 @@ def quantize_onnx(model: Path, data: Path, out: Path | None, **options: Any) -> 
         ConsoleObserver(screen).watching() as observer,
         stop_requested() as stopped,
     ):
-        report = quantize_file(request, observer, stopped)
+        from pipeline.quantize_file.run import quantize_file
+
+        report = quantize_file(requested, observer, stopped)
     for part in quantize_table(report):
         screen.print(part, soft_wrap=isinstance(part, str))
-    screen.print(f"  → {escape(str(request.out))}/")
+    screen.print(f"  → {escape(str(requested.out))}/")
     if not report.files:
         raise GateError("no INT8 file was written; the verdict above says why.")
     if not report.passed:

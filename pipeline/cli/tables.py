@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from exporters.evaluate.score_values import Estimate
     from exporters.search.result import SearchResult
     from exporters.search.trial import Trial
-    from pipeline.quantize_file.run import Report as QuantizeReport
+    from pipeline.quantize_file.report import QuantizeFileReport
     from pipeline.report.model import Report, VariantReport
     from pipeline.timing.values import Speed
     from runtime import Manifest
@@ -198,7 +198,7 @@ def bundle_tables(manifest: Manifest, bundle_id: str, signature: str) -> Iterato
     yield f"  signature: {escape(signature)}"
 
 
-def quantize_table(report: QuantizeReport) -> Iterator[Table | str]:
+def quantize_table(report: QuantizeFileReport) -> Iterator[Table | str]:
     """Every form that a search tried, what stayed float, and the verdict."""
     yield f"judged by {escape(report.judged_by)}"
     table = Table("form", "step", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)

@@ -6,38 +6,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from exporters.export.resize_graph import resize_graph
-from exporters.foreign.model_inputs import InputSpec, Layout, ModelInputs, PixelForm
+from exporters.foreign.model_inputs import InputSpec, ModelInputs, PixelForm
 from exporters.graph.onnx_file import to_bytes
 from pipeline.datasets.arrays import UNREADABLE
 from pipeline.datasets.decoding.decode import Target, decode_files, refuse_failures
 from pipeline.datasets.decoding.workers import Progress
 from pipeline.datasets.sources.image_files import SUFFIXES, escaped, visible_files
 from pipeline.errors import DataError
+from pipeline.quantize_file.options import PixelOptions
 
 FEWEST = 16  # images on either side: fewer give neither ranges nor a share of equal answers
 _INPUTS, _LABELS = "inputs", "labels"  # names of arrays
 
 
 @dataclass(frozen=True)
-class PixelOptions:
-    """How pictures become the model's input, as far as its shape does not say; None: found."""
-
-    size: tuple[int, int] | None = None  # (height, width)
-    layout: Layout | None = None
-    mean: tuple[float, ...] | None = None  # of [0, 1]
-    std: tuple[float, ...] | None = None
-    color: Literal["rgb", "bgr"] = "rgb"
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """Which inputs, in which form."""
+class DrawOptions:
+    """Which inputs to draw, and the form that they are needed in."""
 
     spec: InputSpec
     options: PixelOptions
@@ -61,14 +51,14 @@ class ForeignData:
     digests: tuple[str, ...]  # of what was read, in hexadecimal
     notes: tuple[str, ...]  # what was assumed, for the user to check
 
-    def taken_by(self, spec: InputSpec) -> ForeignData:
+    def for_input(self, spec: InputSpec) -> ForeignData:
         """The same for a model whose batch turned out to be another one."""
         parts = (replace(part, spec=spec) for part in (self.calibration, self.validation))
         calibration, validation = parts
         return replace(self, calibration=calibration, validation=validation)
 
 
-def load(data: Path, wanted: Wanted, work: Path, progress: Progress) -> ForeignData:
+def load(data: Path, draw: DrawOptions, work: Path, progress: Progress) -> ForeignData:
     """Draw and read calibration and validation inputs.
 
     ``data`` is a folder of image files, whose sub-folders are classes; or an ``.npz`` file with
@@ -82,24 +72,24 @@ def load(data: Path, wanted: Wanted, work: Path, progress: Progress) -> ForeignD
         raise DataError(f"--data {data} does not exist; expected a folder of images, or an array.")
     arrays = _array_files(data)
     if arrays is not None:
-        return _from_arrays(*arrays, wanted)
+        return _from_arrays(*arrays, draw)
     if not data.is_dir():
         raise DataError(
             f"--data {data} is a single file; expected a folder of images, an .npz file, or "
             f"{_INPUTS}.npy."
         )
-    return _from_images(data, wanted, work, progress)
+    return _from_images(data, draw, work, progress)
 
 
 # --- pictures -------------------------------------------------------------------------------
 
 
-def _from_images(folder: Path, wanted: Wanted, work: Path, progress: Progress) -> ForeignData:
-    spec, options = wanted.spec, wanted.options
+def _from_images(folder: Path, draw: DrawOptions, work: Path, progress: Progress) -> ForeignData:
+    spec, options = draw.spec, draw.options
     form, (height, width, channels) = _pixel_form(spec, options)
     files = sorted(f for f in visible_files(folder) if f.name.lower().endswith(SUFFIXES))
     classes = sorted({f.relative_to(folder).parts[0] for f in files if f.parent != folder})
-    chosen = _split(len(files), wanted, folder)
+    chosen = _split(len(files), draw, folder)
     targets = [
         Target(tuple(files[i] for i in part), work / f"{name}.npy")
         for part, name in zip(chosen, ("calibration", "validation"), strict=True)
@@ -109,7 +99,7 @@ def _from_images(folder: Path, wanted: Wanted, work: Path, progress: Progress) -
     refuse_failures(parts, "Fetch these files again, or remove them.")
     digests = [part.digests for part in parts]
     pixels = [np.load(target.array, mmap_mode="r") for target in targets]
-    rows, twice = _without_copies(digests, wanted.multiple)
+    rows, twice = _without_copies(digests, draw.multiple)
     labels = None
     if classes and all(f.parent != folder for f in files):
         named = [classes.index(files[i].relative_to(folder).parts[0]) for i in chosen[1]]
@@ -213,8 +203,8 @@ def _array_files(data: Path) -> tuple[Path, Path | None] | None:
     return inputs, labels if labels.is_file() and labels != inputs else None
 
 
-def _from_arrays(file: Path, labels_file: Path | None, wanted: Wanted) -> ForeignData:
-    spec, options = wanted.spec, wanted.options
+def _from_arrays(file: Path, labels_file: Path | None, draw: DrawOptions) -> ForeignData:
+    spec, options = draw.spec, draw.options
     inputs, labels = _read_arrays(file, labels_file, spec)
     form = None
     notes: tuple[str, ...] = ("inputs are taken as they are",)
@@ -234,7 +224,7 @@ def _from_arrays(file: Path, labels_file: Path | None, wanted: Wanted) -> Foreig
             f"the labels of {file} are {labels.dtype} {labels.shape}; expected whole numbers "
             f"({len(inputs)},), one for each input."
         )
-    parts = _split(len(inputs), wanted, file)
+    parts = _split(len(inputs), draw, file)
     return ForeignData(
         ModelInputs(spec, inputs[parts[0]], form),
         ModelInputs(spec, inputs[parts[1]], form),
@@ -290,23 +280,23 @@ def _digest(array: NDArray[Any]) -> str:
 
 
 def _split(
-    available: int, wanted: Wanted, where: Path
+    available: int, draw: DrawOptions, where: Path
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Indices of calibration and validation images, ascending."""
-    batch = wanted.multiple
+    batch = draw.multiple
     fewest = -(-FEWEST // batch) * batch
     if available < 2 * fewest:
         raise DataError(
             f"{where} has {available} images; expected at least {2 * fewest}: {fewest} to "
-            f"calibrate with and {fewest} others to judge by (better {wanted.counts[0]} and "
-            f"{wanted.counts[1]})."
+            f"calibrate with and {fewest} others to judge by (better {draw.counts[0]} and "
+            f"{draw.counts[1]})."
         )
-    calibration, validation = wanted.counts
+    calibration, validation = draw.counts
     if available < calibration + validation:
         calibration = max(available * calibration // (calibration + validation), fewest)
         validation = max(min(available - calibration, validation), fewest)
         calibration = min(calibration, available - validation)
-    order = np.random.default_rng(wanted.seed).permutation(available)
+    order = np.random.default_rng(draw.seed).permutation(available)
     parts = order[:calibration], order[calibration : calibration + validation]
     first, second = (np.sort(part[: len(part) // batch * batch]) for part in parts)
     return first.astype(np.int64), second.astype(np.int64)

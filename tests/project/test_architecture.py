@@ -83,7 +83,7 @@ def test_an_edited_wheel_writer_reruns_no_search(monkeypatch: pytest.MonkeyPatch
 
 def test_help_loads_neither_torch_nor_onnx_nor_numpy() -> None:
     code = (
-        "import sys; from click.testing import CliRunner\n"
+        "import sys\nfrom click.testing import CliRunner\n"
         "from pipeline.cli.main import VERBS, cli\n"
         "for words in ([], ['targets', 'list'], ['quantize'], *([verb] for verb in VERBS)):\n"
         "    result = CliRunner().invoke(cli, [*words, '--help'])\n"

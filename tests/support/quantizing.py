@@ -11,8 +11,7 @@ from PIL import Image
 
 from exporters.foreign.model_inputs import InputSpec
 from pipeline.cli.main import cli
-from pipeline.quantize_file.calibration_data import PixelOptions
-from pipeline.quantize_file.run import Request
+from pipeline.quantize_file.options import PixelOptions, QuantizeFileOptions
 
 PLANES = InputSpec("x", "float32", (None, 3, 16, 16))
 
@@ -36,7 +35,7 @@ BOUNDS = {"int8-u8s8-rr": 1.0, "int8-u8s8": 1.0, "int8-s8s8": 1.0}
 WORDS = ("--margin", 25, "--minutes", 100, "--std", "0.5")
 
 
-def requested(project: Path, out: str, **words: Any) -> Request:
+def requested(project: Path, out: str, **words: Any) -> QuantizeFileOptions:
     usual: dict[str, Any] = {
         "minutes": 60,
         "threads": 1,
@@ -47,7 +46,9 @@ def requested(project: Path, out: str, **words: Any) -> Request:
         "calibration_images": 32,
         "validation_images": 32,
     }
-    return Request(project / "net.onnx", project / "images", project / out, **(usual | words))
+    return QuantizeFileOptions(
+        project / "net.onnx", project / "images", project / out, **(usual | words)
+    )
 
 
 class Counting:

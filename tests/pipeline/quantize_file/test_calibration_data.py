@@ -16,14 +16,15 @@ from quantizing import PLANES, draw
 from exporters.foreign.model_inputs import InputSpec
 from pipeline.cli.main import cli
 from pipeline.errors import DataError
-from pipeline.quantize_file.calibration_data import PixelOptions, Wanted, load
+from pipeline.quantize_file.calibration_data import DrawOptions, load
+from pipeline.quantize_file.options import PixelOptions
 
 # --- what does not fit ----------------------------------------------------------------------
 
 
 def read(data: Path, spec: InputSpec, work: Path, **options: Any) -> Any:
-    requested = Wanted(spec, PixelOptions(**options), (64, 64), 0)
-    return load(data, requested, work, lambda done, total: None)
+    drawn = DrawOptions(spec, PixelOptions(**options), (64, 64), 0)
+    return load(data, drawn, work, lambda done, total: None)
 
 
 def test_calibration_and_validation_share_no_image(tmp_path: Path) -> None:

@@ -27,8 +27,9 @@ from exporters.options import GateOptions
 from exporters.search.result import SearchResult
 from exporters.search.search_log import SearchLog
 from exporters.search.trial import Trial
-from pipeline.quantize_file.calibration_data import PixelOptions
-from pipeline.quantize_file.run import quantize_file, write_models
+from pipeline.quantize_file.options import PixelOptions
+from pipeline.quantize_file.run import quantize_file
+from pipeline.quantize_file.verdict import write_models
 from runtime.manifest import WORTH
 
 
@@ -90,7 +91,7 @@ def test_other_options_start_over_and_too_little_time_is_an_error(
     words = (project / "net.onnx", "--data", project / "images", "--out", out, "--std", 1)
     none = invoke(*words, "--minutes", 0.0001)
     assert none.exit_code == 1
-    assert re.search(r"no INT8 .*--minutes", none.output)
+    assert re.search(r"no INT8 candidate .*--minutes", none.output)
     assert re.search(r"incomplete.*: schemes(.|\n)*--minutes", none.output)
     assert not (out / "net.int8.onnx").exists()
     identity = (out / "trials" / "identity.json").read_text()
@@ -230,7 +231,8 @@ def test_values_are_reported_without_a_bound(project: Path) -> None:
 def test_an_early_ctrl_c_does_not_ask_for_more_time(project: Path) -> None:
     report = quantize_file(requested(project, "early"), Counting(0), lambda: True)
     first, second = report.verdict
-    assert "no INT8 " in first and "--minutes" not in first + second
+    assert "no INT8 candidate" in first and "stopped" in first
+    assert "--minutes" not in first + second
     assert (
         "schemes, granularity, calibration, bias correction, transfer, float layers, explanation, "
         "mixed precision, fine-tuning"
@@ -284,7 +286,7 @@ def test_ctrl_c_keeps_the_best_so_far_and_the_same_command_continues(project: Pa
     assert process.poll() is None, process.communicate()
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=children.PATIENCE)
-    assert "Traceback" not in errors and "Ctrl-C" in errors
+    assert "Traceback" not in errors and "Ctrl-C again" in errors
     if process.returncode == 0 and "incomplete" in output:  # else it was done before the signal
         assert (out / "net.int8.onnx").exists()
     tried = log.read_text()
