@@ -1,5 +1,5 @@
 """What tests of several folders share: a recipe so small that the whole road takes seconds, and the
-bundles of the last run, or stand-ins for them (ARTIFACTS=FOLDER says where that run lies)."""
+bundles of the last run, or stand-ins for them (ARTIFACTS=FOLDER names the folder of that run)."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def _write_tiny(folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def write_tiny() -> Callable[[Path], Path]:
-    """Writes images and recipe of three easily told shapes into a folder; gives the recipe."""
+    """Write images and recipe of three distinct shapes into a folder; return the recipe."""
     return _write_tiny
 
 

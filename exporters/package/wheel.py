@@ -112,7 +112,7 @@ def write_wheel(
             **_sources(distribution, package, version, summary),
             f"{package}/bundle.zip": bundle if isinstance(bundle, bytes) else bundle.read_bytes(),
             f"{package}/py.typed": b"",
-            **{f"{package}/runtime/{name}": data for name, data in _runtime_files().items()},
+            **{f"{package}/runtime/{name}": data for name, data in runtime_files().items()},
             f"{info}/METADATA": _metadata(distribution, package, version, summary, license),
             f"{info}/WHEEL": _WHEEL.encode(),
             f"{info}/entry_points.txt": _ENTRY_POINTS.format(package=package).encode(),
@@ -181,7 +181,7 @@ def _metadata(distribution: str, package: str, version: str, summary: str, licen
     return text.encode()
 
 
-def _runtime_files() -> dict[str, bytes]:
+def runtime_files() -> dict[str, bytes]:
     """Return the runtime's files by path: modules, type marker, format specification, schema."""
     files = files_under(resources.files("runtime"), _RUNTIME_FILES)
     return {path: data for path, data in files.items() if not path.startswith("web/")}

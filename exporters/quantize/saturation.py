@@ -41,7 +41,7 @@ def simulate(model: onnx.ModelProto, feed: dict[str, NDArray[Any]]) -> tuple[Lay
     layers = [
         (weight, inputs)
         for weight in quantized_weights(graph)
-        if weight.values.dtype == np.int8 and (inputs := _Inputs.of(graph, weight))
+        if weight.values.dtype == np.int8 and (inputs := LayerInputs.of(graph, weight))
     ]
     if not layers:
         return ()
@@ -103,7 +103,7 @@ def _largest(a: NDArray[Any], b: NDArray[Any]) -> float:
 
 
 @dataclass(frozen=True)
-class _Inputs:
+class LayerInputs:
     """The quantized input of an operator, and the scale from it to its output."""
 
     node: onnx.NodeProto
@@ -112,7 +112,8 @@ class _Inputs:
     steps: float  # of the output's quantized tensor for one unit of the 32-bit sum
 
     @classmethod
-    def of(cls, graph: Graph, weight: QuantizedWeight) -> _Inputs | None:
+    def of(cls, graph: Graph, weight: QuantizedWeight) -> LayerInputs | None:
+        """Return the 8-bit input of a layer; None where it is not quantized with one scale."""
         node = graph.node(weight.node)
         dequantize = None if node is None else graph.dequantizer(node.input[0])
         if node is None or dequantize is None:
@@ -141,7 +142,7 @@ def _output_step(graph: Graph, node: onnx.NodeProto) -> float:
     return 1.0
 
 
-def _layer(weight: QuantizedWeight, inputs: _Inputs, values: NDArray[Any]) -> LayerSaturation:
+def _layer(weight: QuantizedWeight, inputs: LayerInputs, values: NDArray[Any]) -> LayerSaturation:
     unsigned = values.astype(np.int32) + (128 if values.dtype == np.int8 else 0)
     outputs, saturated, worst = 0, 0, 0
     for rows, matrix in _products(weight, inputs, unsigned):
@@ -163,12 +164,12 @@ def _layer(weight: QuantizedWeight, inputs: _Inputs, values: NDArray[Any]) -> La
 
 
 def _products(
-    weight: QuantizedWeight, inputs: _Inputs, values: NDArray[np.int32]
+    weight: QuantizedWeight, inputs: LayerInputs, values: NDArray[np.int32]
 ) -> list[tuple[NDArray[np.int32], NDArray[np.int32]]]:
     """Return the matrix products of an operator: rows (R, K) and a matrix (K, out)."""
     centered = weight.centered
     if weight.operator == "Conv":
-        return _convolution(inputs, centered, values)
+        return convolution_products(inputs, centered, values)
     if weight.operator in ("Gemm", "MatMul") and centered.ndim == 2:
         if attribute(inputs.node, "transA", 0):
             values = values.T
@@ -177,7 +178,7 @@ def _products(
     return []  # ConvTranspose and batched products run on other kernels
 
 
-def _pads(
+def explicit_pads(
     node: onnx.NodeProto,
     kernel: Sequence[int],
     size: Sequence[int],
@@ -200,8 +201,8 @@ def _pads(
     return pads
 
 
-def _convolution(
-    inputs: _Inputs, kernel: NDArray[np.int32], values: NDArray[np.int32]
+def convolution_products(
+    inputs: LayerInputs, kernel: NDArray[np.int32], values: NDArray[np.int32]
 ) -> list[tuple[NDArray[np.int32], NDArray[np.int32]]]:
     """Return one product for each group of a 2-d convolution, at evenly spread positions."""
     node = inputs.node
@@ -210,7 +211,9 @@ def _convolution(
     groups = int(attribute(node, "group", 1))
     strides = attribute(node, "strides", [1, 1])
     dilations = attribute(node, "dilations", [1, 1])
-    top, left, bottom, right = _pads(node, kernel.shape[2:], values.shape[2:], strides, dilations)
+    top, left, bottom, right = explicit_pads(
+        node, kernel.shape[2:], values.shape[2:], strides, dilations
+    )
     padded = np.pad(
         values, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=inputs.zero_point
     )

@@ -45,7 +45,7 @@ def install(environment: Environment) -> Path:
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
-        versions = _STEPS[environment.name](partial)
+        versions = STEPS[environment.name](partial)
         record = {"versions": versions, "date": datetime.now(UTC).date().isoformat()}
         (partial / ENVIRONMENT_RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
@@ -166,7 +166,7 @@ def _venv(python: str, *requirements: str) -> Callable[[Path], dict[str, str]]:
     return step
 
 
-_STEPS: Mapping[str, Callable[[Path], dict[str, str]]] = {
+STEPS: Mapping[str, Callable[[Path], dict[str, str]]] = {
     "arm64": _arm64,
     "web": _onnxruntime_web,
     "node": _npm("onnxruntime-node"),

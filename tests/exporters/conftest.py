@@ -1,5 +1,5 @@
-"""Two small networks, exported once: grey digits with batch norm and every kind of pool, and
-coloured faces with a residual sum and two fully connected layers."""
+"""Two small networks, exported once: gray digits with batch norm and every kind of pool, and
+colored faces with a residual sum and two fully connected layers."""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from new_process import restored
 
-from pipeline import user_code
 from pipeline.engine.runner import Runner
 from pipeline.engine.stage import Context, Stage, StageReport, UserModule
 from pipeline.engine.store import Store
@@ -34,13 +34,8 @@ lr = 0.1
 
 @pytest.fixture(autouse=True)
 def process_as_before() -> Iterator[None]:
-    """Restore modules, path and session, which are the process's."""
-    path, modules = list(sys.path), dict(sys.modules)
-    yield
-    sys.path[:] = path
-    for name in set(sys.modules) - set(modules):
-        del sys.modules[name]
-    user_code._session = None
+    with restored():
+        yield
 
 
 def write(folder: Path, files: dict[str, str]) -> Path:

@@ -4,6 +4,7 @@ trainings are compared by."""
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from pipeline.datasets.arrays import Dataset, Split
 from pipeline.datasets.info import DatasetInfo
 from pipeline.learning.training.checkpoint import load_checkpoint
 from pipeline.learning.training.fit import fit
-from pipeline.learning.training.results import TrainResult
+from pipeline.learning.training.results import StepProgress, TrainResult
 from pipeline.recipe import AugmentOptions, NetworkOptions, TrainOptions
 from runtime.spec import ModelSpec
 
@@ -53,13 +54,13 @@ def bars(count: int, seed: int, multi_label: bool = False) -> Split:
     upright, level = rng.integers(0, 2, (2, count))
     if not multi_label:
         level &= 1 - upright
-    for image, has_upright, has_level, place in zip(
+    for image, has_upright, has_level, offset in zip(
         images, upright, level, rng.integers(1, 9, count), strict=True
     ):
         if has_upright:
-            image[1:11, place : place + 2] = 220
+            image[1:11, offset : offset + 2] = 220
         if has_level:
-            image[place : place + 2, 1:11] = 220
+            image[offset : offset + 2, 1:11] = 220
     labels = np.stack([upright, level], 1).astype(np.uint8) if multi_label else upright + 2 * level
     return Split(images, labels, np.arange(count).astype(np.str_))
 
@@ -93,3 +94,15 @@ def assert_same_run(one: Path, two: Path) -> None:
 
 def train(folder: Path, options: TrainOptions = TRAIN, **more: Any) -> TrainResult:
     return fit(more.pop("data", dataset()), BARS, NETWORK, options, 7, folder, **more)
+
+
+class Killed(Exception):
+    pass
+
+
+def kill_at(step: int) -> Callable[[StepProgress], None]:
+    def on_step(progress: StepProgress) -> None:
+        if progress.step == step:
+            raise Killed
+
+    return on_step

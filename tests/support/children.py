@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -15,6 +16,8 @@ from typing import Any
 
 PATIENCE = 600  # seconds for anything to happen: an emulated or busy machine is 30 times as slow
 MARK = "EDGEPROOF_TESTS"  # in the environment of whatever a run of the tests starts
+SUPPORT = Path(__file__).parent
+ROOT = SUPPORT.parents[1]
 _GRACE = 10  # seconds in which what was asked to end may end
 # helpers of multiprocessing, which end with the process that they belong to
 _HELPERS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
@@ -40,6 +43,16 @@ def start(*command: object, **options: Any) -> subprocess.Popen[Any]:
         )
     _started.append(process)
     return process
+
+
+def start_script(name: str, *words: object, **options: Any) -> subprocess.Popen[Any]:
+    """Start a script of this folder with the product of this checkout."""
+    return start(sys.executable, SUPPORT / name, *words, env=environment(), **options)
+
+
+def environment() -> dict[str, str]:
+    """Return the environment in which Python imports the product of this checkout."""
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def end_all() -> None:
@@ -80,9 +93,9 @@ def left_behind(mark: str) -> dict[int, str]:
     """The processes that a run of the tests has started and that outlive it: id -> the test that
     started it and its command. Empty where there is no ``/proc``."""
     deadline = time.monotonic() + _GRACE
-    while (found := _marked(mark)) and time.monotonic() < deadline:
+    while (processes := _marked(mark)) and time.monotonic() < deadline:
         time.sleep(0.1)
-    return found
+    return processes
 
 
 def kill(process: int) -> None:
@@ -92,7 +105,7 @@ def kill(process: int) -> None:
 
 
 def _marked(mark: str) -> dict[int, str]:
-    found = {}
+    processes = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             words = (folder / "environ").read_bytes().split(b"\0")
@@ -104,5 +117,5 @@ def _marked(mark: str) -> dict[int, str]:
             continue
         if command and not any(helper in command for helper in _HELPERS):  # a zombie has none
             test = variables.get(b"PYTEST_CURRENT_TEST", b"before the first test").decode()
-            found[int(folder.name)] = f"{test}: {command[:200]}"
-    return found
+            processes[int(folder.name)] = f"{test}: {command[:200]}"
+    return processes

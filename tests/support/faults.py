@@ -335,6 +335,6 @@ CAUSES = {
 }
 
 
-def report(found: Comparison) -> str:
-    layer = f"first layer {found.first_layer}; suspects {found.suspects}; "
-    return layer + "; ".join((*found.causes, *found.failures, *found.remarks))
+def report(result: Comparison) -> str:
+    layer = f"first layer {result.first_layer}; suspects {result.suspects}; "
+    return layer + "; ".join((*result.causes, *result.failures, *result.remarks))

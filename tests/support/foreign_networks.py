@@ -9,6 +9,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from exporters.foreign.foreign_model import ForeignModel
+from exporters.foreign.model_inputs import ModelInputs
+from exporters.quantize.activation_ranges import ActivationStatistics
+
 SIDE, CLASSES = 16, 5
 
 
@@ -133,7 +137,7 @@ def model(
 
 
 def branching() -> onnx.ModelProto:
-    """An If whose branches read a tensor of the main graph; a Conv lies in one of them."""
+    """An If whose branches read a tensor of the main graph; one of them holds a Conv."""
     then = helper.make_graph(
         [helper.make_node("Conv", ["r1", "w2"], ["then_out"], name="inner", pads=[1] * 4)],
         "then",
@@ -178,3 +182,8 @@ def images(spec: Any, count: int = 24, seed: int = 0) -> NDArray[Any]:
     if spec.dtype == "uint8":
         return pixels
     return (pixels / 255).astype(np.float32)
+
+
+def statistics(foreign: ForeignModel) -> ActivationStatistics:
+    inputs = ModelInputs(foreign.input, images(foreign.input))
+    return ActivationStatistics(foreign.model, inputs.reader())

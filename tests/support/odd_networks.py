@@ -282,7 +282,7 @@ def other_domain_name() -> onnx.ModelProto:
 
 
 def vector_and_stack() -> onnx.ModelProto:
-    """MatMul by a vector and by a stack of matrices, beside a plain one."""
+    """MatMul by a vector and by a stack of matrices, next to a plain one."""
     nodes = [
         *body(),
         node("MatMul", ["f", "m"], ["u"], name="plain"),

@@ -5,7 +5,7 @@ How it is made. Each digit has four or five skeletons (glyphs): sevens with and 
 with and without a foot, open and closed fours, eights of one stroke and of two rings. A writer is a
 set of habits, drawn once: which glyph for each digit, slant, proportions, pen, how steady the hand
 is. Each writer writes every digit once. A page is another photograph each time: where and how large
-the digit stands, turned by how much, on which paper (white, cream, grey, dark like a blackboard;
+the digit stands, turned by how much, on which paper (white, cream, gray, dark like a blackboard;
 plain, ruled, squared), in what ink, under which light, through which lens (blur, noise) and at
 which JPEG quality. Everything follows from one seed; other versions of numpy or Pillow may round a
 pixel differently.
@@ -97,7 +97,7 @@ GLYPHS: dict[int, dict[str, str]] = {
         "straight tail": "80,18 54,1 24,12 20,38 48,50 76,36 82,12 82,12 78,56 72,100",
         "bent tail": "80,20 56,0 24,14 22,40 50,50 78,32 82,16 82,50 70,86 44,99 20,92",
         "open ring": "72,12 46,2 22,20 28,44 54,48 78,24 78,24 74,60 66,100",
-        "stick beside a ring": "74,30 60,8 34,6 20,28 34,48 60,44 74,24 / 76,4 75,50 73,100",
+        "stick next to a ring": "74,30 60,8 34,6 20,28 34,48 60,44 74,24 / 76,4 75,50 73,100",
     },
 }
 
@@ -111,7 +111,7 @@ _INKS = {  # RGB, 0 to 255
 _PAPERS = {
     "white": (244, 244, 242),
     "cream": (236, 226, 198),
-    "grey": (186, 186, 184),
+    "gray": (186, 186, 184),
     "yellow note": (246, 228, 120),
     "dark, light pen": (44, 54, 50),
 }
@@ -163,7 +163,7 @@ def pages(writers: int = WRITERS, seed: int = SEED) -> Iterator[Page]:
 
 def _writer(rng: np.random.Generator) -> Writer:
     return Writer(
-        glyphs={digit: str(rng.choice(list(found))) for digit, found in GLYPHS.items()},
+        glyphs={digit: str(rng.choice(list(variants))) for digit, variants in GLYPHS.items()},
         slant=float(np.clip(rng.normal(0.15, 0.17), -0.3, 0.55)),
         width=rng.uniform(0.45, 0.95),
         pen=float(np.exp(rng.uniform(np.log(0.025), np.log(0.16)))),
@@ -246,15 +246,15 @@ def _strayed(points: NDArray[np.float64], bend: NDArray[np.float64]) -> NDArray[
         + plane[top, left + 1] * u * (1 - v)
         + plane[top + 1, left] * (1 - u) * v
         + plane[top + 1, left + 1] * u * v
-        for plane in 3 * bend  # neighbours move alike, so that it takes more to be seen
+        for plane in 3 * bend  # neighbors move alike, so that it takes more to be seen
     ]
     return points + np.stack(moved, axis=1)
 
 
 def _smooth(points: NDArray[np.float64], steps: int = 16) -> NDArray[np.float64]:
     """A curve through the points (Catmull and Rom, 1974)."""
-    known = np.concatenate([points[:1], points, points[-1:]])
-    p0, p1, p2, p3 = (known[i : len(known) - 3 + i, None] for i in range(4))
+    padded = np.concatenate([points[:1], points, points[-1:]])
+    p0, p1, p2, p3 = (padded[i : len(padded) - 3 + i, None] for i in range(4))
     t = np.linspace(0, 1, steps, endpoint=False)[None, :, None]
     curve = p1 + 0.5 * t * (
         p2 - p0 + t * (2 * p0 - 5 * p1 + 4 * p2 - p3 + t * (3 * (p1 - p2) + p3 - p0))
@@ -315,8 +315,8 @@ def _sheet(
     strength = rng.uniform(0.08, 0.2)
     marked = np.zeros(shape)
     for axis in (0, 1) if lines == "squared" else (0,):
-        for place in np.arange(rng.uniform(0, step), shape[axis], step).astype(int):
-            marked[(slice(None),) * axis + (slice(place, place + thick),)] = strength
+        for start in np.arange(rng.uniform(0, step), shape[axis], step).astype(int):
+            marked[(slice(None),) * axis + (slice(start, start + thick),)] = strength
     target = 255.0 if sum(tone) < 300 else 0.0
     return sheet + (target - sheet) * marked[:, :, None]
 
@@ -368,10 +368,10 @@ class Reading:
 
 def read(predictor: Predictor, written: Sequence[Page]) -> list[Reading]:
     """Every page through ``predict``."""
-    found = [predictor.predict(page.image) for page in written]
+    results = [predictor.predict(page.image) for page in written]
     return [
         Reading(page, int(answer.label), answer.probability)
-        for page, answer in zip(written, found, strict=True)
+        for page, answer in zip(written, results, strict=True)
     ]
 
 
@@ -395,12 +395,12 @@ _GROUPS: dict[str, Callable[[Page], str]] = {
 
 
 def _bin(value: float, edges: Sequence[float]) -> str:
-    place = int(np.searchsorted(edges, value, side="right"))
-    if place == 0:
+    index = int(np.searchsorted(edges, value, side="right"))
+    if index == 0:
         return f"under {edges[0]:g}"
-    if place == len(edges):
+    if index == len(edges):
         return f"{edges[-1]:g} and more"
-    return f"{edges[place - 1]:g} to {edges[place]:g}"
+    return f"{edges[index - 1]:g} to {edges[index]:g}"
 
 
 def table(readings: Sequence[Reading]) -> Iterator[str]:
@@ -417,8 +417,8 @@ def table(readings: Sequence[Reading]) -> Iterator[str]:
     for reading in readings:
         glyphs.setdefault((reading.page.digit, reading.page.glyph), []).append(reading)
     worst = sorted(glyphs.items(), key=lambda pair: accuracy(pair[1]))[:6]
-    told = (f"{digit} {name}: {accuracy(rows):.0f} ({len(rows)})" for (digit, name), rows in worst)
-    yield f"  {'worst glyphs':<16} " + ",  ".join(told)
+    rates = (f"{digit} {name}: {accuracy(rows):.0f} ({len(rows)})" for (digit, name), rows in worst)
+    yield f"  {'worst glyphs':<16} " + ",  ".join(rates)
 
 
 def _order(pair: tuple[str, list[Reading]]) -> tuple[float, str]:
@@ -442,8 +442,8 @@ def contact_sheet(readings: Sequence[Reading], columns: int = 10) -> Image.Image
         image = Image.fromarray(reading.page.image)
         image.thumbnail((side, side))
         sheet.paste(image, (x, y + caption))
-        told = f"{reading.page.digit} read as {reading.answer} ({reading.probability:.2f})"
-        draw.text((x, y + 2), told, fill="black")
+        label = f"{reading.page.digit} read as {reading.answer} ({reading.probability:.2f})"
+        draw.text((x, y + 2), label, fill="black")
     return sheet
 
 

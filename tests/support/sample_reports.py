@@ -81,10 +81,10 @@ def epochs(number: int, start: float, end: float, accuracy: float) -> tuple[Epoc
     for i in range(number):
         share = (i + 1) / number
         loss = start * (end / start) ** (share**0.5)
-        found = accuracy - (100 - accuracy) * 6 * (1 - share) ** 2 - noise.random() * 0.05
+        result = accuracy - (100 - accuracy) * 6 * (1 - share) ** 2 - noise.random() * 0.05
         rows.append(
             EpochMetrics(
-                i + 1, 0.1 * (1 - share), loss, loss * (0.8 + 0.3 * share), found, 24.1, 13.0
+                i + 1, 0.1 * (1 - share), loss, loss * (0.8 + 0.3 * share), result, 24.1, 13.0
             )
         )
     return tuple(rows)
@@ -242,9 +242,9 @@ def scored(spec: ModelSpec, forms: tuple[str, ...], baseline: str) -> Scored:
 
     def answers(name: str, noise: float) -> ModelOutputs:
         logits = 4.0 * present + noise * random.normal(size=present.shape)
-        found = (1 / (1 + np.exp(2 - logits))).astype(np.float32)
+        result = (1 / (1 + np.exp(2 - logits))).astype(np.float32)
         halves = {objective: np.full(labels, 0.5) for objective in OBJECTIVES}
-        return ModelOutputs(name, found, halves if spec.task == "multi-label" else {})
+        return ModelOutputs(name, result, halves if spec.task == "multi-label" else {})
 
     own = [answers(name, 1.0) for name in ("PyTorch", *forms)]
     task = label_task(spec.task)
@@ -255,18 +255,18 @@ def scored(spec: ModelSpec, forms: tuple[str, ...], baseline: str) -> Scored:
 @cache
 def scores(task: str, labels: tuple[str, ...], baseline: str) -> Scores:
     spec = ModelSpec("scored", task, 28, 28, 1, labels)
-    found = scored(spec, ("fp32", "fp16", "int8-u8s8-rr"), baseline)
+    result = scored(spec, ("fp32", "fp16", "int8-u8s8-rr"), baseline)
     return Scores(
         400,
         40,
-        found.majority,
-        found.forms,
-        Baseline(baseline, None, found.baseline, len(labels), 388_673, 61_000_000),
+        result.majority,
+        result.forms,
+        Baseline(baseline, None, result.baseline, len(labels), 388_673, 61_000_000),
     )
 
 
 def picture(value: int) -> str:
-    """A small grey PNG with something on it."""
+    """A small gray PNG with something on it."""
     y, x = np.mgrid[0:28, 0:28]
     ring = np.exp(-((np.hypot(y - 13.5, (x - 13.5) * (1 + value / 10)) - 8) ** 2) / 5)
     out = io.BytesIO()
@@ -411,10 +411,10 @@ def faces() -> Report:
     rows = tuple(
         LabelRow(
             label=name,
-            reference_percent=min(found := 99.6 - noise.random() * 7, 100),
-            variant_percent=found - noise.random() * 0.3,
-            balanced_percent=found - 1.2,
-            balanced_before_percent=found - 1.4,
+            reference_percent=min(result := 99.6 - noise.random() * 7, 100),
+            variant_percent=result - noise.random() * 0.3,
+            balanced_percent=result - 1.2,
+            balanced_before_percent=result - 1.4,
             threshold=round(0.5 + noise.uniform(-0.2, 0.2), 2),
             reference_threshold=0.5,
             lost=noise.randrange(9),

@@ -32,15 +32,15 @@ _TREMOR = 0.003  # of the paper's side
 def strokes(digit: str, rng: np.random.Generator) -> list[NDArray[np.float64]]:
     """The strokes of a digit, each as points [n, 2] on the unit square; another hand each time."""
     scale, lean = rng.uniform(0.85, 1.1), rng.uniform(-0.12, 0.12)
-    place = rng.uniform(-0.06, 0.06, 2)
-    found = []
+    offset = rng.uniform(-0.06, 0.06, 2)
+    lines = []
     for stroke in DIGITS[digit]:
         points = [[int(n) / 100 for n in point.split(",")] for point in stroke.split()]
         line = _smooth(np.array(points)) - 0.5
         line[:, 0] -= lean * line[:, 1]
-        line = line * scale + 0.5 + place + rng.normal(0, _TREMOR, line.shape)
-        found.append(np.clip(line, 0.02, 0.98))
-    return found
+        line = line * scale + 0.5 + offset + rng.normal(0, _TREMOR, line.shape)
+        lines.append(np.clip(line, 0.02, 0.98))
+    return lines
 
 
 def _smooth(points: NDArray[np.float64]) -> NDArray[np.float64]:

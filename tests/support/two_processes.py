@@ -3,16 +3,12 @@
 torchrun ... two_processes.py FOLDER
 """
 
-# ruff: noqa: E402  # the paths come first
 from __future__ import annotations
 
 import os
 import signal
 import sys
 from pathlib import Path
-
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parents[1]), str(HERE)]
 
 import torch
 import torch.nn.functional as F  # noqa: N812

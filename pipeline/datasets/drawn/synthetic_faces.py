@@ -52,7 +52,7 @@ Row = tuple[int, tuple[bool, ...]]  # an image's number and its values of DRAWN
 
 
 @dataclass(frozen=True)
-class _Plan:
+class Plan:
     """The person and the split of each image; row i is image i + 1."""
 
     seed: int
@@ -65,7 +65,8 @@ class _Plan:
 _PERSON_STREAM, _PLAN_STREAM = 1, 2
 
 
-def _plan(images: int, seed: int) -> _Plan:
+def draw_plan(images: int, seed: int) -> Plan:
+    """Draw the identity and the split of each image; an identity has one split."""
     rng = np.random.default_rng([seed, 0, _PLAN_STREAM])
     counts = rng.integers(1, MAX_IMAGES_PER_PERSON + 1, size=images)
     people = int(np.searchsorted(np.cumsum(counts), images)) + 1
@@ -73,7 +74,7 @@ def _plan(images: int, seed: int) -> _Plan:
     split_of = _split_people(np.bincount(identities, minlength=people + 1)[1:])
     order = rng.permutation(images)  # a person's images are scattered, as in CelebA
     identities = identities[order]
-    return _Plan(seed, identities, split_of[identities - 1])
+    return Plan(seed, identities, split_of[identities - 1])
 
 
 def _split_people(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -116,13 +117,13 @@ def _file_name(index: int) -> str:
     return f"{index:06d}.jpg"
 
 
-def _chunks(plan: _Plan) -> list[list[tuple[int, int]]]:
+def _chunks(plan: Plan) -> list[list[tuple[int, int]]]:
     numbered = [(i, int(person)) for i, person in enumerate(plan.identities, start=1)]
     return [numbered[i : i + CHUNK] for i in range(0, len(numbered), CHUNK)]
 
 
 def _write_all(
-    folder: Path, plan: _Plan, workers: int, progress: Progress | None
+    folder: Path, plan: Plan, workers: int, progress: Progress | None
 ) -> npt.NDArray[np.bool_]:
     """Write every image; return the values of DRAWN, (images, len(DRAWN))."""
     values = np.zeros((len(plan.identities), len(DRAWN)), dtype=np.bool_)
@@ -138,12 +139,12 @@ def _write_all(
     return values
 
 
-def _results(folder: Path, plan: _Plan, workers: int) -> Generator[list[Row], None, None]:
+def _results(folder: Path, plan: Plan, workers: int) -> Generator[list[Row], None, None]:
     chunks = [_Chunk(folder, plan.seed, numbered) for numbered in _chunks(plan)]
     return run_in_processes(_write_images, chunks, workers)
 
 
-def _write_lists(folder: Path, plan: _Plan, values: npt.NDArray[np.bool_]) -> None:
+def _write_lists(folder: Path, plan: Plan, values: npt.NDArray[np.bool_]) -> None:
     """The three text files of the official layout."""
     names = [_file_name(i) for i in range(1, len(values) + 1)]
     official = np.full((len(values), len(ATTRIBUTES)), -1, dtype=np.int64)
@@ -165,7 +166,7 @@ def _write_lines(path: Path, lines: Sequence[str]) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="ascii", newline="\n")
 
 
-def _write_marker(folder: Path, plan: _Plan) -> None:
+def _write_marker(folder: Path, plan: Plan) -> None:
     marker = {
         "synthetic": True,
         "generator": "pipeline.datasets.drawn.synthetic_faces",
@@ -214,7 +215,7 @@ def generate(
     pictures = partial / "img_align_celeba"
     try:
         pictures.mkdir(parents=True)
-        plan = _plan(images, seed)
+        plan = draw_plan(images, seed)
         values = _write_all(pictures, plan, workers_for(images, POOL_PAYS_FROM, workers), progress)
         _write_lists(partial, plan, values)
         _write_marker(partial, plan)

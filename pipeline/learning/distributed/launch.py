@@ -63,11 +63,11 @@ def launch(words: Sequence[str], processes: int) -> int:
         signal.signal(exc.sigval, signal.SIG_DFL)
         os.kill(os.getpid(), exc.sigval)
     except ChildFailedError as exc:
-        return _exit_code(exc.failures, processes)
+        return exit_code(exc.failures, processes)
     return 0
 
 
-def _exit_code(failures: dict[int, Any], processes: int) -> int:
+def exit_code(failures: dict[int, Any], processes: int) -> int:
     """The exit code of processes that failed, by rank; raises TrainError for a killed one."""
     stopped = -signal.SIGTERM  # by torchrun, because another one failed
     for rank, failure in failures.items():

@@ -82,10 +82,10 @@ def bfloat16_pays() -> bool:
     if not bfloat16_instructions():  # it would take seconds to measure
         return False
     wide = torch.ones(_MATRIX, _MATRIX)
-    return _PAYS * _product_seconds(wide.bfloat16()) < _product_seconds(wide)
+    return _PAYS * product_seconds(wide.bfloat16()) < product_seconds(wide)
 
 
-def _product_seconds(matrix: Tensor) -> float:
+def product_seconds(matrix: Tensor) -> float:
     """CPU time of its product with itself, the minimum of several."""
     seconds = []
     for _ in range(_PRODUCTS):

@@ -27,7 +27,7 @@ def freed_memory_is_kept() -> Iterator[None]:
     they keep the values where that rule ends: at the defaults, every later tensor of more than
     128 KiB would be mapped again, which made PyTorch up to 1.5 times as slow in a benchmark.
     """
-    libc = _glibc()
+    libc = glibc()
     if libc is None:
         yield
         return
@@ -42,7 +42,8 @@ def freed_memory_is_kept() -> Iterator[None]:
         libc.malloc_trim(0)
 
 
-def _glibc() -> Any:
+def glibc() -> Any:
+    """Return the C library where it has glibc's switches of malloc, else None."""
     if sys.platform != "linux":
         return None
     libc = ctypes.CDLL(None)

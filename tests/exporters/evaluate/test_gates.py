@@ -338,15 +338,19 @@ def test_comparison_is_symmetric_and_blind_to_order(seed: int, multi: bool) -> N
     width = len(spec.labels)
     before, after = random.random((2, 40, width), np.float32)
     labels = random.integers(0, 2, (40, width)) if multi else random.integers(0, width, 40)
-    there = compare(before, after, labels, spec)
+    forward = compare(before, after, labels, spec)
     back = compare(after, before, labels, spec)
-    assert (there.max_abs, there.mean_abs) == pytest.approx((back.max_abs, back.mean_abs))
-    assert there.pairs.only_reference == back.pairs.only_candidate
-    assert there.losses == tuple((-lost, n) for lost, n in reversed(back.losses))
+    assert (forward.max_abs, forward.mean_abs) == pytest.approx((back.max_abs, back.mean_abs))
+    assert forward.pairs.only_reference == back.pairs.only_candidate
+    assert forward.losses == tuple((-lost, n) for lost, n in reversed(back.losses))
     order = random.permutation(40)
     mixed = compare(before[order], after[order], labels[order], spec)
-    assert (mixed.pairs, mixed.labels, mixed.losses) == (there.pairs, there.labels, there.losses)
-    assert sum(row.pairs.total for row in there.labels) == there.pairs.total
+    assert (mixed.pairs, mixed.labels, mixed.losses) == (
+        forward.pairs,
+        forward.labels,
+        forward.losses,
+    )
+    assert sum(row.pairs.total for row in forward.labels) == forward.pairs.total
 
 
 # --- choosing on validation images, and bounds -----------------------------------------------

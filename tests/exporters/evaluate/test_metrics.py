@@ -15,7 +15,7 @@ from exporters.evaluate.metrics import (
 
 
 def scored(images: int, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Probabilities [n, 2] that tell two labels apart, with overlap; the second label is rare."""
+    """Probabilities [n, 2] of two labels that overlap; the second label is rare."""
     random = np.random.default_rng(seed)
     labels = (random.random((images, 2)) < (0.5, 0.1)).astype(np.int64)
     logits = 3 * labels - 1.5 + random.normal(size=labels.shape)
@@ -25,9 +25,9 @@ def scored(images: int, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.
 def test_best_thresholds_find_the_better_side() -> None:
     probabilities = np.array([[0.2], [0.3], [0.4], [0.9]], np.float32)
     labels = np.array([[0], [0], [1], [1]])
-    (found,) = best_thresholds(probabilities, labels)
-    assert 0.3 < found <= 0.4
-    assert balanced_accuracy(decide(probabilities, np.array([found])), labels) == 1
+    (thresholds,) = best_thresholds(probabilities, labels)
+    assert 0.3 < thresholds <= 0.4
+    assert balanced_accuracy(decide(probabilities, np.array([thresholds])), labels) == 1
 
 
 def test_noise_flips_no_threshold() -> None:
@@ -45,10 +45,10 @@ def test_a_shift_of_all_probabilities_is_followed(objective: str) -> None:
     probabilities, labels = scored(4_000)
     reference = best_thresholds(probabilities, labels, objective)  # type: ignore[arg-type]
     low = (probabilities * 0.5).astype(np.float32)
-    found = adjusted_thresholds(low, labels, reference, objective)  # type: ignore[arg-type]
+    thresholds = adjusted_thresholds(low, labels, reference, objective)  # type: ignore[arg-type]
     before = (decide(low, reference) == labels).mean(axis=0)
-    after = (decide(low, found) == labels).mean(axis=0)
-    assert found[0] < reference[0] - 0.1
+    after = (decide(low, thresholds) == labels).mean(axis=0)
+    assert thresholds[0] < reference[0] - 0.1
     if objective == "accuracy":
         assert (after >= before).all() and after[0] > before[0] + 0.01
 
@@ -58,5 +58,5 @@ def test_thresholds_move_label_by_label() -> None:
     reference = best_thresholds(probabilities, labels)
     half = probabilities.copy()
     half[:, 0] *= 0.4
-    found = adjusted_thresholds(half, labels, reference)
-    assert found[0] != reference[0] and found[1] == reference[1]
+    thresholds = adjusted_thresholds(half, labels, reference)
+    assert thresholds[0] != reference[0] and thresholds[1] == reference[1]

@@ -23,9 +23,9 @@ def faces(
 ) -> tuple[ModelOutputs, NDArray[np.uint8]]:
     truth = (np.random.default_rng(7).random((images, 3)) < (0.5, 0.05, 0.0)).astype(np.uint8)
     logits = 2.0 * truth - 1 + noise * np.random.default_rng(seed).normal(size=truth.shape)
-    found = (1 / (1 + np.exp(-logits))).astype(np.float32)
-    thresholds = {name: best_thresholds(found, truth, name) for name in OBJECTIVES}
-    return ModelOutputs(f"noise {noise}", found, thresholds), truth
+    result = (1 / (1 + np.exp(-logits))).astype(np.float32)
+    thresholds = {name: best_thresholds(result, truth, name) for name in OBJECTIVES}
+    return ModelOutputs(f"noise {noise}", result, thresholds), truth
 
 
 def value(estimate: Estimate | None) -> float:
@@ -47,14 +47,14 @@ def test_attributes_have_the_plain_figures() -> None:
         decide(answers.probabilities, answers.thresholds["balanced"]), truth
     )
     precision = average_precision(answers.probabilities, truth)
-    for place, row in enumerate(form.labels[:2]):
-        assert value(row.own.accuracy) == pytest.approx(100 * right[:, place].mean())
-        assert value(row.own.balanced_accuracy) == pytest.approx(100 * balanced[place])
-        assert value(row.own.average_precision) == pytest.approx(100 * precision[place])
-        of_one = wilson_interval(int(right[:, place].sum()), len(truth))
+    for index, row in enumerate(form.labels[:2]):
+        assert value(row.own.accuracy) == pytest.approx(100 * right[:, index].mean())
+        assert value(row.own.balanced_accuracy) == pytest.approx(100 * balanced[index])
+        assert value(row.own.average_precision) == pytest.approx(100 * precision[index])
+        of_one = wilson_interval(int(right[:, index].sum()), len(truth))
         assert ends(row.own.accuracy) == pytest.approx(tuple(100 * end for end in of_one))
-        commoner = truth[:, place].mean() >= 0.5
-        assert row.majority == pytest.approx(100 * (truth[:, place] == commoner).mean())
+        commoner = truth[:, index].mean() >= 0.5
+        assert row.majority == pytest.approx(100 * (truth[:, index] == commoner).mean())
         assert value(row.over_majority) == pytest.approx(
             value(row.own.accuracy) - (row.majority or 0)
         )
@@ -77,7 +77,7 @@ def test_an_undefined_figure_is_not_zero() -> None:
 def test_intervals_are_those_of_a_plain_loop() -> None:
     """Each sample written out as images, judged by the plain functions."""
     (one, truth), (two, _) = faces(150), faces(150, noise=1.5, seed=1)
-    found = score(EACH, [one], truth, ATTRIBUTES, NEVER, two, samples=40, seed=5)
+    result = score(EACH, [one], truth, ATTRIBUTES, NEVER, two, samples=40, seed=5)
     means, differences = [], []
     for counts in np.concatenate(list(resampled(150, 40, 5)), axis=1).T:
         drawn = np.repeat(np.arange(150), counts)
@@ -90,7 +90,7 @@ def test_intervals_are_those_of_a_plain_loop() -> None:
             np.nanmean(average_precision(one.probabilities[drawn], truth[drawn]))
             - np.nanmean(average_precision(two.probabilities[drawn], truth[drawn]))
         )
-    form = found.forms[0]
+    form = result.forms[0]
     of_mean = percentile_interval(np.array(means))
     assert of_mean is not None
     assert ends(form.own.accuracy) == pytest.approx(tuple(100 * end for end in of_mean))
@@ -103,12 +103,12 @@ def test_intervals_are_those_of_a_plain_loop() -> None:
 
 def test_a_model_gains_nothing_over_itself() -> None:
     answers, truth = faces()
-    found = score(EACH, [answers], truth, ATTRIBUTES, NEVER, answers, samples=20)
-    over = found.forms[0].over_baseline
+    result = score(EACH, [answers], truth, ATTRIBUTES, NEVER, answers, samples=20)
+    over = result.forms[0].over_baseline
     assert over is not None
     for estimate in (over.accuracy, over.balanced_accuracy, over.average_precision):
         assert estimate == Estimate(0.0)  # paired: the same in every sample
-    assert found.baseline is not None and found.baseline.over_baseline is None
+    assert result.baseline is not None and result.baseline.over_baseline is None
 
 
 def test_a_baseline_may_have_only_some_labels() -> None:
@@ -116,12 +116,12 @@ def test_a_baseline_may_have_only_some_labels() -> None:
     only = ModelOutputs(
         "one", other.probabilities, other.thresholds, np.array([True, False, False])
     )
-    found = score(EACH, [answers], truth, ATTRIBUTES, NEVER, only, samples=20)
-    assert found.baseline is not None
-    assert [row.label for row in found.baseline.labels] == ["common"]
-    common, rare, _ = found.forms[0].labels
+    result = score(EACH, [answers], truth, ATTRIBUTES, NEVER, only, samples=20)
+    assert result.baseline is not None
+    assert [row.label for row in result.baseline.labels] == ["common"]
+    common, rare, _ = result.forms[0].labels
     assert rare.over_baseline is None and common.over_baseline is not None
-    over = found.forms[0].over_baseline
+    over = result.forms[0].over_baseline
     assert over is not None and over.accuracy == common.over_baseline.accuracy
     assert value(over.accuracy) > 0
 
@@ -133,8 +133,8 @@ def test_one_attribute_alone_is_a_proportion() -> None:
         answers.probabilities[:, :1],
         {name: values[:1] for name, values in answers.thresholds.items()},
     )
-    found = score(EACH, [one], truth[:, :1], ("common",), np.ones(1, np.int64), samples=20)
-    assert found.forms[0].own.accuracy == found.forms[0].labels[0].own.accuracy
+    result = score(EACH, [one], truth[:, :1], ("common",), np.ones(1, np.int64), samples=20)
+    assert result.forms[0].own.accuracy == result.forms[0].labels[0].own.accuracy
 
 
 def test_classes() -> None:
@@ -143,8 +143,8 @@ def test_classes() -> None:
     answers = ModelOutputs("net", np.eye(3, dtype=np.float32)[answers_given])
     majority = ONE.majority_answer(np.array([0, 0, 1]), 3)
     other = ModelOutputs("other", np.eye(3, dtype=np.float32)[np.zeros(8, np.int64)])
-    found = score(ONE, [answers], truth, CLASSES, majority, other, samples=50)
-    (form,) = found.forms
+    result = score(ONE, [answers], truth, CLASSES, majority, other, samples=50)
+    (form,) = result.forms
     assert value(form.own.accuracy) == 75
     assert ends(form.own.accuracy) == pytest.approx(
         tuple(100 * end for end in wilson_interval(6, 8))
@@ -152,7 +152,7 @@ def test_classes() -> None:
     assert value(form.own.balanced_accuracy) == pytest.approx(100 * (3 / 4 + 1 + 1 / 2) / 3)
     assert form.own.average_precision is None
     assert [value(row.own.accuracy) for row in form.labels] == [75, 100, 50]
-    assert found.majority.value == 50
+    assert result.majority.value == 50
     assert value(form.over_majority) == 25
     assert form.over_baseline is not None and value(form.over_baseline.accuracy) == 25
 

@@ -54,26 +54,26 @@ def boxes_and_scores(layout: str) -> tuple[np.ndarray, np.ndarray]:
 def test_scores_are_not_hidden_by_boxes(layout: str) -> None:
     clean, noisy = boxes_and_scores(layout)
     assert sqnr_db(clean, noisy) > 30  # all together
-    found = fidelity("y", clean, noisy)
-    assert found.sqnr_db < 12 and not found.alone
-    assert found.channels == tuple(range(4, 24)) and "channels 4 to 23 of 24" in found.part
+    result = fidelity("y", clean, noisy)
+    assert result.sqnr_db < 12 and not result.alone
+    assert result.channels == tuple(range(4, 24)) and "channels 4 to 23 of 24" in result.part
 
 
 def test_one_channel_that_is_lost_is_found_among_many() -> None:
     clean = RNG.normal(size=(200, 98))
     noisy = clean + 0.01 * RNG.normal(size=clean.shape)
     noisy[:, 17] = 0.0
-    found = fidelity("y", clean, noisy)
-    assert found.channels == (17,) and found.alone and "channel 17 of 98 alone" in found.part
-    assert found.own_db == pytest.approx(0, abs=0.5) and found.sqnr_db == found.own_db + 10
+    result = fidelity("y", clean, noisy)
+    assert result.channels == (17,) and result.alone and "channel 17 of 98 alone" in result.part
+    assert result.own_db == pytest.approx(0, abs=0.5) and result.sqnr_db == result.own_db + 10
 
 
 def test_a_channel_that_hardly_moves_is_judged_with_the_rest() -> None:
     """One point that stays at 24 while the others move by 3: 8 bits cannot hold its thousandths."""
     clean = RNG.normal(size=(100, 10)) * 3 + 20
     clean[:, 4] = 24 + 0.001 * RNG.normal(size=100)
-    found = fidelity("y", clean, clean + 0.03 * RNG.normal(size=clean.shape))
-    assert found.sqnr_db > 35
+    result = fidelity("y", clean, clean + 0.03 * RNG.normal(size=clean.shape))
+    assert result.sqnr_db > 35
 
 
 SHAPES = {

@@ -32,18 +32,18 @@ def off_at_one_pixel(images: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def test_it_finds_what_the_test_set_hides() -> None:
     assert np.array_equal(mean(SEEDS)[:, 0], saturating(SEEDS)[:, 0])
-    found = fuzz(mean, saturating, SEEDS, budget=1_000)
-    assert found.differences[0] > 0.29  # white
-    assert found.tried >= 1_000 and len(found.images) == 16
-    assert list(found.differences) == sorted(found.differences, reverse=True)
-    again = np.abs(mean(found.images) - saturating(found.images)).max(axis=1)
-    assert np.allclose(again, found.differences)
+    result = fuzz(mean, saturating, SEEDS, budget=1_000)
+    assert result.differences[0] > 0.29  # white
+    assert result.tried >= 1_000 and len(result.images) == 16
+    assert list(result.differences) == sorted(result.differences, reverse=True)
+    again = np.abs(mean(result.images) - saturating(result.images)).max(axis=1)
+    assert np.allclose(again, result.differences)
 
 
 def test_climbing_continues_from_the_worst() -> None:
-    found = fuzz(mean, off_at_one_pixel, SEEDS, budget=4_000)
-    assert found.differences[0] >= found.before_climbing > 0
-    assert found.differences[0] > 0.45
+    result = fuzz(mean, off_at_one_pixel, SEEDS, budget=4_000)
+    assert result.differences[0] >= result.before_climbing > 0
+    assert result.differences[0] > 0.45
 
 
 def test_the_same_seed_finds_the_same() -> None:

@@ -305,9 +305,9 @@ PLACES = st.tuples(st.integers(0, 90), st.integers(0, 160))
 
 
 @settings(max_examples=25, deadline=None)
-@given(place=PLACES)
-def test_polarity_does_not_matter(place: tuple[int, int]) -> None:
-    image = page(150, 200, *place)
+@given(corner=PLACES)
+def test_polarity_does_not_matter(corner: tuple[int, int]) -> None:
+    image = page(150, 200, *corner)
     assert difference(pixels("digit", image), pixels("digit", 255 - image)) == 0
 
 
@@ -317,23 +317,23 @@ def test_polarity_hardly_matters_on_grainy_paper() -> None:
     such pages 13 (0.9 %) differed by more than one level on average, by 13 at most; the digit was
     read the same on all of them."""
     rng = np.random.default_rng(0)
-    found = []
+    differences = []
     for _ in range(200):
-        place = rng.integers(0, 91), rng.integers(0, 161)
-        image = grainy(page(150, 200, *map(int, place)), int(rng.integers(1, 21)))
-        found.append(difference(pixels("digit", image), pixels("digit", 255 - image)))
-    assert np.median(found) == 0
-    assert np.mean(np.array(found) > 1) <= 0.02
-    assert max(found) <= 20
+        corner = rng.integers(0, 91), rng.integers(0, 161)
+        image = grainy(page(150, 200, *map(int, corner)), int(rng.integers(1, 21)))
+        differences.append(difference(pixels("digit", image), pixels("digit", 255 - image)))
+    assert np.median(differences) == 0
+    assert np.mean(np.array(differences) > 1) <= 0.02
+    assert max(differences) <= 20
 
 
 @settings(max_examples=25, deadline=None)
-@given(place=PLACES)
-def test_the_place_on_the_page_does_not_matter(place: tuple[int, int]) -> None:
+@given(corner=PLACES)
+def test_the_place_on_the_page_does_not_matter(corner: tuple[int, int]) -> None:
     expected = pixels("digit", page(150, 200, 45, 80))
     # The box begins between two pixels of the reduced page: half a pixel of the result at most.
     # Moved by a whole one, this digit differs by 15 levels (down) or 12 (across).
-    assert difference(pixels("digit", page(150, 200, *place)), expected) <= 10
+    assert difference(pixels("digit", page(150, 200, *corner)), expected) <= 10
 
 
 @settings(max_examples=15, deadline=None)
@@ -345,9 +345,9 @@ def test_the_size_of_the_picture_does_not_matter(scale: int) -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(name=st.sampled_from(["digit", "faces-gray", "faces"]), place=PLACES)
-def test_gray_equals_color_without_color(name: str, place: tuple[int, int]) -> None:
-    image = grainy(page(150, 200, *place), 30)
+@given(name=st.sampled_from(["digit", "faces-gray", "faces"]), corner=PLACES)
+def test_gray_equals_color_without_color(name: str, corner: tuple[int, int]) -> None:
+    image = grainy(page(150, 200, *corner), 30)
     np.testing.assert_array_equal(pixels(name, image), pixels(name, image.repeat(3, axis=2)))
 
 

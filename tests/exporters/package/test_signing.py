@@ -69,7 +69,7 @@ def test_a_signed_bundle_opens_with_its_key_only(bundle: Path, key: tuple[Path, 
     assert Bundle.open(bundle, [other]).signed_by == other
 
 
-def test_the_signature_is_what_the_specification_says(bundle: Path, key: tuple[Path, str]) -> None:
+def test_the_signature_follows_the_specification(bundle: Path, key: tuple[Path, str]) -> None:
     path, public = key
     sign_bundle(bundle, path)
     with zipfile.ZipFile(bundle) as archive:

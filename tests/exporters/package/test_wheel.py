@@ -183,10 +183,10 @@ def test_any_line_of_text_comes_out_as_it_went_in(
     with zipfile.ZipFile(wheel) as archive:
         text = archive.read("edgeproof_digits_small-1.2.0.dist-info/METADATA").decode()
         module = ast.parse(archive.read("edgeproof_digits_small/__init__.py"))
-    found = message_from_string(text)
-    assert found["Summary"] == summary
-    assert found["License"] == f"L {summary} (model), Apache-2.0 (runtime)"
-    assert [name.split(">")[0] for name in found.get_all("Requires-Dist", [])] == [
+    result = message_from_string(text)
+    assert result["Summary"] == summary
+    assert result["License"] == f"L {summary} (model), Apache-2.0 (runtime)"
+    assert [name.split(">")[0] for name in result.get_all("Requires-Dist", [])] == [
         *("numpy", "onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "cryptography"),
     ]
     assert str(ast.get_docstring(module)).startswith(f"{summary}\n")
@@ -261,7 +261,7 @@ def test_python_that_does_not_compile_is_never_packed(
     digits_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = {"tasks/broken.py": b"import ("}
-    monkeypatch.setattr("exporters.package.wheel._runtime_files", lambda: broken)
+    monkeypatch.setattr("exporters.package.wheel.runtime_files", lambda: broken)
     with pytest.raises(PackageError, match=r"runtime/tasks/broken\.py"):
         make(tmp_path, digits_bundle)
     assert list(tmp_path.iterdir()) == []
@@ -281,9 +281,9 @@ def test_files_are_found_in_sub_folders_as_well(tmp_path: Path) -> None:
     for path in ("a.py", "tasks/b.py", "tasks/deep/c.py", "tasks/note.txt"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(path, encoding="utf-8")
-    found = files_under(tmp_path, (".py",))
-    assert found == {name: name.encode() for name in ("a.py", "tasks/b.py", "tasks/deep/c.py")}
-    assert list(found) == sorted(found)
+    result = files_under(tmp_path, (".py",))
+    assert result == {name: name.encode() for name in ("a.py", "tasks/b.py", "tasks/deep/c.py")}
+    assert list(result) == sorted(result)
 
 
 def test_the_wheel_holds_every_module_of_the_runtime(digits_bundle: Path, tmp_path: Path) -> None:

@@ -102,8 +102,8 @@ def test_convolutions_are_simulated_at_their_own_strides_and_pads() -> None:
     node = helper.make_node(
         "Conv", ["x", "w"], ["y"], group=2, strides=[2, 1], pads=[1, 0, 1, 2], dilations=[1, 2]
     )
-    inputs = saturation._Inputs(node, "x", 7, 1.0)
-    products = saturation._convolution(inputs, kernel, values)
+    inputs = saturation.LayerInputs(node, "x", 7, 1.0)
+    products = saturation.convolution_products(inputs, kernel, values)
     padded = np.pad(values, ((0, 0), (0, 0), (1, 1), (0, 2)), constant_values=7)
     import torch
 
@@ -176,7 +176,7 @@ def test_automatic_pads_are_those_of_onnxruntime(
         return
     options = {"strides": [stride, stride], "kernel_shape": [3, 3]}
     node = helper.make_node("Conv", ["x", "w"], ["y"], auto_pad=automatic, **options)
-    pads = saturation._pads(node, (3, 3), size, (stride, stride), (1, 1))
+    pads = saturation.explicit_pads(node, (3, 3), size, (stride, stride), (1, 1))
     plain = helper.make_node("Conv", ["x", "w"], ["y"], pads=pads, **options)
     answers = []
     for made in (node, plain):

@@ -87,7 +87,7 @@ def best(result: SearchResult, trials: dict[str, Trial]) -> Trial:
 
 
 def head(rng: np.random.Generator) -> NDArray[np.float64]:
-    """[16, 5], without a favourite class."""
+    """[16, 5], without a preferred class."""
     weights = rng.normal(size=(16, 5))
     return weights - weights.mean(axis=1, keepdims=True)
 
@@ -99,7 +99,9 @@ def test_a_network_made_to_saturate_is_named_and_corrected(tmp_path: Path) -> No
     signs = [np.sign(rng.normal(size=shape)) * 0.1 for shape in ((8, 3, 3, 3), (16, 8, 3, 3))]
     model = three_layers(signs[0], np.full(8, 0.3), signs[1], head(rng))
     images = rng.uniform(0.7, 1.0, (128, 3, 16, 16)).astype(np.float32)
-    images *= rng.uniform(0.8, 1.0, (128, 3, 1, 1)).astype(np.float32)  # each its own colour
+    images *= rng.uniform(0.8, 1.0, (128, 3, 1, 1)).astype(
+        np.float32
+    )  # each with a color of its own
     result, trials = searched(model, images, tmp_path, calibrations=(), bias_correction=False)
 
     for name in ("int8-u8s8", "int8-s8s8"):

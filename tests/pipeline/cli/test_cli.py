@@ -126,7 +126,7 @@ def test_wrong_words_are_refused_with_exit_code_2(words: str, message: str) -> N
     assert result.stdout == ""
 
 
-def test_two_files_with_one_name_are_both_told(tmp_path: Path) -> None:
+def test_two_files_with_one_name_are_both_named(tmp_path: Path) -> None:
     one, other = _small(tmp_path), tmp_path / "other.toml"
     other.write_text(Path(one).read_text())
     result = _invoke("run", "all", "--recipe", one, "--recipe", str(other))
@@ -134,18 +134,20 @@ def test_two_files_with_one_name_are_both_told(tmp_path: Path) -> None:
     assert one in result.stderr and str(other) in result.stderr and "'small'" in result.stderr
 
 
-def test_show_without_results(tmp_path: Path) -> None:
-    for words in (["show"], ["show", "mnist"]):
-        result = _invoke(*words, "--artifacts", str(tmp_path / "none"))
-        assert result.exit_code == 1
-        assert re.search(r"Run: pipeline run all|Run the package stage first", result.stderr)
+@pytest.mark.parametrize(
+    ("words", "hint"), [(["show"], "pipeline run all"), (["show", "mnist"], "package stage")]
+)
+def test_show_without_results(words: list[str], hint: str, tmp_path: Path) -> None:
+    result = _invoke(*words, "--artifacts", str(tmp_path / "none"))
+    assert result.exit_code == 1
+    assert hint in result.stderr
 
 
 @pytest.mark.parametrize("verb", ["inspect", "selftest", "predict"])
 @pytest.mark.parametrize(
     ("content", "message"), [(None, "No such file"), (b"PK?", "zip file"), (b"", "is empty")]
 )
-def test_what_is_no_bundle_is_refused(
+def test_a_file_that_is_not_a_bundle_is_refused(
     tmp_path: Path, verb: str, content: bytes | None, message: str
 ) -> None:
     if content is not None:
@@ -169,26 +171,29 @@ def test_plan_of_a_new_folder(idle: object, tmp_path: Path) -> None:
 
 
 def test_from_force_and_explain(idle: object, tmp_path: Path) -> None:
-    place = ("--recipe", _small(tmp_path), "--artifacts", str(tmp_path / "a"))
-    first = _invoke("run", "all", "--explain", *place)
+    location = ("--recipe", _small(tmp_path), "--artifacts", str(tmp_path / "a"))
+    first = _invoke("run", "all", "--explain", *location)
     assert first.exit_code == 0, first.output
     assert _marks(first.stdout) == dict.fromkeys(STAGES, "✓")
     assert "small data: it has not run yet" in first.stdout
     assert "one [b]old[/b] recipe" in first.stdout and "done [x]" in first.stdout  # no markup
-    assert _marks(_invoke("run", "all", *place).stdout) == dict.fromkeys(STAGES, "-")
-    assert "fresh, nothing changed" in _invoke("run", "data", "--explain", *place).stdout
+    assert _marks(_invoke("run", "all", *location).stdout) == dict.fromkeys(STAGES, "-")
+    assert "fresh, nothing changed" in _invoke("run", "data", "--explain", *location).stdout
 
     late = dict.fromkeys(STAGES, "-") | {"benchmark": "✓", "package": "✓"}
-    assert _marks(_invoke("run", "all", "--from", "benchmark", *place).stdout) == late
-    assert _marks(_invoke("run", "train", "--force", *place).stdout) == {"data": "-", "train": "✓"}
-    assert _marks(_invoke("run", "all", "--force", *place).stdout) == dict.fromkeys(STAGES, "✓")
-    changed = _invoke("run", "all", "--explain", "--set", "train.epochs=3", *place).stdout
+    assert _marks(_invoke("run", "all", "--from", "benchmark", *location).stdout) == late
+    assert _marks(_invoke("run", "train", "--force", *location).stdout) == {
+        "data": "-",
+        "train": "✓",
+    }
+    assert _marks(_invoke("run", "all", "--force", *location).stdout) == dict.fromkeys(STAGES, "✓")
+    changed = _invoke("run", "all", "--explain", "--set", "train.epochs=3", *location).stdout
     assert "small train: recipe: train.epochs changed: 2 -> 3" in changed
     # the same result; but fine-tuning, if it comes to that, trains as the recipe says
     again = {"train": "✓", "quantize": "✓"}
     assert _marks(changed) == dict.fromkeys(STAGES, "-") | again
 
-    plan = _invoke("plan", "--from", "package", *place).stdout
+    plan = _invoke("plan", "--from", "package", *location).stdout
     assert re.search(r"package .* run .* --from package", plan)
     assert re.search(r"train .* run .* recipe: train.epochs changed: 3 -> 2", plan)
 
@@ -230,8 +235,8 @@ def _interrupt(context: Context) -> dict[str, object]:
 
 def test_ctrl_c_is_exit_code_130(idle: Callable[..., None], tmp_path: Path) -> None:
     idle(train=_interrupt)
-    place = ("--recipe", _small(tmp_path), "--artifacts", str(tmp_path / "a"))
-    result = _invoke("run", "all", *place)
+    location = ("--recipe", _small(tmp_path), "--artifacts", str(tmp_path / "a"))
+    result = _invoke("run", "all", *location)
     assert result.exit_code == 130
     assert "✗ small: stage 'train' interrupted" in result.stderr
     idle()
@@ -286,19 +291,19 @@ def test_quantize_ignores_ctrl_c_where_the_shell_does() -> None:
         ("quantize --force", "quantize", ["--force"]),
     ],
 )
-def test_what_was_forced_is_forced_when_it_goes_on(
+def test_a_forced_stage_is_forced_when_the_run_continues(
     idle: Callable[..., None], tmp_path: Path, options: str, failed: str, onward: list[str]
 ) -> None:
-    place = ["--recipe", _small(tmp_path), "--artifacts", str(tmp_path / "a")]
+    location = ["--recipe", _small(tmp_path), "--artifacts", str(tmp_path / "a")]
     if failed != "train":
-        _invoke("run", "all", *place)
+        _invoke("run", "all", *location)
     idle(**{failed: _fail})
     if onward in ([], ["--force"]):  # else nothing that comes before --from would run
-        place += ["--set", "preprocess.height=32", "--set", "preprocess.width=32"]
-    result = _invoke("run", *options.split(), *place)
+        location += ["--set", "preprocess.height=32", "--set", "preprocess.width=32"]
+    result = _invoke("run", *options.split(), *location)
     assert result.exit_code == 1, result.output
     (again,) = _resuming(result.stderr)
-    tail = [word for word in again[2:] if word not in place]
+    tail = [word for word in again[2:] if word not in location]
     assert tail == onward
     idle()
     assert _marks(_invoke(*again).stdout)[failed] == "✓"
@@ -309,14 +314,14 @@ def test_a_failure_of_the_first_recipe_keeps_the_second_in_mind(
 ) -> None:
     idle(export=_fail)
     one, two = _small(tmp_path, "one"), _small(tmp_path, "two")
-    place = ["--artifacts", str(tmp_path / "a")]
-    result = _invoke("run", "all", "--recipe", one, "--recipe", two, *place)
+    location = ["--artifacts", str(tmp_path / "a")]
+    result = _invoke("run", "all", "--recipe", one, "--recipe", two, *location)
     assert "two" not in result.stdout
-    assert _resuming(result.stderr) == [["run", "all", "--recipe", one, "--recipe", two, *place]]
-    forced = _invoke("run", "all", "--recipe", one, "--recipe", two, *place, "--force")
+    assert _resuming(result.stderr) == [["run", "all", "--recipe", one, "--recipe", two, *location]]
+    forced = _invoke("run", "all", "--recipe", one, "--recipe", two, *location, "--force")
     assert _resuming(forced.stderr) == [
-        ["run", "all", "--recipe", one, *place, "--from", "export"],
-        ["run", "all", "--recipe", two, *place, "--force"],
+        ["run", "all", "--recipe", one, *location, "--from", "export"],
+        ["run", "all", "--recipe", two, *location, "--force"],
     ]
     idle()
     done = _invoke(*_resuming(result.stderr)[0])
@@ -327,8 +332,8 @@ def test_a_failure_of_the_first_recipe_keeps_the_second_in_mind(
 
 def test_a_folder_in_the_way_is_a_plain_error(idle: object, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    place = ("--recipe", _small(tmp_path), "--artifacts", str(tmp_path / "file" / "a"))
-    result = _invoke("run", "all", *place)
+    location = ("--recipe", _small(tmp_path), "--artifacts", str(tmp_path / "file" / "a"))
+    result = _invoke("run", "all", *location)
     assert result.exit_code == 1
     assert re.search(r"error: .*cannot be written: Not a directory.*--artifacts", result.stderr)
 
@@ -377,11 +382,11 @@ def finished(
 
 
 def _assert_quiet(text: str) -> None:
-    """No colour, no cursor movement, no bar: what a log file should hold."""
+    """No color, no cursor movement, no bar: what a log file should hold."""
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", text), text
 
 
-def test_an_interrupted_training_goes_on_with_what_decides_only_how_fast(
+def test_an_interrupted_training_continues_under_options_of_speed(
     write_tiny: Callable[[Path], Path], tmp_path: Path
 ) -> None:
     write_tiny(tmp_path)
@@ -398,8 +403,8 @@ def test_an_interrupted_training_goes_on_with_what_decides_only_how_fast(
         lambda: metrics.exists() and len(metrics.read_text().splitlines()) > 2, first
     )
     first.send_signal(signal.SIGINT)
-    told = first.communicate(timeout=children.PATIENCE)[1]
-    assert "stage 'train' interrupted" in told
+    report = first.communicate(timeout=children.PATIENCE)[1]
+    assert "stage 'train' interrupted" in report
     done = len(metrics.read_text().splitlines())
     # far less time than is used up already: it is over at once, with what there is
     words += ["--max-minutes", "0.0001", "--device", "cpu"]
@@ -411,8 +416,8 @@ def test_an_interrupted_training_goes_on_with_what_decides_only_how_fast(
     record = json.loads((tmp_path / "artifacts/tiny/2_train/stage.json").read_text())
     result = record["report"]["result"]
     assert result["resumed"]
-    # the last epoch may have been told before the state that it ended in was kept; what was begun
-    # of the next one is judged
+    # the last epoch may have been printed before its state was saved; a part of the next one is
+    # validated
     assert done - 1 <= result["epochs"] <= done + 1
 
 
@@ -434,7 +439,7 @@ def test_one_command_makes_everything(finished: Finished) -> None:
     assert "</html>" in (finished.results / "report.html").read_text(encoding="utf-8")
 
 
-def test_nothing_that_leaves_the_machine_says_where_it_was_made(finished: Finished) -> None:
+def test_nothing_that_leaves_the_machine_names_its_folders(finished: Finished) -> None:
     """Neither the folders of images, artifacts and sources nor the home of the user: in no member
     of the bundle and the wheel, and in no report."""
     names = ("report.json", "report.html")
@@ -443,11 +448,13 @@ def test_nothing_that_leaves_the_machine_says_where_it_was_made(finished: Finish
     for path in (finished.results / "bundle.zip", wheel):
         with zipfile.ZipFile(path) as archive:
             files |= {f"{path.name}/{name}": archive.read(name) for name in archive.namelist()}
-    places = {str(finished.folder), str(ROOT), sys.prefix, tempfile.gettempdir(), str(Path.home())}
+    folders = {str(finished.folder), str(ROOT), sys.prefix, tempfile.gettempdir()}
+    if Path.home() != Path("/"):  # every path begins with it
+        folders.add(str(Path.home()))
     for name, data in files.items():
-        for place in places:
-            assert len(place) < 3 or f"{place}/".encode() not in data, (name, place)
-            assert f'{place}"'.encode() not in data, (name, place)
+        for folder in folders:
+            assert f"{folder}/".encode() not in data, (name, folder)
+            assert f'{folder}"'.encode() not in data, (name, folder)
     manifest = json.loads(files["bundle.zip/manifest.json"])
     assert manifest["provenance"]["recipe"]["data"]["root"] == finished.folder.name
 
@@ -466,7 +473,7 @@ def test_a_second_run_does_nothing_and_is_quick(finished: Finished) -> None:
     assert now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime < 3
 
 
-def test_plan_says_skip(finished: Finished) -> None:
+def test_plan_prints_skip(finished: Finished) -> None:
     done = finished.pipeline("plan", "--recipe", "tiny.toml")
     assert done.stdout.count("skip") == len(STAGES) and " run " not in done.stdout
     changed = finished.pipeline("plan", "--recipe", "tiny.toml", "--set", "benchmark.seconds=1")
@@ -529,7 +536,7 @@ def test_predict_refuses_in_one_line(
     finished: Finished, pictures: object, words: list[str], message: str
 ) -> None:
     done = finished.pipeline("predict", "artifacts/tiny/bundle.zip", *words)
-    assert done.returncode in (1, 2)
+    assert done.returncode == 1
     assert message in done.stderr and "Traceback" not in done.stderr
     assert done.stdout == ""
 
@@ -548,8 +555,8 @@ def test_selftest(finished: Finished) -> None:
     bundle = finished.results / "bundle.zip"
     done = finished.pipeline("selftest", bundle)
     assert done.returncode == 0 and done.stdout.startswith("passed")
-    told = json.loads(finished.pipeline("selftest", bundle, "--json").stdout)
-    assert told["samples"] > 0 and told["max_difference"] <= told["tolerance"]
+    report = json.loads(finished.pipeline("selftest", bundle, "--json").stdout)
+    assert report["samples"] > 0 and report["max_difference"] <= report["tolerance"]
     damaged = finished.folder / "damaged.zip"
     content = bytearray(bundle.read_bytes())
     content[len(content) // 2] ^= 1
@@ -576,8 +583,8 @@ def test_a_log_without_check_marks(finished: Finished) -> None:
 
 
 def test_a_failing_stage_of_a_real_run(finished: Finished) -> None:
-    place = ("--recipe", "tiny.toml", "--artifacts", "other folder")
-    done = finished.pipeline("run", "all", *place, "--set", "data.root=no where")
+    location = ("--recipe", "tiny.toml", "--artifacts", "other folder")
+    done = finished.pipeline("run", "all", *location, "--set", "data.root=no where")
     assert done.returncode == 1
     assert "✗ tiny: stage 'data' failed\n  data.root = 'no where' does not exist" in done.stderr
     command = "pipeline run all --recipe tiny.toml --set 'data.root=no where'"

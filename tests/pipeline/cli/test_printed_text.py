@@ -29,27 +29,27 @@ def test_what_is_printed_moves_no_cursor() -> None:
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "exit_code", "shown"),
     [
-        ("plan", "--recipe", f"{HOSTILE}.toml"),
-        ("plan", "--recipe", "mnist", "--set", f"name={HOSTILE}"),
-        ("inspect", f"{HOSTILE}.zip"),
-        ("selftest", f"{HOSTILE}.zip"),
-        ("predict", f"{HOSTILE}.zip", HOSTILE),
-        ("inspect", "x.zip", "--trusted-key", HOSTILE),
-        ("show", HOSTILE),
-        ("quantize-onnx", HOSTILE, "--data", HOSTILE),
-        ("sign", HOSTILE, "--key", HOSTILE),
-        ("compare", HOSTILE, HOSTILE),
-        ("verify", HOSTILE),
-        ("kit", HOSTILE, "--platform", "arm64"),
-        ("web", HOSTILE),
+        (("plan", "--recipe", f"{HOSTILE}.toml"), 2, "evil"),
+        (("plan", "--recipe", "mnist", "--set", f"name={HOSTILE}"), 2, "U+001B"),
+        (("inspect", f"{HOSTILE}.zip"), 1, "evil"),
+        (("selftest", f"{HOSTILE}.zip"), 1, "evil"),
+        (("predict", f"{HOSTILE}.zip", HOSTILE), 1, "evil"),
+        (("inspect", "x.zip", "--trusted-key", HOSTILE), 1, "evil"),
+        (("show", HOSTILE), 1, "evil"),
+        (("quantize-onnx", HOSTILE, "--data", HOSTILE), 1, "evil"),
+        (("sign", HOSTILE, "--key", HOSTILE), 1, "evil"),
+        (("compare", HOSTILE, HOSTILE), 1, "evil"),
+        (("verify", HOSTILE), 1, "evil"),
+        (("kit", HOSTILE, "--platform", "arm64"), 1, "evil"),
+        (("web", HOSTILE), 1, "evil"),
     ],
 )
 def test_no_error_moves_the_cursor(
-    words: tuple[str, ...], capfd: pytest.CaptureFixture[str]
+    words: tuple[str, ...], exit_code: int, shown: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     result = CliRunner().invoke(cli, words)
     printed = result.output + "".join(capfd.readouterr())
-    assert result.exit_code in (1, 2) and ("evil" in printed or "U+001B" in printed)
+    assert result.exit_code == exit_code and shown in printed
     assert not MOVES.search(printed)

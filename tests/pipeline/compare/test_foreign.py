@@ -103,7 +103,7 @@ def test_two_foreign_files_are_compared_on_their_own_inputs(
         assert "first: 216 of 216 weights differ" in report(other)
 
 
-def test_the_report_says_what_a_softmax_hides(world: World) -> None:
+def test_the_report_names_what_a_softmax_hides(world: World) -> None:
     """Outputs that all lie higher by the same are the same logits, but other points."""
     a = foreign(world, "mine.onnx")
     model = onnx.load(a)
@@ -145,13 +145,13 @@ def test_probabilities_of_a_foreign_file_are_what_onnxruntime_puts_out(world: Wo
 
 def test_weights_next_to_a_foreign_file_are_read(world: World, tmp_path: Path) -> None:
     a = foreign(world, "mine.onnx")
-    beside = tmp_path / "beside.onnx"
-    onnx.save(onnx.load(a), beside, save_as_external_data=True, size_threshold=0, location="w.data")
+    copy = tmp_path / "copy.onnx"
+    onnx.save(onnx.load(a), copy, save_as_external_data=True, size_threshold=0, location="w.data")
     data = their_inputs(world)
-    assert compare(a, str(beside), data).difference.max_abs == 0
+    assert compare(a, str(copy), data).difference.max_abs == 0
     (tmp_path / "w.data").unlink()
-    with pytest.raises(DataError, match=r"beside\.onnx .*another file"):
-        compare(a, str(beside), data)
+    with pytest.raises(DataError, match=r"copy\.onnx .*another file"):
+        compare(a, str(copy), data)
 
 
 def test_our_pixels_under_other_names_are_still_pixels(world: World) -> None:

@@ -21,7 +21,7 @@ from pipeline.learning.networks.build import build_network
 
 
 def one_scale(world: World, seed: int = 0) -> str:
-    """A float model whose pixels are normalised by one DequantizeLinear, as those of MNIST are."""
+    """A float model whose pixels are normalized by one DequantizeLinear, as those of MNIST are."""
     options = OPTIONS.model_copy(update={"mean": (0.5,) * 3, "std": (0.25,) * 3})
     network = settled(build_network(options, CLASSES), seed)
     model = onnx_from_torch(network, CLASSES, EXPORT)
@@ -31,18 +31,18 @@ def one_scale(world: World, seed: int = 0) -> str:
 
 def test_another_training_of_a_float_file_is_judged_as_float(world: World) -> None:
     a, b = one_scale(world), one_scale(world, seed=1)
-    found = world.compare(a, b)
-    assert [row.metric for row in found.tolerance] == ["max_abs", "mean_abs"]
-    assert found.tolerance == TOLERANCES["fp32"] and not found.passed
-    assert not any("not portable" in cause for cause in found.causes)
+    result = world.compare(a, b)
+    assert [row.metric for row in result.tolerance] == ["max_abs", "mean_abs"]
+    assert result.tolerance == TOLERANCES["fp32"] and not result.passed
+    assert not any("not portable" in cause for cause in result.causes)
     bundle = world.bundle("scale.zip", fp32=onnx_file.load(Path(a)))
     assert world.compare(a, bundle).tolerance == TOLERANCES["fp32"]
     # nearer than INT8 may be, and yet further than float may be
     model = onnx_file.load(Path(a))
     constant(model.graph, "Gemm_0.bias", lambda v: v + np.float32([0.02, 0, 0.01, -0.02]))
-    found = world.compare(a, world.save("near.onnx", model))
-    assert not found.passed
-    assert all(getattr(found.difference, row.metric) < row.limit for row in TOLERANCES["int8"])
+    result = world.compare(a, world.save("near.onnx", model))
+    assert not result.passed
+    assert all(getattr(result.difference, row.metric) < row.limit for row in TOLERANCES["int8"])
 
 
 @pytest.mark.parametrize(
@@ -51,8 +51,8 @@ def test_another_training_of_a_float_file_is_judged_as_float(world: World) -> No
 def test_a_bare_file_has_the_tolerances_of_what_is_in_it(
     world: World, name: str, precision: str
 ) -> None:
-    found = world.compare(world.path("fp32.onnx"), world.path(f"{name}.onnx"))
-    assert found.tolerance == TOLERANCES[precision]
+    result = world.compare(world.path("fp32.onnx"), world.path(f"{name}.onnx"))
+    assert result.tolerance == TOLERANCES[precision]
     model = onnx_file.load(Path(world.path(f"{name}.onnx")))
     assert precision_of(model) == precision
     claimed = world.bundle(f"{name}.zip", int8=model)  # the manifest says INT8 of each

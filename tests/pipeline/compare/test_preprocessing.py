@@ -163,7 +163,7 @@ def test_a_bare_file_and_a_bundle_fail_as_well(world: World, run: Path) -> None:
         assert "mirrored left to right" in done.output and "pictures" in done.output
 
 
-def test_equal_preprocessing_passes_and_says_on_what(world: World, run: Path) -> None:
+def test_equal_preprocessing_passes_and_names_its_images(world: World, run: Path) -> None:
     checkpoint = str(run / "2_train/checkpoint.pt")
     same = compare(checkpoint, world.bundle("a.zip", fp32=world.fp32, preprocess=PREPARED), None)
     assert same.passed and same.preprocessing.same_file and not same.remarks

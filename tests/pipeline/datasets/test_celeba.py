@@ -545,7 +545,7 @@ def test_download_is_asked_of_torchvision_once(
     assert calls == [str(tmp_path / "new")]
 
 
-def test_a_failed_download_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_failed_download_names_the_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("Too many users have viewed or downloaded this file recently")
 

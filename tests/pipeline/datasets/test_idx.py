@@ -254,7 +254,7 @@ def test_other_digits_are_not_mnist(tmp_path: Path):
         mnist.read_mnist(paths)
 
 
-def test_an_installed_package_says_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_installed_package_names_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(mnist, "SHIPPED_MNIST", tmp_path / "none")
     with pytest.raises(DataError, match=r"data\.download=true.*data\.root=FOLDER"):
         mnist.find_mnist(DataOptions(kind="mnist"))
@@ -287,7 +287,7 @@ def test_a_download_goes_to_the_cache_and_is_used_again(
     assert capsys.readouterr().out == ""
 
 
-def test_a_failed_download_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_failed_download_names_the_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("Error downloading train-images")
 

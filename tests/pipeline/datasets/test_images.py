@@ -3,7 +3,6 @@ from content; what is damaged, small or odd; what occurs twice. All images are d
 
 from __future__ import annotations
 
-import csv
 import io
 import os
 import re
@@ -15,86 +14,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from image_folders import EACH, GRAPH, every, in_split_folders, left_out, note_with, picture, run
 from PIL import Image
 from pydantic import ValidationError
 
-from exporters.export.resize_graph import resize_graph
-from pipeline.datasets.arrays import INFO_NAME, Dataset, open_dataset, take_rows
+from pipeline.datasets.arrays import INFO_NAME, open_dataset, take_rows
 from pipeline.datasets.decoding.decode import open_preprocess
-from pipeline.datasets.info import DatasetInfo
-from pipeline.datasets.prepare import prepare
 from pipeline.datasets.source_state import source_state
 from pipeline.datasets.sources.locate import folder_of
-from pipeline.datasets.splitting import draw_splits
 from pipeline.errors import DataError
-from pipeline.recipe import DataOptions, PreprocessOptions
-from pipeline.tasks import training_task
+from pipeline.recipe import DataOptions
 from runtime.images import as_image
-
-SIZE = PreprocessOptions(kind="resize", height=12, width=10, color="rgb")
-GRAPH = resize_graph(12, 10, "rgb").SerializeToString()
-EACH = 10  # images of a class
-
-
-def picture(seed: int, size: tuple[int, int] = (20, 16)) -> Image.Image:
-    """Noise of (width, height), another one for each seed."""
-    rng = np.random.default_rng(seed)
-    return Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
-
-
-@pytest.fixture
-def pets(tmp_path: Path) -> Path:
-    """Three classes of ten images."""
-    root = tmp_path / "pets"
-    for number, label in enumerate(("cat", "dog", "owl")):
-        (root / label / "more").mkdir(parents=True)
-        for i in range(EACH):
-            place = root / label / ("more" if i == 0 else ".") / f"{i}.png"
-            picture(100 * number + i).save(place)
-    return root
-
-
-@pytest.fixture
-def birds(tmp_path: Path) -> Path:
-    """Twelve images with a CSV file of attributes."""
-    root = tmp_path / "birds"
-    root.mkdir()
-    rows = ["image_id,wings,beak"]
-    for i in range(12):
-        picture(i).save(root / f"{i:02d}.png")
-        rows.append(f"{i:02d}.png,{1 if i % 2 else -1},{1 if i % 3 else -1}")
-    (root / "birds.csv").write_text("\n".join(rows) + "\n")
-    return root
-
-
-def run(root: Path | None, out: Path, workers: int | None = None, **options: Any) -> DatasetInfo:
-    out.mkdir(parents=True, exist_ok=True)
-    data = DataOptions(kind="images", root=None if root is None else str(root), **options)
-    return prepare(data, SIZE, GRAPH, 0, out, lambda *_: None, lambda _: None, workers)
-
-
-def every(data: Dataset) -> dict[str, tuple[str, np.ndarray, Any]]:
-    """id -> (split, pixels, label)."""
-    return {
-        str(name): (split, image, label)
-        for split in ("train", "val", "test")
-        for part in [getattr(data, split)]
-        for name, image, label in zip(part.ids, part.images, part.labels, strict=True)
-    }
-
-
-def left_out(out: Path) -> dict[str, str]:
-    with (out / "left_out.csv").open() as file:
-        return {row["file"]: row["reason"] for row in csv.DictReader(file)}
-
-
-def note_with(info: DatasetInfo, words: str) -> str:
-    notes = [note for note in info.notes if words in note]
-    assert len(notes) == 1, info.notes
-    return notes[0]
-
 
 # --- class folders --------------------------------------------------------------------------
 
@@ -133,8 +63,8 @@ def test_splits_of_the_source_are_kept(pets: Path, tmp_path: Path) -> None:
         for label in ("cat", "dog", "owl"):
             split = "Train" if i < 6 else "valid" if i < 8 else "test"
             (pets / split / label).mkdir(parents=True, exist_ok=True)
-            place = pets / label / ("more" if i == 0 else ".") / f"{i}.png"
-            place.rename(pets / split / label / f"{i}.png")
+            path = pets / label / ("more" if i == 0 else ".") / f"{i}.png"
+            path.rename(pets / split / label / f"{i}.png")
     for label in ("cat", "dog", "owl"):
         shutil.rmtree(pets / label)
     info = run(pets, tmp_path / "out")
@@ -156,7 +86,7 @@ def test_splits_of_the_source_are_kept(pets: Path, tmp_path: Path) -> None:
 
 
 def test_files_and_folders_next_to_split_folders(pets: Path, tmp_path: Path) -> None:
-    root = _in_split_folders(pets, tmp_path / "split")
+    root = in_split_folders(pets, tmp_path / "split")
     before = run(root, tmp_path / "before")
     picture(900).save(root / "stray.png")
     with pytest.raises(DataError, match=r"1 of 31 images.*\n.*stray.png: .*sub-folder"):
@@ -251,138 +181,6 @@ def test_names_that_are_not_utf_8(
         run(moved, tmp_path / "out")
     monkeypatch.chdir(moved)  # the recipe doesn't name it
     assert run(Path(), tmp_path / "out").name == "pets\\xe9"
-
-
-# --- CSV files ------------------------------------------------------------------------------
-
-
-def test_columns_of_0_and_1_are_attributes(birds: Path, tmp_path: Path) -> None:
-    info = run(birds, tmp_path / "out", label_file="birds.csv", val_share=0.25, test_share=0.25)
-    assert info.task == "multi-label" and info.labels == ("wings", "beak")
-    assert sum(info.counts.values()) == 12 and min(info.counts.values()) >= 2
-    for name, (_, _, label) in every(open_dataset(tmp_path / "out")).items():
-        i = int(name.split(".")[0])
-        assert label.tolist() == [i % 2, int(i % 3 != 0)] and label.dtype == np.uint8
-    one = run(birds, tmp_path / "one", label_file="birds.csv", attributes=("beak",))
-    assert one.labels == ("beak",) and one.task == "multi-label"
-
-
-CSV: dict[str, tuple[str, tuple[str, ...]]] = {
-    "one column": ("file,kind\n{}", ("crow", "wren")),
-    "semicolons": ("file;kind\n{;}", ("crow", "wren")),
-    "tabs": ("file\tkind\n{\t}", ("crow", "wren")),
-    "byte order mark": ("\ufefffile,kind\n{}", ("crow", "wren")),
-    "label first": ("kind,path\n{<}", ("crow", "wren")),
-    "pandas": (",file,kind\n{#}", ("crow", "wren")),
-    "kind called name": ("photo,name\n{}", ("crow", "wren")),
-    "without endings": ("id,kind\n{-}", ("crow", "wren")),
-    "windows": ("file,kind\r\n{}", ("crow", "wren")),
-    "blank lines": ("file,kind\n\n{}\n\n", ("crow", "wren")),
-    "quoted": ('file,kind\n"00.png","crow, black"\n{+}', ("crow", "crow, black", "wren")),
-}
-
-
-@pytest.mark.parametrize("case", CSV)
-def test_a_column_of_classes(birds: Path, tmp_path: Path, case: str) -> None:
-    text, labels = CSV[case]
-    pairs = [(f"{i:02d}.png", "wren" if i % 2 else "crow") for i in range(12)]
-    if "+" in text:
-        for i in (12, 13):  # three of each
-            picture(i).save(birds / f"{i}.png")
-        pairs = pairs[1:]
-        text += '12.png,"crow, black"\n13.png,"crow, black"\n'
-    for mark, row in {
-        "{}": "{0},{1}", "{;}": "{0};{1}", "{\t}": "{0}\t{1}", "{<}": "{1},./{0}", "{-}": "{2},{1}",
-        "{+}": "{0},{1}", "{#}": "7,{0},{1}",
-    }.items():  # fmt: skip
-        rows = "".join(row.format(a, b, a.split(".")[0]) + "\n" for a, b in pairs)
-        text = text.replace(mark, rows)
-    (birds / "kinds.csv").write_text(text, encoding="utf-8")
-    (birds / "birds.csv").unlink()
-    info = run(birds, tmp_path / "out", label_file=str(birds / "kinds.csv"))
-    assert info.task == "multi-class" and info.labels == labels
-    for name, (_, _, label) in every(open_dataset(tmp_path / "out")).items():
-        kind = "wren" if int(name[:2]) % 2 else "crow"
-        if "+" not in CSV[case][0] or 0 < int(name[:2]) < 12:
-            assert info.labels[label] == kind
-
-
-def test_attributes_may_look_like_names_of_images(birds: Path, tmp_path: Path) -> None:
-    for i in (0, 1):
-        (birds / f"{i:02d}.png").rename(birds / f"{i}.png")
-    rows = [f"{i % 2},{0 if i < 2 else 1},{i if i < 2 else f'{i:02d}'}.png" for i in range(12)]
-    (birds / "birds.csv").write_text("\n".join(["wings,beak,photo", *rows]))
-    info = run(birds, tmp_path / "out", label_file="birds.csv", val_share=0.25, test_share=0.25)
-    assert info.labels == ("wings", "beak") and sum(info.counts.values()) == 12
-
-
-def test_a_split_column_is_obeyed_and_a_column_can_be_chosen(birds: Path, tmp_path: Path) -> None:
-    words = ["train"] * 6 + ["val"] * 3 + ["test"] * 3
-    rows = [f"{i:02d}.png,{i % 2},{words[i]},note {i}" for i in range(12)]
-    (birds / "kinds.csv").write_text("\n".join(["file,kind,split,remark", *rows]))
-    options = {"label_file": "kinds.csv", "label_column": "kind"}
-    info = run(birds, tmp_path / "out", **options)
-    assert info.labels == ("0", "1") and info.counts == {"train": 6, "val": 3, "test": 3}
-    for name, (split, _, _) in every(open_dataset(tmp_path / "out")).items():
-        assert split == words[int(name[:2])]
-    with pytest.raises(DataError, match=r"line 2: remark is 'note 0'.*data\.label_column"):
-        run(birds, tmp_path / "b", label_file="kinds.csv")
-
-
-def test_rows_without_image_and_images_without_row(birds: Path, tmp_path: Path) -> None:
-    (birds / "03.png").unlink()
-    picture(77).save(birds / "new.png")
-    with pytest.raises(DataError, match=r"1 of 12 images.*\n.*03.png: .* \(birds.csv, li"):
-        run(birds, tmp_path / "out", label_file="birds.csv")
-    info = run(birds, tmp_path / "out", label_file="birds.csv", bad_images="skip")
-    assert sum(info.counts.values()) == 11
-    assert left_out(tmp_path / "out") == {
-        "03.png": "does not exist (birds.csv, line 5)",
-        "new.png": "has no row in birds.csv",
-    }
-    assert "new.png" in note_with(info, "1 images have no row in birds.csv and are left out")
-    picture(3).save(birds / "03.png")
-    (birds / "more").symlink_to(birds, target_is_directory=True)
-    info = run(birds, tmp_path / "out", label_file="birds.csv")  # no row is no reason to refuse
-    assert left_out(tmp_path / "out") == {"new.png": "has no row in birds.csv"}
-    assert note_with(info, "more = .")
-
-
-@pytest.mark.parametrize(
-    ("text", "options", "message"),
-    [
-        ("", {}, "is empty; expected a header"),
-        ("00.png,1\n01.png,0\n", {}, "begins with '00.png, 1', which names an image; exp"),
-        ("file\n00.png\n", {}, "has one column, 'file'; expected at least two"),
-        ("file,a,a\n", {}, "expected distinct names"),
-        ("file,split\n00.png,train\n", {}, "no column of labels, only file, split. Add one"),
-        (",a\n00.png,1\n", {}, "has the columns '', 'a'; expected distinct names"),
-        (",a,b\n00.png,1,1\n", {}, "has the columns '', 'a', 'b'; expected distinct names"),
-        ("file,a\nx.png,1\n", {}, "of 1 rows .*'x.png' in .*'00.png' in t"),
-        ("file,a\n", {}, "there is no row"),
-        ("file,a\n00.png,1,2\n", {}, "line 2: 3 cells; expected 2"),
-        ("file,a\n00.png,1\n00.png,0\n", {}, "line 3: a second row for 00.png"),
-        ("file,a\n00.png,\n", {}, "line 2: no a; expected a class"),
-        ("file,a\n00.png,x\n01.png,x\n", {}, "gives every image the a 'x'; expected two or more"),
-        ("file,a,b\n00.png,1,2\n", {}, r"line 2: b is '2'; expected 1 or 0 \(or 1 or -1"),
-        ("file,a,split\n00.png,1,later\n01.png,2,train\n", {}, "split is 'later'; expected train"),
-        ('file,a\n"00.png,1\n', {}, "cannot be read as CSV"),
-        ("file,a\n00.png,\xff\n", {}, "cannot be read as CSV in UTF-8"),
-        ("file,a\n00.png,1\n01.png,2\n", {"labels": ("1", "3")}, "data.labels names '3'"),
-        ("file,abc\n00.png,1\n", {"attributes": ("abd",)}, "column 'abd'; did you mean 'abc'"),
-        ("file,ab\n00.png,1\n", {"label_column": "x"}, "no column 'x'; .* file, ab"),
-        ("file,ab\n", {"label_column": "ab", "attributes": ("ab",)}, "label_column .* data"),
-        ("file,a,b\n00.png,1,1\n", {"labels": ("x", "y")}, "data.labels names classes, but"),
-        ("file,a\n00.png,1\n", {"attributes": ()}, "expected distinct names, at least one"),
-    ],
-)  # fmt: skip
-def test_csv_files_that_are_refused(
-    birds: Path, tmp_path: Path, text: str, options: dict[str, Any], message: str
-) -> None:
-    (birds / "kinds.csv").write_bytes(text.encode("latin-1"))
-    with pytest.raises(DataError, match=message):
-        run(birds, tmp_path / "out", label_file="kinds.csv", **options)
-    assert not (tmp_path / "out" / INFO_NAME).exists()
 
 
 # --- folders that are refused ---------------------------------------------------------------
@@ -539,148 +337,6 @@ def test_images_below_the_models_size_are_noted(pets: Path, tmp_path: Path) -> N
     note = note_with(run(pets, tmp_path / "out"), "are enlarged")
     assert note.startswith("1 images are smaller than the model's 12x10")
     assert "cat/thin.png (40x9)" in note
-
-
-# --- twice ----------------------------------------------------------------------------------
-
-
-def _in_split_folders(pets: Path, root: Path) -> Path:
-    for number, path in enumerate(sorted(pets.rglob("*.png"))):
-        split = ("train", "train", "train", "val", "test")[number % 5]
-        target = root / split / path.relative_to(pets).parts[0] / f"{number}.png"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, target)
-    return root
-
-
-@pytest.mark.parametrize("policy", ["note", "refuse", "drop"])
-def test_copies_in_two_splits(pets: Path, tmp_path: Path, policy: str) -> None:
-    root = _in_split_folders(pets, tmp_path / "split")
-    train, val, test = (sorted((root / s / "cat").glob("*.png")) for s in ("train", "val", "test"))
-    shutil.copy(train[0], root / "test" / "cat" / "same.png")
-    with Image.open(val[0]) as image:
-        image.save(root / "train" / "cat" / "pixels.bmp")  # other bytes
-    shutil.copy(test[0], root / "test" / "cat" / "within.png")  # twice in one split: no leak
-    if policy == "refuse":
-        with pytest.raises(DataError, match=r"2 images occur in more than one split, 1 byte for b"):
-            run(root, tmp_path / "out", duplicates_across_splits=policy)
-        return
-    info = run(root, tmp_path / "out", duplicates_across_splits=policy)
-    note = note_with(info, "in more than one split")
-    one, two = f"train/cat/{train[0].name}", f"val/cat/{val[0].name}"
-    assert f"{one} (train)" in note and "test/cat/same.png (test)" in note
-    assert f"{two} (val)" in note and "train/cat/pixels.bmp (train)" in note
-    ids = {split: set(getattr(open_dataset(tmp_path / "out"), split).ids) for split in info.counts}
-    assert ("flatter the model" in note) == (policy == "note") == (one in ids["train"])
-    assert two in ids["val"] and "test/cat/same.png" in ids["test"]
-    if policy == "drop":
-        assert left_out(tmp_path / "out").keys() == {one, "train/cat/pixels.bmp"}
-        assert "train/cat/pixels.bmp" not in ids["train"]
-
-
-def test_copies_stay_together_when_splits_are_drawn(pets: Path, tmp_path: Path) -> None:
-    for label in ("cat", "dog", "owl"):
-        for path in sorted((pets / label).glob("*.png")):
-            with Image.open(path) as image:
-                image.save(path.with_suffix(".bmp"))
-    run(pets, tmp_path / "out")
-    splits: dict[bytes, set[str]] = {}
-    for split, image, _ in every(open_dataset(tmp_path / "out")).values():
-        splits.setdefault(image.tobytes(), set()).add(split)
-    assert len(splits) == 30 and all(len(found) == 1 for found in splits.values())
-
-
-def test_one_image_with_two_labels(pets: Path, tmp_path: Path) -> None:
-    shutil.copy(pets / "cat" / "3.png", pets / "dog" / "strange.png")
-    note = note_with(run(pets, tmp_path / "out"), "another label, of which one is wrong")
-    assert "cat/3.png = dog/strange.png" in note or "dog/strange.png = cat/3.png" in note
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    keys=st.lists(st.binary(max_size=2), min_size=1, max_size=80),
-    classes=st.integers(1, 4),
-    seed=st.integers(0, 99),
-)
-def test_drawn_splits(keys: list[bytes], classes: int, seed: int) -> None:
-    strata = np.array([sum(key) % classes for key in keys])
-    splits = draw_splits(keys, strata, (0.2, 0.2), seed, at_least_one=False)
-    assert len({(key, split) for key, split in zip(keys, splits, strict=True)}) == len(set(keys))
-    order = np.random.default_rng(seed).permutation(len(keys))
-    shuffled = draw_splits([keys[i] for i in order], strata[order], (0.2, 0.2), seed, False)
-    assert np.array_equal(shuffled, splits[order])
-    if len(set(keys)) == len(keys):
-        each = draw_splits(keys, strata, (0.2, 0.2), seed, at_least_one=True)
-        for stratum in set(strata.tolist()):
-            count = int((strata == stratum).sum())
-            assert abs((splits[strata == stratum] == 2).sum() - 0.2 * count) < 1.5
-            assert (each[strata == stratum] == 2).sum() == max(1, round(0.2 * count))
-        for split in (1, 2):
-            assert -1 < (splits == split).sum() - 0.2 * len(keys) <= 0.5 + 1e-6
-
-
-@pytest.mark.parametrize(
-    ("images", "attributes", "share", "expected"),
-    [(60, 40, 0.03, 9), (120, 80, 0.025, 18), (500, 300, 0.01, 75)],
-)
-def test_rare_attributes_do_not_shrink_the_splits(
-    images: int, attributes: int, share: float, expected: int
-) -> None:
-    labels = (np.random.default_rng(0).random((images, attributes)) < share).astype(np.uint8)
-    keys = [b"%d" % i for i in range(images)]
-    strata = training_task("multi-label").strata(labels)
-    splits = draw_splits(keys, strata, (0.15, 0.15), 0, at_least_one=False)
-    assert np.bincount(splits).tolist() == [images - 2 * expected, expected, expected]
-
-
-def test_tags_of_few_images_are_in_every_split_and_first_of_all_in_train() -> None:
-    for images, expected in ((3, 14), (2, 9)):
-        tags = np.repeat(np.arange(30), images)
-        keys = [b"%d" % i for i in range(len(tags))]
-        splits = draw_splits(keys, tags, (0.15, 0.15), 0, at_least_one=False)
-        assert np.bincount(splits).tolist() == [len(tags) - 2 * expected, expected, expected]
-        assert set(tags[splits == 0].tolist()) == set(range(30))
-
-
-def test_copies_with_different_labels_count_alike_in_any_order() -> None:
-    keys = [b"%d" % (i // 2) for i in range(40)]
-    strata = np.random.default_rng(0).integers(0, 7, 40)
-    splits = draw_splits(keys, strata, (0.2, 0.2), 0, at_least_one=False)
-    backwards = draw_splits(keys[::-1], strata[::-1], (0.2, 0.2), 0, at_least_one=False)
-    assert np.array_equal(backwards[::-1], splits)
-
-
-def test_copies_of_one_image_count_once_and_stay_out_of_val_and_test() -> None:
-    keys = [b"same"] * 50 + [b"%d" % i for i in range(50)]
-    for seed in range(10):  # shares of 51 different images
-        splits = draw_splits(keys, np.zeros(100, np.int64), (0.1, 0.1), seed, at_least_one=True)
-        assert np.bincount(splits).tolist() == [90, 5, 5]
-        assert set(splits[:50].tolist()) == {0}
-
-
-def test_one_image_many_times_leaves_the_others_to_train_with(tmp_path: Path) -> None:
-    for i in range(20):
-        for kind in ("cat", "dog"):
-            path = tmp_path / "pets" / kind / f"{i}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            picture(i + 100 * (kind == "dog")).save(path)
-    for i in range(60):
-        picture(7_000).save(tmp_path / "pets" / "cat" / f"placeholder{i}.png")
-    info = run(tmp_path / "pets", tmp_path / "out")
-    cats = [
-        image.tobytes()
-        for split, image, label in every(open_dataset(tmp_path / "out")).values()
-        if split == "train" and label == 0
-    ]
-    assert len(cats) == 60 + 14 and len(set(cats)) == 15
-    assert info.counts == {"train": 74 + 14, "val": 6, "test": 6}
-    assert note_with(info, "60 of 100 images")
-    assert "88 images, of which only 29 are" in note_with(info, "train split has")
-
-
-def test_the_rarest_label_is_what_is_spread() -> None:
-    labels = np.array([[1, 1, 0], [1, 0, 0], [1, 0, 1], [0, 0, 0], [1, 1, 0]], np.uint8)
-    assert training_task("multi-label").strata(labels).tolist() == [1, 0, 2, 3, 1]
 
 
 # --- files ----------------------------------------------------------------------------------

@@ -101,9 +101,9 @@ def test_advice_for_too_many_pixels_can_be_followed(
     noise(1, 20).save(root / "cat" / "large.png")
     noise(2, 40).save(root / "dog" / "larger.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
-    for name, found in (("cat/large", "20x20"), ("dog/larger", "more than 600")):
+    for name, result in (("cat/large", "20x20"), ("dog/larger", "more than 600")):
         with pytest.raises(
-            DataError, match=rf"{name}.png: has {found} pixels; .* 300 .*smaller"
+            DataError, match=rf"{name}.png: has {result} pixels; .* 300 .*smaller"
         ) as e:
             run(root, tmp_path / "out")
         assert "MAX_IMAGE_PIXELS" not in str(e.value) and "data.bad_images=skip" in str(e.value)
@@ -383,12 +383,12 @@ def test_one_column_for_each_class(tmp_path: Path) -> None:
 
 def test_several_tags_in_one_cell(tmp_path: Path) -> None:
     options = columns(tmp_path, ("tags",), [("bar; clear",), ("disc;haze",), ("",), ("haze",)])
-    found = {"kind": "images", "root": str(tmp_path), **options}
-    listed = read_list(DataOptions(**found, tags_separator=";"))
+    result = {"kind": "images", "root": str(tmp_path), **options}
+    listed = read_list(DataOptions(**result, tags_separator=";"))
     assert listed.names == ("bar", "clear", "disc", "haze")
     assert listed.labels.tolist() == [[1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 0, 0], [0, 0, 0, 1]]
     with pytest.raises(DataError, match=r"no cell of tags holds the '\|'"):
-        read_list(DataOptions(**found, tags_separator="|"))
+        read_list(DataOptions(**result, tags_separator="|"))
 
 
 def test_yes_and_no_are_attributes_and_the_first_bad_line_is_named(tmp_path: Path) -> None:

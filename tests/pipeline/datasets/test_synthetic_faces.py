@@ -128,7 +128,7 @@ def test_no_identity_crosses_splits_and_each_has_one_to_six_images(folder: Path)
 
 @pytest.mark.parametrize("images", [1, 2, 3, 10, 400, 8000])
 def test_every_plan_has_the_asked_size_and_close_shares(images: int) -> None:
-    plan = synthetic_faces._plan(images, seed=0)
+    plan = synthetic_faces.draw_plan(images, seed=0)
     assert len(plan.identities) == len(plan.splits) == images
     people = int(plan.identities.max())
     assert set(plan.identities) == set(range(1, people + 1))
@@ -139,7 +139,7 @@ def test_every_plan_has_the_asked_size_and_close_shares(images: int) -> None:
         assert shares == pytest.approx(synthetic_faces.SPLIT_SHARES, abs=0.02)
 
 
-def test_the_marker_says_synthetic_and_what_is_drawn(folder: Path) -> None:
+def test_the_marker_names_the_synthetic_set_and_its_attributes(folder: Path) -> None:
     marker = json.loads((folder / MARKER).read_text())
     assert marker["synthetic"] is True
     assert (marker["seed"], marker["images"]) == (3, IMAGES)
@@ -180,7 +180,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path: Path, workers: int) -> None
 
 
 @pytest.mark.usefixtures("small_chunks")
-def test_until_the_end_nothing_stands_under_the_final_name(tmp_path: Path) -> None:
+def test_until_the_end_nothing_has_the_final_name(tmp_path: Path) -> None:
     """What a killed process leaves is what is there now: no set, no marker."""
     seen: list[bool] = []
 

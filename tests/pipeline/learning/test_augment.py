@@ -87,7 +87,7 @@ def test_any_size_keeps_shape_and_range(
 
 
 @pytest.mark.parametrize("option", [{"shift": 3}, {"rotate": 45, "scale": 0.3, "shear": 20}])
-def test_one_colour_has_no_borders(option: dict[str, float]) -> None:
+def test_one_color_has_no_borders(option: dict[str, float]) -> None:
     pixels = torch.full((6, 12, 16, 3), 77, dtype=torch.uint8)
     changed = augment(pixels, AugmentOptions.model_validate(option), generator())
     torch.testing.assert_close(changed.float(), pixels.float(), rtol=0, atol=1e-3)
@@ -149,11 +149,11 @@ def test_erased_rectangles_take_the_background() -> None:
     holes = (changed != pixels).any(3).sum((1, 2))
     assert 120 < (holes > 0).sum() < 180
     assert holes.max() <= 7 * 7  # a third of each side
-    colours = np.unique(changed.flatten(0, 2).numpy(), axis=0)
-    assert colours.tolist() == [[1, 2, 3], [200, 200, 200]]
+    colors = np.unique(changed.flatten(0, 2).numpy(), axis=0)
+    assert colors.tolist() == [[1, 2, 3], [200, 200, 200]]
 
 
-# --- warps, colours and blends ----------------------------------------------------------------
+# --- warps, colors and blends ----------------------------------------------------------------
 
 
 def test_a_warp_moves_places_smoothly_and_by_what_was_asked() -> None:
@@ -163,11 +163,11 @@ def test_a_warp_moves_places_smoothly_and_by_what_was_asked() -> None:
     assert inner.mean().abs() < 0.1
     assert 1.0 < inner.std() < 2.2  # 2 at the knots, less between them
     steps = (inner[:, :, 1:] - inner[:, :, :-1]).abs()
-    assert steps.mean() < 0.5  # neighbours move together
+    assert steps.mean() < 0.5  # neighbors move together
     assert moved.view(200, -1).std(1).min() > 0.3  # each image
 
 
-def test_colours_change_each_channel_and_saturation_within_the_extent() -> None:
+def test_colors_change_each_channel_and_saturation_within_the_extent() -> None:
     pixels = torch.full((400, 2, 2, 3), 100, dtype=torch.uint8)
     changed = augment(pixels, AugmentOptions(color=0.2), generator())
     means = changed.mean((1, 2))  # (N, 3)

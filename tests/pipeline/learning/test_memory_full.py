@@ -94,20 +94,20 @@ def _most_mb(folder: Path, images: int) -> dict[str, float]:
     command += [str(folder / f"out-{images}"), str(STEPS), json.dumps(NETWORK)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
 def test_memory_does_not_grow_with_the_number_of_images(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = {times: _most_mb(tmp_path, times * TEST_SET) for times in (1, 10, 100)}
+    result = {times: _most_mb(tmp_path, times * TEST_SET) for times in (1, 10, 100)}
     with capsys.disabled():
         print(f"\n  Resident memory of training over {STEPS} steps, by number of 28x28 images:")
-        for times, most in found.items():
+        for times, most in result.items():
             print(
                 f"  {times * TEST_SET:>9,}: {most['RssAnon']:.1f} MB of its own, "
                 f"{most['RssFile']:.1f} MB of pages of files"
             )
     for times in (10, 100):
-        assert found[times]["RssAnon"] - found[1]["RssAnon"] <= GROWTH_MB
+        assert result[times]["RssAnon"] - result[1]["RssAnon"] <= GROWTH_MB

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from new_process import forget_session, restored
 
-from pipeline import user_code
 from pipeline.errors import RecipeError, TrainError
 from pipeline.learning.networks.build import build_network
 from pipeline.learning.networks.network_check import check_network
@@ -48,13 +48,8 @@ def make(classes, channels):
 
 @pytest.fixture(autouse=True)
 def process_as_before() -> Iterator[None]:
-    path, modules = list(sys.path), dict(sys.modules)
-    yield
-    sys.path[:] = path
-    for name in set(sys.modules) - set(modules):
-        if name == "net":
-            del sys.modules[name]
-    user_code._session = None
+    with restored("net"):
+        yield
 
 
 def options(folder: Path, **parts: str) -> NetworkOptions:
@@ -120,7 +115,7 @@ def test_an_unusual_network_passes(tmp_path: Path) -> None:
             "batch of 1 against 4",
         ),
         ({"last": "x = self.fc(x)\nreturn x - x.mean(0)"}, "batch of 1 against 4"),
-        ({"last": "x = self.fc(x)\nreturn x / x.std(0)"}, "finite|batch of 1"),
+        ({"last": "x = self.fc(x)\nreturn x / x.std(0)"}, "batch of 1 .*finite"),
         (
             {"init": "self.more = [nn.Conv2d(4, 4, 1)]", "forward": "x = self.more[0](x)"},
             r"more .*ModuleList",
@@ -157,9 +152,7 @@ def test_an_unusual_network_passes(tmp_path: Path) -> None:
 def test_faults_are_found_before_training(
     tmp_path: Path, parts: dict[str, str], message: str
 ) -> None:
-    with pytest.raises(
-        RecipeError, match=f"(?s)network.callable = 'net:make'.*{message}|{message}"
-    ):
+    with pytest.raises(RecipeError, match=f"(?s){message}"):
         check_network(options(tmp_path, **parts), SPEC, TRAIN)
 
 
@@ -189,7 +182,7 @@ def test_a_checkpoint_is_opened_with_the_code_that_it_was_trained_with(
     save_checkpoint(file, build_network(made, SPEC))
     monkeypatch.chdir(tmp_path.parent)
     del sys.modules["net"]
-    user_code._session = None
+    forget_session()
     assert load_checkpoint(file).options.folder == tmp_path  # the checkpoint names it
     options(tmp_path, forward="x = torch.tanh(self.norm(x))")
     with pytest.raises(TrainError, match=r"net\.py .*network\.callable = 'net:make'"):

@@ -39,9 +39,9 @@ def test_a_window_is_read_from_few_stretches_and_well_mixed() -> None:
     order = EpochOrder(100_000, 0, 0, window=10_000, chunk=500)
     for start in range(0, 100_000, 10_000):
         images = order.part(start, start + 10_000)
-        assert len(set(images // 500)) == 20  # chunks of neighbours
-        neighbours = np.abs(np.diff(images)) == 1
-        assert neighbours.mean() < 0.01
+        assert len(set(images // 500)) == 20  # chunks of neighbors
+        neighbors = np.abs(np.diff(images)) == 1
+        assert neighbors.mean() < 0.01
     first = order.part(0, 10_000)
     assert first.max() - first.min() > 60_000  # from all over the set
 

@@ -20,7 +20,7 @@ from two_processes import PLAIN, gradients
 
 from pipeline.cli.main import cli
 from pipeline.errors import RecipeError, TrainError
-from pipeline.learning.distributed.launch import _exit_code
+from pipeline.learning.distributed.launch import exit_code
 from pipeline.learning.distributed.world import ALONE, World
 from pipeline.learning.training import fit as fit_module
 from pipeline.learning.training.evaluate import validate
@@ -32,11 +32,16 @@ from pipeline.processes import ProcessRank, check_batch, launched_process
 def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for each of two processes; one of them was killed and restarted on the way."""
     folder = tmp_path_factory.mktemp("two")
-    script = Path(children.__file__).with_name("two_processes.py")
+    script = children.SUPPORT / "two_processes.py"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", "2", "--max-restarts", "1", str(script), str(folder)]
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=children.PATIENCE
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=children.PATIENCE,
+        env=children.environment(),
     )
     assert done.returncode == 0, done.stderr
     assert "exitcode: -9" in done.stderr
@@ -171,7 +176,7 @@ def test_the_exit_code_is_that_of_the_process_that_failed(
     exit_codes: dict[int, int], expected: int
 ) -> None:
     failures = {rank: Ended(code) for rank, code in exit_codes.items()}
-    assert _exit_code(failures, 2) == expected
+    assert exit_code(failures, 2) == expected
 
 
 @pytest.mark.parametrize(
@@ -185,7 +190,7 @@ def test_the_exit_code_is_that_of_the_process_that_failed(
 def test_a_killed_process_is_named(exit_codes: dict[int, int], message: str) -> None:
     failures = {rank: Ended(code) for rank, code in exit_codes.items()}
     with pytest.raises(TrainError, match=message):
-        _exit_code(failures, 2)
+        exit_code(failures, 2)
 
 
 class Two(World):

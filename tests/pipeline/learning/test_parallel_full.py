@@ -52,7 +52,7 @@ class Run:
         self.child = children.start(
             *(*shell, sys.executable, *launcher, *pipeline),
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env=children.environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

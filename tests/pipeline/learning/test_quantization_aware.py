@@ -58,13 +58,13 @@ def shapes(count: int, seed: int, spec: ModelSpec) -> Split:
     upright, level = rng.integers(0, 2, (2, count))
     if spec.task == "multi-class":
         level &= 1 - upright
-    for image, has_upright, has_level, place in zip(
+    for image, has_upright, has_level, offset in zip(
         images, upright, level, rng.integers(1, 9, count), strict=True
     ):
         if has_upright:
-            image[1:11, place : place + 2] += 90
+            image[1:11, offset : offset + 2] += 90
         if has_level:
-            image[place : place + 2, 1:11] += 90
+            image[offset : offset + 2, 1:11] += 90
     both = np.stack([upright, level], 1).astype(np.uint8)
     labels = upright + 2 * level if spec.task == "multi-class" else both
     return Split(images, labels, np.arange(count).astype(np.str_))
@@ -354,8 +354,8 @@ def tuned(request: pytest.FixtureRequest) -> Tuned:
 
 def right(answer: NDArray[np.float32], split: Split) -> float:
     """The share of right answers, mean over labels."""
-    said = answer.argmax(1) if split.labels.ndim == 1 else answer > 0.5
-    return float((said == split.labels).mean())
+    decided = answer.argmax(1) if split.labels.ndim == 1 else answer > 0.5
+    return float((decided == split.labels).mean())
 
 
 def on_coarse_grid(network: PixelNetwork) -> PixelNetwork:

@@ -4,6 +4,7 @@ writes runs to a bundle."""
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -25,7 +26,7 @@ from pipeline.datasets.decoding.picture import Facts
 from pipeline.datasets.sources.image_list import ImageList
 from pipeline.datasets.sources.locate import ATTRIBUTES_NAME, IDX_NAMES, IMAGES_NAME, PARTITION_NAME
 from pipeline.datasets.sources.read_list import read_list
-from pipeline.errors import DataError, RecipeError
+from pipeline.errors import DataError
 from pipeline.new_recipe.options import NewRecipeOptions
 from pipeline.new_recipe.proposal import propose
 from pipeline.new_recipe.render import comment, toml_string
@@ -139,8 +140,8 @@ def test_a_class_whose_name_hides_something_is_refused(shapes: Path) -> None:
 
 def test_a_recipe_runs_from_anywhere(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [f"{s}/{i}.png,{s}" for s in SHAPES for i in range(22)]
-    for place in (Path(), shapes):  # a label file is named from here or from the images' folder
-        file = place / f"labels{len(place.parts)}.csv"
+    for folder in (Path(), shapes):  # a label file is named from here or from the images' folder
+        file = folder / f"labels{len(folder.parts)}.csv"
         file.write_text("\n".join(["file,shape", *rows]))
         written(file.stem, shapes, Path(file.name))
     written("folders", shapes)
@@ -423,35 +424,34 @@ def _one_of_a_class(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "damage", "message"),
+    ("words", "damage", "exit_code", "message"),
     [
-        ("Shapes --data shapes", None, "'Shapes' can't be a recipe's name; .* such as 'shapes'"),
-        ("3 --data shapes", None, "such as 'my-images'"),
-        ("mnist --data shapes", None, "share artifacts/mnist.* 'my-mnist'"),
-        ("sweeps --data shapes", None, "'sweeps' is the name of the folder of all sweeps"),
-        ("old --data shapes", None, "old.toml already exists"),
-        ("new --data none", None, "--data = 'none' does not exist; expected a folder"),
-        ("new --data old.toml", None, "is a file; expected a folder"),
-        ("new --data shapes --labels no.csv", None, "data.label_file = 'no.csv'"),
-        ("new --data shapes/cross", None, "one class|no class"),
-        ("new --data shapes --column x", None, "data.label_file"),
-        ("new --data shapes", _empty, "holds no image but nothing"),
-        ("new --data shapes", _all_bad, "none of 66 images can be used; the first is circle/0.png"),
-        ("new --data shapes", _one_of_a_class, "no image to train with of the class cross; exp"),
-        ("new --data shapes", _celeba, "copy of CelebA, .* pipeline run all --recipe celeba --set"),
-        ("new --data shapes", _idx, "copy of IDX files, .* --recipe fashion-mnist --set data.root"),
+        ("Shapes --data shapes", None, 2, "'Shapes' .*'shapes'"),
+        ("3 --data shapes", None, 2, "'3' .*'my-images'"),
+        ("mnist --data shapes", None, 2, "'mnist' .*artifacts/mnist.* 'my-mnist'"),
+        ("sweeps --data shapes", None, 2, "'sweeps' .*artifacts/sweeps.* 'my-sweeps'"),
+        ("old --data shapes", None, 2, "old.toml already exists"),
+        ("new --data none", None, 1, "--data = 'none' .*expected a folder"),
+        ("new --data old.toml", None, 1, "--data = 'old.toml' is a file; expected a folder"),
+        ("new --data shapes --labels no.csv", None, 1, "data.label_file = 'no.csv'.*--labels"),
+        ("new --data shapes/cross", None, 1, "shapes/cross .*two or more.*data.label_file"),
+        ("new --data shapes --column x", None, 1, "data.label_column .*data.label_file"),
+        ("new --data shapes", _empty, 1, "/shapes holds .*[.]png, [.]jpg, "),
+        ("new --data shapes", _all_bad, 1, "none of 66 images .*circle/0.png"),
+        ("new --data shapes", _one_of_a_class, 1, "/shapes .*class cross; .*train, val and test"),
+        ("new --data shapes", _celeba, 1, "CelebA.* run all --recipe celeba --set data[.]root"),
+        ("new --data shapes", _idx, 1, "IDX.*--recipe fashion-mnist --set data[.]root"),
     ],
 )  # fmt: skip
 def test_refusals(
-    shapes: Path, words: str, damage: Callable[[Path], None] | None, message: str
+    shapes: Path, words: str, damage: Callable[[Path], None] | None, exit_code: int, message: str
 ) -> None:
     if damage is not None:
         damage(shapes)
     Path("old.toml").write_text("mine")
     result = CliRunner().invoke(cli, ["init", *words.split()])
-    assert result.exit_code in (1, 2)
-    with pytest.raises((DataError, RecipeError), match=message):
-        raise DataError(result.stderr.replace("\n", " "))
+    assert result.exit_code == exit_code
+    assert re.search(message, result.stderr.replace("\n", " "))
     assert Path("old.toml").read_text() == "mine"
     assert not Path("new.toml").exists()
 

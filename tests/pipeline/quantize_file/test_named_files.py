@@ -12,7 +12,7 @@ import pytest
 from exporters.errors import GraphError, PackageError
 from exporters.graph import foreign_file, onnx_file
 from exporters.package.signing import sign_bundle
-from pipeline.datasets.sources.idx import _uncompressed
+from pipeline.datasets.sources.idx import read_idx
 from pipeline.datasets.sources.label_file import read_label_file
 from pipeline.errors import DataError, RecipeError
 from pipeline.learning.networks.build import build_network
@@ -41,7 +41,7 @@ READERS: dict[str, tuple[Callable[[Path], object], type[Exception]]] = {
         lambda path: read_label_file(path.parent, path, DataOptions(kind="images")),
         DataError,
     ),
-    "an IDX file": (_uncompressed, DataError),
+    "an IDX file": (lambda path: read_idx(path, 3), DataError),
     "weights": (_weights, RecipeError),
 }
 

@@ -264,18 +264,18 @@ MODELS = (
     _model("a cycle", "No order to run it in.", cyclic, "cannot be loaded"),
     _file(
         "no stamp",
-        "Nobody said what this model takes.",
+        "Nothing states what this model takes.",
         lambda: build.model(build.GRAY, stamp=None),
         "has no metadata 'edgeproof.spec'",
     ),
     _file(
-        "a stamp that is no text",
+        "a stamp that is not text",
         "onnxruntime decodes it when it is asked for, and raises an error of Python's own.",
         lambda: build.model(build.GRAY).replace(b"multi-class", b"multi-\xff\xfe\xff\xfe\xff"),
         "names or metadata that are not UTF-8",
     ),
     _file(
-        "an input whose name is no text",
+        "an input whose name is not text",
         "The same, for the names of inputs and outputs.",
         lambda: build.model(build.GRAY, input_name="imagex").replace(b"imagex", b"imag\xff\xfe"),
         "names or metadata that are not UTF-8",

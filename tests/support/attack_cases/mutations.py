@@ -41,8 +41,10 @@ def flip_structure(data: bytes, rng: random.Random) -> bytes:
     """Bits of headers, directory and end record, where a parser can be led astray."""
     marks = [i for i in range(len(data) - 4) if data[i : i + 2] == b"PK" and data[i + 3] < 7]
     changed = bytearray(data)
-    place = rng.choice(marks) + rng.randrange(46)
-    changed[min(place, len(changed) - 1)] = rng.choice([0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)])
+    position = rng.choice(marks) + rng.randrange(46)
+    changed[min(position, len(changed) - 1)] = rng.choice(
+        [0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)]
+    )
     return bytes(changed)
 
 

@@ -38,7 +38,7 @@ NAMES = (
     _name("golden.npz\0.txt", "C ends the name at the null, Python does not.", title="null"),
     _name("n" * 201, "Longer than some file systems take.", title="of 201 letters"),
     Attack(
-        "name that is no UTF-8",
+        "name that is not UTF-8",
         "Decoded as another code page by every second reader.",
         lambda: added(Entry(b"\xff\xfe.json", b"")),
         BundleFormatError,

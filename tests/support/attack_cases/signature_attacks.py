@@ -132,7 +132,7 @@ SIGNATURES = (
         edit=lambda m: m.update(model_version="6.6.6"),
     ),
     _signature(
-        "an edited manifest that is no JSON of ours",
+        "an edited manifest that is not JSON of ours",
         "The signature is checked first: nothing of a forged manifest is parsed.",
         lambda t: KEY.sign(DOMAIN + t),
         edit=lambda m: m.clear(),
