@@ -1,7 +1,5 @@
 """The options of the exporters, as values. Standard library only, so that a recipe can be read and
-checked without onnx or torch.
-
-Every dataclass refuses unknown keys when a recipe is read (``__pydantic_config__``)."""
+checked without onnx or torch."""
 
 from __future__ import annotations
 
@@ -11,7 +9,6 @@ from typing import Any, ClassVar, Literal
 
 _INT8_ID = re.compile(r"int8(-[a-z0-9.]+)*", re.ASCII)
 _LONGEST_ID = 100  # characters: a file is named after it
-_STRICT: dict[str, Any] = {"extra": "forbid", "allow_inf_nan": False}
 
 Calibration = Literal["minmax", "entropy", "percentile", "mse"]  # how ranges are chosen
 Scheme = Literal["u8s8-rr", "u8s8", "u8u8", "s8s8"]  # types of activations and weights
@@ -19,6 +16,12 @@ Scheme = Literal["u8s8-rr", "u8s8", "u8u8", "s8s8"]  # types of activations and 
 MOST_IMAGES = 4096  # in one batch of a proof: more say nothing new and may not fit into memory
 OPSET = 18  # the newest that onnxruntime 1.15 reads, and the first with an antialiased Resize
 IR_VERSION = 8  # likewise
+
+
+class Strict:
+    """Values whose reader, pydantic, refuses unknown keys and numbers that are not finite."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
 
 
 def _expect(name: str, value: object, fits: bool, expected: str) -> None:
@@ -60,10 +63,9 @@ MIN_SQNR_DB = 20.0
 
 
 @dataclass(frozen=True)
-class ExportOptions:
+class ExportOptions(Strict):
     """The export of the trained network to ``fp32.onnx``."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     batch_sizes: tuple[int, ...] = (1, 2, 7, 64)  # each is run to prove that the batch is dynamic
 
     def __post_init__(self) -> None:
@@ -73,14 +75,13 @@ class ExportOptions:
 
 
 @dataclass(frozen=True)
-class Int8Options:
+class Int8Options(Strict):
     """One static INT8 QDQ variant.
 
     ``reduce_range`` makes 7-bit weights: U8S8 with 8-bit ones saturates in the 16-bit pair sums
     of x86 kernels without VNNI (measured: output SNR fell from 35 to 17 dB).
     """
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     id: str = "int8-u8s8-rr"
     activations: Literal["uint8", "int8"] = "uint8"
     weights: Literal["uint8", "int8"] = "int8"
@@ -107,11 +108,10 @@ class Int8Options:
 
 
 @dataclass(frozen=True)
-class DynamicOptions:
+class DynamicOptions(Strict):
     """One dynamic INT8 variant: the weights of fully connected layers in 8 bits, the range of
     their inputs computed at every call, everything else in float."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     id: str = "int8-dynamic"
     weights: Literal["uint8", "int8"] = "int8"
     per_channel: bool = True
@@ -119,10 +119,9 @@ class DynamicOptions:
 
 
 @dataclass(frozen=True)
-class FineTuneOptions:
+class FineTuneOptions(Strict):
     """Quantization-aware fine-tuning of the trained network; all else is as in training."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     epochs: int = 3  # 0: none; digits gained nearly all in the first one
     lr_factor: float = 0.05  # of train.lr; 0.02 and 0.1 did as well on digits
     calibration_images: int = 512  # of the train split, from which ranges are taken
@@ -135,13 +134,12 @@ class FineTuneOptions:
 
 
 @dataclass(frozen=True)
-class SearchOptions:
+class SearchOptions(Strict):
     """The INT8 variants that are tried, in a coarse-to-fine order; see ``search.py``.
 
     When the ``minutes`` are over, the variants so far are the result, marked incomplete.
     """
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     minutes: float = 3.0  # wall time; 0: no search, only the variants that are listed
     threads: int = 1  # with which variants are timed
     # Activations and weights in letters: u8s8 has uint8 activations and int8 weights; -rr are
@@ -166,10 +164,9 @@ class SearchOptions:
 
 
 @dataclass(frozen=True)
-class QuantizeOptions:
+class QuantizeOptions(Strict):
     """The variants to make besides ``fp32``: those listed, and those that a search finds."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     fp16: bool = True
     calibration_images: int = 512  # drawn from the train split, for every variant
     int8: tuple[Int8Options, ...] = ()  # made, and judged on the test split, whatever is found
@@ -194,10 +191,9 @@ class QuantizeOptions:
 
 
 @dataclass(frozen=True)
-class GateOptions:
+class GateOptions(Strict):
     """The conditions under which a variant is not inferior to PyTorch; see ``gates.py``."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     margin_points: float = 0.15  # percentage points of accuracy (mean over labels) it may lose
     alpha: float = 0.05  # one-sided level of the bound, and family level of the per-label tests
     # what the threshold of a label is best at, on the validation split; for tasks with thresholds
@@ -218,10 +214,9 @@ class GateOptions:
 
 
 @dataclass(frozen=True)
-class PackageOptions:
+class PackageOptions(Strict):
     """The bundle's description of itself, and the choice of a device."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     model_version: str = "1.0.0"
     license: str | None = None  # of the weights; None: Apache-2.0, or that of data that stays home
     # the order of device="auto"

@@ -92,7 +92,7 @@ class JudgedVariant:
     @property
     def accuracy_percent(self) -> float:
         """Accuracy on the test split."""
-        return 100 * self.parity.candidate_accuracy
+        return 100 * self.parity.pairs.candidate_accuracy
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from exporters.evaluate.metrics import Thresholds, decide
 from exporters.evaluate.probabilities import Floats
 from exporters.evaluate.signal_to_noise import decibels
 
+_NAMED = 16  # of the images that differ most
 ABSOLUTE_FLOOR = 1e-6  # what a relative tolerance is needed on top of: probabilities near 0
 
 
@@ -42,12 +43,11 @@ class Difference:
     worst: tuple[tuple[int, float], ...]  # (image, its largest difference), worst first
 
 
-def absolute_difference(a: Floats, b: Floats, worst: int = 16) -> AbsoluteDifference:
-    """Compare values [n, labels] of the same images; ``worst`` is how many of the images that
-    differ most are named."""
+def absolute_difference(a: Floats, b: Floats) -> AbsoluteDifference:
+    """Compare values [n, labels] of the same images."""
     gap = np.abs(a.astype(np.float64) - b)
     per_image = gap.max(axis=1)
-    order = np.argsort(-per_image, kind="stable")[:worst]
+    order = np.argsort(-per_image, kind="stable")[:_NAMED]
     return AbsoluteDifference(
         max_abs=float(gap.max()),
         mean_abs=float(gap.mean()),
@@ -57,12 +57,7 @@ def absolute_difference(a: Floats, b: Floats, worst: int = 16) -> AbsoluteDiffer
 
 
 def difference(
-    a: Floats,
-    b: Floats,
-    *,
-    thresholds_a: Thresholds = None,
-    thresholds_b: Thresholds = None,
-    worst: int = 16,
+    a: Floats, b: Floats, *, thresholds_a: Thresholds = None, thresholds_b: Thresholds = None
 ) -> Difference:
     """Compare probabilities [n, labels] of the same images, each side with the thresholds [labels]
     of its own where the task has any. Raises ExportError when the shapes do not belong together.
@@ -71,7 +66,7 @@ def difference(
         raise ExportError(
             f"A has outputs of shape {a.shape}, B of {b.shape}; expected the same (images, labels)."
         )
-    absolute = absolute_difference(a, b, worst)
+    absolute = absolute_difference(a, b)
     before = a.astype(np.float64)
     gap = np.abs(before - b)
     magnitude = np.abs(before)

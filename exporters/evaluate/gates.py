@@ -9,34 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from exporters.errors import ExportError
-from exporters.evaluate.paired_tests import Losses, holm, mcnemar
+from exporters.evaluate.paired_tests import holm, mcnemar
 from exporters.evaluate.parity_values import Check, LabelParity, Parity, Verdict
 from exporters.options import TOLERANCES, GateOptions, Tolerance
 
-
-class Gated(Protocol):
-    """The part of a task that the gate asks."""
-
-    @property
-    def unit(self) -> str:
-        """The unit of what is lost and won: "images", "answers"."""
-
-    @property
-    def label_noun(self) -> str:
-        """A label's name in texts: "class", "attribute"."""
-
-    def loss_upper(self, losses: Losses, labels: int, alpha: float) -> float:
-        """Upper bound of the share of accuracy that is lost."""
-
-    def images_needed(self, labels: int, options: GateOptions) -> int:
-        """The number of test images that would pass without one changed answer."""
+if TYPE_CHECKING:
+    from exporters.evaluate.tasks import LabelTask
 
 
 def judge(
-    task: Gated, parity: Parity, options: GateOptions, tolerances: Sequence[Tolerance] = ()
+    task: LabelTask, parity: Parity, options: GateOptions, tolerances: Sequence[Tolerance] = ()
 ) -> Verdict:
     """Compare ``parity`` with the margin, the labels and the tolerances of its precision."""
     checks = [_accuracy(task, parity, options), _labels(task, parity, options)]
@@ -45,7 +30,7 @@ def judge(
 
 
 def screen(
-    task: Gated, parity: Parity, options: GateOptions, tolerances: Sequence[Tolerance] = ()
+    task: LabelTask, parity: Parity, options: GateOptions, tolerances: Sequence[Tolerance] = ()
 ) -> Verdict:
     """Ask the same questions on validation images, to choose what is worth the test split.
 
@@ -55,7 +40,7 @@ def screen(
     verdict = judge(task, parity, options, tolerances)
     if verdict.passed or task.images_needed(len(parity.labels), options) <= parity.images:
         return verdict
-    lost = 100 * (parity.reference_accuracy - parity.candidate_accuracy)
+    lost = parity.pairs.lost_points
     checks = tuple(
         replace(check, passed=lost < options.margin_points) if check.name == "accuracy" else check
         for check in verdict.checks
@@ -63,7 +48,7 @@ def screen(
     return Verdict(all(check.passed for check in checks), checks)
 
 
-def too_few_images(task: Gated, options: GateOptions, images: int, labels: int) -> str | None:
+def too_few_images(task: LabelTask, options: GateOptions, images: int, labels: int) -> str | None:
     """The reason why no variant could pass on so many images even if no answer changed; None where
     one could.
 
@@ -117,7 +102,7 @@ def tolerances_for(variant_id: str) -> tuple[Tolerance, ...]:
     return TOLERANCES[precision]
 
 
-def loss_bound(task: Gated, parity: Parity, alpha: float) -> float:
+def loss_bound(task: LabelTask, parity: Parity, alpha: float) -> float:
     """Return the upper bound, at one-sided level ``alpha``, of the accuracy that the candidate
     loses. A share, not points."""
     if parity.max_abs == 0 and parity.pairs.only_reference == 0:
@@ -125,16 +110,15 @@ def loss_bound(task: Gated, parity: Parity, alpha: float) -> float:
     return task.loss_upper(parity.losses, len(parity.labels), alpha)
 
 
-def _accuracy(task: Gated, parity: Parity, options: GateOptions) -> Check:
+def _accuracy(task: LabelTask, parity: Parity, options: GateOptions) -> Check:
     bound = 100 * loss_bound(task, parity, options.alpha)
     passed = bound < options.margin_points
-    lost = 100 * (parity.reference_accuracy - parity.candidate_accuracy)
     pairs = parity.pairs
     text = (
-        f"accuracy {100 * parity.candidate_accuracy:.2f} % against "
-        f"{100 * parity.reference_accuracy:.2f} % ({pairs.only_reference} {task.unit} lost, "
-        f"{pairs.only_candidate} won of {pairs.total}): it loses {lost:.3f} points, and at most "
-        f"{bound:.3f} with {100 * (1 - options.alpha):g} % confidence; the margin is "
+        f"accuracy {100 * pairs.candidate_accuracy:.2f} % against "
+        f"{100 * pairs.reference_accuracy:.2f} % ({pairs.only_reference} {task.unit} lost, "
+        f"{pairs.only_candidate} won of {pairs.total}): it loses {pairs.lost_points:.3f} points, "
+        f"and at most {bound:.3f} with {100 * (1 - options.alpha):g} % confidence; the margin is "
         f"{options.margin_points:g}"
     )
     needed = task.images_needed(len(parity.labels), options)
@@ -143,7 +127,7 @@ def _accuracy(task: Gated, parity: Parity, options: GateOptions) -> Check:
     return Check("accuracy", passed, bound, options.margin_points, text)
 
 
-def _labels(task: Gated, parity: Parity, options: GateOptions) -> Check:
+def _labels(task: LabelTask, parity: Parity, options: GateOptions) -> Check:
     counts = [label.pairs for label in parity.labels]
     adjusted = holm([mcnemar(pairs.only_reference, pairs.only_candidate) for pairs in counts])
     worse = [

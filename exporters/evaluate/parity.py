@@ -4,7 +4,7 @@ any callable from images to probabilities: PyTorch, an ONNX file, the packaged p
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,28 +16,11 @@ from exporters.evaluate.parity_values import LabelParity, Pairs, Parity
 from exporters.evaluate.probabilities import Floats, check_probabilities
 from runtime.errors import AnswerError
 
+if TYPE_CHECKING:
+    from exporters.evaluate.tasks import LabelTask
+
 Model = Callable[[NDArray[np.uint8]], Floats]  # uint8 [n, h, w, c] -> float32 [n, labels]
 Progress = Callable[[int, int], None]  # images done, images in all
-
-
-class Counting(Protocol):
-    """The part of a task that counts answers."""
-
-    @property
-    def name(self) -> str:
-        """The name, as in ModelSpec."""
-
-    @property
-    def has_thresholds(self) -> bool:
-        """True when each label has a threshold."""
-
-    def truth_shape(self, images: int, labels: int) -> tuple[int, ...]:
-        """The shape of the true labels."""
-
-    def of_label(
-        self, flags: NDArray[np.bool_], truth: NDArray[np.integer], index: int
-    ) -> NDArray[np.bool_]:
-        """The part of ``flags``, one for each answer, that concerns one label."""
 
 
 def stream(
@@ -71,7 +54,7 @@ def stream(
 
 
 def compare(
-    task: Counting,
+    task: LabelTask,
     reference: Floats,
     candidate: Floats,
     truth: NDArray[np.integer],
@@ -79,20 +62,18 @@ def compare(
     *,
     reference_thresholds: Thresholds = None,
     candidate_thresholds: Thresholds = None,
-    worst: int = 16,
 ) -> Parity:
     """Compare probabilities [n, labels] of the same images.
 
-    Where the task has thresholds, they are [labels] or [n, labels], 0.5 by default. ``worst`` is
-    how many of the images that differ most are named. Raises ExportError when the shapes do not
-    belong together.
+    Where the task has thresholds, they are [labels] or [n, labels], 0.5 by default. Raises
+    ExportError when the shapes do not belong together.
     """
     _check_shapes(task, reference, candidate, truth, len(labels))
     before, after = (
         _thresholds(task, given, len(labels), len(reference))
         for given in (reference_thresholds, candidate_thresholds)
     )
-    difference = absolute_difference(reference, candidate, worst)
+    difference = absolute_difference(reference, candidate)
     was, now = correct(reference, truth, before), correct(candidate, truth, after)
     lost = was.astype(np.int64) - now.astype(np.int64)
     values, counts = np.unique(lost.reshape(len(lost), -1).sum(axis=1), return_counts=True)
@@ -122,7 +103,7 @@ def _pairs(was: NDArray[np.bool_], now: NDArray[np.bool_]) -> Pairs:
     )
 
 
-def _thresholds(task: Counting, given: Thresholds, labels: int, images: int) -> Thresholds:
+def _thresholds(task: LabelTask, given: Thresholds, labels: int, images: int) -> Thresholds:
     if not task.has_thresholds:
         if given is not None:
             raise ExportError(f"thresholds were given for a {task.name} model, which has none.")
@@ -137,7 +118,7 @@ def _thresholds(task: Counting, given: Thresholds, labels: int, images: int) -> 
 
 
 def _check_shapes(
-    task: Counting, reference: Floats, candidate: Floats, truth: NDArray[np.integer], labels: int
+    task: LabelTask, reference: Floats, candidate: Floats, truth: NDArray[np.integer], labels: int
 ) -> None:
     count = len(truth)
     expected = task.truth_shape(count, labels)

@@ -30,6 +30,11 @@ class Pairs:
         """Share of right answers of the candidate; nan without answers."""
         return _share(self.both_right + self.only_candidate, self.total)
 
+    @property
+    def lost_points(self) -> float:
+        """Percentage points of accuracy that the candidate has fewer."""
+        return 100 * (self.reference_accuracy - self.candidate_accuracy)
+
 
 @dataclass(frozen=True)
 class LabelParity:
@@ -55,16 +60,6 @@ class Parity:
     # of classes -1, 0, 1; of attributes -labels..labels. The gate's bound is computed from them.
     losses: tuple[tuple[int, int], ...]
     worst: tuple[tuple[int, float], ...]  # (image, its largest difference), worst first
-
-    @property
-    def reference_accuracy(self) -> float:
-        """Share of right answers; of attributes, the mean over labels."""
-        return self.pairs.reference_accuracy
-
-    @property
-    def candidate_accuracy(self) -> float:
-        """Share of right answers; of attributes, the mean over labels."""
-        return self.pairs.candidate_accuracy
 
 
 @dataclass(frozen=True)

@@ -7,21 +7,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-_STRICT: dict[str, Any] = {"extra": "forbid"}
+
+class _Strict:
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Estimate(_Strict):
     """A figure with the ends of its 95 % interval."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     value: float
     low: float | None = None  # None: too few images or mistakes to say anything
     high: float | None = None
 
 
 @dataclass(frozen=True)
-class Metrics:
+class Metrics(_Strict):
     """Figures of one label, or means over labels; or how much two models differ in them.
 
     Attributes are judged by plain accuracy with thresholds that were chosen for it, and by balanced
@@ -29,17 +30,15 @@ class Metrics:
     ``accuracy`` of one class is its recall: the share of its own images.
     """
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     accuracy: Estimate | None
     balanced_accuracy: Estimate | None  # of classes: the mean of their recalls
     average_precision: Estimate | None  # of attributes; None: no test image has the label
 
 
 @dataclass(frozen=True)
-class LabelScore:
+class LabelScore(_Strict):
     """One label of one form of a model."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     label: str
     own: Metrics
     majority: float | None = None  # of an attribute: accuracy of the train split's commoner answer
@@ -48,10 +47,9 @@ class LabelScore:
 
 
 @dataclass(frozen=True)
-class FormScore:
+class FormScore(_Strict):
     """One form of a model, or the baseline, on the test images."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     id: str
     own: Metrics  # over all images; of attributes, the mean over those that define a figure
     over_majority: Estimate | None  # in accuracy
@@ -60,10 +58,9 @@ class FormScore:
 
 
 @dataclass(frozen=True)
-class Baseline:
+class Baseline(_Strict):
     """The network of another recipe, in PyTorch, on the same images."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     recipe: str
     missing: str | None = None  # why nothing is compared, and what to do; then the rest is None
     score: FormScore | None = None
@@ -88,11 +85,10 @@ def doubt(images: int, form: FormScore) -> str | None:
 
 
 @dataclass(frozen=True)
-class Scores:
+class Scores(_Strict):
     """Every form of a model on the test split. All intervals of a run come from the same samples,
     so differences are paired."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     images: int
     samples: int  # of the bootstrap
     majority: Estimate  # accuracy of the train split's commonest answer; mean over labels

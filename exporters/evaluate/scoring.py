@@ -65,17 +65,14 @@ def score(
     a few samples are in memory at a time, however many images there are.
     """
     everyone = [*forms, *([baseline] if baseline else [])]
-    statistics = [
-        task.statistic(outputs.probabilities, truth, outputs.thresholds, outputs.labels)
-        for outputs in everyone
-    ]
+    statistics = [task.statistic(outputs, truth) for outputs in everyone]
     common = truth == majority  # [N] or [N, labels]
     always: list[Values] = []
     pieces: list[list[tuple[Values, Values]]] = [[] for _ in everyone]
     for weights in _weights(len(truth), samples, seed, progress):
         always.append(share(common, weights))
         for statistic, parts in zip(statistics, pieces, strict=True):
-            parts.append(statistic.values(weights))
+            parts.append(statistic(weights))
     context = _Context(task, tuple(labels), truth, np.concatenate(always))
     tallies = [
         _Tally(outputs, *(np.concatenate(part) for part in zip(*parts, strict=True)))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from exporters.evaluate.error_metrics import relative_error
 from exporters.evaluate.parity import Model
-from exporters.evaluate.probabilities import Floats, log_odds
+from exporters.evaluate.probabilities import Floats, add_up, log_odds
 from exporters.evaluate.tasks import LabelTask
 from exporters.explain.first_divergence import Divergence, PointPair
 from exporters.explain.pixel_changes import move_between, moves, tone_between, with_gamma
@@ -24,8 +24,8 @@ EXPLAINED = 0.1
 # values costs nothing in float, and 8 bits for three channels of different scales 0.006.
 INPUT_NOISE = {"fp32": 1e-5, "fp16": 2e-3, "int8": 1.5e-2}
 _RANGE = 0.05  # part of the range by which ends must differ to be reported
+_SUM = 1e-2  # by which a row of a softmax of any precision may miss 1
 _GAMMAS = (0.4, 0.5, 0.63, 0.8, 1.25, 1.6, 2.0, 2.5)
-_STRAIGHT = 1e-4  # relative difference of log-odds from a line, in float
 
 
 def output_causes(a: Floats, b: Floats, labels: Sequence[str], task: LabelTask) -> Iterator[str]:
@@ -41,7 +41,7 @@ def output_causes(a: Floats, b: Floats, labels: Sequence[str], task: LabelTask) 
     if task.sums_to_one:
         for name, soft, other in (("B", a, b), ("A", b, a)):
             undone = task.probabilities(np.asarray(log_odds(other), np.float32))
-            if _sums_to_one(soft) and not _sums_to_one(other) and _explains(soft, other, undone):
+            if add_up(soft, _SUM) and not add_up(other, _SUM) and _explains(soft, other, undone):
                 yield f"{name} ends in a sigmoid and the other side in a softmax"
                 return
     yield from _temperature(a, b, task)
@@ -59,10 +59,6 @@ def _temperature(a: Floats, b: Floats, task: LabelTask) -> Iterator[str]:
         return
     if _explains(a, b, task.probabilities(np.asarray(y / factor, np.float32))):
         yield f"B's logits are A's times {factor:.3g}: a temperature of {1 / factor:.3g}"
-
-
-def _sums_to_one(values: Floats) -> bool:
-    return bool(np.abs(values.sum(axis=1) - 1).max() < 1e-2)
 
 
 def image_causes(

@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 
 from exporters.graph.walk import Graph
 
-_LARGE = (
-    64  # elements from which a constant is a weight, which ``diagnose.parameter_causes`` compares
-)
+_LARGE = 64  # elements from which a constant is a weight; see ``weight_causes.py``
 
 
 def graph_differences(a: onnx.ModelProto, b: onnx.ModelProto) -> Iterator[str]:

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
+from onnx_ir.passes.common import TopologicalSortPass
 
 from exporters.errors import ExportError
 from exporters.evaluate.error_metrics import error_db, relative_error
@@ -99,12 +101,6 @@ def _snr(model: onnx.ModelProto, images: NDArray[np.uint8], expected: Floats) ->
     return error_db(relative_error(signal - middle, log_odds(answers, _SURE, _SURE) - middle))
 
 
-def _copied(model: onnx.ModelProto) -> onnx.ModelProto:
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    return result
-
-
 # --- weights -------------------------------------------------------------------------------------
 
 
@@ -133,7 +129,7 @@ def _float_weights(
 ) -> onnx.ModelProto:
     """Return a copy in which a layer has the float model's bias, and its weights where they differ
     by more than rounding."""
-    result = _copied(model)
+    result = onnx_file.copied(model)
     node = next(node for node in result.graph.node if node.name == layer)
     weight = np.moveaxis(a.weight, 0, channel_axis(node, a.weight.ndim))
     values = [weight if weights_apart(a, b) else None, a.bias]
@@ -215,7 +211,7 @@ def _cut_off(graph: Graph, node: onnx.NodeProto, stored: NDArray[np.integer]) ->
 def _float_activations(model: onnx.ModelProto, key: bytes) -> onnx.ModelProto:
     """Return a copy in which activations of one scale are not rounded, and are cut off only where a
     ReLU has become the range."""
-    result = _copied(model)
+    result = onnx_file.copied(model)
     graph = Graph(result)
     nodes = []
     for node in result.graph.node:
@@ -226,23 +222,7 @@ def _float_activations(model: onnx.ModelProto, key: bytes) -> onnx.ModelProto:
             for reader in _readers(graph, node):
                 nodes.append(helper.make_node(kind, [node.input[0]], [reader.output[0]]))
                 reader.output[0] = f"{reader.output[0]}.unused"
-    order = _sorted([*result.graph.node, *nodes], graph)
-    del result.graph.node[:]
-    result.graph.node.extend(order)
-    return result
-
-
-def _sorted(nodes: list[onnx.NodeProto], graph: Graph) -> list[onnx.NodeProto]:
-    """Sort nodes so that every input is made before it is used."""
-    made = {name for node in nodes for name in node.output}
-    done: set[str] = set()
-    order: list[onnx.NodeProto] = []
-    waiting = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    while waiting:
-        ready = [n for n in waiting if all(i in done or i not in made for i in n.input)]
-        if not ready:
-            return nodes
-        order += ready
-        done.update(name for node in ready for name in node.output)
-        waiting = [node for node in waiting if node not in ready]
-    return order
+    result.graph.node.extend(nodes)
+    ordered = TopologicalSortPass()(ir.from_proto(result))
+    changed: onnx.ModelProto = ir.to_proto(ordered.model)
+    return changed

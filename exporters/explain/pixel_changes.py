@@ -121,7 +121,8 @@ def tone_between(x: NDArray[Any], y: NDArray[np.floating], noise: float = _LEVEL
         if (left := _left(curve, levels, means, counts)) <= bound
     ]
     if not fits:
-        steps = ", ".join(f"{levels[i]:.0f} becomes {means[i]:.1f}" for i in _spread(len(levels)))
+        shown = [len(levels) * quarter // 4 for quarter in (1, 2, 3)]
+        steps = ", ".join(f"{levels[i]:.0f} becomes {means[i]:.1f}" for i in shown)
         return Tone(f"given through another tone curve: {steps}", True, False)
     best = min(left for left, _ in fits)
     near: dict[str, Curve] = {}
@@ -181,7 +182,7 @@ def _curves(
     yield Curve(_DECODED, _linear_light, "curve")
     yield Curve(_ENCODED, _srgb, "curve")
     gamma = _gamma(levels, means, counts)
-    yield Curve(f"given with a gamma of {gamma:.3g}", _powered(gamma), "curve")
+    yield Curve(f"given with a gamma of {gamma:.3g}", lambda v: _power(v, gamma), "curve")
 
 
 def _gamma(
@@ -218,14 +219,5 @@ def with_gamma(images: NDArray[np.uint8], gamma: float) -> NDArray[np.uint8]:
     return table[images]
 
 
-def _powered(gamma: float) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
-    return lambda v: _power(v, gamma)
-
-
 def _rms(values: NDArray[np.float64], counts: NDArray[np.float64]) -> float:
     return float(np.sqrt((counts * values**2).sum() / counts.sum()))
-
-
-def _spread(count: int) -> list[int]:
-    """Return three positions along a list."""
-    return [count // 4, count // 2, 3 * count // 4]

@@ -18,7 +18,6 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from exporters.errors import GraphError
 from exporters.graph import onnx_file
 from exporters.graph.intermediate_outputs import with_typed_outputs
 from exporters.graph.walk import Graph, attribute, channel_axis
@@ -55,7 +54,6 @@ class Point:
     values: Values  # [n, ...], channels first
     parameters: Parameters | None
     behind: tuple[str, ...]  # every node that the values depend on, in graph order
-    limits: tuple[float, float] | None = None  # the range of 8-bit values; None for float
 
 
 def trace_onnx(model: onnx.ModelProto, images: NDArray[np.uint8]) -> tuple[Point, ...]:
@@ -69,10 +67,8 @@ def trace_onnx(model: onnx.ModelProto, images: NDArray[np.uint8]) -> tuple[Point
     inner = [name for name in dict.fromkeys(sources.values()) if graph.producer(name) is not None]
     session = onnx_file.session(with_typed_outputs(model, inner))
     names = [OUTPUT_NAME, *(name for name in inner if name != OUTPUT_NAME)]
-    try:
-        tensors = dict(zip(names, session.run(names, {INPUT_NAME: images}), strict=True))
-    except Exception as exc:  # onnxruntime raises a dozen unrelated classes
-        raise GraphError(f"the model cannot be run: {exc}") from exc
+    values = onnx_file.run_feed(session, names, {INPUT_NAME: images})
+    tensors = dict(zip(names, values, strict=True))
     tensors.setdefault(INPUT_NAME, images)
     points = [
         Point(
@@ -81,7 +77,6 @@ def trace_onnx(model: onnx.ModelProto, images: NDArray[np.uint8]) -> tuple[Point
             _floats(graph, node.input[0], tensors[sources[node.name]]),
             _parameters(graph, node),
             _behind(graph, node.input[0]),
-            _limits(graph, node.input[0], tensors[sources[node.name]]),
         )
         for node in layers
     ]
@@ -96,33 +91,18 @@ def _is_layer(graph: Graph, node: onnx.NodeProto) -> bool:
 def _source(graph: Graph, tensor: str) -> str:
     """Return the tensor to read: for a DequantizeLinear its 8-bit input, which can be returned
     without disturbing the integer kernels."""
-    node = graph.producer(tensor)
-    if node is not None and node.op_type == "DequantizeLinear":
-        return str(node.input[0])
-    return tensor
+    node = graph.dequantizer(tensor)
+    return tensor if node is None else str(node.input[0])
 
 
 def _floats(graph: Graph, tensor: str, values: NDArray[Any]) -> Values:
-    node = graph.producer(tensor)
-    if node is not None and node.op_type == "DequantizeLinear":
+    if node := graph.dequantizer(tensor):
         scale = graph.array(node.input[1])
         zero = graph.array(node.input[2]) if len(node.input) > 2 else np.uint8(0)
         if scale is not None and zero is not None:
             result: Values = (values.astype(np.float32) - zero.astype(np.float32)) * scale
             return result
     return values.astype(np.float32)
-
-
-def _limits(graph: Graph, tensor: str, stored: NDArray[Any]) -> tuple[float, float] | None:
-    """Return the lowest and highest value that an 8-bit activation can represent."""
-    if stored.dtype.kind not in "iu" or stored.dtype.itemsize > 1:
-        return None
-    info = np.iinfo(stored.dtype)
-    node = graph.producer(tensor)
-    if node is None or node.op_type != "DequantizeLinear":
-        return None
-    ends = _floats(graph, tensor, np.array([info.min, info.max], stored.dtype))
-    return float(ends.min()), float(ends.max())
 
 
 def _constant(graph: Graph, tensor: str) -> tuple[Values, Values | float] | None:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.errors import GraphError
+from exporters.evaluate.tasks.protocol import not_comparable
 from exporters.foreign.foreign_model import ForeignModel, set_batch
 from exporters.graph import onnx_file, opset_conversion
 
@@ -31,10 +32,13 @@ def difference(foreign: ForeignModel, images: NDArray[Any]) -> float:
     for name, was, now in zip(foreign.outputs, before, after, strict=True):
         distance = _distance(was, now)
         if distance > SAME:
+            described = not_comparable(name, was, now) or (
+                f"output {name!r} differs by {distance:.3g} of its largest value, allowed {SAME:g}"
+            )
             raise GraphError(
                 "the model changed while it was prepared "
                 f"({'; '.join(foreign.changes) or 'nothing was changed in the file itself'}): "
-                f"output {name!r} {_described(was, now, distance)}. {_advice(foreign)}"
+                f"{described}. {_advice(foreign)}"
             )
         worst = max(worst, distance)
     return worst
@@ -115,13 +119,3 @@ def _distance(was: NDArray[Any], now: NDArray[Any]) -> float:
     before, after = was[numbers].astype(np.float64), now[numbers].astype(np.float64)
     largest = float(np.abs(before).max(initial=0.0)) or 1.0
     return float(np.abs(before - after).max(initial=0.0)) / largest
-
-
-def _described(was: NDArray[Any], now: NDArray[Any], distance: float) -> str:
-    if math.isfinite(distance):
-        return f"differs by {distance:.3g} of its largest value, allowed {SAME:g}"
-    if was.shape != now.shape:
-        return f"is {list(now.shape)} and was {list(was.shape)}"
-    same = (was == now) | (np.isnan(was) & np.isnan(now))
-    index = tuple(np.argwhere(~same & ~(np.isfinite(was) & np.isfinite(now)))[0])
-    return f"at {[int(i) for i in index]} is {now[index]:g} and was {was[index]:g}"

@@ -11,7 +11,7 @@ from onnx import TensorProto
 
 from exporters.errors import GraphError
 from exporters.graph import onnx_file
-from exporters.graph.walk import all_nodes, subgraphs
+from exporters.graph.walk import model_graphs, model_nodes
 
 
 def embed_external_data(model: onnx.ModelProto, path: Path) -> None:
@@ -43,13 +43,10 @@ def embed_external_data(model: onnx.ModelProto, path: Path) -> None:
 
 def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """Yield every tensor of a model: constants, attributes, those of functions and subgraphs."""
-    nodes = [node for function in model.functions for node in function.node]
-    graphs = [model.graph]
-    for node in (*nodes, *all_nodes(model.graph.node)):
-        graphs += subgraphs(node)
+    for node in model_nodes(model):
         for entry in node.attribute:
             yield from (entry.t, *entry.tensors)
-    for graph in graphs:
+    for graph in model_graphs(model):
         yield from graph.initializer
         for sparse in graph.sparse_initializer:
             yield from (sparse.values, sparse.indices)

@@ -16,7 +16,7 @@ from exporters.errors import GraphError
 from exporters.graph import onnx_file
 from exporters.graph.external_data import all_tensors, embed_external_data
 from exporters.graph.quantized import quantizing_operators
-from exporters.graph.walk import all_nodes, subgraphs
+from exporters.graph.walk import model_nodes, subgraphs
 from runtime.regular_file import read_regular
 
 _OTHER_FLOATS = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
@@ -78,8 +78,7 @@ def _one_domain(model: onnx.ModelProto) -> None:
     for function in model.functions:
         for entry in function.opset_import:
             entry.domain = _own(entry.domain)
-    inner = [node for function in model.functions for node in function.node]
-    for node in all_nodes((*model.graph.node, *inner)):
+    for node in model_nodes(model):
         node.domain = _own(node.domain)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from exporters.graph import onnx_file
-from exporters.graph.walk import Graph, all_nodes, attribute, channel_axis, subgraphs
+from exporters.graph.walk import Graph, attribute, channel_axis, model_graphs, model_nodes
 
 # Operators that onnxruntime's CPU kernels run on 8-bit numbers, so that a chain of them needs no
 # way back to float. Softmax has such a kernel, too, but an 8-bit probability is too coarse.
@@ -44,9 +44,9 @@ def quantizing_operators(model: onnx.ModelProto) -> tuple[str, ...]:
     A DequantizeLinear alone shows nothing: a float model normalizes its pixels with it
     (``onnx_from_torch.py`` does). Of constants, it makes weights of 8-bit numbers.
     """
-    constants = {tensor.name for graph in _graphs(model) for tensor in graph.initializer}
+    constants = {tensor.name for graph in model_graphs(model) for tensor in graph.initializer}
     operators = set()
-    for node in _nodes(model):
+    for node in model_nodes(model):
         if _QUANTIZING.search(node.op_type) or (
             node.op_type == "DequantizeLinear" and not constants.isdisjoint(node.input[:1])
         ):
@@ -56,21 +56,12 @@ def quantizing_operators(model: onnx.ModelProto) -> tuple[str, ...]:
     return tuple(sorted(operators))
 
 
-def _nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    inner = (node for function in model.functions for node in function.node)
-    return list(all_nodes((*model.graph.node, *inner)))
-
-
-def _graphs(model: onnx.ModelProto) -> list[onnx.GraphProto]:
-    return [model.graph, *(inner for node in _nodes(model) for inner in subgraphs(node))]
-
-
 def _types(model: onnx.ModelProto) -> Iterator[int]:
     """Yield the types of weights, of what nodes hold or cast to, and of inputs and outputs."""
-    for graph in _graphs(model):
+    for graph in model_graphs(model):
         yield from (tensor.data_type for tensor in graph.initializer)
         yield from (v.type.tensor_type.elem_type for v in (*graph.input, *graph.output))
-    for node in _nodes(model):
+    for node in model_nodes(model):
         for entry in node.attribute:
             yield from (tensor.data_type for tensor in (entry.t, *entry.tensors))
             if node.op_type == "Cast" and entry.name == "to":

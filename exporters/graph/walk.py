@@ -87,6 +87,17 @@ def all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
             yield from all_nodes(inner.node)
 
 
+def model_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """Return the nodes of a model's graph, of its functions and of every graph inside them."""
+    inner = (node for function in model.functions for node in function.node)
+    return list(all_nodes((*model.graph.node, *inner)))
+
+
+def model_graphs(model: onnx.ModelProto) -> list[onnx.GraphProto]:
+    """Return a model's graph and every graph inside it and its functions."""
+    return [model.graph, *(inner for node in model_nodes(model) for inner in subgraphs(node))]
+
+
 def subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
     """Return the graphs that a node such as If or Loop holds."""
     return [inner for entry in node.attribute for inner in (entry.g, *entry.graphs) if inner.node]

@@ -110,7 +110,7 @@ def write_wheel(
     try:
         members = {
             **_sources(distribution, package, version, summary),
-            f"{package}/bundle.zip": _bytes_of(bundle),
+            f"{package}/bundle.zip": bundle if isinstance(bundle, bytes) else bundle.read_bytes(),
             f"{package}/py.typed": b"",
             **{f"{package}/runtime/{name}": data for name, data in _runtime_files().items()},
             f"{info}/METADATA": _metadata(distribution, package, version, summary, license),
@@ -179,10 +179,6 @@ def _metadata(distribution: str, package: str, version: str, summary: str, licen
     if message_from_string(text, policy=compat32).items() != [*rows]:
         raise PackageError(f"summary {summary!r}, license {license!r}; expected one line each.")
     return text.encode()
-
-
-def _bytes_of(bundle: Path | bytes) -> bytes:
-    return bundle if isinstance(bundle, bytes) else bundle.read_bytes()
 
 
 def _runtime_files() -> dict[str, bytes]:

@@ -161,9 +161,7 @@ class ActivationStatistics:
         tensors are those of the file."""
         try:
             session = onnx_file.session(model, optimized=False)
-            for piece in self.reader.pieces():
-                feed = piece.get_next()
-                assert feed is not None  # a piece has images
+            for feed in self.reader.batches():
                 yield onnx_file.run_feed(session, outputs, feed)
         except GraphError as exc:
             raise QuantizeError(f"the float model cannot be calibrated: {exc}") from exc

@@ -62,9 +62,7 @@ def _means(
     session = onnx_file.session(onnx_file.with_inner_outputs(model, outputs), optimized=False)
     sums: dict[str, NDArray[np.float64]] = {}
     rows: dict[str, int] = {}  # a matrix with a row for each position has more than images
-    for piece in reader.first(IMAGES).pieces():
-        feed = piece.get_next()
-        assert feed is not None  # a piece has images
+    for feed in reader.first(IMAGES).batches():
         tensors = onnx_file.run_feed(session, outputs, feed, onnx_file.to_fetches())
         for node, values in zip(present, tensors, strict=True):
             axis = _output_axis(node, values.ndim)

@@ -4,6 +4,7 @@ stays bounded for any number of them. Independent of ranges and scales."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -41,52 +42,24 @@ def spread(values: NDArray[Any], count: int) -> NDArray[Any]:
     return values[:: max(len(values) // count, 1)][:count]
 
 
+@dataclass(frozen=True)
 class ImageReader:
-    """A reader of chosen images [n, ...] in batches: onnxruntime's CalibrationDataReader, which it
-    recognizes by its methods."""
+    """Chosen images [n, ...], read in batches."""
 
-    def __init__(
-        self,
-        images: Images,
-        indices: NDArray[np.int64],
-        *,
-        name: str = INPUT_NAME,
-        batch: int = BATCH,
-        multiple: int = 1,
-    ) -> None:
-        """``name`` is the model's input, ``batch`` the most images in memory at a time; a model
-        with a fixed batch takes a ``multiple`` of images only."""
-        self._images, self._indices = images, indices
-        self._name, self._batch, self._multiple = name, batch, multiple
-        self._next = 0
+    images: Images = field(repr=False)
+    indices: NDArray[np.int64]
+    name: str = field(default=INPUT_NAME, kw_only=True)  # of the model's input
+    batch: int = field(default=BATCH, kw_only=True)  # the most images in memory at a time
+    multiple: int = field(default=1, kw_only=True)  # that a model with a fixed batch takes
 
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def get_next(self) -> dict[str, NDArray[Any]] | None:
-        """Return the next batch under the model's input name, or None at the end."""
-        if self._next >= len(self._indices):
-            return None
-        chosen = self._indices[self._next : self._next + self._batch]
-        self._next += self._batch
-        return {self._name: np.ascontiguousarray(self._images[chosen])}
-
-    def first(self, count: int = 1) -> ImageReader:
+    def first(self, count: int) -> ImageReader:
         """Return a reader of ``count`` of the images, rounded up to whole batches of a fixed size;
         evenly spread, as a data set may be sorted by class."""
-        return self._of(spread(self._indices, -(-count // self._multiple) * self._multiple))
+        count = -(-count // self.multiple) * self.multiple
+        return replace(self, indices=spread(self.indices, count))
 
-    def pieces(self) -> Iterator[ImageReader]:
-        """Yield a reader of each batch, from the start. The histograms of onnxruntime are fed piece
-        by piece, because they keep every activation of what they are given at once."""
-        for start in range(0, len(self._indices), self._batch):
-            yield self._of(self._indices[start : start + self._batch])
-
-    def _of(self, indices: NDArray[np.int64]) -> ImageReader:
-        return ImageReader(
-            self._images,
-            indices,
-            name=self._name,
-            batch=self._batch,
-            multiple=self._multiple,
-        )
+    def batches(self) -> Iterator[dict[str, NDArray[Any]]]:
+        """Yield the images, batch by batch, under the name of the model's input."""
+        for start in range(0, len(self.indices), self.batch):
+            chosen = self.indices[start : start + self.batch]
+            yield {self.name: np.ascontiguousarray(self.images[chosen])}

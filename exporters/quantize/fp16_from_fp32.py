@@ -10,10 +10,11 @@ import onnx
 from onnx import TensorProto, numpy_helper
 from onnxruntime.transformers.onnx_model import OnnxModel
 
-from exporters.errors import GraphError, QuantizeError
+from exporters.errors import QuantizeError
 from exporters.graph import onnx_file
 from exporters.graph.silenced import quiet
 from exporters.graph.walk import Graph, outside
+from exporters.quantize.int8_from_fp32 import shipped
 from runtime.spec import ModelSpec
 
 _LARGEST = float(np.finfo(np.float16).max)
@@ -46,12 +47,7 @@ def fp16_from_fp32(model: onnx.ModelProto, spec: ModelSpec) -> onnx.ModelProto:
             wrapped.topological_sort()
         except Exception as exc:  # the converter raises whatever its helpers raise
             raise QuantizeError(f"the FP16 converter failed: {type(exc).__name__}: {exc}") from exc
-    result = onnx_file.finished(wrapped.model, spec)
-    try:
-        onnx_file.check_model(result, spec)
-        onnx_file.session(result)
-    except GraphError as exc:
-        raise QuantizeError(f"the FP16 variant is not a valid model: {exc}") from exc
+    result = shipped(wrapped.model, spec, "fp16")
     verify_fp16(result)
     return result
 

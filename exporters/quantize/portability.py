@@ -52,9 +52,7 @@ class LayerPortability:
     """One operator with 8-bit weights."""
 
     node: str
-    weight_type: str  # "int8" or "uint8"
     worst_pair: int  # the largest |a| + |b| of neighbors along the reduction; 0 for uint8
-    worst_sum: int  # bound of |32-bit sum| over all inputs
     portable: bool
     reason: str
 
@@ -144,9 +142,7 @@ def _judge(graph: Graph, weight: QuantizedWeight) -> LayerPortability:
         reasons.append("its activations are float")
     return LayerPortability(
         weight.node,
-        weight.values.dtype.name,
         pair,
-        total,
         not reasons,
         "; ".join(reasons) or "safe",
     )

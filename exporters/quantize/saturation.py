@@ -118,9 +118,7 @@ class _Inputs:
         if node is None or dequantize is None:
             return None
         scale = graph.array(dequantize.input[1])
-        zero: NDArray[Any] | None = np.zeros((), np.uint8)
-        if len(dequantize.input) > 2:  # optional
-            zero = graph.array(dequantize.input[2])
+        zero = graph.array(dequantize.input[2]) if len(dequantize.input) > 2 else np.uint8(0)
         if scale is None or zero is None or scale.size != 1:
             return None
         shift = 128 if zero.dtype == np.int8 else 0

@@ -4,26 +4,23 @@ only."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
-_STRICT: dict[str, Any] = {"extra": "forbid", "allow_inf_nan": False}
+from exporters.options import Strict
 
 
 @dataclass(frozen=True)
-class LayerSaturation:
+class LayerSaturation(Strict):
     """The effect of 16-bit sums on one operator, simulated."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     node: str
     saturated: float  # share of the sampled outputs with at least one saturated sum
     worst_steps: float  # largest error of an output, in steps of its quantized tensor
 
 
 @dataclass(frozen=True)
-class Confirmation:
+class Confirmation(Strict):
     """The same images through three kinds of kernels on this CPU; differences of probabilities."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     target: str  # runtime.cpu.cpu_target()
     visible: bool  # False: this CPU sums exactly and shows nothing
     exact_difference: float  # default kernels against session.x64quantprecision=1

@@ -4,16 +4,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
-_STRICT: dict[str, Any] = {"extra": "forbid", "allow_inf_nan": False}
+from exporters.options import Strict
 
 
 @dataclass(frozen=True)
-class LayerNoise:
+class LayerNoise(Strict):
     """One operator with weights, in the order of the graph."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     node: str
     operator: str
     # signal to quantization noise of its output in decibels, everything before it quantized too;
@@ -23,20 +21,18 @@ class LayerNoise:
 
 
 @dataclass(frozen=True)
-class LayerDamage:
+class LayerDamage(Strict):
     """The gain when one layer alone stays float."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     node: str
     loss_regained: float  # nats of cross entropy; negative: float made it worse by chance
     sqnr_gained_db: float  # of the probabilities
 
 
 @dataclass(frozen=True)
-class Clipping:
+class Clipping(Strict):
     """The fit of an activation tensor into 8 bits."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     tensor: str
     low: float  # the range that 8 bits reach
     high: float
@@ -48,10 +44,9 @@ class Clipping:
 
 
 @dataclass(frozen=True)
-class Explanation:
+class Explanation(Strict):
     """The reasons why a variant differs from FP32, as far as its inner tensors show them."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     variant: str
     noise: tuple[LayerNoise, ...]  # in the order of the graph
     damage: tuple[LayerDamage, ...]  # worst first; only the noisiest layers were tried

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
+from exporters.options import Strict
 from exporters.search.explanation import Explanation
 from exporters.search.trial import Trial
 
-_STRICT: dict[str, Any] = {"extra": "forbid", "allow_inf_nan": False}
-
 
 @dataclass(frozen=True)
-class SearchResult:
+class SearchResult(Strict):
     """The result of a search; the models are stored in its log."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     trials: tuple[Trial, ...]  # in the order in which they were tried
     front: tuple[str, ...]  # ids of the Pareto front, fastest first
     chosen: tuple[str, ...]  # ids that are judged on the test split

@@ -4,33 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from exporters.evaluate.parity_values import Assessment
+from exporters.options import Strict
 from exporters.quantize.saturation_values import Confirmation, LayerSaturation
 
 # Speeds within this factor are equal: two runs of the same file differ by as much.
 SAME_SPEED = 1.02
 SAME_POINTS = 0.05  # of accuracy: less is chance on a validation split of some thousand images
 SAME_SIZE = 1.05  # sizes within this factor are equal
-_STRICT: dict[str, Any] = {"extra": "forbid", "allow_inf_nan": False}
 
 
 @dataclass(frozen=True)
-class Speed:
+class Speed(Strict):
     """The speed of a model at batch 1, measured in the same rounds as FP32."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     p50_ms: float
     speedup: float  # times as fast as FP32, by wall time, or by CPU time of one thread; decides
     cpu_speedup: float  # in CPU time
 
 
 @dataclass(frozen=True)
-class Trial:
+class Trial(Strict):
     """One candidate of a search, finished."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     id: str
     precision: str  # "fp32", "fp16", "int8"
     step: str  # name of the step of the search that made it

@@ -110,27 +110,27 @@ class LabelledTask(ABC):
 
     # --- reports
 
-    @abstractmethod
     def shown_label(self, before: NDArray[np.float32], after: NDArray[np.float32]) -> int | None:
         """The label by which a picture with these two rows of probabilities is described; None: by
         the answer as a whole."""
+        return None
 
     @abstractmethod
     def moved(self, difference: NDArray[np.float32]) -> NDArray[np.float32]:
         """The movement of each answer, of differences of probabilities [N, labels]."""
 
-    @abstractmethod
     def confusion(
         self, probabilities: NDArray[np.float32], truth: NDArray[Any]
     ) -> tuple[tuple[int, ...], ...] | None:
         """Counts of each label (row) by answer (column); None where labels do not exclude
         each other."""
+        return None
 
     @abstractmethod
     def figures_note(self, shipped: str) -> str:
         """A sentence on how the figures of a report were made; ``shipped`` is the metric that the
         thresholds that ship were chosen for."""
 
-    @abstractmethod
     def method(self, shipped: str, labels: int, undefined: Sequence[str]) -> str:
         """Return that note in full; ``undefined`` are the labels without an average precision."""
+        return self.figures_note(shipped)

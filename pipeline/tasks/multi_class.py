@@ -28,50 +28,40 @@ class MultiClass(LabelledTask):
     unlearnable_note = "The train images have none of the class, so it can't be learned"
 
     def label_shape(self, images: int, count: int) -> tuple[int, ...]:
-        """A class for each image."""
         return (images,)
 
     def largest_label(self, count: int) -> int:
-        """The last class."""
         return count - 1
 
     def label_counts(self, labels: NDArray[Any], count: int) -> NDArray[np.int64]:
-        """Images of each class."""
         import numpy as np
 
         return np.bincount(labels, minlength=count).astype(np.int64)
 
     def strata(self, labels: NDArray[Any]) -> NDArray[np.int64]:
-        """The classes."""
         return labels
 
     def unlearnable(self, labels: NDArray[Any], names: Sequence[str]) -> tuple[str, ...]:
-        """The classes without an image."""
         present = set(labels.tolist())
         return tuple(name for i, name in enumerate(names) if i not in present)
 
     def cases(self, images: int, total: int) -> int:
-        """The images of the class."""
         return images
 
     def answers(self, images: int, labels: int) -> int:
-        """One for each image."""
         return images
 
     def judge(
         self, probabilities: NDArray[np.float32], labels: NDArray[Any]
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """One of both for each image, [N]."""
         from exporters.evaluate.metrics import class_probabilities, correct
 
         return class_probabilities(probabilities, labels), correct(probabilities, labels, None)
 
     def probabilities(self, scores: Tensor) -> Tensor:
-        """A softmax over the classes."""
         return scores.softmax(1)
 
     def targets(self, labels: Tensor, count: int, smoothing: float = 0.0) -> Tensor:
-        """One-hot rows of classes [N]."""
         from torch.nn.functional import one_hot
 
         return one_hot(labels, count).float() * (1 - smoothing) + smoothing / count
@@ -88,22 +78,15 @@ class MultiClass(LabelledTask):
         return [(targets, scores.log_softmax(dim=1), weights)]
 
     def losses(self, terms: Tensor) -> Tensor:
-        """One loss for each image."""
         return terms.sum(1)
 
-    def shown_label(self, before: NDArray[np.float32], after: NDArray[np.float32]) -> int | None:
-        """None: the class is the whole answer."""
-        return None
-
     def moved(self, difference: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The largest difference of each image, [N]."""
         moved: NDArray[np.float32] = difference.max(axis=1)
         return moved
 
     def confusion(
         self, probabilities: NDArray[np.float32], truth: NDArray[Any]
     ) -> tuple[tuple[int, ...], ...] | None:
-        """The matrix of classes."""
         import numpy as np
 
         classes = probabilities.shape[1]
@@ -112,12 +95,7 @@ class MultiClass(LabelledTask):
         return tuple(map(tuple, matrix.tolist()))
 
     def figures_note(self, shipped: str) -> str:
-        """The meaning of balanced accuracy."""
         return "Balanced accuracy is the mean of the classes' recalls."
-
-    def method(self, shipped: str, labels: int, undefined: Sequence[str]) -> str:
-        """The same sentence."""
-        return self.figures_note(shipped)
 
 
 MULTI_CLASS = MultiClass()

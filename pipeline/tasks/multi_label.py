@@ -28,15 +28,12 @@ class MultiLabel(LabelledTask):
     unlearnable_note = "Never or always true in the train split, so nothing can be learned"
 
     def label_shape(self, images: int, count: int) -> tuple[int, ...]:
-        """A 0 or 1 for each image and label."""
         return (images, count)
 
     def largest_label(self, count: int) -> int:
-        """1, for yes."""
         return 1
 
     def label_counts(self, labels: NDArray[Any], count: int) -> NDArray[np.int64]:
-        """Images with each attribute."""
         import numpy as np
 
         return np.asarray(labels.sum(axis=0), np.int64)
@@ -56,22 +53,18 @@ class MultiLabel(LabelledTask):
         return np.asarray(rarity.argmin(axis=1), np.int64)
 
     def unlearnable(self, labels: NDArray[Any], names: Sequence[str]) -> tuple[str, ...]:
-        """The attributes that all images have, or none."""
         constant = labels.min(axis=0) == labels.max(axis=0)
         return tuple(name for name, same in zip(names, constant, strict=True) if same)
 
     def cases(self, images: int, total: int) -> int:
-        """The images with the attribute or those without it, whichever are fewer."""
         return min(images, total - images)
 
     def answers(self, images: int, labels: int) -> int:
-        """One for each image and label."""
         return images * labels
 
     def judge(
         self, probabilities: NDArray[np.float32], labels: NDArray[Any]
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """One of both for each image and label, [N, labels]."""
         import numpy as np
 
         from exporters.evaluate.metrics import attribute_probabilities, correct
@@ -80,11 +73,9 @@ class MultiLabel(LabelledTask):
         return attribute_probabilities(probabilities, labels), right
 
     def probabilities(self, scores: Tensor) -> Tensor:
-        """A sigmoid for each label."""
         return scores.sigmoid()
 
     def targets(self, labels: Tensor, count: int, smoothing: float = 0.0) -> Tensor:
-        """The labels themselves, 0/1 [N, count]."""
         return labels.float() * (1 - smoothing) + smoothing / 2
 
     def _weights(self, labels: Tensor, count: int, rare: float) -> Tensor:
@@ -96,39 +87,27 @@ class MultiLabel(LabelledTask):
         return ((1 / (2 * shares)) ** rare).float()
 
     def loss_terms(self, scores: Tensor, targets: Tensor, weights: Tensor | None) -> list[Term]:
-        """A term of yes and a term of no."""
         from torch.nn.functional import logsigmoid
 
         zero, one = (None, None) if weights is None else (weights[0], weights[1])
         return [(targets, logsigmoid(scores), one), (1 - targets, logsigmoid(-scores), zero)]
 
     def losses(self, terms: Tensor) -> Tensor:
-        """One loss for each image and label."""
         return terms.flatten()
 
     def shown_label(self, before: NDArray[np.float32], after: NDArray[np.float32]) -> int | None:
-        """The attribute whose probability moved most."""
         return int(abs(before - after).argmax())
 
     def moved(self, difference: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The differences themselves, [N, labels]."""
         return difference
 
-    def confusion(
-        self, probabilities: NDArray[np.float32], truth: NDArray[Any]
-    ) -> tuple[tuple[int, ...], ...] | None:
-        """None."""
-        return None
-
     def figures_note(self, shipped: str) -> str:
-        """Which thresholds each column has."""
         return (
             "Thresholds: in each column those chosen for it on validation; above, and in what "
             f"ships, those chosen for {shipped}."
         )
 
     def method(self, shipped: str, labels: int, undefined: Sequence[str]) -> str:
-        """The choice of thresholds, and the labels that a mean is over."""
         return (
             "Thresholds were chosen on the validation split: for accuracy those that are best at "
             "accuracy, for balanced accuracy those that are best at that; "

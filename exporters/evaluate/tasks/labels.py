@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,20 +13,21 @@ from exporters.evaluate import gates, parity
 from exporters.evaluate.metrics import Objective, Thresholds, decide
 from exporters.evaluate.paired_tests import Losses
 from exporters.evaluate.parity_values import Assessment, Parity
-from exporters.evaluate.probabilities import Floats, are_probabilities
+from exporters.evaluate.probabilities import Floats, are_probabilities, matrix_of
 from exporters.evaluate.signal_to_noise import LOST, fidelity
 from exporters.evaluate.tasks.protocol import (
     Bounds,
-    Guess,
     OutputPair,
-    Outputs,
+    Task,
     not_comparable,
     required_db,
     too_noisy,
 )
-from exporters.evaluate.tasks.shapes import matrix_of
 from exporters.evaluate.weighted import Values, Weights
 from exporters.options import GateOptions
+
+if TYPE_CHECKING:
+    from exporters.evaluate.scoring import ModelOutputs
 
 # Where labels are only a guess, the error has to stay below a third of what outputs differ by from
 # input to input, too: points and embeddings have a largest number as well. Where the data has as
@@ -35,17 +36,13 @@ GUESSED_DB, LIKELY_DB = 10.0, 0.0
 _SMALLEST = 1e-7  # probability: a float softmax may give 0, whose logarithm is infinite
 
 
-class Statistic(Protocol):
-    """The figures of one form for any weights of the images."""
-
-    def values(self, weights: Weights) -> tuple[Values, Values]:
-        """(over all images [samples, 3], of each label [samples, labels, 3])."""
+# Weights of the images -> (over all images [samples, 3], of each label [samples, labels, 3])
+Statistic = Callable[[Weights], tuple[Values, Values]]
 
 
-class LabelTask(ABC):
+class LabelTask(Task, ABC):
     """A task whose answers are labels."""
 
-    name: ClassVar[str]
     unit: ClassVar[str]  # what a form loses and wins: "images", "answers"
     label_noun: ClassVar[str]  # "class", "attribute"
     metrics: ClassVar[tuple[str, ...]]  # fields of ``Metrics`` that are defined
@@ -84,15 +81,8 @@ class LabelTask(ABC):
         """The probability that each true answer was given."""
 
     @abstractmethod
-    def statistic(
-        self,
-        probabilities: Floats,
-        truth: NDArray[np.integer],
-        thresholds: Mapping[Objective, NDArray[np.float64]],
-        labels: NDArray[np.bool_] | None = None,
-    ) -> Statistic:
-        """Accuracy, balanced accuracy and average precision of one form; ``labels`` are those that
-        it has (None: all)."""
+    def statistic(self, outputs: ModelOutputs, truth: NDArray[np.integer]) -> Statistic:
+        """Accuracy, balanced accuracy and average precision of one form."""
 
     # --- thresholds; a task that has them overrides these
 
@@ -147,20 +137,10 @@ class LabelTask(ABC):
 
     # --- outputs of unknown making
 
-    @abstractmethod
-    def guess(self, values: Outputs, inputs: int, classes: int | None) -> Guess | None:
-        """The reason why outputs look like this task's; None where they do not."""
-
-    @abstractmethod
-    def could_return(self, values: Outputs) -> bool:
-        """True when outputs that are answers may be this task's."""
-
-    def cross_entropy(
-        self, probabilities: Floats, truth: NDArray[np.integer], floor: float = _SMALLEST
-    ) -> float:
+    def cross_entropy(self, probabilities: Floats, truth: NDArray[np.integer]) -> float:
         """Mean negative log-likelihood in nats."""
         chosen = self.truth_probabilities(probabilities, truth)
-        return float(-np.log(np.maximum(chosen, floor, dtype=np.float64)).mean())
+        return float(-np.log(np.maximum(chosen, _SMALLEST, dtype=np.float64)).mean())
 
     def assess_parity(
         self,
@@ -177,8 +157,8 @@ class LabelTask(ABC):
         return Assessment(
             passed=not failures,
             failures=tuple(failures),
-            accuracy_percent=100 * comparison.candidate_accuracy,
-            lost_points=100 * (comparison.reference_accuracy - comparison.candidate_accuracy),
+            accuracy_percent=100 * comparison.pairs.candidate_accuracy,
+            lost_points=comparison.pairs.lost_points,
             loss=self.cross_entropy(candidate, truth),
             sqnr_db=sqnr_db,
             balanced_percent=balanced_percent,

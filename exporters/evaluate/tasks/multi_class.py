@@ -4,20 +4,30 @@ image by image (Tango's bound of the paired loss), and class by class on the ima
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from statistics import NormalDist
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.evaluate.metrics import Objective, class_probabilities, correct
+from exporters.evaluate.metrics import class_probabilities, correct
 from exporters.evaluate.paired_tests import Losses, tango_upper
-from exporters.evaluate.probabilities import Floats, add_up, are_probabilities, softmax
-from exporters.evaluate.tasks.labels import GUESSED_DB, LIKELY_DB, LabelTask
+from exporters.evaluate.probabilities import (
+    Floats,
+    add_up,
+    answer_matrix,
+    are_probabilities,
+    has_unit_rows,
+    matrix_of,
+    softmax,
+)
+from exporters.evaluate.tasks.labels import GUESSED_DB, LIKELY_DB, LabelTask, Statistic
 from exporters.evaluate.tasks.protocol import Guess, Outputs
-from exporters.evaluate.tasks.shapes import answer_matrix, has_unit_rows, matrix_of
 from exporters.evaluate.weighted import Values, Weights, count, mean, ratio
 from exporters.options import GateOptions
+
+if TYPE_CHECKING:
+    from exporters.evaluate.scoring import ModelOutputs
 
 _SUM_SLACK = 1e-2  # of a softmax of any precision
 
@@ -35,40 +45,39 @@ class MultiClass(LabelTask):
     answers_each_label = False
 
     def truth_shape(self, images: int, labels: int) -> tuple[int, ...]:
-        """A class for each image."""
         return (images,)
 
     def largest_truth(self, labels: int) -> int:
-        """The last class."""
         return labels - 1
 
     def of_label(
         self, flags: NDArray[np.bool_], truth: NDArray[np.integer], index: int
     ) -> NDArray[np.bool_]:
-        """The images that truly are of the class."""
         return np.asarray(flags[truth == index])
 
     def images_of_label(self, truth: NDArray[np.integer], index: int) -> int:
-        """The images of the class."""
         return int((truth == index).sum())
 
     def majority_answer(self, truth: NDArray[np.integer], labels: int) -> NDArray[np.int64]:
-        """The most frequent class, []."""
         return np.asarray(np.bincount(truth, minlength=labels).argmax(), np.int64)
 
     def truth_probabilities(self, probabilities: Floats, truth: NDArray[np.integer]) -> Floats:
-        """The probability of each image's class, [N]."""
         return class_probabilities(probabilities, truth)
 
-    def statistic(
-        self,
-        probabilities: Floats,
-        truth: NDArray[np.integer],
-        thresholds: Mapping[Objective, NDArray[np.float64]],
-        labels: NDArray[np.bool_] | None = None,
-    ) -> _Recall:
+    def statistic(self, outputs: ModelOutputs, truth: NDArray[np.integer]) -> Statistic:
         """Accuracy and mean recall of all images; the recall of each class as its accuracy."""
-        return _Recall(probabilities, truth)
+        true = truth[:, None] == np.arange(outputs.probabilities.shape[1])
+        right = true & correct(outputs.probabilities, truth, None)[:, None]
+
+        def values(weights: Weights) -> tuple[Values, Values]:
+            hits = count(right, weights)
+            recall = ratio(hits, count(true, weights))
+            undefined = np.full_like(recall, np.nan)
+            accuracy = hits.sum(axis=1) / len(right)
+            overall = np.stack([accuracy, mean(recall), undefined[:, 0]], axis=-1)
+            return overall, np.stack([recall, undefined, undefined], axis=-1)
+
+        return values
 
     def loss_upper(self, losses: Losses, labels: int, alpha: float) -> float:
         """Tango's bound: an image loses or wins one answer at most."""
@@ -84,7 +93,6 @@ class MultiClass(LabelTask):
         return math.floor(z * z * (1 - margin) / margin) + 1
 
     def probabilities(self, scores: Floats) -> Floats:
-        """A softmax over the labels."""
         return softmax(scores)
 
     def scores(
@@ -99,7 +107,6 @@ class MultiClass(LabelTask):
         return x - np.take_along_axis(x, top, 1), y - np.take_along_axis(y, top, 1), accurate
 
     def guess(self, values: Outputs, inputs: int, classes: int | None) -> Guess | None:
-        """One number of each row is the largest, and not always the same."""
         matrix = answer_matrix(values, inputs)
         if matrix is None:
             return None
@@ -125,24 +132,6 @@ class MultiClass(LabelTask):
         if matrix is None or matrix.shape[1] == 1:
             return False
         return add_up(matrix) or not are_probabilities(matrix)
-
-
-class _Recall:
-    """Figures of classes."""
-
-    def __init__(self, probabilities: Floats, truth: NDArray[np.integer]) -> None:
-        right = correct(probabilities, truth, None)
-        self._truth = truth[:, None] == np.arange(probabilities.shape[1])
-        self._hits = self._truth & right[:, None]
-
-    def values(self, weights: Weights) -> tuple[Values, Values]:
-        """(over all images [samples, 3], of each class [samples, classes, 3])."""
-        hits = count(self._hits, weights)
-        recall = ratio(hits, count(self._truth, weights))
-        undefined = np.full_like(recall, np.nan)
-        accuracy = hits.sum(axis=1) / len(self._hits)
-        overall = np.stack([accuracy, mean(recall), undefined[:, 0]], axis=-1)
-        return overall, np.stack([recall, undefined, undefined], axis=-1)
 
 
 MULTI_CLASS = MultiClass()

@@ -5,8 +5,8 @@ image as the unit, since the answers to one image depend on each other."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from statistics import NormalDist
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +23,22 @@ from exporters.evaluate.metrics import (
     decide,
 )
 from exporters.evaluate.paired_tests import Losses, mean_loss_upper
-from exporters.evaluate.probabilities import Floats, add_up, are_probabilities, log_odds, sigmoid
-from exporters.evaluate.tasks.labels import GUESSED_DB, LIKELY_DB, LabelTask
+from exporters.evaluate.probabilities import (
+    Floats,
+    add_up,
+    answer_matrix,
+    are_probabilities,
+    log_odds,
+    matrix_of,
+    sigmoid,
+)
+from exporters.evaluate.tasks.labels import GUESSED_DB, LIKELY_DB, LabelTask, Statistic
 from exporters.evaluate.tasks.protocol import Guess, Outputs
-from exporters.evaluate.tasks.shapes import answer_matrix, matrix_of
 from exporters.evaluate.weighted import Values, Weights, count, mean, ratio, share
 from exporters.options import GateOptions
+
+if TYPE_CHECKING:
+    from exporters.evaluate.scoring import ModelOutputs
 
 _UNDECIDED = 0.1  # yes and no of a label are nearer to 1 and 0 than this, mostly
 
@@ -46,45 +56,50 @@ class MultiLabel(LabelTask):
     answers_each_label = True
 
     def truth_shape(self, images: int, labels: int) -> tuple[int, ...]:
-        """A 0 or 1 for each image and label."""
         return (images, labels)
 
     def largest_truth(self, labels: int) -> int:
-        """1, for yes."""
         return 1
 
     def of_label(
         self, flags: NDArray[np.bool_], truth: NDArray[np.integer], index: int
     ) -> NDArray[np.bool_]:
-        """All images, by one attribute."""
         return flags[:, index]
 
     def images_of_label(self, truth: NDArray[np.integer], index: int) -> int:
-        """All images."""
         return len(truth)
 
     def majority_answer(self, truth: NDArray[np.integer], labels: int) -> NDArray[np.int64]:
-        """The more frequent of 0 and 1, [labels]."""
         return np.asarray(truth.mean(axis=0) >= 0.5, np.int64)
 
     def truth_probabilities(self, probabilities: Floats, truth: NDArray[np.integer]) -> Floats:
-        """The probability of each true yes or no, [N, labels]."""
         return attribute_probabilities(probabilities, truth)
 
-    def statistic(
-        self,
-        probabilities: Floats,
-        truth: NDArray[np.integer],
-        thresholds: Mapping[Objective, NDArray[np.float64]],
-        labels: NDArray[np.bool_] | None = None,
-    ) -> _EachLabel:
-        """The three figures of each label and their means."""
-        return _EachLabel(probabilities, truth, thresholds, labels)
+    def statistic(self, outputs: ModelOutputs, truth: NDArray[np.integer]) -> Statistic:
+        probabilities, thresholds = outputs.probabilities, outputs.thresholds
+        yes, present = decide(probabilities, thresholds["balanced"]) == 1, truth == 1
+        right = correct(probabilities, truth, thresholds["accuracy"])
+        hits, rejected = yes & present, ~(yes | present)
+        rankings = [Ranking.of(*pair) for pair in zip(probabilities.T, truth.T, strict=True)]
+
+        def values(weights: Weights) -> tuple[Values, Values]:
+            positives = count(present, weights)
+            negatives = len(present) - positives  # a sample has as many draws as images
+            sensitivity = ratio(count(hits, weights), positives)
+            specificity = ratio(count(rejected, weights), negatives)
+            precision = [ranking.average_precision(weights) for ranking in rankings]
+            balanced = (sensitivity + specificity) / 2
+            figures = [share(right, weights), balanced, np.stack(precision, axis=-1)]
+            labels = np.stack(figures, axis=-1)
+            if outputs.labels is not None:
+                labels[:, ~outputs.labels] = np.nan
+            return mean(labels), labels
+
+        return values
 
     def best_thresholds(
         self, probabilities: Floats, truth: NDArray[np.integer], objective: Objective
     ) -> Thresholds:
-        """The best threshold of each label."""
         return best_thresholds(probabilities, truth, objective)
 
     def adjusted_thresholds(
@@ -94,18 +109,15 @@ class MultiLabel(LabelTask):
         reference: Thresholds,
         objective: Objective,
     ) -> Thresholds:
-        """The reference's thresholds, moved where that is better by more than a standard error."""
         assert reference is not None  # this task's always are
         return adjusted_thresholds(probabilities, truth, reference, objective)
 
     def balanced_percent(
         self, probabilities: Floats, truth: NDArray[np.integer], thresholds: Thresholds
     ) -> NDArray[np.float64] | None:
-        """(sensitivity + specificity) / 2 of each label."""
         return 100 * balanced_accuracy(decide(probabilities, thresholds), truth)
 
     def loss_upper(self, losses: Losses, labels: int, alpha: float) -> float:
-        """The bound of the mean over labels."""
         return mean_loss_upper(losses, labels, alpha)
 
     def images_needed(self, labels: int, options: GateOptions) -> int:
@@ -114,18 +126,15 @@ class MultiLabel(LabelTask):
         return math.ceil(z * math.sqrt(2) / (options.margin_points / 100 * labels))
 
     def probabilities(self, scores: Floats) -> Floats:
-        """A sigmoid for each label."""
         return sigmoid(scores)
 
     def scores(
         self, a: Floats, b: Floats
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]] | None:
-        """Log odds."""
         accurate = (a > 1e-30) & (b > 1e-30) & (a < 1 - 1e-6) & (b < 1 - 1e-6)
         return log_odds(a), log_odds(b), accurate
 
     def guess(self, values: Outputs, inputs: int, classes: int | None) -> Guess | None:
-        """Numbers in [0, 1], most of them near its ends."""
         matrix = answer_matrix(values, inputs)
         if matrix is None or not are_probabilities(matrix) or add_up(matrix):
             return None
@@ -137,44 +146,8 @@ class MultiLabel(LabelTask):
         return Guess(self.name, "they are in [0, 1], most of them near its ends", minimum)
 
     def could_return(self, values: Outputs) -> bool:
-        """True for one output of probabilities [N, K]."""
         matrix = matrix_of(values[0]) if len(values) == 1 else None
         return matrix is not None and are_probabilities(matrix)
-
-
-class _EachLabel:
-    """Figures of attributes."""
-
-    def __init__(
-        self,
-        probabilities: Floats,
-        truth: NDArray[np.integer],
-        thresholds: Mapping[Objective, NDArray[np.float64]],
-        labels: NDArray[np.bool_] | None,
-    ) -> None:
-        yes, present = decide(probabilities, thresholds["balanced"]) == 1, truth == 1
-        self._right = correct(probabilities, truth, thresholds["accuracy"])
-        self._present, self._hits, self._rejected = present, yes & present, ~(yes | present)
-        pairs = zip(probabilities.T, truth.T, strict=True)
-        self._rankings = [Ranking.of(*pair) for pair in pairs]
-        self._labels = labels
-
-    def values(self, weights: Weights) -> tuple[Values, Values]:
-        """(means over labels [samples, 3], of each label [samples, labels, 3])."""
-        positives = count(self._present, weights)
-        negatives = len(self._present) - positives  # a sample has as many draws as images
-        sensitivity = ratio(count(self._hits, weights), positives)
-        specificity = ratio(count(self._rejected, weights), negatives)
-        precision = [ranking.average_precision(weights) for ranking in self._rankings]
-        figures = [
-            share(self._right, weights),
-            (sensitivity + specificity) / 2,
-            np.stack(precision, axis=-1),
-        ]
-        values = np.stack(figures, axis=-1)
-        if self._labels is not None:
-            values[:, ~self._labels] = np.nan
-        return mean(values), values
 
 
 MULTI_LABEL = MultiLabel()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,9 +55,7 @@ class OutputPair:
 class Task(Protocol):
     """One row of the table."""
 
-    @property
-    def name(self) -> str:
-        """The name, as in specs and recipes."""
+    name: ClassVar[str]  # as in specs and recipes
 
     def figure(self, labelled: bool) -> str:
         """The heading of a column with ``Assessment.accuracy_percent``."""
@@ -88,7 +86,7 @@ class Task(Protocol):
 def not_comparable(name: str, was: NDArray[Any], now: NDArray[Any]) -> str:
     """Name other sizes, or the first value that is finite on one side only; "" without any."""
     if was.shape != now.shape:
-        return f"output {name!r} has {now.size} values, FP32's {was.size}: they cannot be compared"
+        return f"output {name!r} is {list(now.shape)}, FP32's {list(was.shape)}: not comparable"
     same = (was == now) | (np.isnan(was) & np.isnan(now))
     odd = np.argwhere(~same & ~(np.isfinite(was) & np.isfinite(now)))
     if not len(odd):

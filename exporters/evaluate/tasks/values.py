@@ -6,30 +6,28 @@ from __future__ import annotations
 import numpy as np
 
 from exporters.evaluate.parity_values import Assessment, Check, Verdict
-from exporters.evaluate.probabilities import are_probabilities
+from exporters.evaluate.probabilities import are_probabilities, has_unit_rows, matrix_of
 from exporters.evaluate.tasks.protocol import (
     Bounds,
     Guess,
     OutputPair,
     Outputs,
+    Task,
     not_comparable,
     too_noisy,
 )
-from exporters.evaluate.tasks.shapes import has_unit_rows, matrix_of
 from exporters.options import MIN_SQNR_DB
 
 
-class ValuesTask:
+class ValuesTask(Task):
     """Outputs that are not labels: pictures, boxes, embeddings, regressions."""
 
     name = "values"
 
     def figure(self, labelled: bool) -> str:
-        """The share of the outputs' power that is not noise."""
         return "signal %"
 
     def criterion(self, bounds: Bounds, labelled: bool, guessed: bool) -> str:
-        """The signal-to-noise ratio and its minimum."""
         return f"signal-to-noise against FP32, at least {bounds.min_sqnr_db:g} dB"
 
     def judge(self, pair: OutputPair, min_sqnr_db: float = MIN_SQNR_DB) -> Verdict:
@@ -59,23 +57,18 @@ class ValuesTask:
         )
 
     def quick_loss(self, pair: OutputPair) -> float:
-        """Noise by signal."""
         return float(10 ** (-pair.worst.sqnr_db / 10))
 
     def loss_bound(self, pair: OutputPair, alpha: float) -> float | None:
-        """None: no answers are counted."""
         return None
 
     def fits(self, shape: tuple[int, ...], inputs: int) -> bool:
-        """Any shape."""
         return True
 
     def guess(self, values: Outputs, inputs: int, classes: int | None) -> Guess:
-        """The reason why the outputs look like nothing else."""
         return Guess(self.name, _reason(values, inputs, classes))
 
     def could_return(self, values: Outputs) -> bool:
-        """True: any outputs are values."""
         return True
 
 

@@ -128,7 +128,7 @@ def test_compare_counts_by_hand() -> None:
     comparison = compare(one_hot([0, 0, 1, 2, 0]), one_hot([0, 1, 1, 1, 0]), labels, CLASSES)
     assert dataclasses.astuple(comparison.pairs) == (2, 1, 1, 1)
     assert comparison.pairs.total == comparison.images == 5
-    assert (comparison.reference_accuracy, comparison.candidate_accuracy) == (0.6, 0.6)
+    assert (comparison.pairs.reference_accuracy, comparison.pairs.candidate_accuracy) == (0.6, 0.6)
     assert comparison.agreement == 0.6
     assert [dataclasses.astuple(row.pairs) for row in comparison.labels] == [
         (1, 1, 0, 0),
@@ -146,15 +146,15 @@ def test_compare_multi_label_by_hand() -> None:
     before = np.array([[0.9, 0.1], [0.8, 0.7], [0.2, 0.4]], np.float32)
     after = np.array([[0.4, 0.6], [0.8, 0.7], [0.2, 0.4]], np.float32)
     comparison = compare(before, after, labels, ATTRIBUTES)
-    assert comparison.reference_accuracy == 1
-    assert comparison.candidate_accuracy == pytest.approx(4 / 6)
+    assert comparison.pairs.reference_accuracy == 1
+    assert comparison.pairs.candidate_accuracy == pytest.approx(4 / 6)
     assert comparison.losses == ((0, 2), (2, 1))
     assert [row.label for row in comparison.labels] == ["hat", "beard"]
     assert dataclasses.astuple(comparison.labels[0].pairs) == (2, 1, 0, 0)
     lenient = compare(
         before, after, labels, ATTRIBUTES, candidate_thresholds=np.array([0.35, 0.65])
     )
-    assert lenient.candidate_accuracy == 1
+    assert lenient.pairs.candidate_accuracy == 1
     assert lenient.agreement == 1
 
 

@@ -271,12 +271,9 @@ def test_reader_gives_each_chosen_image_once_in_small_batches(count: int) -> Non
     images = np.arange(200, dtype=np.uint8).reshape(200, 1, 1, 1)
     indices = calibration.choose(200, count, 0)
     reader = calibration.ImageReader(images, indices)
-    seen: list[int] = []
-    while (batch := reader.get_next()) is not None:
-        assert len(batch["images"]) <= calibration.BATCH
-        seen += batch["images"].ravel().tolist()
-    assert seen == indices.tolist()
-    again = [piece.get_next() for piece in reader.pieces()]
-    assert np.concatenate([b["images"] for b in again if b]).ravel().tolist() == indices.tolist()
-    first = reader.first().get_next()
-    assert first is not None and len(first["images"]) == 1
+    for _ in range(2):
+        batches = [batch["images"] for batch in reader.batches()]
+        assert all(len(batch) <= calibration.BATCH for batch in batches)
+        assert np.concatenate(batches).ravel().tolist() == indices.tolist()
+    (first,) = reader.first(1).batches()
+    assert len(first["images"]) == 1
