@@ -25,7 +25,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m pytest -m bench -v -s -ra
 
 bench-train: $(VENV)/.train
-	$(BIN)/python tests/bench_train.py --artifacts $(ARTIFACTS)/bench-train --textbook
+	$(BIN)/python tests/bench/bench_train.py --artifacts $(ARTIFACTS)/bench-train --textbook
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""A loop over camera frames that speaks up when it is sure, and only when the answer changes.
+"""A loop over camera frames that reports an answer when it is sure and the answer has changed.
 
     from camera import watch
 
@@ -20,8 +20,8 @@ from runtime import Prediction, Predictor
 def frames_of(camera: Any) -> Iterator[Any]:
     """The frames of a cv2.VideoCapture until it ends."""
     while True:
-        there, frame = camera.read()
-        if not there:
+        read, frame = camera.read()
+        if not read:
             return
         yield frame
 
@@ -30,9 +30,9 @@ def watch(
     bundle: str,
     frames: Iterable[Any],
     min_probability: float = 0.9,
-    tell: Callable[[str], None] = print,
+    report: Callable[[str], None] = print,
 ) -> int:
-    """Tell each new answer; returns how many frames there were."""
+    """Report each new answer and return the number of frames."""
     seen, last = 0, None
     with Predictor(bundle) as predictor:
         predictor.warmup()  # so that the first frame is not late
@@ -43,6 +43,6 @@ def watch(
                 continue  # a blurred frame, say: wait for a better one
             text = answer.label if isinstance(answer, Prediction) else ", ".join(answer.present)
             if text != last:
-                tell(text)
+                report(text)
                 last = text
     return seen

@@ -2,8 +2,8 @@
 
     python command_line.py bundle.zip photo.jpg folder/ --min-probability 0.9
 
-Folders are walked. A file that is no image is reported on stderr and skipped; then the exit code
-is 1. However many files there are, only a batch of small images is in memory at a time.
+Folders are walked. A file that is not an image is reported on stderr and skipped; then the exit
+code is 1. However many files there are, only a batch of small images is in memory at a time.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ def describe(image: str) -> str:
     # Two models on one machine share its cores: half of them would do for each; one is plenty.
     with digits.Predictor(threads=1) as digit, faces.Predictor(threads=1) as face:
         number, person = digit.predict(image, min_probability=0.9), face.predict(image)
-        told = number.label if number.accepted else "no clear digit"
-        return f"{told}; {', '.join(person.present) or 'no attribute'}"
+        digit_label = number.label if number.accepted else "no clear digit"
+        return f"{digit_label}; {', '.join(person.present) or 'no attribute'}"
 
 
 if __name__ == "__main__":

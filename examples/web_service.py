@@ -49,6 +49,6 @@ def predict(
         raise HTTPException(413, f"the image has {len(image)} bytes; expected at most {MAX_BYTES}")
     try:
         answer = request.app.state.predictor.predict(image, min_probability=min_probability)
-    except InputError as exc:  # the caller's fault, told in words
+    except InputError as exc:  # the caller's fault, which the message explains
         raise HTTPException(422, str(exc)) from exc
     return answer.to_dict()

@@ -1,5 +1,5 @@
-"""What a person sees while stages run: progress with rate and time left on a terminal, one line
-for each stage elsewhere. Knows nothing of what stages do."""
+"""The display of running stages: progress with rate and time left on a terminal, otherwise one line
+for each stage. Independent of what stages do."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from runtime.plain_text import escaped
 
 
 class Screen(Console):
-    """A console on which no text moves the cursor, colours what follows or turns letters around:
-    of what strings of bundles, paths and errors hold, only line feeds pass."""
+    """A console on which no text from bundles, paths and errors can move the cursor, set colors or
+    reverse letters: line feeds are its only control characters."""
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Every string of every print, table and title comes by here."""
+        """Escape every string of every print, table and title."""
         return super().render_str(escaped(text, keep_lines=True), **options)
 
 

@@ -1,4 +1,4 @@
-"""What Ctrl-C and the signals that end a process do while a verb runs."""
+"""The effect of Ctrl-C, and of the signals that end a process, while a verb runs."""
 
 from __future__ import annotations
 

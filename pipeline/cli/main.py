@@ -1,4 +1,4 @@
-"""The command line: its verbs by what they are for, and errors as exit codes.
+"""The command line: its verbs in groups, and errors as exit codes.
 
 A verb's module is imported only when that verb is named, so that ``--help`` is quick; torch, onnx
 and numpy are imported only by what needs them. ``pipeline`` and ``edgeproof`` are the same program.

@@ -234,7 +234,7 @@ def remove(names: tuple[str, ...]) -> None:
 
 
 def _environments(names: tuple[str, ...]) -> list[Environment]:
-    """What the named targets run in, each once."""
+    """Return the environments of the named targets, each once."""
     from pipeline.targets.table import ENVIRONMENTS, environment
 
     return list(dict.fromkeys(ENVIRONMENTS if "all" in names else map(environment, names)))

@@ -1,4 +1,4 @@
-"""Which recipes a command line selects, with which changes, and the commands that repeat it."""
+"""The recipes that a command line selects, its changes of them, and the commands that repeat it."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ class Selection:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What `run` and `plan` were asked to do: up to ``goal``, from stage ``start`` on even where
-    results are fresh."""
+    """The request of `run` or `plan`: the stages up to ``goal``, again from stage ``start`` on
+    even if their results are fresh."""
 
     selection: Selection
     goal: str  # a stage, or "all"

@@ -129,7 +129,8 @@ def _speeds(speed: Speed | None) -> list[str]:
 
 
 def _search_table(search: SearchResult) -> Iterator[Table | str]:
-    """What was tried, on validation data; SQNR in decibels. In bold what the test split saw."""
+    """The trials of a search, judged on validation data; SQNR in decibels. Those that were compared
+    on the test split are bold."""
     table = _narrow_table("tried", "verdict")
     for heading in ("lost", "SQNR", "KiB", "vs fp32"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -144,14 +145,14 @@ def _search_table(search: SearchResult) -> Iterator[Table | str]:
 
 def _trial_cells(trial: Trial, chosen: bool) -> list[str]:
     name = f"[bold]{escape(trial.id)}[/bold]" if chosen else escape(trial.id)
-    found, speed = trial.assessment, trial.speed
-    if found is None:
+    assessment, speed = trial.assessment, trial.speed
+    if assessment is None:
         return [name, "[dim]not made[/dim]"]
     return [
         name,
-        "[green]passed[/green]" if found.passed else "[red]refused[/red]",
-        f"{found.lost_points:.2f}",
-        "" if found.sqnr_db >= 199.5 else f"{found.sqnr_db:.1f}",
+        "[green]passed[/green]" if assessment.passed else "[red]refused[/red]",
+        f"{assessment.lost_points:.2f}",
+        "" if assessment.sqnr_db >= 199.5 else f"{assessment.sqnr_db:.1f}",
         f"{trial.size_bytes / 1024:,.0f}",
         f"{speed.speedup:.2f}x" if speed else "",
         _portable(trial),
@@ -169,7 +170,7 @@ def _percent(value: float | None) -> str:
 
 
 def bundle_tables(manifest: Manifest, bundle_id: str, signature: str) -> Iterator[Table | str]:
-    """What a bundle says of itself; ``signature`` in words."""
+    """The facts in a bundle's manifest; ``signature`` is a sentence."""
     spec = manifest.spec
     yield f"[bold]{escape(spec.name)}[/bold] {escape(manifest.model_version)}  {bundle_id}"
     if manifest.synthetic:
@@ -194,7 +195,8 @@ def bundle_tables(manifest: Manifest, bundle_id: str, signature: str) -> Iterato
         yield f"[bold yellow]{escape(str(warning))}[/bold yellow]"
     data = manifest.provenance.get("data")
     if isinstance(data, dict):
-        yield f"  data: {escape(str(data.get('name')))}, licence {escape(str(data.get('licence')))}"
+        license_name = data.get("license", data.get("licence"))  # either spelling
+        yield f"  data: {escape(str(data.get('name')))}, license {escape(str(license_name))}"
     yield f"  signature: {escape(signature)}"
 
 
@@ -230,8 +232,8 @@ def quantize_table(report: QuantizeFileReport) -> Iterator[Table | str]:
 
 def _form_cells(trial: Trial, is_written: bool) -> list[str]:
     name = f"[bold]{escape(trial.id)}[/bold]" if is_written else escape(trial.id)
-    found, speed = trial.assessment, trial.speed
-    if found is None or speed is None:
+    assessment, speed = trial.assessment, trial.speed
+    if assessment is None or speed is None:
         return [name, trial.step, "", "", "", "", "", "", "[yellow]not made[/yellow]"]
     return [
         name,
@@ -239,8 +241,8 @@ def _form_cells(trial: Trial, is_written: bool) -> list[str]:
         f"{speed.speedup:.2f}x",
         f"{speed.p50_ms:.3f}",
         f"{trial.size_bytes / 1024:,.0f}",
-        f"{found.sqnr_db:.1f}",
-        f"{found.accuracy_percent:.2f}",
+        f"{assessment.sqnr_db:.1f}",
+        f"{assessment.accuracy_percent:.2f}",
         "yes" if trial.portable else "no" if trial.precision == "int8" else "",
-        "[green]passed[/green]" if found.passed else "[red]failed[/red]",
+        "[green]passed[/green]" if assessment.passed else "[red]failed[/red]",
     ]

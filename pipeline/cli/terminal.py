@@ -1,5 +1,5 @@
-"""What the verbs share: the console that they print to, the name of the program, and errors of the
-lower folders as the command line's."""
+"""The console that all verbs print to, the name of the program, and errors of the lower folders as
+those of the command line."""
 
 from __future__ import annotations
 

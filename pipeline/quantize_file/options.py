@@ -1,4 +1,4 @@
-"""What `quantize-onnx` is asked for, and whether the data can meet it. Values only."""
+"""The options of `quantize-onnx`, and the check that the data can meet them. Values only."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pipeline.errors import DataError
 if TYPE_CHECKING:
     from pipeline.quantize_file.calibration_data import ForeignData
 
-_CALIBRATION, _VALIDATION = 256, 500  # images, where the user names no number
+_CALIBRATION, _VALIDATION = 256, 500  # images, unless the user gives a number
 
 
 @dataclass(frozen=True)
 class PixelOptions:
-    """How images become the model's input, as far as its shape leaves it open; None: from it."""
+    """The conversion of images to the model's input; None: inferred from the input's shape."""
 
     size: tuple[int, int] | None = None  # (height, width)
     layout: Literal["nchw", "nhwc"] | None = None
@@ -41,7 +41,7 @@ class QuantizeFileOptions:
     min_sqnr_db: float
     task: str | None  # None: guessed from the outputs
     pixels: PixelOptions
-    # Numbers that the user names are met or refused; None: fewer where the data has fewer
+    # The user's numbers are met or refused; None: fewer if the data has fewer
     calibration_images: int | None
     validation_images: int | None
     seed: int = 0
@@ -61,7 +61,7 @@ class QuantizeFileOptions:
 def check_counts(options: QuantizeFileOptions, data: ForeignData) -> None:
     """Raise DataError unless the requested numbers of images are met. What a fixed batch leaves
     over does not count, nor do copies, which the notes report."""
-    # of images there is a digest for each that was drawn; of arrays one or two
+    # a folder has a digest for each image that was drawn, arrays have one or two
     drawn = max(len(data.digests) - len(data.calibration), len(data.validation))
     batch = data.validation.spec.batch or 1
     for option, requested, available in (

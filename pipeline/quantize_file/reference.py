@@ -1,5 +1,5 @@
-"""What the forms of a model that someone else made are judged by: what its outputs are, as was said
-or as a guess, whether labels bear that out, and what has to be said of all this."""
+"""The reference that the candidates of someone else's model are judged by: the task of its outputs,
+stated or guessed, and the labels, if FP32 knows them. With remarks for the user."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ MARGIN_LABELLED, MARGIN_UNLABELLED = 0.5, 1.0  # percentage points
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the user said of the outputs."""
+class StatedOutputs:
+    """The user's statements about the outputs."""
 
-    task: str | None  # None: nothing
+    task: str | None  # None: not stated
     margin: float | None  # percentage points; None: one of the two above
     min_sqnr_db: float
     data: Path  # for messages
 
 
 def reference_for(
-    asked: Asked, foreign: ForeignModel, data: ForeignData
+    statement: StatedOutputs, foreign: ForeignModel, data: ForeignData
 ) -> tuple[Reference, tuple[str, ...]]:
-    """What other forms are judged by, and what has to be said about it."""
+    """Return the reference that candidates are judged by, and remarks about it for the user."""
     from exporters.evaluate.tasks import Bounds
     from exporters.foreign.agreement import Reference
 
     def bounds(labelled: bool) -> Bounds:
-        margin = asked.margin
+        margin = statement.margin
         if margin is None:
             margin = MARGIN_LABELLED if labelled else MARGIN_UNLABELLED
-        return Bounds(GateOptions(margin_points=margin), asked.min_sqnr_db)
+        return Bounds(GateOptions(margin_points=margin), statement.min_sqnr_db)
 
     def make(count: int) -> Reference:
         inputs = data.validation.first(count)
@@ -60,21 +60,23 @@ def reference_for(
     size = sum(value.nbytes for value in probe.values) // len(probe.inputs)
     if not size:
         raise DataError(
-            f"the outputs {', '.join(probe.outputs)} are empty for the inputs in {asked.data}; "
+            f"the outputs {', '.join(probe.outputs)} are empty for the inputs in {statement.data}; "
             "expected values to judge by. Is it the right data?"
         )
     count = min(len(data.validation), max(_OUTPUT_BYTES // max(size, 1), len(probe.inputs)))
     count = count // batch * batch
     values = make(count)
-    found, stated = _task(asked, data, values)
-    least = None if stated else found.min_sqnr_db
-    unlabelled = values.judged_as(found.task, bounds(False), None, least)
-    remarks = _stated_task(found, stated)
+    outputs_task, stated = _task(statement, data, values)
+    least = None if stated else outputs_task.min_sqnr_db
+    unlabelled = values.judged_as(outputs_task.task, bounds(False), None, least)
+    remarks = _stated_task(outputs_task, stated)
     labels, why = _usable(data, unlabelled)
     if labels is None:
         return unlabelled, (*remarks, *why)
     labels = labels[:count]
-    labelled = values.judged_as(found.task, bounds(True), labels)  # FP32 knows them: no guess
+    labelled = values.judged_as(
+        outputs_task.task, bounds(True), labels
+    )  # FP32 knows them: no guess
     right, most = labelled.accuracy(), _most_frequent(labels)
     if right < most + _KNOWN * (1 - most):
         return unlabelled, (
@@ -85,16 +87,16 @@ def reference_for(
     return labelled, (*why, f"FP32 has {100 * right:.2f} % of the labels right")
 
 
-def _task(asked: Asked, data: ForeignData, values: Reference) -> tuple[Guess, bool]:
-    """What the outputs are, and whether the user said so: with --task, or with a --margin, which is
-    for answers alone. Raises DataError where what was said does not fit them."""
+def _task(statement: StatedOutputs, data: ForeignData, values: Reference) -> tuple[Guess, bool]:
+    """The task of the outputs, and whether the user stated it: with --task, or with a --margin,
+    which only answers have. Raises DataError if the statement does not fit the outputs."""
     from exporters.evaluate.tasks import Guess, LabelTask, guess, task_named, task_of_answers
 
     rows, shape = len(values.inputs), values.values[0].shape
-    if asked.task is None and asked.margin is None:
+    if statement.task is None and statement.margin is None:
         return guess(values.values, rows, _classes(data, values)), False
-    task = task_of_answers(values.values) if asked.task is None else task_named(asked.task)
-    if not isinstance(task, LabelTask) and asked.margin is not None:
+    task = task_of_answers(values.values) if statement.task is None else task_named(statement.task)
+    if not isinstance(task, LabelTask) and statement.margin is not None:
         raise DataError(
             f"--margin is for answers, and these outputs are judged as {task.name}, by "
             "signal-to-noise. Leave it out and set --min-sqnr, or state what they are with --task."
@@ -109,8 +111,8 @@ def _task(asked: Asked, data: ForeignData, values: Reference) -> tuple[Guess, bo
 
 
 def _classes(data: ForeignData, values: Reference) -> int | None:
-    """The number of the data's own classes; of labels in an array, whose number may be smaller than
-    that of the model's, the model's."""
+    """The number of classes: that of the data's folders or, for labels in an array, which may lack
+    some classes, that of the model."""
     if data.labels is None:
         return None
     if data.folders:
@@ -120,21 +122,21 @@ def _classes(data: ForeignData, values: Reference) -> int | None:
     return int(shape[1]) if fits else None
 
 
-def _stated_task(found: Guess, stated: bool) -> tuple[str, ...]:
+def _stated_task(guessed: Guess, stated: bool) -> tuple[str, ...]:
     if stated:
         return ()
     from exporters.evaluate.tasks import TASKS, LabelTask
 
-    others = " or ".join(f"--task {name}" for name in TASKS if name != found.task)
-    if not isinstance(TASKS[found.task], LabelTask):
+    others = " or ".join(f"--task {name}" for name in TASKS if name != guessed.task)
+    if not isinstance(TASKS[guessed.task], LabelTask):
         return (
-            f"the outputs are judged as {found.task}: {found.reason}. If they are answers, state "
-            f"{others}",
+            f"the outputs are judged as {guessed.task}: {guessed.reason}. If they are answers, "
+            f"state {others}",
         )
     return (
-        f"that the outputs are {found.task} IS A GUESS: {found.reason}. If they are points, "
+        f"that the outputs are {guessed.task} IS A GUESS: {guessed.reason}. If they are points, "
         f"embeddings or other numbers, THE VERDICT IS WRONG: state {others}; if it is right, "
-        f"--task {found.task}",
+        f"--task {guessed.task}",
     )
 
 
@@ -174,7 +176,7 @@ def _usable(
 
 
 def judged_by(reference: Reference) -> str:
-    """What forms are judged by, with the bound."""
+    """Return the criterion that candidates are judged by, with its bound."""
     labelled, guessed = reference.labels is not None, reference.guessed_db is not None
     return reference.task.criterion(reference.bounds, labelled, guessed)
 

@@ -1,4 +1,4 @@
-"""The folder of results: for one run alone, and for the same command again."""
+"""The folder of results: locked for one run, and reused when the command is repeated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which INT8 models a search leaves, and the verdict on them in sentences."""
+"""The INT8 models that a search leaves, and the verdict on them as sentences."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def verdict(
 
 
 def _worth(trial: Trial, fp32: Trial, file: ModelFile) -> str:
-    """Whether INT8 pays on this CPU, and where its file runs."""
+    """State whether INT8 pays on this CPU, and which CPUs its file is for."""
     smaller = f"{fp32.size_bytes / trial.size_bytes:.1f} times smaller"
     safe = "the same bits on every CPU" if trial.portable else f"not portable: {trial.portability}"
     speed = f"{trial.speedup:.2f}x the speed of the given model"
@@ -104,7 +104,7 @@ def _worth(trial: Trial, fp32: Trial, file: ModelFile) -> str:
 
 
 def _judgment(trial: Trial, file: ModelFile, reference: Reference) -> str:
-    """How many images judged a candidate, and how much they leave open."""
+    """State how many images judged a candidate, and how much they leave open."""
     assert trial.assessment is not None  # it passed
     images = f"Judged by {len(reference.inputs)} images"
     if file.bound_points is None:

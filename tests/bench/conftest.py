@@ -1,5 +1,6 @@
 """What all figures share: a table with its caption, printed for people and collected in
-``artifacts/bench.json`` for machines. (Where the last run lies, and its bundles: one folder up.)
+``artifacts/bench.json`` for machines. (Fixtures of the last run and its bundles: one folder
+up.)
 
     make bench                       # figures of artifacts/
     make bench ARTIFACTS=elsewhere   # figures of another run

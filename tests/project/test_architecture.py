@@ -1,5 +1,5 @@
-"""The repository keeps its own promises: order written once, fingerprints cover what a stage
-imports, help is quick."""
+"""The repository keeps its own promises: the order of stages is written once, fingerprints cover
+the imports of a stage, help is quick."""
 
 from __future__ import annotations
 
@@ -41,13 +41,12 @@ def test_the_fingerprint_covers_every_module_that_a_stage_imports(
     needed = {module}
     queue = [module]
     while queue:
-        for found in graph.find_modules_directly_imported_by(queue.pop()) - needed - ENGINE:
-            needed.add(found)
-            queue.append(found)
+        for imported in graph.find_modules_directly_imported_by(queue.pop()) - needed - ENGINE:
+            needed.add(imported)
+            queue.append(imported)
     covered = []
     for source in stage.sources:  # type: ignore[attr-defined]
-        place = ROOT / source
-        assert place.exists(), f"{source} does not exist"
+        assert (ROOT / source).exists(), f"{source} does not exist"
         covered.append(source.removesuffix(".py").replace("/", "."))
     missing = [
         name
@@ -67,8 +66,8 @@ def test_an_edited_wheel_writer_reruns_no_search(monkeypatch: pytest.MonkeyPatch
     edited = "exporters/package/wheel.py"
 
     def fingerprints() -> dict[str, dict[str, str]]:
-        known = dict.fromkeys((stage.name for stage in STAGES), "digest")
-        return {stage.name: runner.fingerprint(stage, recipe, known) for stage in STAGES}
+        outputs = dict.fromkeys((stage.name for stage in STAGES), "digest")
+        return {stage.name: runner.fingerprint(stage, recipe, outputs) for stage in STAGES}
 
     def source_files(names: tuple[str, ...]) -> dict[str, str]:
         files = digests.source_files(names)
@@ -112,9 +111,9 @@ def test_the_help_of_the_whole_is_quick() -> None:
 def test_the_readme_lists_the_stages_in_their_order() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     rows = [f"| {stage.name} | {stage.summary} |" for stage in STAGES]
-    places = [readme.find(row) for row in rows]
-    assert -1 not in places, f"README.md lacks the row {rows[places.index(-1)]!r}"
-    assert places == sorted(places)
+    positions = [readme.find(row) for row in rows]
+    assert -1 not in positions, f"README.md lacks the row {rows[positions.index(-1)]!r}"
+    assert positions == sorted(positions)
 
 
 def test_the_artifact_readme_names_the_numbered_folders() -> None:

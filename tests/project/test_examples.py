@@ -1,4 +1,4 @@
-"""The examples run as they stand, each the way its first lines say."""
+"""The examples run unchanged, each with the command of its first lines."""
 
 from __future__ import annotations
 
@@ -66,19 +66,19 @@ def test_every_example_is_in_the_table_and_in_a_test() -> None:
 
 def test_command_line(bundle: Path, photo: Path, tmp_path: Path) -> None:
     program = EXAMPLES / "command_line.py"
-    found = run(program, bundle, photo, photo.parent, cwd=tmp_path, path=str(ROOT))
+    done = run(program, bundle, photo, photo.parent, cwd=tmp_path, path=str(ROOT))
     with Predictor(bundle, "cpu") as p:
         answer: Any = p.predict(photo)
     line = f"{photo}: {answer.label} ({answer.probability:.0%})"
-    assert found.stdout.splitlines() == [line, line]
+    assert done.stdout.splitlines() == [line, line]
 
     (photo.parent / "notes.txt").write_text("no image")
     words = (program, bundle, photo.parent, "--min-probability", "1")
-    found = run(*words, cwd=tmp_path, path=str(ROOT), code=1)
-    assert found.stdout == f"{photo}: not sure\n"
-    assert "image 0 of the stream" in found.stderr and "notes.txt" in found.stderr
-    found = run(program, "no.zip", photo, cwd=tmp_path, path=str(ROOT), code=1)
-    assert found.stderr.startswith("error: no.zip: cannot be opened")
+    done = run(*words, cwd=tmp_path, path=str(ROOT), code=1)
+    assert done.stdout == f"{photo}: not sure\n"
+    assert "image 0 of the stream" in done.stderr and "notes.txt" in done.stderr
+    done = run(program, "no.zip", photo, cwd=tmp_path, path=str(ROOT), code=1)
+    assert done.stderr.startswith("error: no.zip: cannot be opened")
 
 
 def test_web_service(bundle: Path, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +105,7 @@ def test_camera(bundle: Path) -> None:
     page = np.atleast_3d(draw_digit(random, 3)).repeat(3, axis=2)[:, :, :3]
 
     class Capture:
-        """What cv2.VideoCapture gives, of it the part that is used."""
+        """The part of cv2.VideoCapture that is used."""
 
         left = 5
 
@@ -113,23 +113,23 @@ def test_camera(bundle: Path) -> None:
             self.left -= 1
             return (self.left >= 0, page[:, :, ::-1] if self.left >= 0 else None)
 
-    told: list[str] = []
+    reported: list[str] = []
     frames = camera.frames_of(Capture())
-    assert camera.watch(bundle, frames, min_probability=0, tell=told.append) == 5
+    assert camera.watch(bundle, frames, min_probability=0, report=reported.append) == 5
     with Predictor(bundle, "cpu") as p:
         answer: Any = p.predict(page)
-    assert told == [answer.label]  # once, although it was seen five times
-    told.clear()
-    assert camera.watch(bundle, [page], min_probability=1, tell=told.append) == 1
-    assert told == []
+    assert reported == [answer.label]  # once, although it was seen five times
+    reported.clear()
+    assert camera.watch(bundle, [page], min_probability=1, report=reported.append) == 1
+    assert reported == []
 
 
 def test_make_zipapp(model_wheel: Path, bundle: Path, photo: Path, tmp_path: Path) -> None:
     run(EXAMPLES / "make_zipapp.py", model_wheel, tmp_path / "app.pyz", cwd=tmp_path)
-    found = run(tmp_path / "app.pyz", photo, cwd=tmp_path)
+    done = run(tmp_path / "app.pyz", photo, cwd=tmp_path)
     with Predictor(bundle, "cpu") as p:
         answer: Any = p.predict(photo)
-    assert found.stdout.startswith(f"{photo} {{'label': '{answer.label}'")
+    assert done.stdout.startswith(f"{photo} {{'label': '{answer.label}'")
     refused = run(tmp_path / "app.pyz", "no.png", cwd=tmp_path, code=1)
     assert refused.stderr.startswith("error: the image 'no.png'")
 
@@ -180,7 +180,7 @@ def test_two_models(model_wheel: Path, face_wheel: Path, photo: Path, tmp_path: 
         with zipfile.ZipFile(wheel) as archive:  # what pip does with a wheel of pure Python
             archive.extractall(site)
     Image.new("RGB", (60, 40), (250, 20, 20)).save(photo)
-    found = run(EXAMPLES / "two_models.py", photo, cwd=tmp_path, path=str(site))
-    assert found.stdout.strip().endswith("; Red")
+    done = run(EXAMPLES / "two_models.py", photo, cwd=tmp_path, path=str(site))
+    assert done.stdout.strip().endswith("; Red")
     refused = run(EXAMPLES / "two_models.py", "no.png", cwd=tmp_path, path=str(site), code=1)
     assert refused.stderr.startswith("error: the image 'no.png'")

@@ -30,11 +30,11 @@ ANYWHERE = re.compile(
 
 
 def files() -> list[Path]:
-    found = list(ROOT.glob("*.md"))
+    paths = list(ROOT.glob("*.md"))
     for folder in FOLDERS:
         path = ROOT / folder
-        found += [path] if path.is_file() else sorted(path.rglob("*"))
-    named = [path for path in found if path.is_file() and path.suffix in SUFFIXES]
+        paths += [path] if path.is_file() else sorted(path.rglob("*"))
+    named = [path for path in paths if path.is_file() and path.suffix in SUFFIXES]
     return [path for path in named if path.name != "CHANGELOG.md"]
 
 
@@ -73,8 +73,8 @@ def fault(verb: str, rest: str) -> str | None:
         if inner[1] not in command.commands:
             return f"there is no verb {verb} {inner[1]}"
         command = command.commands[inner[1]]
-    known = {word for parameter in command.params for word in parameter.opts} | {"--help"}
-    unknown = set(re.findall(r"(?<!\S)--[a-z][a-z-]*", rest)) - known
+    options = {word for parameter in command.params for word in parameter.opts} | {"--help"}
+    unknown = set(re.findall(r"(?<!\S)--[a-z][a-z-]*", rest)) - options
     return f"{verb} has no option {', '.join(sorted(unknown))}" if unknown else None
 
 
@@ -113,7 +113,7 @@ def test_every_named_command_exists(folder: str) -> None:
     ],
 )
 def test_a_command_that_does_not_exist_is_found(text: str, problem: str) -> None:
-    assert any(problem in found for found in faults(text))
+    assert any(problem in reason for reason in faults(text))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
-"""What the README and its neighbours promise is there: commands, names, files, and every block of
-Python runs as it stands."""
+"""The README and the other pages keep their promises: commands, names and files exist, and every
+block of Python runs as printed."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ TARGETS = set(re.findall(r"^([a-z][a-z-]*):", MAKEFILE, re.MULTILINE))
 
 def blocks(text: str, language: str) -> list[str]:
     """The fenced blocks of a language, in lists as well, without their indentation."""
-    found = re.finditer(r"^( *)```(\w*)\n(.*?)^\1```$", text, re.MULTILINE | re.DOTALL)
-    return [textwrap.dedent(block[3]) for block in found if block[2] == language]
+    fences = re.finditer(r"^( *)```(\w*)\n(.*?)^\1```$", text, re.MULTILINE | re.DOTALL)
+    return [textwrap.dedent(block[3]) for block in fences if block[2] == language]
 
 
 def commands(text: str) -> Iterator[list[str]]:
@@ -59,7 +59,7 @@ COMMANDS = [(page.name, words) for page in PAGES for words in commands(page.read
 WRITTEN_BY_INIT = {f"{words[2]}.toml" for _, words in COMMANDS if words[:2] == ["pipeline", "init"]}
 
 
-def of(*programs: str) -> list[object]:
+def commands_of(*programs: str) -> list[object]:
     """The commands whose first words are these, as parameters of a test."""
     return [
         pytest.param(words[len(programs) :], id=f"{page}: {shlex.join(words)}")
@@ -68,13 +68,13 @@ def of(*programs: str) -> list[object]:
     ]
 
 
-@pytest.mark.parametrize("words", of("make"))
+@pytest.mark.parametrize("words", commands_of("make"))
 def test_make_has_the_target(words: list[str]) -> None:
     targets = {word for word in words if "=" not in word}
     assert targets <= TARGETS
 
 
-@pytest.mark.parametrize("words", of("pipeline"))
+@pytest.mark.parametrize("words", commands_of("pipeline"))
 def test_pipeline_understands_the_command(words: list[str]) -> None:
     """Parsed by the real command line, up to the point where it would run."""
     # with the settings of the whole: click keeps the names of --help from the first context
@@ -93,20 +93,21 @@ def test_pipeline_understands_the_command(words: list[str]) -> None:
         assert name in shipped_names()
 
 
-@pytest.mark.parametrize("words", of("pip", "install"))
+@pytest.mark.parametrize("words", commands_of("pip", "install"))
 def test_pip_installs_something_that_is_there(words: list[str]) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     for word in words:
-        if found := re.fullmatch(r"(?:edgeproof|\.)\[([a-z,]+)\]", word):
-            assert set(found[1].split(",")) <= set(project["optional-dependencies"])
-        elif found := re.fullmatch(r"edgeproof_(\w+)-[\d.]+-py3-none-any\.whl", word):
-            assert found[1].replace("_", "-") in shipped_names()
+        if match := re.fullmatch(r"(?:edgeproof|\.)\[([a-z,]+)\]", word):
+            assert set(match[1].split(",")) <= set(project["optional-dependencies"])
+        elif match := re.fullmatch(r"edgeproof_(\w+)-[\d.]+-py3-none-any\.whl", word):
+            assert match[1].replace("_", "-") in shipped_names()
 
 
-@pytest.mark.parametrize("words", of("python", "-m"))
+@pytest.mark.parametrize("words", commands_of("python", "-m"))
 def test_a_package_has_the_verb(words: list[str]) -> None:
     package, verb, *rest = words
-    assert package == "runtime" or package.removeprefix("edgeproof_") in shipped_names()
+    wheels = {f"edgeproof_{name.replace('-', '_')}" for name in shipped_names()}
+    assert package in {"runtime", *wheels}
     inside = "" if package == "runtime" else "bundle.zip"
     runtime_parser(package, inside).parse_args([verb, *rest])
 

@@ -152,11 +152,11 @@ Open = Callable[..., Any]
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     sync_api = pytest.importorskip("playwright.sync_api", reason="not run: no playwright")
-    found = shutil.which("chromium") or shutil.which("google-chrome")
-    if found is None:
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
         pytest.skip("not run: there is no chromium (Debian: apt-get install chromium)")
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=list(FLAGS))
+        browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
         yield browser
         browser.close()
 
@@ -321,7 +321,7 @@ def test_a_dropped_face_is_described(celeba: Path, browser: Any, keep: Any) -> N
 
 
 def test_the_frame_is_moved_and_resized(celeba: Path, browser: Any) -> None:
-    """Whatever lies under the frame is what the model is asked about."""
+    """The model sees the part of the picture under the frame."""
     rng = np.random.default_rng(9)
     face = draw_face(rng, sample_attributes(rng))
     wide = np.full((400, 700, 3), 90, np.uint8)

@@ -3,13 +3,9 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # for bench_train.py, which is no test
 from bench_train import SHORT, sentence, verdict
 
 
@@ -33,9 +29,9 @@ def test_a_twentieth(short: list[tuple[float, float]], textbook: list[float], pa
     rows = [_row(SHORT, *values) for values in short]
     rows += [_row("mnist-textbook", 99.2, seconds) for seconds in textbook]
     rows.append(_row("mnist", 99.6, 90.0))  # takes no part
-    found = verdict(rows)
-    assert found is not None and found.passed is passed
-    assert ("NOT kept" in sentence(found)) is not passed
+    outcome = verdict(rows)
+    assert outcome is not None and outcome.passed is passed
+    assert ("NOT kept" in sentence(outcome)) is not passed
 
 
 def test_one_side_alone_is_no_verdict() -> None:

@@ -9,7 +9,8 @@ short schedule (``--short-epochs``) whose finished network has that accuracy wit
 compared with the textbook's whole training.
 
     make bench-train
-    python tests/bench_train.py --artifacts FOLDER [--seeds 0 1 2] [--textbook] [--set KEY=VALUE]
+    python tests/bench/bench_train.py --artifacts FOLDER [--seeds 0 1 2] [--textbook]
+        [--set KEY=VALUE]
 """
 
 from __future__ import annotations
@@ -178,7 +179,7 @@ def _print(rows: list[dict[str, Any]], outcome: Verdict | None) -> None:
 
 
 def sentence(verdict: Verdict) -> str:
-    """The verdict in words."""
+    """The verdict as a sentence."""
     return (
         f"CPU time to {verdict.target_percent} %: whole trainings on a short schedule end at "
         f"{verdict.lowest_percent:.2f} % or more of the test images after at most "
