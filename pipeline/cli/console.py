@@ -1,5 +1,5 @@
 """What a person sees while stages run: progress with rate and time left on a terminal, one line
-for each stage elsewhere. Knows nothing of what stages do."""
+for each stage elsewhere. Independent of what stages do."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from runtime.plain_text import escaped
 
 
 class Screen(Console):
-    """A console on which no text moves the cursor, colours what follows or turns letters around:
+    """A console on which no text moves the cursor, colors what follows or turns letters around:
     of what strings of bundles, paths and errors hold, only line feeds pass."""
 
     def render_str(self, text: str, **options: Any) -> Text:

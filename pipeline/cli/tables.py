@@ -1,4 +1,4 @@
-"""Results as tables for a terminal. Takes values, prints nothing."""
+"""Results as tables for a terminal, made from values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def result_table(report: Report) -> Iterator[Table | str]:
-    """The headline, one row for each form of the model, and what it was timed on."""
+    """The headline, one row for each variant, and the machine that timed it."""
     from pipeline.report.text.summary import doubts
 
     model, data = report.model, report.data
@@ -129,7 +129,8 @@ def _speeds(speed: Speed | None) -> list[str]:
 
 
 def _search_table(search: SearchResult) -> Iterator[Table | str]:
-    """What was tried, on validation data; SQNR in decibels. In bold what the test split saw."""
+    """The candidates of the search, on validation data; SQNR in decibels. Bold: judged on the test
+    split."""
     table = _narrow_table("tried", "verdict")
     for heading in ("lost", "SQNR", "KiB", "vs fp32"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -144,14 +145,14 @@ def _search_table(search: SearchResult) -> Iterator[Table | str]:
 
 def _trial_cells(trial: Trial, chosen: bool) -> list[str]:
     name = f"[bold]{escape(trial.id)}[/bold]" if chosen else escape(trial.id)
-    found, speed = trial.assessment, trial.speed
-    if found is None:
+    assessment, speed = trial.assessment, trial.speed
+    if assessment is None:
         return [name, "[dim]not made[/dim]"]
     return [
         name,
-        "[green]passed[/green]" if found.passed else "[red]refused[/red]",
-        f"{found.lost_points:.2f}",
-        "" if found.sqnr_db >= 199.5 else f"{found.sqnr_db:.1f}",
+        "[green]passed[/green]" if assessment.passed else "[red]refused[/red]",
+        f"{assessment.lost_points:.2f}",
+        "" if assessment.sqnr_db >= 199.5 else f"{assessment.sqnr_db:.1f}",
         f"{trial.size_bytes / 1024:,.0f}",
         f"{speed.speedup:.2f}x" if speed else "",
         _portable(trial),
@@ -169,7 +170,7 @@ def _percent(value: float | None) -> str:
 
 
 def bundle_tables(manifest: Manifest, bundle_id: str, signature: str) -> Iterator[Table | str]:
-    """What a bundle says of itself; ``signature`` in words."""
+    """The manifest of a bundle; ``signature`` is who signed it, for people."""
     spec = manifest.spec
     yield f"[bold]{escape(spec.name)}[/bold] {escape(manifest.model_version)}  {bundle_id}"
     if manifest.synthetic:
@@ -194,12 +195,13 @@ def bundle_tables(manifest: Manifest, bundle_id: str, signature: str) -> Iterato
         yield f"[bold yellow]{escape(str(warning))}[/bold yellow]"
     data = manifest.provenance.get("data")
     if isinstance(data, dict):
-        yield f"  data: {escape(str(data.get('name')))}, licence {escape(str(data.get('licence')))}"
+        license = data.get("license") or data.get("licence")  # bundles of earlier versions
+        yield f"  data: {escape(str(data.get('name')))}, license {escape(str(license))}"
     yield f"  signature: {escape(signature)}"
 
 
 def quantize_table(report: QuantizeFileReport) -> Iterator[Table | str]:
-    """Every form that a search tried, what stayed float, and the verdict."""
+    """Every candidate of the search, what stayed float, and the verdict."""
     yield f"judged by {escape(report.judged_by)}"
     table = Table("form", "step", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for heading in ("speed", "p50 ms", "KiB", "SQNR dB", report.figure):
@@ -223,15 +225,15 @@ def quantize_table(report: QuantizeFileReport) -> Iterator[Table | str]:
                 f"  [yellow]{escape(trial.id)} saturates[/yellow] on x86 without VNNI: {layers} "
                 f"layers, up to {worst:.1%} of the outputs of one"
             )
-    yield f"  [dim]speed against the model that was given, {escape(report.hardware)}[/dim]"
+    yield f"  [dim]speed relative to the given model, {escape(report.hardware)}[/dim]"
     for line in report.verdict:
         yield f"[bold]{escape(line)}[/bold]"
 
 
 def _form_cells(trial: Trial, is_written: bool) -> list[str]:
     name = f"[bold]{escape(trial.id)}[/bold]" if is_written else escape(trial.id)
-    found, speed = trial.assessment, trial.speed
-    if found is None or speed is None:
+    assessment, speed = trial.assessment, trial.speed
+    if assessment is None or speed is None:
         return [name, trial.step, "", "", "", "", "", "", "[yellow]not made[/yellow]"]
     return [
         name,
@@ -239,8 +241,8 @@ def _form_cells(trial: Trial, is_written: bool) -> list[str]:
         f"{speed.speedup:.2f}x",
         f"{speed.p50_ms:.3f}",
         f"{trial.size_bytes / 1024:,.0f}",
-        f"{found.sqnr_db:.1f}",
-        f"{found.accuracy_percent:.2f}",
+        f"{assessment.sqnr_db:.1f}",
+        f"{assessment.accuracy_percent:.2f}",
         "yes" if trial.portable else "no" if trial.precision == "int8" else "",
-        "[green]passed[/green]" if found.passed else "[red]failed[/red]",
+        "[green]passed[/green]" if assessment.passed else "[red]failed[/red]",
     ]

@@ -239,12 +239,14 @@ def _read_arrays(
     file: Path, labels_file: Path | None, spec: InputSpec
 ) -> tuple[NDArray[Any], NDArray[Any] | None]:
     try:
-        found = np.load(file, mmap_mode=None if file.suffix == ".npz" else "r", allow_pickle=False)
+        content = np.load(
+            file, mmap_mode=None if file.suffix == ".npz" else "r", allow_pickle=False
+        )
         if labels_file is not None:
-            return found, np.load(labels_file, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            return found, None
-        with cast("np.lib.npyio.NpzFile", found) as archive:
+            return content, np.load(labels_file, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            return content, None
+        with cast("np.lib.npyio.NpzFile", content) as archive:
             key = next((name for name in (_INPUTS, spec.name) if name in archive), None)
             if key is None:
                 raise DataError(
@@ -257,16 +259,16 @@ def _read_arrays(
 
 
 def _check_shape(
-    file: Path, inputs: NDArray[Any], shape: tuple[int | None, ...], told: str
+    file: Path, inputs: NDArray[Any], shape: tuple[int | None, ...], what: str
 ) -> None:
     fits = inputs.ndim == len(shape) and all(
-        size is None or size == found
-        for size, found in zip(shape[1:], inputs.shape[1:], strict=True)
+        size is None or size == actual
+        for size, actual in zip(shape[1:], inputs.shape[1:], strict=True)
     )
     if not fits:
         sizes = ", ".join("n" if size is None else str(size) for size in (None, *shape[1:]))
         raise DataError(
-            f"{file} has {inputs.dtype} {list(inputs.shape)}; expected [{sizes}] for {told}."
+            f"{file} has {inputs.dtype} {list(inputs.shape)}; expected [{sizes}] for {what}."
         )
 
 
