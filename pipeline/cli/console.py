@@ -1,5 +1,5 @@
-"""The display of running stages: progress with rate and time left on a terminal, otherwise one line
-for each stage. Independent of what stages do."""
+"""What a person sees while stages run: progress with rate and time left on a terminal, one line
+for each stage elsewhere. Independent of what stages do."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from runtime.plain_text import escaped
 
 
 class Screen(Console):
-    """A console on which no text from bundles, paths and errors can move the cursor, set colors or
-    reverse letters: line feeds are its only control characters."""
+    """A console on which no text moves the cursor, colors what follows or turns letters around:
+    of what strings of bundles, paths and errors hold, only line feeds pass."""
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Escape every string of every print, table and title."""
+        """Every string of every print, table and title comes by here."""
         return super().render_str(escaped(text, keep_lines=True), **options)
 
 

@@ -108,7 +108,7 @@ def _no_nan(_: click.Context, __: click.Parameter, number: float | None) -> floa
 @click.option(
     "--layout",
     type=click.Choice(["nchw", "nhwc"]),
-    help="Order of the input's dimensions.  [default: inferred from its shape]",
+    help="Order of the input's dimensions.  [default: from its shape]",
 )
 @click.option(
     "--mean",

@@ -1,4 +1,4 @@
-"""Results as tables for a terminal. Takes values, prints nothing."""
+"""Results as tables for a terminal, made from values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def result_table(report: Report) -> Iterator[Table | str]:
-    """The headline, one row for each form of the model, and what it was timed on."""
+    """The headline, one row for each variant, and the machine that timed it."""
     from pipeline.report.text.summary import doubts
 
     model, data = report.model, report.data
@@ -129,8 +129,8 @@ def _speeds(speed: Speed | None) -> list[str]:
 
 
 def _search_table(search: SearchResult) -> Iterator[Table | str]:
-    """The trials of a search, judged on validation data; SQNR in decibels. Those that were compared
-    on the test split are bold."""
+    """The candidates of the search, on validation data; SQNR in decibels. Bold: judged on the test
+    split."""
     table = _narrow_table("tried", "verdict")
     for heading in ("lost", "SQNR", "KiB", "vs fp32"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -170,7 +170,7 @@ def _percent(value: float | None) -> str:
 
 
 def bundle_tables(manifest: Manifest, bundle_id: str, signature: str) -> Iterator[Table | str]:
-    """The facts in a bundle's manifest; ``signature`` is a sentence."""
+    """The manifest of a bundle; ``signature`` is who signed it, for people."""
     spec = manifest.spec
     yield f"[bold]{escape(spec.name)}[/bold] {escape(manifest.model_version)}  {bundle_id}"
     if manifest.synthetic:
@@ -195,13 +195,13 @@ def bundle_tables(manifest: Manifest, bundle_id: str, signature: str) -> Iterato
         yield f"[bold yellow]{escape(str(warning))}[/bold yellow]"
     data = manifest.provenance.get("data")
     if isinstance(data, dict):
-        license_name = data.get("license", data.get("licence"))  # either spelling
-        yield f"  data: {escape(str(data.get('name')))}, license {escape(str(license_name))}"
+        license = data.get("license") or data.get("licence")  # bundles of earlier versions
+        yield f"  data: {escape(str(data.get('name')))}, license {escape(str(license))}"
     yield f"  signature: {escape(signature)}"
 
 
 def quantize_table(report: QuantizeFileReport) -> Iterator[Table | str]:
-    """Every form that a search tried, what stayed float, and the verdict."""
+    """Every candidate of the search, what stayed float, and the verdict."""
     yield f"judged by {escape(report.judged_by)}"
     table = Table("form", "step", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for heading in ("speed", "p50 ms", "KiB", "SQNR dB", report.figure):
@@ -225,7 +225,7 @@ def quantize_table(report: QuantizeFileReport) -> Iterator[Table | str]:
                 f"  [yellow]{escape(trial.id)} saturates[/yellow] on x86 without VNNI: {layers} "
                 f"layers, up to {worst:.1%} of the outputs of one"
             )
-    yield f"  [dim]speed against the model that was given, {escape(report.hardware)}[/dim]"
+    yield f"  [dim]speed relative to the given model, {escape(report.hardware)}[/dim]"
     for line in report.verdict:
         yield f"[bold]{escape(line)}[/bold]"
 

@@ -27,22 +27,22 @@ _INPUTS, _LABELS = "inputs", "labels"  # names of arrays
 
 @dataclass(frozen=True)
 class DrawOptions:
-    """The inputs to draw, and the form that the model needs."""
+    """Which inputs to draw, and the form that they are needed in."""
 
     spec: InputSpec
     options: PixelOptions
-    counts: tuple[int, int]  # images to calibrate with and to judge by; fewer if the data has fewer
+    counts: tuple[int, int]  # images to calibrate with and to judge by; fewer where fewer are there
     seed: int  # draws them
 
     @property
     def multiple(self) -> int:
-        """The fixed batch of the model, or 1: numbers of images are multiples of it."""
+        """Of images: the fixed batch of the model, or 1."""
         return self.spec.batch or 1
 
 
 @dataclass(frozen=True)
 class ForeignData:
-    """The inputs that calibrate and judge a model."""
+    """What a model is calibrated and judged with."""
 
     calibration: ModelInputs
     validation: ModelInputs
@@ -52,7 +52,7 @@ class ForeignData:
     notes: tuple[str, ...]  # what was assumed, for the user to check
 
     def for_input(self, spec: InputSpec) -> ForeignData:
-        """Return the same data for a model with another batch."""
+        """The same for a model whose batch turned out to be another one."""
         parts = (replace(part, spec=spec) for part in (self.calibration, self.validation))
         calibration, validation = parts
         return replace(self, calibration=calibration, validation=validation)
@@ -65,8 +65,8 @@ def load(data: Path, draw: DrawOptions, work: Path, progress: Progress) -> Forei
     "inputs" [n, ...] and perhaps "labels" [n]; or ``inputs.npy`` with an optional ``labels.npy``
     next to it, or a folder of these two. Decoded pixels go into ``work``.
 
-    Raises DataError if the data cannot be read, has too few images, or does not fit the model's
-    input.
+    Raises DataError when there is nothing to read, when too few images are there, or when they do
+    not fit the model's input.
     """
     if not data.exists():
         raise DataError(f"--data {data} does not exist; expected a folder of images, or an array.")
@@ -120,7 +120,7 @@ def _from_images(folder: Path, draw: DrawOptions, work: Path, progress: Progress
 
 
 def _pixel_form(spec: InputSpec, options: PixelOptions) -> tuple[PixelForm, tuple[int, int, int]]:
-    """Return the conversion of pixels to inputs, and their (height, width, channels)."""
+    """How pixels become inputs, and their (height, width, channels)."""
     layouts = [x for x in spec.layouts() if options.layout in (None, x)]
     if len(layouts) != 1:
         problem = "could be either" if layouts else "is not an image of 1 or 3 channels"
@@ -175,8 +175,8 @@ def _scale_note(form: PixelForm, options: PixelOptions) -> str:
 def _without_copies(
     digests: Sequence[Sequence[bytes]], batch: int
 ) -> tuple[NDArray[np.int64], int]:
-    """Return the rows of validation images that are not copies of calibration images, a multiple
-    of ``batch`` of them, and the number of copies."""
+    """Rows of the validation images whose bytes are no calibration image's, a multiple of
+    ``batch`` of them; and how many were copies."""
     calibration = set(digests[0])
     rows = [i for i, digest in enumerate(digests[1]) if digest not in calibration]
     twice = len(digests[1]) - len(rows)
@@ -193,7 +193,7 @@ def _without_copies(
 
 
 def _array_files(data: Path) -> tuple[Path, Path | None] | None:
-    """(inputs, labels) when ``data`` is or holds arrays; an .npz holds its own labels."""
+    """(inputs, labels) when ``data`` is or holds arrays; labels of an .npz lie inside it."""
     if data.suffix == ".npz":
         return data, None
     inputs = data / f"{_INPUTS}.npy" if data.is_dir() else data
@@ -239,12 +239,14 @@ def _read_arrays(
     file: Path, labels_file: Path | None, spec: InputSpec
 ) -> tuple[NDArray[Any], NDArray[Any] | None]:
     try:
-        loaded = np.load(file, mmap_mode=None if file.suffix == ".npz" else "r", allow_pickle=False)
+        content = np.load(
+            file, mmap_mode=None if file.suffix == ".npz" else "r", allow_pickle=False
+        )
         if labels_file is not None:
-            return loaded, np.load(labels_file, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded, None
-        with cast("np.lib.npyio.NpzFile", loaded) as archive:
+            return content, np.load(labels_file, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            return content, None
+        with cast("np.lib.npyio.NpzFile", content) as archive:
             key = next((name for name in (_INPUTS, spec.name) if name in archive), None)
             if key is None:
                 raise DataError(
@@ -257,16 +259,16 @@ def _read_arrays(
 
 
 def _check_shape(
-    file: Path, inputs: NDArray[Any], shape: tuple[int | None, ...], source: str
+    file: Path, inputs: NDArray[Any], shape: tuple[int | None, ...], what: str
 ) -> None:
     fits = inputs.ndim == len(shape) and all(
-        expected is None or expected == size
-        for expected, size in zip(shape[1:], inputs.shape[1:], strict=True)
+        size is None or size == actual
+        for size, actual in zip(shape[1:], inputs.shape[1:], strict=True)
     )
     if not fits:
         sizes = ", ".join("n" if size is None else str(size) for size in (None, *shape[1:]))
         raise DataError(
-            f"{file} has {inputs.dtype} {list(inputs.shape)}; expected [{sizes}] for {source}."
+            f"{file} has {inputs.dtype} {list(inputs.shape)}; expected [{sizes}] for {what}."
         )
 
 

@@ -30,7 +30,7 @@ from pipeline.hardware import detect
 from pipeline.quantize_file import calibration_data
 from pipeline.quantize_file.calibration_data import ForeignData
 from pipeline.quantize_file.options import QuantizeFileOptions, check_counts, check_pixel_options
-from pipeline.quantize_file.reference import StatedOutputs, figure, judged_by, reference_for
+from pipeline.quantize_file.reference import figure, judged_by, reference_for
 from pipeline.quantize_file.report import QuantizeFileReport, finished_report, write_report
 from pipeline.quantize_file.resume import KEPT, OPTION, identity_of, log_of, results_folder
 from pipeline.quantize_file.verdict import to_write, verdict, write_models
@@ -123,11 +123,7 @@ class _Search:
         self.batch = foreign.input.batch or 1
         self.samples = data.validation[: self._about(_SAMPLES)]
         changed = equality.difference(foreign, self.samples)
-        self.reference, remarks = reference_for(
-            StatedOutputs(options.task, options.margin, options.min_sqnr_db, options.data),
-            foreign,
-            data,
-        )
+        self.reference, remarks = reference_for(options, foreign, data)
         first = data.calibration.first(self._about(8)).reader()
         self.float_nodes = float_parts.kept_in_float(
             foreign, ActivationStatistics(foreign.model, first)

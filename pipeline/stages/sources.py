@@ -18,7 +18,7 @@ SEARCHED = (  # a search's result, as values
     *("exporters/search/trial.py", "exporters/quantize/saturation_values.py"),
 )
 SPEC = (  # the part of the runtime that a training depends on: no predictor, no bundle
-    *("runtime/cpu.py", "runtime/errors.py", "runtime/origin.py", "runtime/output_spec.py"),
-    *("runtime/plain_text.py", "runtime/regular_file.py", "runtime/spec.py"),
-    *("runtime/strict_json.py", "runtime/tasks"),
+    *("runtime/cpu.py", "runtime/errors.py", "runtime/graph_names.py", "runtime/origin.py"),
+    *("runtime/output_spec.py", "runtime/plain_text.py", "runtime/regular_file.py"),
+    *("runtime/spec.py", "runtime/strict_json.py", "runtime/tasks"),
 )

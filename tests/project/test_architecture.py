@@ -3,7 +3,10 @@ the imports of a stage, help is quick."""
 
 from __future__ import annotations
 
+import ast
+import graphlib
 import resource
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +17,7 @@ import pytest
 from pipeline.stages import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
+MOST_LINES = 500  # of a file
 # The engine decides when a stage runs, not what comes out of it; the recipe's values are in the
 # fingerprint themselves.
 ENGINE = {
@@ -120,3 +124,43 @@ def test_the_artifact_readme_names_the_numbered_folders() -> None:
     text = (ROOT / "artifacts" / "README.md").read_text(encoding="utf-8")
     for index, stage in enumerate(STAGES, start=1):
         assert f"{index}_{stage.name}/" in text
+
+
+# --- sizes and rooms --------------------------------------------------------------------------
+
+
+def test_functions_are_short_and_files_have_one_subject() -> None:
+    lengths, long_files = [], []
+    for folder in ("pipeline", "exporters", "runtime"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            text = path.read_text(encoding="utf-8")
+            if len(text.splitlines()) > MOST_LINES:
+                long_files.append(str(path.relative_to(ROOT)))
+            lengths += [
+                node.end_lineno - node.lineno + 1
+                for node in ast.walk(ast.parse(text))
+                if isinstance(node, ast.FunctionDef) and node.end_lineno is not None
+            ]
+    assert len(lengths) > 2000
+    assert long_files == []
+    assert statistics.quantiles(lengths, n=20)[-1] <= 33
+
+
+def test_the_rooms_of_exporters_have_few_arrows_and_no_circle(graph: grimp.ImportGraph) -> None:
+    """Between folders, and files that are in none, imports form a shallow order."""
+    arrows = {
+        (_room(importer), _room(imported))
+        for importer in graph.modules
+        if importer.startswith("exporters.")
+        for imported in graph.find_modules_directly_imported_by(importer)
+        if imported.startswith("exporters.") and _room(imported) != _room(importer)
+    }
+    assert 10 < len(arrows) <= 30, sorted(arrows)
+    order = graphlib.TopologicalSorter[str]()
+    for importer, imported in arrows:
+        order.add(importer, imported)
+    order.prepare()  # raises CycleError
+
+
+def _room(module: str) -> str:
+    return module.split(".")[1]
