@@ -110,8 +110,8 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def setup(self) -> None:
-        self.timeout = self.server.patience_seconds
         super().setup()
+        self.connection.settimeout(self.server.patience_seconds)
 
     def do_GET(self) -> None:
         self._send(with_body=True)
