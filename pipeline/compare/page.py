@@ -13,6 +13,28 @@ from pipeline.compare.result import Comparison
 
 def tables(comparison: Comparison, *, all_layers: bool = False) -> Iterator[Table | str]:
     """Yield the figures; where the sides differ, the layers and the causes as well."""
+    yield from _figures(comparison)
+    if comparison.layers and (all_layers or not comparison.passed or comparison.first_layer):
+        yield _layers(comparison)
+    elif comparison.note and not comparison.passed:
+        yield f"  [dim]no comparison by layers: {escape(comparison.note)}[/dim]"
+    for failure in comparison.failures:
+        yield f"[red]✗ {escape(failure)}[/red]"
+    if comparison.first_layer:
+        yield f"  first layer whose input differs: [bold]{escape(comparison.first_layer)}[/bold]"
+        yield f"  nodes before it: {escape(', '.join(comparison.suspects))}"
+    for cause in comparison.causes:
+        yield f"  • {escape(cause)}"
+    for remark in comparison.remarks:
+        yield f"[yellow]! {escape(remark)}[/yellow]"
+    if comparison.passed:
+        limits = ", ".join(f"{row.metric} at most {row.limit:g}" for row in comparison.tolerance)
+        yield f"[green]✓ within tolerance[/green]: {limits}"
+        yield f"  measured: {_measured(comparison)}"
+
+
+def _figures(comparison: Comparison) -> Iterator[Table | str]:
+    """Yield both sides, their difference, and the images that differ most."""
     d = comparison.difference
     yield f"A  {escape(comparison.a)}"
     yield f"B  {escape(comparison.b)}"
@@ -44,23 +66,6 @@ def tables(comparison: Comparison, *, all_layers: bool = False) -> Iterator[Tabl
     if comparison.regression is not None:
         r = comparison.regression
         yield f"  {r.images} regression images: differ by up to {r.max_abs:.3g}"
-    if comparison.layers and (all_layers or not comparison.passed or comparison.first_layer):
-        yield _layers(comparison)
-    elif comparison.note and not comparison.passed:
-        yield f"  [dim]no comparison by layers: {escape(comparison.note)}[/dim]"
-    for failure in comparison.failures:
-        yield f"[red]✗ {escape(failure)}[/red]"
-    if comparison.first_layer:
-        yield f"  first layer whose input differs: [bold]{escape(comparison.first_layer)}[/bold]"
-        yield f"  nodes before it: {escape(', '.join(comparison.suspects))}"
-    for cause in comparison.causes:
-        yield f"  • {escape(cause)}"
-    for remark in comparison.remarks:
-        yield f"[yellow]! {escape(remark)}[/yellow]"
-    if comparison.passed:
-        limits = ", ".join(f"{row.metric} at most {row.limit:g}" for row in comparison.tolerance)
-        yield f"[green]✓ within tolerance[/green]: {limits}"
-        yield f"  measured: {_measured(comparison)}"
 
 
 def _measured(comparison: Comparison) -> str:

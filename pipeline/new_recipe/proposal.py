@@ -142,27 +142,7 @@ def _remarks(survey: Survey, options: DataOptions) -> list[str]:
     from pipeline.datasets.decoding.depth import note_frames
     from pipeline.datasets.preparation.duplicates import contradictions
 
-    listed, counts = survey.listed, survey.counts
-    remarks = []
-    largest, smallest = max(counts), min(counts)
-    named = {count: name for name, count in zip(listed.names, counts, strict=True)}
-    if listed.task.exclusive and largest > _UNEQUAL * max(smallest, 1):
-        remarks.append(
-            f"unequal classes: {named[largest]!r} has {largest:,} images, {named[smallest]!r} "
-            f"{smallest:,}. Accuracy hides errors in the small ones; the report's table by class "
-            "shows them."
-        )
-    few = [
-        f"{name!r} ({count:,})"
-        for name, count in zip(listed.names, counts, strict=True)
-        if listed.task.cases(count, len(survey.good)) * options.test_share < _FEW_TO_JUDGE
-    ]
-    if few:
-        remarks.append(
-            f"few images of {', '.join(few[:5])}{' ...' * (len(few) > 5)}: the test split will "
-            f"have fewer than {_FEW_TO_JUDGE} of them, where one error is more than "
-            f"{100 / _FEW_TO_JUDGE:.0f} points."
-        )
+    listed, remarks = survey.listed, _unequal(survey, options)
     ratios = [look.width / look.height for look in survey.good]
     if max(ratios) / min(ratios) > _STRETCHED**2:
         remarks.append(
@@ -187,6 +167,32 @@ def _remarks(survey: Survey, options: DataOptions) -> list[str]:
             + " ..." * (len(survey.bad) > 5)
         )
     return [*remarks, *listed.notes]
+
+
+def _unequal(survey: Survey, options: DataOptions) -> list[str]:
+    """Return remarks on labels with far more or far fewer images than others."""
+    listed, counts = survey.listed, survey.counts
+    remarks = []
+    largest, smallest = max(counts), min(counts)
+    named = {count: name for name, count in zip(listed.names, counts, strict=True)}
+    if listed.task.exclusive and largest > _UNEQUAL * max(smallest, 1):
+        remarks.append(
+            f"unequal classes: {named[largest]!r} has {largest:,} images, {named[smallest]!r} "
+            f"{smallest:,}. Accuracy hides errors in the small ones; the report's table by class "
+            "shows them."
+        )
+    few = [
+        f"{name!r} ({count:,})"
+        for name, count in zip(listed.names, counts, strict=True)
+        if listed.task.cases(count, len(survey.good)) * options.test_share < _FEW_TO_JUDGE
+    ]
+    if few:
+        remarks.append(
+            f"few images of {', '.join(few[:5])}{' ...' * (len(few) > 5)}: the test split will "
+            f"have fewer than {_FEW_TO_JUDGE} of them, where one error is more than "
+            f"{100 / _FEW_TO_JUDGE:.0f} points."
+        )
+    return remarks
 
 
 def _share(count: int, survey: Survey) -> str:

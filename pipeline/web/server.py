@@ -80,84 +80,96 @@ def serve(
     patience_seconds: float = _PATIENCE_SECONDS,
 ) -> ThreadingHTTPServer:
     """Return a server of what ``find`` returns, which passes posted bodies to ``receive``."""
-    headers = {**(_ISOLATED if isolated else {}), **_HEADERS}
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        timeout = patience_seconds
-
-        def do_GET(self) -> None:
-            self._send(with_body=True)
-
-        def do_HEAD(self) -> None:
-            self._send(with_body=False)
-
-        def do_POST(self) -> None:
-            if receive is None:
-                self.send_error(HTTPStatus.NOT_IMPLEMENTED)
-                return
-            path = self._path()
-            if path is None:
-                return
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            accepted = receive(path, body)
-            self.send_response(HTTPStatus.OK if accepted else HTTPStatus.FORBIDDEN)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Print nothing: the page reports errors."""
-
-        def _path(self) -> str | None:
-            """The requested path; a request under another name is refused and gives None."""
-            if not _is_for_here(self.headers.get_all("Host") or []):
-                self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
-                return None
-            return unquote(urlsplit(self.path).path)
-
-        def _send(self, with_body: bool) -> None:
-            path = self._path()
-            if path is None:
-                return
-            response = find(path)
-            if response is None:
-                self.send_error(HTTPStatus.NOT_FOUND)
-                return
-            etag = response.etag
-            unchanged = bool(etag) and self.headers.get("If-None-Match") == etag
-            self.send_response(HTTPStatus.NOT_MODIFIED if unchanged else HTTPStatus.OK)
-            for name, value in {**headers, **({"ETag": etag} if etag else {})}.items():
-                self.send_header(name, value)
-            if unchanged:
-                self.end_headers()
-                return
-            self.send_header("Content-Type", response.kind)
-            body = response.body
-            if response.gzipped:
-                self.send_header("Vary", "Accept-Encoding")
-                if "gzip" in self.headers.get("Accept-Encoding", ""):
-                    self.send_header("Content-Encoding", "gzip")
-                else:
-                    body = gzip.decompress(body)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            if with_body:
-                self.wfile.write(body)
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True  # an open connection does not delay the end
-
-        def handle_error(self, request: object, client_address: object) -> None:
-            """Print nothing about a browser that disconnected or took too long."""
-            if not isinstance(sys.exc_info()[1], OSError):
-                super().handle_error(request, client_address)  # type: ignore[arg-type]  # as it came
-
     try:
-        return Server((HOST, port), Handler)
+        server = _Server((HOST, port), _Handler)
     except OSError as exc:
         raise WebError(
             f"cannot listen on port {port}: {exc}. Name another one with --port, or 0 for any."
         ) from exc
+    server.find, server.receive = find, receive
+    server.headers = {**(_ISOLATED if isolated else {}), **_HEADERS}
+    server.patience_seconds = patience_seconds
+    return server
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True  # an open connection does not delay the end
+    find: Find
+    receive: Receive | None
+    headers: Mapping[str, str]
+    patience_seconds: float
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Print nothing about a browser that disconnected or took too long."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]  # as it came
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    protocol_version = "HTTP/1.1"
+
+    def setup(self) -> None:
+        super().setup()
+        self.connection.settimeout(self.server.patience_seconds)
+
+    def do_GET(self) -> None:
+        self._send(with_body=True)
+
+    def do_HEAD(self) -> None:
+        self._send(with_body=False)
+
+    def do_POST(self) -> None:
+        if self.server.receive is None:
+            self.send_error(HTTPStatus.NOT_IMPLEMENTED)
+            return
+        path = self._path()
+        if path is None:
+            return
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        accepted = self.server.receive(path, body)
+        self.send_response(HTTPStatus.OK if accepted else HTTPStatus.FORBIDDEN)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Print nothing: the page reports errors."""
+
+    def _path(self) -> str | None:
+        """The requested path; a request under another name is refused and gives None."""
+        if not _is_for_here(self.headers.get_all("Host") or []):
+            self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
+            return None
+        return unquote(urlsplit(self.path).path)
+
+    def _send(self, with_body: bool) -> None:
+        path = self._path()
+        if path is None:
+            return
+        response = self.server.find(path)
+        if response is None:
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return
+        etag = response.etag
+        unchanged = bool(etag) and self.headers.get("If-None-Match") == etag
+        self.send_response(HTTPStatus.NOT_MODIFIED if unchanged else HTTPStatus.OK)
+        for name, value in {**self.server.headers, **({"ETag": etag} if etag else {})}.items():
+            self.send_header(name, value)
+        if unchanged:
+            self.end_headers()
+            return
+        self.send_header("Content-Type", response.kind)
+        body = response.body
+        if response.gzipped:
+            self.send_header("Vary", "Accept-Encoding")
+            if "gzip" in self.headers.get("Accept-Encoding", ""):
+                self.send_header("Content-Encoding", "gzip")
+            else:
+                body = gzip.decompress(body)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if with_body:
+            self.wfile.write(body)
 
 
 def _is_for_here(hosts: list[str]) -> bool:

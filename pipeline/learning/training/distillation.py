@@ -2,7 +2,7 @@
 as from the labels. The scores are computed once and kept on disk. Independent of training.
 
 Where training mirrors images, each score is the teacher's mean of an image and its mirror image, so
-that the student need not tell them apart. The score is the same for all augmentations of an image.
+that the student need not distinguish them. The score is the same for all augmentations of an image.
 Source: Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015.
 """
 

@@ -1,5 +1,5 @@
 // A picture under a frame that can be moved and resized, by mouse, finger, pen or keyboard, and
-// keeps its proportions. Knows nothing of models.
+// keeps its proportions.
 
 import { byId, context2d } from "./dom.mjs";
 

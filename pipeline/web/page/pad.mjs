@@ -1,4 +1,4 @@
-// A sheet of paper to draw on, by mouse, finger, pen or keyboard. Knows nothing of models.
+// A sheet of paper to draw on, by mouse, finger, pen or keyboard.
 
 import { byId, context2d } from "./dom.mjs";
 

@@ -28,7 +28,7 @@ from PIL import Image
 from pipeline.cli import build, selection
 from pipeline.cli.interrupts import stop_requested
 from pipeline.cli.main import cli
-from pipeline.engine.stage import Context
+from pipeline.engine.stage import Context, StageReport
 from pipeline.errors import GateError
 from pipeline.recipe import shipped_names
 
@@ -59,9 +59,9 @@ def _small(folder: Path, name: str = "small") -> str:
     return str(file)
 
 
-def _nothing(context: Context) -> dict[str, object]:
+def _nothing(context: Context) -> StageReport:
     (context.out / "out.txt").write_text("out")
-    return {"headline": "done [x]"}
+    return StageReport("done [x]")
 
 
 def _unchecked(context: Context) -> None:
@@ -72,9 +72,15 @@ def _unchecked(context: Context) -> None:
 def idle(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Makes every stage do nothing, or one of them something else."""
 
-    def install(**other: Callable[[Context], dict[str, object]]) -> None:
+    def install(**other: Callable[[Context], StageReport]) -> None:
         stages = tuple(
-            replace(stage, run=other.get(stage.name, _nothing), check=_unchecked, publish=())
+            replace(
+                stage,
+                report=StageReport,
+                run=other.get(stage.name, _nothing),
+                check=_unchecked,
+                publish=(),
+            )
             for stage in selection.STAGES
         )
         monkeypatch.setattr(selection, "STAGES", stages)
@@ -198,7 +204,7 @@ def test_from_force_and_explain(idle: object, tmp_path: Path) -> None:
     assert re.search(r"train .* run .* recipe: train.epochs changed: 3 -> 2", plan)
 
 
-def _fail(context: Context) -> dict[str, object]:
+def _fail(context: Context) -> StageReport:
     raise GateError("no variant is good enough [for this]. Train longer.")
 
 
@@ -229,7 +235,7 @@ def test_a_failure_names_stage_cause_and_the_command_that_resumes(
     assert "two words; $HOME" in resumed.stdout
 
 
-def _interrupt(context: Context) -> dict[str, object]:
+def _interrupt(context: Context) -> StageReport:
     raise KeyboardInterrupt
 
 
@@ -251,10 +257,10 @@ def test_ctrl_c_waits_for_the_end_of_an_import(
     (tmp_path / "interrupted_here.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
 
-    def work(context: Context) -> dict[str, object]:
+    def work(context: Context) -> StageReport:
         importlib.import_module("interrupted_here")
         time.sleep(60)
-        return {}
+        return StageReport("done")
 
     idle(data=work)
     with children.ctrl_c_works():

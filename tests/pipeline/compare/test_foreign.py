@@ -16,6 +16,7 @@ from faults import report
 from onnx import numpy_helper
 from pets import LABELS, OPTIONS, World, settled
 
+from exporters.errors import GraphError
 from exporters.graph import onnx_file
 from exporters.options import TOLERANCES
 from pipeline.cli.main import cli
@@ -103,7 +104,7 @@ def test_two_foreign_files_are_compared_on_their_own_inputs(
         assert "first: 216 of 216 weights differ" in report(other)
 
 
-def test_the_report_names_what_a_softmax_hides(world: World) -> None:
+def test_the_report_says_what_a_softmax_hides(world: World) -> None:
     """Outputs that all lie higher by the same are the same logits, but other points."""
     a = foreign(world, "mine.onnx")
     model = onnx.load(a)
@@ -145,12 +146,12 @@ def test_probabilities_of_a_foreign_file_are_what_onnxruntime_puts_out(world: Wo
 
 def test_weights_next_to_a_foreign_file_are_read(world: World, tmp_path: Path) -> None:
     a = foreign(world, "mine.onnx")
-    copy = tmp_path / "copy.onnx"
-    onnx.save(onnx.load(a), copy, save_as_external_data=True, size_threshold=0, location="w.data")
+    beside = tmp_path / "beside.onnx"
+    onnx.save(onnx.load(a), beside, save_as_external_data=True, size_threshold=0, location="w.data")
     data = their_inputs(world)
     assert compare(a, str(copy), data).difference.max_abs == 0
     (tmp_path / "w.data").unlink()
-    with pytest.raises(DataError, match=r"copy\.onnx .*another file"):
+    with pytest.raises(GraphError, match=r"copy\.onnx.*w\.data"):
         compare(a, str(copy), data)
 
 
