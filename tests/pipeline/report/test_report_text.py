@@ -116,7 +116,7 @@ def test_outcome_of_a_trial(name: str, expected: list[str]) -> None:
         trial("int8-s8s8-bc", 0.0, 0.7, 48.0),
     )
     search = replace(search, trials=(*search.trials, *more))
-    outcome = search_words.fate(search, search.by_id[name])
+    outcome = search_words.outcome(search, search.by_id[name])
     facts = ("test split", "not portable", "slower", "dB", "62.400 points")
     assert [fact for fact in expected if fact not in outcome] == []
     extra = [fact for fact in facts if fact in outcome and fact not in " ".join(expected)]
