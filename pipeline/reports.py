@@ -134,7 +134,7 @@ class ValidateReport(StageReport):
 
 @dataclass(frozen=True)
 class TimedVariant:
-    """A variant that passed the gate, timed and held against the bounds of the recipe."""
+    """A variant that passed the gate, timed and checked against the bounds of the recipe."""
 
     judged: JudgedVariant
     speed: Speed
