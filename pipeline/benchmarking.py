@@ -142,7 +142,7 @@ def timed_variants(
     processes: Mapping[str, Process],
     gate: GateOptions,
 ) -> tuple[TimedVariant, ...]:
-    """Each variant with its speed, held against the recipe's bounds of size, latency and memory."""
+    """Each variant with its speed, checked against the bounds of size, latency and memory."""
     variants = []
     for judged in contestants.variants:
         name = judged.id

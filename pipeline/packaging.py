@@ -161,7 +161,7 @@ def measurements(report: Report) -> dict[str, Any]:
 
 
 def warnings(report: Report) -> list[str]:
-    """The doubts that a reader of the figures has to know first."""
+    """The doubts about the model, for readers of its figures."""
     return [f"{doubt.name}: {doubt.text}" for doubt in doubts(report)]
 
 

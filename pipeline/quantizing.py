@@ -30,7 +30,7 @@ from pipeline.recipe import Recipe
 from pipeline.timing.measure import TimingOptions, time_model
 from runtime.spec import INPUT_NAME, ModelSpec
 
-_SECONDS = 0.4  # each of two candidates is timed in a trial: enough to tell 2 % apart
+_SECONDS = 0.4  # each of two candidates is timed in a trial: enough to resolve 2 %
 OnStep = Callable[[str, int, int], None]  # (task, steps done, steps in all)
 
 

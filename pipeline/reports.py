@@ -31,7 +31,7 @@ class DataReport(StageReport):
 
 @dataclass(frozen=True)
 class TrainReport(StageReport):
-    """How training went."""
+    """The course of the training."""
 
     result: TrainResult
     epochs: tuple[EpochMetrics, ...]
@@ -53,7 +53,7 @@ class ExportReport(StageReport):
 
 @dataclass(frozen=True)
 class QuantizeReport(StageReport):
-    """The search, and so the candidates that go on to the test split."""
+    """The search, and so the candidates that continue to the test split."""
 
     spec: ModelSpec
     search: SearchResult
@@ -108,7 +108,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class NetworkFacts:
-    """What a recipe has to know of another one that is its baseline."""
+    """Facts of a network for the recipes that use it as their baseline."""
 
     data: str  # name of the data set
     labels: tuple[str, ...]
@@ -134,7 +134,7 @@ class ValidateReport(StageReport):
 
 @dataclass(frozen=True)
 class TimedVariant:
-    """A variant that passed the gate, timed and held against the bounds of the recipe."""
+    """A variant that passed the gate, timed and checked against the bounds of the recipe."""
 
     judged: JudgedVariant
     speed: Speed

@@ -1,5 +1,4 @@
-"""Which recipe trains the teacher that another one learns from, and on which images. Knows no stage
-and no folder."""
+"""The recipe of the teacher that another recipe learns from. Independent of stages and folders."""
 
 from __future__ import annotations
 
@@ -14,21 +13,21 @@ def teacher_of(recipe: Recipe) -> Recipe | None:
     None without one.
 
     It keeps its own size of images, network, training and, unless images are drawn, seed. Raises
-    RecipeError when there is no such recipe, or one learns from itself.
+    RecipeError when that recipe does not exist, or a recipe learns from itself.
     """
     if recipe.distill is None:
         return None
-    found = load(recipe.distill.teacher)
-    if found.name == recipe.name:
+    teacher = load(recipe.distill.teacher)
+    if teacher.name == recipe.name:
         raise RecipeError(
             f"distill.teacher = {recipe.distill.teacher!r} is recipe {recipe.name!r} itself; "
             "expected another one, with a larger network."
         )
     here = {"device": recipe.train.device, "threads": recipe.train.threads}
-    changes: dict[str, Any] = {"data": recipe.data, "train": found.train.model_copy(update=here)}
+    changes: dict[str, Any] = {"data": recipe.data, "train": teacher.train.model_copy(update=here)}
     if recipe.data.kind == "celeba" and recipe.data.root is None:
         changes["seed"] = recipe.seed  # which faces are drawn follows from it
-    return found.model_copy(update=changes)
+    return teacher.model_copy(update=changes)
 
 
 def teachers_of(recipe: Recipe) -> list[Recipe]:

@@ -1,11 +1,11 @@
-"""An ONNX model of unknown making -> the same model in the form that the search needs, and back
-into a file that replaces the original one.
+"""An ONNX model of unknown origin -> the same model as the search needs it, and back into a file
+that replaces the original one.
 
     opset at least 13   per-channel QDQ does not exist before
     constants folded    weights that Constant nodes or reshapes make become initializers
     biases made plain   one number for each output, as the quantizer takes it; else a sum
     BatchNorm folded    into the convolution before it; identity and dropout are gone
-    nodes named         so that layers can be told apart
+    nodes named         so that layers can be distinguished
 
 The folding is that of onnxruntime's basic level, which is the same on every kind of CPU; its result
 is proven equal on data by ``equality.py``. Independent of data sets and of which variant
@@ -47,11 +47,11 @@ class ForeignModel:
     input: InputSpec
     outputs: tuple[str, ...]  # names of the float ones, which can be compared
     changes: tuple[str, ...]  # descriptions of what was done to it
-    # of a batch that is free in name only, and 1 in ``original`` and ``model``: that name
+    # name of a batch that is free in name only, and 1 in ``original`` and ``model``
     named_batch: str | None = None
 
     def finish(self, quantized: onnx.ModelProto, variant: str) -> onnx.ModelProto:
-        """Return a quantized form of it as a file that replaces the original; raises QuantizeError
+        """Return a quantized candidate as a file that replaces the original; raises QuantizeError
         when it is not a valid model or has another interface."""
         try:
             result = _tidy(quantized, onnx_file.from_bytes(self.original))

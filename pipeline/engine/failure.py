@@ -21,7 +21,7 @@ class Failure:
 
 def write_failure(folder: Path, failure: Failure | None) -> None:
     """Leave ``failure`` in the folder of a recipe, or remove an older one. A disk that cannot be
-    written, which may be the failure itself, is no second one."""
+    written, which may be the failure itself, raises nothing."""
     file = folder / FAILURE_NAME
     with suppress(OSError):
         if failure is None and file.exists():

@@ -1,4 +1,4 @@
-"""A folder for one run alone."""
+"""A lock on a folder, for one run at a time."""
 
 from __future__ import annotations
 

@@ -240,8 +240,8 @@ class Runner:
             out=out,
             inputs={name: self.store.folder(name) for name in stage.inputs}
             | {
-                name: self.store.of_recipe(place.recipe).folder(place.stage)
-                for name, place in stage.borrows(self.recipe).items()
+                name: self.store.of_recipe(source.recipe).folder(source.stage)
+                for name, source in stage.borrows(self.recipe).items()
                 if name in records
             },
             finished={
@@ -284,14 +284,14 @@ class Runner:
         """The stages that a stage borrows, and the names of those that it needs and that are
         missing."""
         borrowed, missing = {}, []
-        for name, place in stage.borrows(self.recipe).items():
-            store = self.store.of_recipe(place.recipe)
-            record = store.record(place.stage)
-            if record and place.optional and not self._usable(store, place.stage, record):
+        for name, source in stage.borrows(self.recipe).items():
+            store = self.store.of_recipe(source.recipe)
+            record = store.record(source.stage)
+            if record and source.optional and not self._usable(store, source.stage, record):
                 record = None
             if record is not None:
                 borrowed[name] = record
-            elif not place.optional:
+            elif not source.optional:
                 missing.append(name)
         return borrowed, missing
 
@@ -308,11 +308,11 @@ class Runner:
     def _all_borrowed(self, stage: Stage[Any]) -> dict[str, Record]:
         borrowed, missing = self._borrowed(stage)
         for name in missing:
-            place = stage.borrows(self.recipe)[name]
+            source = stage.borrows(self.recipe)[name]
             raise StoreError(
-                f"{self.recipe.name} needs the {place.stage} stage of recipe {place.recipe}, "
+                f"{self.recipe.name} needs the {source.stage} stage of recipe {source.recipe}, "
                 f"which has not run in {self.store.root.parent}. Run: pipeline run "
-                f"{place.stage} --recipe {place.recipe}"
+                f"{source.stage} --recipe {source.recipe}"
             )
         return borrowed
 

@@ -59,7 +59,7 @@ class Finished(Generic[R]):
 
 @dataclass(frozen=True)
 class Context:
-    """What a stage's function is given."""
+    """The arguments of a stage's function."""
 
     recipe: Recipe
     out: Path  # an empty folder, or what a killed run of a resumable stage left

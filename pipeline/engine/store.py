@@ -1,4 +1,4 @@
-"""The artifact folder: which file is stored where, and whether it is unchanged. Every folder
+"""The artifact folder: its layout, and the check that it is unchanged. Every folder
 appears whole or not at all, whenever the process is killed. Reports of stages are written
 and read here.
 
@@ -72,8 +72,8 @@ class Record:
         return report
 
     def digest(self) -> str:
-        """Hash over the content of all outputs and over the report: what later stages are given,
-        and so what they depend on."""
+        """Hash over the content of all outputs and over the report: the inputs of later
+        stages."""
         lines = [f"{name} {output.sha256}" for name, output in sorted(self.outputs.items())]
         return _json_sha256([lines, json.loads(self.report_json)])
 
@@ -230,7 +230,7 @@ class Store:
 
     def publish(self, stage: str, names: tuple[str, ...]) -> None:
         """Copy outputs of a finished stage next to the stage folders, each one atomically. Copies
-        with the same content stay, and those that are no longer made are removed."""
+        with the same content stay; copies of outputs that do not exist now are removed."""
         record = self.record(stage)
         if record is None:
             return

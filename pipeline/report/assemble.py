@@ -1,5 +1,5 @@
-"""The reports of the stages -> one ``Report``. Adds what only the test split's probabilities show:
-the confusion matrix, and the images that ``images.py`` picks."""
+"""The reports of the stages -> one ``Report``, with the confusion matrix and the images that
+``images.py`` picks from the probabilities of the test split."""
 
 from __future__ import annotations
 

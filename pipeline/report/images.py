@@ -1,5 +1,5 @@
-"""The test images that a report shows: those on which forms of the model differ most, and those
-whose answer one variant changed. A picture is taken only where the images may be passed on."""
+"""The test images that a report shows: those on which variants differ most from PyTorch, and those
+whose answer one variant changed. They have pictures only where the images may be passed on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Thresholds = tuple[float, ...] | None
 
 @dataclass(frozen=True)
 class Answers:
-    """What PyTorch and every variant said on the test split."""
+    """Answers of PyTorch and of every variant to the test split."""
 
     spec: ModelSpec
     dataset: Dataset
@@ -37,8 +37,8 @@ class Answers:
         before, after = (self.probabilities[name][index] for name in ("reference", variant))
         if label is None:
             label = training_task(self.spec.task).shown_label(before, after)
-        told = self.dataset.test.labels[index]
-        truth = told if label is None else told[label]
+        labels = self.dataset.test.labels[index]
+        truth = labels if label is None else labels[label]
         (was, was_probability), (now, now_probability) = (
             self._answer(row, name, label)
             for row, name in ((before, "reference"), (after, variant))
@@ -95,23 +95,23 @@ def worst_images(answers: Answers, variants: Sequence[JudgedVariant]) -> tuple[W
 
 
 def flips(answers: Answers, variant: str) -> Flips:
-    """The answers of PyTorch that a variant changed; the shown ones are those that moved most,
-    the lost ones first."""
+    """The answers of PyTorch that a variant changed, and the images whose probabilities moved
+    most, lost answers first."""
     was, now = answers.correct("reference"), answers.correct(variant)
     changed = answers.decide("reference") != answers.decide(variant)
     difference = np.abs(answers.probabilities["reference"] - answers.probabilities[variant])
     moved = training_task(answers.spec.task).moved(difference)
-    places = np.argwhere(changed)  # (image,) or (image, label)
+    indices = np.argwhere(changed)  # (image,) or (image, label)
     order = np.argsort(-moved[changed], kind="stable")[:FLIPPED_IMAGES]
     kinds = np.where(was & ~now, 0, np.where(~was & now, 1, 2))
-    shown = sorted(map(tuple, places[order].tolist()), key=lambda place: int(kinds[place]))
+    shown = sorted(map(tuple, indices[order].tolist()), key=lambda index: int(kinds[index]))
     return Flips(
         variant=variant,
         lost=int((was & ~now).sum()),
         won=int((~was & now).sum()),
         still_wrong=int((changed & ~was & ~now).sum()),
         answers=int(changed.size),
-        images=tuple(answers.image(place[0], variant, *place[1:]) for place in shown),
+        images=tuple(answers.image(index[0], variant, *index[1:]) for index in shown),
     )
 
 

@@ -1,6 +1,5 @@
-"""The result of a run as one value: ``report.json`` is exactly this. Standard library,
-pydantic and plain values only, so that ``pipeline show`` reads it quickly. Draws nothing and
-judges nothing. None always means "not measured".
+"""The result of a run as one value, which ``report.json`` holds. Standard library, pydantic and
+plain values only, so that ``pipeline show`` reads it quickly. None always means "not measured".
 
 Within schema version 1 new fields may be added with a default, so that older files stay readable.
 """
@@ -26,7 +25,7 @@ from runtime.manifest import Default
 
 SCHEMA_VERSION = 1
 _STRICT: dict[str, Any] = {"extra": "forbid", "allow_inf_nan": False}
-_NO_LONGER = ("notes", "private")  # keys of older files, which were always empty
+_REMOVED_KEYS = ("notes", "private")  # of older files, where they were always empty
 
 
 @dataclass(frozen=True)
@@ -57,13 +56,13 @@ class DataSummary:
     licence: str
     notes: tuple[str, ...] = ()
     majority_percent: float | None = None  # accuracy of always giving the commonest answer
-    grouped_by: str | None = None  # what names the groups that are never parted; None: nothing
+    grouped_by: str | None = None  # names the groups that share a split; None: no groups
     groups: dict[str, int] = field(default_factory=dict)  # in each split
 
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """How the checkpoint came about."""
+    """The training of the checkpoint."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     epochs: tuple[EpochMetrics, ...] = ()
@@ -71,13 +70,13 @@ class TrainingReport:
     cpu_seconds: float | None = None
     device: str | None = None
     incomplete: bool = False  # stopped by a time limit
-    notes: tuple[str, ...] = ()  # what a reader must know: how much was left out, a resumption
-    result: dict[str, Any] = field(default_factory=dict)  # whatever else training tells; JSON
+    notes: tuple[str, ...] = ()  # for the reader: an incomplete or a resumed training
+    result: dict[str, Any] = field(default_factory=dict)  # other facts of the training; JSON
 
 
 @dataclass(frozen=True)
 class ReferenceReport:
-    """The trained network in PyTorch, eager: what every variant is compared with."""
+    """The trained network in eager PyTorch, which every variant is compared with."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     accuracy_percent: float  # on the test split; of attributes the mean
@@ -106,7 +105,7 @@ class LabelRow:
 
 @dataclass(frozen=True)
 class VariantReport:
-    """One form of the model, on the whole test split."""
+    """One variant of the model on the whole test split."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     id: str
@@ -115,7 +114,7 @@ class VariantReport:
     portable: bool  # bit-identical quantized tensors on every target
     portable_reason: str
     passed: bool  # the gate
-    verdict_reasons: tuple[str, ...]  # each test of the gate in words, or why it failed
+    verdict_reasons: tuple[str, ...]  # each check of the gate, as text
     accuracy_percent: float
     top1_agreement_percent: float  # with the reference; of attributes, of all yes/no answers
     difference: Difference
@@ -143,7 +142,7 @@ class WorstImage:
 
 @dataclass(frozen=True)
 class Flips:
-    """Answers on the test split that one variant gives otherwise than the reference."""
+    """Answers on the test split that one variant changes."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     variant: str
@@ -155,7 +154,7 @@ class Flips:
 
     @property
     def changed(self) -> int:
-        """All of them."""
+        """The number of changed answers."""
         return self.lost + self.won + self.still_wrong
 
 
@@ -181,8 +180,7 @@ class BundleReport:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that a run found out; raises ValueError for pictures of a data set that may not be
-    passed on."""
+    """All results of a run; raises ValueError for pictures that may not be passed on."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     recipe: dict[str, Any]  # the resolved recipe, JSON values
@@ -236,8 +234,8 @@ class Report:
 
     @property
     def int8(self) -> VariantReport | None:
-        """The INT8 variant to explain: the one that was looked into, else the default, else the
-        first; None when none came to the test split."""
+        """The INT8 variant to explain: that of the search's explanation, else the default, else
+        the first; None when none reached the test split."""
         explained = self.search.explanation if self.search else None
         order = (explained.variant if explained else "", self.default.id if self.default else "")
         rows = [variant for variant in self.variants if variant.precision == "int8"]
@@ -245,7 +243,7 @@ class Report:
         return min(rows, key=lambda row: ranks.get(row.id, len(order)), default=None)
 
     def to_json(self) -> str:
-        """The exact text of ``report.json``: two blanks of indentation."""
+        """The text of ``report.json``."""
         data = _adapter().dump_python(self, mode="json")
         data["hardware"]["caption"] = self.hardware.caption()
         return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -257,11 +255,11 @@ class Report:
             data = json.loads(text)
             version = data["schema_version"]
             data["hardware"].pop("caption", None)
-            for key in _NO_LONGER:
+            for key in _REMOVED_KEYS:
                 data.pop(key, None)
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
             raise StoreError(
-                f"this is no report.json ({type(exc).__name__}: {exc}). "
+                f"the file is not a report.json ({type(exc).__name__}: {exc}). "
                 "Run the package stage again."
             ) from exc
         if version != SCHEMA_VERSION:
@@ -273,9 +271,9 @@ class Report:
             return _adapter().validate_python(data)
         except ValidationError as exc:
             first = exc.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
+            key = ".".join(str(part) for part in first["loc"])
             raise StoreError(
-                f"report.json does not follow schema {version}: {where}: {first['msg']} "
+                f"report.json does not follow schema {version}: {key}: {first['msg']} "
                 f"({exc.error_count()} in all). Run the package stage again."
             ) from exc
 
@@ -291,7 +289,7 @@ def write(report: Report, path: Path) -> None:
 
 
 def read(path: Path) -> Report:
-    """Read ``report.json``; raises StoreError when it is missing or not one."""
+    """Read ``report.json``; raises StoreError when it is missing or invalid."""
     try:
         text = path.read_bytes()
     except OSError as exc:

@@ -1,5 +1,4 @@
-"""The model card that travels in the bundle: what the model is, what it was measured at, and
-what it must not be used for, in Markdown."""
+"""The model card of a bundle, in Markdown: the model, its data, its figures and its limits."""
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ from pipeline.report.text import summary as words
 
 
 def model_card(report: Report) -> str:
-    """Markdown for people who find the bundle without its makers."""
+    """Return the Markdown."""
     model, data = report.model, report.data
     height, width, channels = model.input_shape
     lines = [
@@ -27,7 +26,7 @@ def model_card(report: Report) -> str:
         f"{as_text(data.name)}: "
         + ", ".join(f"{n:,} {split}" for split, n in data.counts.items())
         + ". "
-        f"Licence of the data: {as_text(data.licence)}. Licence of the weights: "
+        f"License of the data: {as_text(data.licence)}. License of the weights: "
         f"{as_text(str(model.licence))}.",
         "",
         *[f"- {as_text(note)}" for note in data.notes],
@@ -58,7 +57,7 @@ def _cost(report: Report) -> str:
 
 
 def _scores(report: Report) -> list[str]:
-    """Accuracy and its relatives beside the majority answer and the baseline."""
+    """Accuracy and its relatives next to the majority answer and the baseline."""
     rows, columns = score_words.rows(report), score_words.columns(report)
     if not rows:
         return []
@@ -75,8 +74,10 @@ def _scores(report: Report) -> list[str]:
 
 
 def _figures(row: score_words.Row, columns: list[str]) -> list[str]:
-    found = [getattr(row.metrics, name) for name in columns]
-    return [f"{score_words.figure(e, row.gain)} {score_words.interval(e)}".strip() for e in found]
+    estimates = [getattr(row.metrics, name) for name in columns]
+    return [
+        f"{score_words.figure(e, row.gain)} {score_words.interval(e)}".strip() for e in estimates
+    ]
 
 
 def _warning(report: Report) -> list[str]:
@@ -93,12 +94,12 @@ def _warning(report: Report) -> list[str]:
 
 
 def _int8(report: Report) -> list[str]:
-    """What INT8 gains where it was measured, and that it was measured there alone."""
+    """The gains of INT8 on the machine that was measured."""
     rows = [row for row in report.variants if row.precision == "int8" and row.passed]
     gains = [f"- {text}" for row in rows if (text := words.payoff(report, row))]
     if not gains:
         return []
-    elsewhere = "Measured on that machine alone; `autotune` times the variants where they run."
+    elsewhere = "Measured on that machine only; `autotune` times the variants on the device itself."
     return ["## What INT8 gains", "", *gains, "", elsewhere, ""]
 
 

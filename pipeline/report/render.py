@@ -1,16 +1,12 @@
 """One HTML file from a report: no script, no other file, no network, readable in light and dark,
-on paper and on a phone. The words are in ``words.py``, the looks in ``template.html.j2`` and
-``style.css.j2``. Judges nothing."""
+on paper and on a phone. The sentences are in ``text/``, the layout in ``templates/``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import tomli_w
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from exporters.search.explanation import LayerDamage, LayerNoise
 from exporters.search.result import SearchResult
@@ -19,6 +15,7 @@ from pipeline.report.charts.draw import draw_all
 from pipeline.report.charts.drawing import Chart
 from pipeline.report.charts.labels import LABELS_SHOWN
 from pipeline.report.model import LabelRow, Report, VariantReport
+from pipeline.report.page import chart_markup, environment
 from pipeline.report.text import scores as score_words
 from pipeline.report.text import search as search_words
 from pipeline.report.text import summary as words
@@ -36,7 +33,7 @@ SECTIONS = (
     ("parity", "Parity"),
     ("speed", "Speed and memory"),
     ("accuracy", "Accuracy by label"),
-    ("hurts", "Where INT8 hurts"),  # or what search_words.title says
+    ("hurts", "Where INT8 hurts"),  # or another title; see search_words.title
     ("worst", "Largest disagreements"),
     ("provenance", "Provenance"),
 )
@@ -46,13 +43,13 @@ def render_html(report: Report) -> str:
     """The whole page. Costs about a second, most of it matplotlib's."""
     charts = draw_all(report)
     return (
-        _environment()
+        environment()
         .get_template("template.html.j2")
         .render(
             report=report,
             task=training_task(report.model.task),
             default=report.default,
-            charts={name: _figure(chart) for name, chart in charts.items()},
+            charts={name: chart_markup(chart) for name, chart in charts.items()},
             sections=[
                 (name, search_words.title(report) if name == "hurts" else title)
                 for name, title in SECTIONS
@@ -67,11 +64,11 @@ def render_html(report: Report) -> str:
             labels_shown=LABELS_SHOWN,
             flips=sum(image.reference_answer != image.candidate_answer for image in report.worst),
             recipe=recipe_toml(report.recipe),
-            fates=_fates(report),
+            outcomes=_outcomes(report),
             layer_rows=_layer_rows(report.search),
             change_rows=_change_rows(report.int8),
-            told=search_words,
-            scored=score_words,
+            search_words=search_words,
+            score_words=score_words,
             shown=report.shown_score,
             score_rows=score_words.rows(report),
             score_labels=score_words.labels(report),
@@ -83,32 +80,8 @@ def render_html(report: Report) -> str:
     )
 
 
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).with_name("templates")),
-        autoescape=True,
-        undefined=StrictUndefined,  # a misspelt field is an error, not an empty cell
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    for name in (
-        *("count", "decibels", "lost", "megabytes", "milliseconds", "percent", "points", "power"),
-        *("seconds", "share", "signed_power", "span"),
-    ):
-        environment.filters[name] = getattr(words, name)
-    environment.filters |= {"bytes": words.size, "times": words.times}
-    environment.globals["missing"] = words.MISSING
-    return environment
-
-
-def _figure(chart: Chart) -> Markup:
-    return Markup('<div class="chart" role="img" aria-label="{}">{}</div>').format(
-        chart.alt, Markup(chart.svg)
-    )
-
-
 def _has(section: str, report: Report, charts: Mapping[str, Chart]) -> bool:
-    """Whether a section has anything to say; the others always do."""
+    """True unless a section that may be empty has nothing to show."""
     if section == "accuracy":
         return "confusion" in charts or "per_label" in charts
     if section == "worst":
@@ -125,12 +98,12 @@ def _has(section: str, report: Report, charts: Mapping[str, Chart]) -> bool:
     return True
 
 
-def _fates(report: Report) -> list[tuple[Trial, str]]:
-    """Every trial with what became of it."""
+def _outcomes(report: Report) -> list[tuple[Trial, str]]:
+    """Every trial with its outcome."""
     search = report.search
     if search is None:
         return []
-    return [(trial, search_words.fate(search, trial)) for trial in search.trials]
+    return [(trial, search_words.outcome(search, trial)) for trial in search.trials]
 
 
 def _layer_rows(search: SearchResult | None) -> list[tuple[LayerNoise, LayerDamage | None]]:

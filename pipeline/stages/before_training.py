@@ -1,6 +1,5 @@
-"""What can be refused once the data is there, before hours of training: each rule of a later stage
-that depends on the recipe and the data alone, asked of the very code that would refuse it then.
-Decides nothing of a result, so it is in no stage's fingerprint."""
+"""Checks between data and training: each rule of a later stage that depends only on the recipe and
+the data, by the code of that stage. They decide no result, so no fingerprint includes them."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def check(context: Context) -> None:
-    """Try the network, and hold recipe and data against what the stages ahead will demand; raises
+    """Try the network, and check recipe and data by the rules of the stages ahead; raises
     RecipeError or GateError."""
     from pipeline.datasets.arrays import open_dataset
     from pipeline.learning.networks.network_check import check_network
@@ -56,7 +55,7 @@ def _enough_to_judge(recipe: Recipe, dataset: Dataset, spec: ModelSpec) -> None:
         raise GateError(
             f"the test split is too small for the gate: {too_few}, so not even the fp32 export "
             "could pass. Nothing was trained. Give more test images, or set gate.margin_points to "
-            "what so few can show."
+            "a margin that so few can show."
         )
 
 

@@ -8,7 +8,7 @@ from runtime.spec import ModelSpec
 
 
 def spec_of(recipe: Recipe, info: DatasetInfo) -> ModelSpec:
-    """Size, colour and white level of the recipe's pixels, task and labels of its data."""
+    """Size, color and white level of the recipe's pixels, task and labels of its data."""
     size = recipe.preprocess
     return ModelSpec(
         name=recipe.name,

@@ -48,7 +48,7 @@ def run(context: Context) -> QuantizeReport:
 
 
 def _outside(_: Recipe) -> dict[str, str]:
-    """The CPU: a search is decided by what it runs fastest."""
+    """The CPU, whose speeds decide the search."""
     from pipeline.hardware import detect
 
     return {"cpu": detect().cpu}
@@ -56,7 +56,7 @@ def _outside(_: Recipe) -> dict[str, str]:
 
 STAGE = Stage(
     "quantize",
-    "search the FP16 and INT8 variants that pay, and check that they are what was asked for",
+    "search the FP16 and INT8 variants that pay, and check that they are as requested",
     QuantizeReport,
     run,
     inputs=("data", "train", "export"),

@@ -31,15 +31,15 @@ def run(context: Context) -> ValidateReport:
         other = Validated(inputs["baseline"], context.report(ValidateReport, "baseline"))
     trials = context.report(QuantizeReport).search.chosen_trials
     opened = _opened(context, network.spec)
-    found = validate(network, dataset, trials, opened, recipe, other, context.observer)
-    write_answers(context.out, dataset.test, found.reference, found.forms)
+    validation = validate(network, dataset, trials, opened, recipe, other, context.observer)
+    write_answers(context.out, dataset.test, validation.reference, validation.forms)
     parameters = context.report(TrainReport).result.parameters
     cost = context.report(ExportReport).multiply_adds
-    return report_of(found, network, dataset, recipe, parameters, cost)
+    return report_of(validation, network, dataset, recipe, parameters, cost)
 
 
 def _opened(context: Context, spec: ModelSpec) -> Opened:
-    """Opens a candidate as it ships."""
+    """Return a function that opens a candidate as it ships."""
     from runtime import Predictor
 
     preprocess = (context.inputs["data"] / "preprocess.onnx").read_bytes()

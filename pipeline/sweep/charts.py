@@ -1,4 +1,4 @@
-"""The plot that people choose from: accuracy against latency and against size. Judges nothing."""
+"""Charts to choose from: accuracy against latency, file size or parameters."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from pipeline.report.charts.drawing import (
-    INK,
     PAPER,
     Chart,
+    best_steps,
     look,
     name_points,
     new_figure,
     plain_log,
+    staircase,
     styled,
     to_chart,
 )
@@ -72,33 +73,33 @@ def _forms(
     if len(rows) < 2:
         return None
     figure, axes = new_figure(3.9)
-    places = [(across(form), form.accuracy_percent) for form in rows]
-    _limits(axes, places)
-    _staircase(axes, places)
-    for form, place in zip(rows, places, strict=True):
+    points = [(across(form), form.accuracy_percent) for form in rows]
+    best = best_steps(points)
+    _limits(axes, points)
+    staircase(axes, best)
+    for form, point in zip(rows, points, strict=True):
         color, marker = look(form.precision)
         inside, edge = (color, PAPER) if form.on_front else (PAPER, color)
         area, order = (_AREA, 4) if form.on_front else (_SMALLER, 3)
-        axes.scatter(*place, s=area, color=inside, marker=marker, ec=edge, lw=1.0, zorder=order)
+        axes.scatter(*point, s=area, color=inside, marker=marker, ec=edge, lw=1.0, zorder=order)
     axes.set_xlabel(label)
     axes.set_ylabel(f"validation {result.metric}, %")
-    pairs = list(zip(rows, places, strict=True))
-    best = _steps(places)
-    # on the line alone: the other forms of a trial would repeat its name
+    pairs = list(zip(rows, points, strict=True))
+    # only those on the line: the other files of a trial would repeat its name
     named = [pair for pair in pairs if pair[1] in best and pair[0].on_front][:_NAMED]
     name_points(
         axes,
-        [(*place, result.labels[form.trial]) for form, place in named],
+        [(*point, result.labels[form.trial]) for form, point in named],
         [pair[1] for pair in pairs if pair not in named],
     )
     front = [pair for pair in pairs if pair[0].on_front]
     listed = "; ".join(f"{form.name}: {percent(y)} at {x:.3g}" for form, (x, y) in front)
-    return to_chart(figure, name, f"{len(rows)} forms, accuracy against {label}. Front: {listed}.")
+    return to_chart(figure, name, f"{len(rows)} files, accuracy against {label}. Front: {listed}.")
 
 
-def _limits(axes: Axes, places: Sequence[tuple[float, float]]) -> None:
-    """Up and to the left is better; room for names on all sides."""
-    across, up = zip(*places, strict=True)
+def _limits(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
+    """Leave room for names on all sides. Up and to the left is better."""
+    across, up = zip(*points, strict=True)
     if max(across) > _WIDE * min(across) > 0:
         axes.set_xscale("log")
         reach = (max(across) / min(across)) ** 0.1
@@ -110,19 +111,3 @@ def _limits(axes: Axes, places: Sequence[tuple[float, float]]) -> None:
     reach = 0.1 * max(max(up) - min(up), 0.1)
     axes.set_ylim(min(up) - reach, max(up) + 1.5 * reach)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
-
-
-def _staircase(axes: Axes, places: Sequence[tuple[float, float]]) -> None:
-    """The best accuracy that so much latency, or size, buys."""
-    steps = _steps(places)
-    line = [(steps[0][0], axes.get_ylim()[0]), *steps, (axes.get_xlim()[1], steps[-1][1])]
-    axes.step(*zip(*line, strict=True), where="post", color=INK, lw=1.1, alpha=0.5, zorder=2)
-
-
-def _steps(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Where more accuracy is first had, from left to right."""
-    steps: list[tuple[float, float]] = []
-    for x, y in sorted(places, key=lambda place: (place[0], -place[1])):
-        if not steps or y > steps[-1][1]:
-            steps.append((x, y))
-    return steps

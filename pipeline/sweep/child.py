@@ -1,5 +1,5 @@
-"""What runs in the process of a trial: ``pipeline`` with the words that follow, as long as the
-sweep lives. One that is killed cannot tell its trials to stop; but their standard input ends."""
+"""The process of a trial: runs ``pipeline`` with the arguments that follow, as long as the sweep
+lives. A killed sweep cannot stop its trials, but their standard input ends."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _stop_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    # a shell's "sweep ... &" ignores Ctrl-C, and so would its trials; the sweep's word counts here
+    # a shell's "sweep ... &" ignores Ctrl-C, and so would its trials; the sweep interrupts them
     signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     runpy.run_module("pipeline", run_name="__main__", alter_sys=True)

@@ -24,7 +24,7 @@ class TrialProcess:
     """One ``pipeline`` command of a trial."""
 
     name: str  # distinct within a sweep
-    words: tuple[str, ...]  # what follows "pipeline": ("run", "train", "--recipe", ...)
+    words: tuple[str, ...]  # arguments of "pipeline": ("run", "train", "--recipe", ...)
     log: Path  # standard output and errors of the last time
 
 
@@ -37,7 +37,7 @@ class Finished:
 
 
 class Executor(Protocol):
-    """Runs processes, in any order and place."""
+    """Runs processes in any order, here or elsewhere."""
 
     def submit(self, process: TrialProcess) -> None:
         """Accept a process; returns at once."""

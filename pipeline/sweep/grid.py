@@ -1,5 +1,5 @@
-"""What is varied: words such as ``width=16,32`` become trials, each with a recipe of its own. All
-mistakes are found here, before anything runs. Independent of folders and processes."""
+"""The grid of a sweep: axes such as ``width=16,32`` become trials, each with its own recipe. All
+mistakes are reported here, before anything runs. Independent of folders and processes."""
 
 from __future__ import annotations
 
@@ -60,29 +60,29 @@ def parse(grids: Sequence[str]) -> tuple[Axis, ...]:
     value follows or, if it reads ``word=``, the next axis. (A value with an equals sign of its own
     is therefore quoted.) Raises RecipeError for anything else, and for what is varied twice.
     """
-    found: list[tuple[str, list[str]]] = []
+    parsed: list[tuple[str, list[str]]] = []
     for text in grids:
         begins = True
         for piece in _pieces(text):
             if _NEW_KEY.match(piece):
                 word, _, value = piece.partition("=")
-                found.append((word.strip(), [value.strip()]))
+                parsed.append((word.strip(), [value.strip()]))
             elif begins:
                 raise RecipeError(
                     f"--grid {text!r}: expected KEY=VALUE,VALUE, for example width=16,32."
                 )
             else:
-                found[-1][1].append(piece.strip())
+                parsed[-1][1].append(piece.strip())
             begins = False
-    axes = tuple(Axis(word, tuple(values)) for word, values in found)
+    axes = tuple(Axis(word, tuple(values)) for word, values in parsed)
     _check(axes)
     return axes
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """The text cut at commas that stand in no brackets and no quotes."""
+    """Cut the text at commas outside brackets and quotes."""
     depth, quote, start = 0, "", 0
-    for place, letter in enumerate(text):
+    for index, letter in enumerate(text):
         if quote:
             quote = "" if letter == quote else quote
         elif letter in "\"'":
@@ -92,8 +92,8 @@ def _pieces(text: str) -> Iterator[str]:
         elif letter in _CLOSING:
             depth -= 1
         elif letter == "," and depth == 0:
-            yield text[start:place]
-            start = place + 1
+            yield text[start:index]
+            start = index + 1
     yield text[start:]
 
 
@@ -109,14 +109,12 @@ def _check(axes: Sequence[Axis]) -> None:
             )
         twice = sorted({value for value in axis.values if axis.values.count(value) > 1})
         if twice:
-            raise RecipeError(
-                f"--grid {axis.word}: {', '.join(twice)} is there twice; once is enough."
-            )
+            raise RecipeError(f"--grid {axis.word}: {', '.join(twice)} occurs twice; give it once.")
         for key in axis.keys:
             if key in owners:
                 raise RecipeError(
-                    f"--grid: {owners[key]} and {axis.word} both set {key}. Write all values of "
-                    "a key in one place."
+                    f"--grid: {owners[key]} and {axis.word} both set {key}. Give all values of "
+                    "a key to one of them."
                 )
             owners[key] = axis.word
 
@@ -130,26 +128,26 @@ def trials(recipe: str, axes: Sequence[Axis], changes: Sequence[str] = ()) -> tu
     """
     fixed = {current_key(change.partition("=")[0].strip()) for change in changes}
     for axis in axes:
-        _known(axis)
+        _check_word(axis)
         if both := fixed.intersection(axis.keys):
             raise RecipeError(
                 f"{sorted(both)[0]} is fixed by --set and varied by --grid {axis.word}; leave one."
             )
     base = load(recipe, changes)
     _check_family(recipe, base, axes)
-    found = []
+    result = []
     for values in itertools.product(*(axis.values for axis in axes)):
         settings = tuple((axis.word, value) for axis, value in zip(axes, values, strict=True))
         varied = [f"{key}={v}" for axis, v in zip(axes, values, strict=True) for key in axis.keys]
-        found.append(_trial(recipe, settings, (*changes, *varied)))
-    if any(trial.recipe.name != base.name for trial in found):
+        result.append(_trial(recipe, settings, (*changes, *varied)))
+    if any(trial.recipe.name != base.name for trial in result):
         raise RecipeError("--grid name: a trial keeps its recipe's name; vary something else.")
-    return tuple(found)
+    return tuple(result)
 
 
-def _known(axis: Axis) -> None:
-    """Refuse a single word that is neither short for something nor a key of its own; what has dots
-    is looked up by the recipe itself."""
+def _check_word(axis: Axis) -> None:
+    """Refuse a single word that is neither short for a key nor a key; the recipe itself checks a
+    word with dots."""
     words = [*SHORT, *Recipe.model_fields]
     if "." in axis.word or axis.word in words:
         return
@@ -182,8 +180,8 @@ def _trial(recipe: str, settings: tuple[tuple[str, str], ...], changes: tuple[st
 
 
 def _folder(settings: Sequence[tuple[str, str]]) -> str:
-    """A folder's name, distinct for distinct settings: what a file system may not like is
-    replaced, and a hash distinguishes values that would look the same then."""
+    """A folder's name, distinct for distinct settings: characters that a file system may refuse are
+    replaced, and a hash then distinguishes values that would look the same."""
     text = ",".join(f"{word}={value}" for word, value in settings)
     plain = re.sub(r"[^\w.,=+-]+", "_", text, flags=re.ASCII).strip(".")
     if plain == text and len(text) <= _LONGEST_NAME:

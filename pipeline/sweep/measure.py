@@ -114,7 +114,7 @@ def time_forms(
 
 def _run(store: Store, form: Form, stack: ExitStack) -> Run:
     """A callable from the number of an image to its probabilities: trials differ in the size of
-    their images, so that what they share in a measurement is a number."""
+    their images, so that a measurement passes them the number of an image."""
     from exporters.evaluate.tasks import label_task
     from pipeline.datasets.arrays import open_dataset
     from runtime import Predictor

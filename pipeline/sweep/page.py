@@ -1,5 +1,4 @@
-"""A sweep for people: a table for a terminal and one HTML page; and ``sweep.json`` for machines.
-Judges nothing."""
+"""A sweep as a table for the terminal, as one HTML page, and as ``sweep.json``."""
 
 from __future__ import annotations
 
@@ -12,7 +11,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.errors import StoreError
+from exporters.files import write_text
+from pipeline.engine.errors import as_store_error
 from pipeline.sweep.result import LONG, Form, SweepResult, TrialResult
 from pipeline.tasks import TASKS, LabelledTask
 
@@ -20,8 +20,8 @@ JSON_NAME, PAGE_NAME = "sweep.json", "sweep.html"
 
 
 def standard_error(result: SweepResult) -> float | None:
-    """Points of accuracy that as many other validation images would move the best form by, one
-    standard deviation; None where an image has several answers, which are not independent."""
+    """Standard error of the best accuracy over validation images, in points; None where an image
+    has several answers, which are not independent."""
     best = best_accuracy(result)
     task = TASKS.get(result.task)
     exclusive = isinstance(task, LabelledTask) and task.exclusive
@@ -32,14 +32,14 @@ def standard_error(result: SweepResult) -> float | None:
 
 
 def best_accuracy(result: SweepResult) -> float | None:
-    """Percent; of the most accurate form, or without files of the most accurate network."""
-    found = [form.accuracy_percent for form in result.forms]
-    found = found or [t.accuracy_percent for t in result.trials if t.accuracy_percent is not None]
-    return max(found, default=None)
+    """Percent of the most accurate candidate, or without files of the most accurate network."""
+    accuracies = [form.accuracy_percent for form in result.forms]
+    networks = (trial.accuracy_percent for trial in result.trials)
+    return max(accuracies or [value for value in networks if value is not None], default=None)
 
 
 def notes(result: SweepResult) -> Iterator[str]:
-    """What a reader has to know before choosing."""
+    """Notes for a reader who is about to choose."""
     count = f"{result.validation_images:,}"
     yield (
         f"{result.metric.capitalize()} is on validation images ({count}); the test split was not "
@@ -48,23 +48,23 @@ def notes(result: SweepResult) -> Iterator[str]:
     if (error := standard_error(result)) is not None:
         yield (
             f"Differences of about {error:.2f} points and less are within one standard error, and "
-            "the best of many trials is a little flattered."
+            "the best of many trials looks a little better than it is."
         )
     if stopped := [trial.name for trial in result.trials if trial.incomplete]:
         yield (
             f"INCOMPLETE: train.max_minutes ended the training of {', '.join(stopped)}; longer, "
             "these may do better."
         )
-    yield "The accuracy to report is that of the chosen one alone, on the test split."
+    yield "Report the accuracy of the chosen one on the test split."
     if result.until in ("validate", "benchmark"):
         yield (
-            "Stages up to " + result.until + " did read the test split, for every trial: choose by "
-            "it, and it measures nothing any more."
+            f"Stages up to {result.until} did read the test split, for every trial. Do not choose "
+            "by it: its figures would no longer be unbiased."
         )
 
 
 def tables(result: SweepResult) -> Iterator[Table | str]:
-    """Every form of every trial, the front in bold; failures; what to do next."""
+    """Yield the candidates of every trial, the front in bold; failures; the next commands."""
     yield f"[bold]{escape(result.recipe)}[/bold]  {escape(result.description)}"
     if result.synthetic:
         yield "[bold yellow]trained on SYNTHETIC images[/bold yellow]"
@@ -92,8 +92,8 @@ def _table(result: SweepResult) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for word in result.grid:
         table.add_column(escape(word.rpartition(".")[2]), no_wrap=True)
-    tested = any(form.test_accuracy_percent is not None for form in result.forms)
-    table.add_column("form", no_wrap=True)
+    tested = result.tested
+    table.add_column("file", no_wrap=True)
     metric = "validation %" if result.metric == "accuracy" else "balanced val. %"
     headings = [metric, "ms", "kB", "parameters", "CPU-s", *(["test %"] if tested else [])]
     for heading in headings:
@@ -108,12 +108,12 @@ def _table(result: SweepResult) -> Table:
 
 def _rows(result: SweepResult, trial: TrialResult, tested: bool) -> Iterator[list[str]]:
     settings = [escape(result.setting(word, trial)) for word in result.grid]
-    known = [f"{trial.parameters or 0:,}", f"{trial.cpu_seconds or 0:.0f}"]
+    costs = [f"{trial.parameters or 0:,}", f"{trial.cpu_seconds or 0:.0f}"]
     if not trial.forms:
         accuracy = f"{trial.accuracy_percent or 0:.2f}"
-        yield [*settings, "PyTorch", accuracy, "", "", *known, *([""] if tested else []), ""]
+        yield [*settings, "PyTorch", accuracy, "", "", *costs, *([""] if tested else []), ""]
     for number, form in enumerate(trial.forms):
-        cells = [*_form_cells(form), *(known if number == 0 else ["", ""])]
+        cells = [*_form_cells(form), *(costs if number == 0 else ["", ""])]
         if tested:
             test = form.test_accuracy_percent
             cells.append("" if test is None else f"{test:.2f}")
@@ -140,44 +140,22 @@ def write(result: SweepResult, folder: Path) -> None:
 
 def render(result: SweepResult) -> str:
     """The whole page, nothing outside it."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
-    import pipeline.report
-    from pipeline.report.text import summary as words
+    from pipeline.report.page import chart_markup, environment
     from pipeline.sweep import charts
 
-    environment = Environment(
-        loader=FileSystemLoader(
-            [Path(__file__).parent, Path(pipeline.report.__file__).with_name("templates")]
-        ),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    for name in ("milliseconds", "percent", "count"):
-        environment.filters[name] = getattr(words, name)
-    environment.filters["bytes"] = words.size
     drawn = {
         "Accuracy against latency": charts.latency(result),
         "Accuracy against size": charts.size(result),
     }
     if not result.forms:
         drawn = {"Accuracy against parameters": charts.parameters(result)}
-    figures = {
-        title: Markup('<div class="chart" role="img" aria-label="{}">{}</div>').format(
-            chart.alt, Markup(chart.svg)
-        )
-        for title, chart in drawn.items()
-        if chart is not None
-    }
-    return environment.get_template("sweep.html.j2").render(
-        found=result,
-        figures=figures,
+    template = environment(Path(__file__).parent).get_template("sweep.html.j2")
+    return template.render(
+        sweep=result,
+        figures={title: chart_markup(chart) for title, chart in drawn.items() if chart},
         notes=list(notes(result)),
         long=LONG,
-        tested=any(form.test_accuracy_percent is not None for form in result.forms),
+        tested=result.tested,
         commands={
             trial.name: trial.command
             for trial in result.trials
@@ -187,12 +165,5 @@ def render(result: SweepResult) -> str:
 
 
 def _write(folder: Path, name: str, text: str) -> None:
-    aside = folder / f"{name}.partial"
-    try:
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(folder / name)
-    except OSError as exc:
-        raise StoreError(
-            f"{folder / name} cannot be written: {exc.strerror}. Free some space or give another "
-            "folder with --artifacts DIR; finished trials are kept."
-        ) from exc
+    with as_store_error(folder / name, kept="trials"):
+        write_text(folder / name, text)

@@ -1,5 +1,4 @@
-"""The result of a sweep, as values; ``sweep.json`` has the same names. Judges only which forms
-nothing beats, by the rule of the search of variants."""
+"""The result of a sweep, as values; ``sweep.json`` has the same names."""
 
 from __future__ import annotations
 
@@ -14,15 +13,15 @@ Status = Literal["finished", "failed", "not run"]
 
 @dataclass(frozen=True)
 class Form:
-    """One file of a trial: its FP32 form, or a variant that passed on validation images."""
+    """One file of a trial: FP32, or a candidate that passed on validation images."""
 
     trial: str
-    id: str  # of the variant
+    id: str  # of the candidate
     precision: str  # "fp32", "fp16", "int8"
     portable: bool
     accuracy_percent: float  # on validation images, as SweepResult.metric says; what is chosen by
     size_bytes: int
-    # One image at one thread, all forms of the sweep side by side. CPU time: on a quiet machine it
+    # One image at one thread, all files of the sweep side by side. CPU time: on a quiet machine it
     # is the latency, and a busy one hardly disturbs it. None: not timed yet.
     latency_ms: float | None = None
     wall_p50_ms: float | None = None
@@ -55,7 +54,7 @@ class TrialResult:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """All of it."""
+    """The outcome of a whole sweep."""
 
     recipe: str
     description: str
@@ -67,17 +66,22 @@ class SweepResult:
     trials: tuple[TrialResult, ...]
     task: str = ""  # as in ModelSpec
     validation_images: int = 0  # that accuracies were measured on
-    metric: str = "accuracy"  # of forms: that which thresholds are chosen for
+    metric: str = "accuracy"  # of files: the one that thresholds are chosen for
     synthetic: bool = False
 
     @property
     def forms(self) -> tuple[Form, ...]:
-        """Those of all trials."""
+        """Files of all trials."""
         return tuple(form for trial in self.trials for form in trial.forms)
 
     @property
+    def tested(self) -> bool:
+        """True when a file was judged on the test split."""
+        return any(form.test_accuracy_percent is not None for form in self.forms)
+
+    @property
     def front(self) -> tuple[Form, ...]:
-        """The candidates that nothing beats, fastest first."""
+        """The candidates on the front, fastest first."""
         rows = [form for form in self.forms if form.on_front]
         return tuple(sorted(rows, key=lambda form: form.latency_ms or math.inf))
 
@@ -97,14 +101,14 @@ class SweepResult:
         return labels
 
     def setting(self, word: str, trial: TrialResult) -> str:
-        """The trial's value of an axis; of a long one, such as a list of layers, its number."""
+        """The trial's value of an axis, or the number of a long one, such as a list of layers."""
         value = trial.settings[word]
         if len(value) <= LONG:
             return value
         return f"#{self.grid[word].index(value) + 1}"
 
     def with_forms(self, forms: Mapping[str, Form]) -> SweepResult:
-        """The same with other forms, by name."""
+        """A copy with other files, by name."""
         trials = tuple(
             replace(trial, forms=tuple(forms.get(form.name, form) for form in trial.forms))
             for trial in self.trials
@@ -117,7 +121,7 @@ class SweepResult:
 
 
 def mark_front(result: SweepResult) -> SweepResult:
-    """Mark each timed form that no other one beats: none is at least as accurate, as fast and as
+    """Mark each timed file that no other one beats: none is at least as accurate, as fast and as
     small, and better in one of these by more than chance."""
     from exporters.search.trial import Merit, undominated
 
@@ -126,7 +130,7 @@ def mark_front(result: SweepResult) -> SweepResult:
     merits = [
         Merit(best - form.accuracy_percent, 1 / latency, form.size_bytes) for form, latency in timed
     ]
-    front = {timed[place][0].name for place in undominated(merits)}
+    front = {timed[index][0].name for index in undominated(merits)}
     return result.with_forms(
         {form.name: replace(form, on_front=form.name in front) for form in result.forms}
     )

@@ -1,5 +1,5 @@
-"""Runs the trials of a grid through an executor, each in a folder of its own, and collects what
-they found. Finished trials are never repeated; a failed one is reported, and the others continue.
+"""Runs the trials of a grid through an executor, each in its own folder, and collects their
+results. Finished trials are never repeated; a failed one is reported, and the others continue.
 
     artifacts/sweeps/<recipe>/sweep.json, sweep.html       written again after each trial
     artifacts/sweeps/<recipe>/<trial>/<recipe>/1_data/...  stages, as ``pipeline run`` makes them
@@ -52,11 +52,11 @@ class SweepOptions:
         return self.artifacts / SWEEPS / self.trials[0].recipe.name
 
     def folder(self, trial: Trial) -> Path:
-        """What the trial's commands are given as their folder of artifacts."""
+        """The artifact folder of the trial's commands."""
         return self.root / trial.name
 
     def store(self, trial: Trial) -> Store:
-        """Where the trial's stages are."""
+        """The stages of the trial."""
         return Store(self.folder(trial), trial.recipe.name, _STAGE_NAMES)
 
 
@@ -90,7 +90,7 @@ class _Sweep:
         self, options: SweepOptions, executor: Executor, on_trial: Callable[[Progress], None]
     ) -> None:
         self.options, self.executor, self.on_trial = options, executor, on_trial
-        self.waiting: dict[str, Step] = {}  # by the name of their job
+        self.waiting: dict[str, Step] = {}  # by the name of their process
         self.errors: dict[str, tuple[str, Path | None]] = {}  # by trial: the message, and the log
         self.ended: set[str] = set()  # trials
         self.shared: dict[str, list[str]] = {trial.name: [] for trial in options.trials}
@@ -113,7 +113,7 @@ class _Sweep:
         return result
 
     def _begin(self, step: Step) -> None:
-        """Submit the step, unless there is nothing to do any more, or its folder is in use."""
+        """Submit the step, unless it is already done or its folder is in use."""
         try:
             self._submit(step)
         except StoreError as exc:
@@ -138,7 +138,7 @@ class _Sweep:
         self.executor.submit(TrialProcess(step.name, words, log))
 
     def _runner(self, trial: Trial, recipe: Recipe) -> Runner:
-        """Of the trial's recipe, or of its teacher's, in the trial's folder."""
+        """A runner of the trial's recipe, or of its teacher's, in the trial's folder."""
         return Runner(STAGES, recipe, Store(self.options.folder(trial), recipe.name, _STAGE_NAMES))
 
     def _donors(self, trial: Trial, name: str) -> Iterator[Store]:
@@ -156,9 +156,9 @@ class _Sweep:
             self._begin(follower)
 
     def _failed(self, step: Step, error: str, log: Path | None) -> None:
-        """The trial has failed, and all that would have begun as it did."""
+        """Record the failure of the trial and of those that wait for this step."""
         if step.for_teacher and self._has_teachers(step.trial):
-            self._done(step)  # its own training failed, and will tell why in a follower
+            self._done(step)  # its own training failed; a follower reports the reason
             return
         for trial in step.finals():
             self.errors[trial.name] = error, log
@@ -201,15 +201,15 @@ class _Sweep:
         return measure.forms_of(trial.name, store, self._balanced(task))
 
     def _images(self, available: int) -> int:
-        """How many of the ``available`` validation images a search judges files by."""
+        """The number of ``available`` validation images that a search uses."""
         if self.options.until == "train":
             return available
-        asked = [trial.recipe.quantize.search.validation_images for trial in self.options.trials]
-        return min(available, *asked)
+        limits = [trial.recipe.quantize.search.validation_images for trial in self.options.trials]
+        return min(available, *limits)
 
     def _balanced(self, task: str) -> bool:
-        """Whether thresholds are chosen for balanced accuracy, so that plain accuracy says little:
-        a rare label is found more often than it should be."""
+        """True when thresholds are chosen for balanced accuracy. Plain accuracy then says little: a
+        rare label is answered more often than it occurs."""
         objectives = {trial.recipe.gate.thresholds for trial in self.options.trials}
         thresholds = task in TASKS and TASKS[task].has_thresholds
         return self.options.until != "train" and thresholds and objectives == {"balanced"}
@@ -243,8 +243,7 @@ class _Sweep:
 
 def _words(options: SweepOptions, trial: Trial, goal: str, artifacts: Path) -> tuple[str, ...]:
     changes = [word for change in trial.changes for word in ("--set", change)]
-    where = ("--artifacts", str(artifacts))
-    return ("run", goal, "--recipe", options.recipe, *changes, *where)
+    return ("run", goal, "--recipe", options.recipe, *changes, "--artifacts", str(artifacts))
 
 
 def _whole(options: SweepOptions, trial: Trial) -> str:

@@ -1,4 +1,4 @@
-"""The order of a sweep: trials that share their first stages run those once.
+"""The order of a sweep. Trials that share their first stages run those once.
 
 Trials whose recipes agree in all that decides the stages up to some point have the same results
 up to there: ``quantize.*`` varied, and one training serves all. Such a common beginning is a step
@@ -41,13 +41,13 @@ class Step:
 def steps(trials: Sequence[Trial], stages: Sequence[Stage[Any]]) -> tuple[Step, ...]:
     """The steps that can start at once, with all others behind them, to bring every trial
     through ``stages``. A teacher is trained with the first of its trials; the others wait."""
-    found: list[Step] = []
+    result: list[Step] = []
     for group in _by_teachers(trials):
         branches = _branches(group, list(stages), 0)
         if len(group) > 1 and teachers_of(group[0].recipe):
             branches = (Step(group[0], "train", False, branches, for_teacher=True),)
-        found += branches
-    return tuple(found)
+        result += branches
+    return tuple(result)
 
 
 def _by_teachers(trials: Sequence[Trial]) -> list[list[Trial]]:

@@ -1,1 +1,1 @@
-"""How fast is a callable from images to probabilities, and what does a fresh process pay?"""
+"""Speed of callables from images to probabilities, and the cost of a fresh process."""

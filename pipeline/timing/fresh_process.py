@@ -1,4 +1,4 @@
-"""What does a fresh process pay for its first answer? Starts ``child.py`` and reads its figures."""
+"""The cost of the first answer in a fresh process: starts ``child.py`` and reads its figures."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """Time callables from images to probabilities side by side: PyTorch, ONNX, the packaged predictor
-or a lambda. Measures, and judges nothing.
+or a lambda.
 
 Machines are shared. Candidates therefore take turns in short slices, so that a disturbance hits all
 of them; ratios are taken within a round; medians are used throughout; CPU time is measured next to
@@ -28,17 +28,17 @@ Images = NDArray[np.uint8]  # [N, height, width, channels]
 Run = Callable[[Images], Any]  # images -> probabilities; the answer is not looked at
 OnStep = Callable[[str, int, int], None]  # (name, slices done, slices in all)
 
-# A percentile is claimed only when at least so many samples lie beyond it: 100 for p90, 1000 for
+# A percentile is claimed only when at least so many samples exceed it: 100 for p90, 1000 for
 # p99. MLPerf Inference asks more (1,024 queries for single-stream p90, 24,576 for a bound at 99 %
-# confidence); ours stay point estimates and say their n.
+# confidence); ours are point estimates with their n.
 _BEYOND = 10
-_MIN_BATCH_TURNS = 3  # a median of fewer is none
+_MIN_BATCH_TURNS = 3  # for a median
 _POOL_IMAGES = 256  # different images in turn; copied, so that no disk read is timed
 
 
 @dataclass(frozen=True)
 class Clock:
-    """Where time is read, so that a test can bring its own."""
+    """The sources of time, which a test can replace."""
 
     wall_ns: Callable[[], int] = time.perf_counter_ns
     cpu_ns: Callable[[], int] = time.process_time_ns
@@ -46,7 +46,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class TimingOptions:
-    """How long to look."""
+    """Durations and sizes of a measurement."""
 
     seconds: float = 3.0  # for each candidate, at batch 1 and, if it is another, at ``batch``
     batch: int = 32  # images in a call when throughput is measured
@@ -57,7 +57,7 @@ class TimingOptions:
 
 @dataclass
 class _Samples:
-    """What has been collected of one candidate so far."""
+    """Measurements of one candidate so far."""
 
     wall_ns: list[int] = field(default_factory=list)  # of each call at batch 1
     rounds: list[Round] = field(default_factory=list)
@@ -101,7 +101,7 @@ def measure_all(
 
     ``images`` are uint8 [N, h, w, c]; every candidate sees the same ones in the same order. The
     order of candidates turns round from one round to the next, so that none always runs behind
-    the same neighbour. Raises PipelineError when there is nothing to run or nothing to run it on.
+    the same neighbor. Raises PipelineError when there is nothing to run or nothing to run it on.
     """
     if not runs:
         raise PipelineError("no candidate to time; expected at least one callable.")
@@ -215,7 +215,7 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 def speed_ratio(base: Timing, other: Timing, *, of: Literal["wall", "cpu"] = "wall") -> Ratio:
-    """How many times as fast ``other`` is as ``base``; both from one :func:`measure_all`.
+    """Speed of ``other`` over that of ``base``; both from one :func:`measure_all`.
 
     The median of the ratios within each round, and the order statistics that hold the true
     median with 95 % confidence whatever the noise looks like (sign test). With fewer than six
@@ -241,7 +241,7 @@ def decisive_speedup(base: Timing, other: Timing, threads: int) -> float:
 
 
 def speedup(base: Timing, other: Timing) -> Speedup:
-    """How many times as fast, in wall time with its interval and in CPU time."""
+    """Speed of ``other`` over that of ``base``: wall time with its interval, and CPU time."""
     wall, cpu = speed_ratio(base, other), speed_ratio(base, other, of="cpu")
     return Speedup(wall.value, wall.low, wall.high, cpu.value)
 

@@ -51,7 +51,7 @@ class Process:
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times as fast; ``low`` to ``high`` is a 95 % interval for the median."""
+    """A ratio of speeds; ``low`` to ``high`` is a 95 % interval for the median."""
 
     value: float
     low: float
@@ -100,7 +100,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Speedup:
-    """How many times as fast as FP32 in the same rounds; the interval is at 95 %."""
+    """Speed over that of FP32 in the same rounds; the interval is at 95 %."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     value: float

@@ -71,7 +71,7 @@ def _other_images(
     spec: ModelSpec,
     dataset: Dataset,
 ) -> str | None:
-    """How its test images differ from those of ``dataset``; None when they are the same."""
+    """The difference between its test images and those of ``dataset``; None when there is none."""
     ids, labels = read_truth(folder)
     again = "train both recipes on the same data"
     if network.data != dataset.info.name:

@@ -1,8 +1,8 @@
 """Compare each candidate with the PyTorch network on the test split, then judge it. Independent of
 stages and of files.
 
-Each form of a model with thresholds has its own, as it ships: those of the PyTorch
-network, moved where its own probabilities of the validation split ask for it by more than chance.
+Each candidate of a model with thresholds has its own, as it ships: those of the PyTorch network,
+moved where its probabilities of the validation split require it by more than chance.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pipeline.reports import Difference, JudgedVariant, Reference
 from runtime import Predictor
 from runtime.spec import ModelSpec
 
-NETWORK = "PyTorch"  # id of the reference among the forms
+NETWORK = "PyTorch"  # id of the reference among the scores
 Opened = Callable[[Trial], AbstractContextManager[Predictor]]  # a candidate as it ships
 OnStep = Callable[[str, int, int], None]  # (task, images done, images in all)
 Thresholds = Mapping[Objective, NDArray[np.float64]]  # [labels] by what they are best at
@@ -81,8 +81,8 @@ def candidate_answers(
 def _by_objective(
     thresholds_for: Callable[[Objective], NDArray[np.float64] | None],
 ) -> dict[Objective, NDArray[np.float64]]:
-    found = {name: thresholds_for(name) for name in OBJECTIVES}
-    return {name: values for name, values in found.items() if values is not None}
+    thresholds = {name: thresholds_for(name) for name in OBJECTIVES}
+    return {name: values for name, values in thresholds.items() if values is not None}
 
 
 def judge_candidates(

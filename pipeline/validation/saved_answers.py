@@ -22,14 +22,14 @@ _TRUTH_NAME = "truth.npz"
 def write_answers(
     folder: Path, test: Split, reference: ModelOutputs, forms: Sequence[ModelOutputs]
 ) -> None:
-    """Write the probabilities of every form, and ids and true labels in the same order."""
+    """Write the probabilities of every model, and ids and true labels in the same order."""
     arrays: dict[str, Any] = {form.id: form.probabilities for form in forms}
     np.savez(folder / _PROBABILITIES_NAME, **{REFERENCE: reference.probabilities, **arrays})
     np.savez(folder / _TRUTH_NAME, ids=test.ids, labels=test.labels)
 
 
 def read_probabilities(folder: Path) -> dict[str, Floats]:
-    """Probabilities [images, labels] by form, ``REFERENCE`` first."""
+    """Probabilities [images, labels] by candidate, ``REFERENCE`` first."""
     with np.load(folder / _PROBABILITIES_NAME) as arrays:
         return {name: arrays[name] for name in arrays.files}
 

@@ -1,5 +1,5 @@
-"""How good every form of a model is on the test split, against the majority answer and the
-baseline, and the one line that says so."""
+"""Scores of the reference and of every candidate on the test split, against the majority answer
+and the baseline, and their headline."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def score_forms(
     baseline: Compared | str | None,
     progress: Progress,
 ) -> Scores:
-    """Score every form, the PyTorch network first, and the ``baseline`` of the named recipe; a text
-    says why there is none."""
+    """Score every model, the PyTorch network first, and the ``baseline`` of the named recipe, which
+    is a text with the reason where there is none."""
     compared = baseline if isinstance(baseline, Compared) else None
     task = label_task(spec.task)
     scored = score(

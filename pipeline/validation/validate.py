@@ -28,7 +28,7 @@ from pipeline.validation.scores import headline, notes, score_forms
 
 @dataclass(frozen=True)
 class Validation:
-    """What the test split has shown."""
+    """Results on the test split."""
 
     reference: ModelOutputs
     forms: tuple[ModelOutputs, ...]  # of the candidates

@@ -1,10 +1,9 @@
-"""How the report's charts are drawn: style, colours and axes that all of them share, and a finished
-figure as inline SVG that follows the reader's light or dark mode. matplotlib without pyplot, so no
-state is left behind.
+"""Style, colors and axes that all charts share, and a finished figure as inline SVG that follows
+the reader's light or dark mode. matplotlib without pyplot, so no state is left behind.
 
-Colours are CSS variables, named in ``style.css.j2``: matplotlib draws with placeholder colours
-which are replaced in the finished SVG. The series colours are Okabe and Ito's, which people with
-any colour vision can tell apart (https://jfly.uni-koeln.de/color/); markers differ as well.
+Colors are CSS variables, named in ``style.css.j2``: matplotlib draws with placeholder colors,
+which are replaced in the finished SVG. The series have the colors of Okabe and Ito, distinct for
+people with any color vision (https://jfly.uni-koeln.de/color/); markers differ as well.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ _STYLE: Any = {  # Any: the names are a closed type that differs between version
 
 @dataclass(frozen=True)
 class Chart:
-    """A picture and what it says to those who cannot see it."""
+    """A picture and its text alternative."""
 
     svg: str
     alt: str
@@ -93,15 +92,21 @@ def styled(draw: Callable[P, Chart | None]) -> Callable[P, Chart | None]:
     return wrapped
 
 
-def new_figure(height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
-    """A figure of so many inches with one pair of axes."""
+def blank_figure(height: float, width: float = WIDTH) -> Figure:
+    """A figure without axes; sizes in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasSVG(figure)
+    return figure
+
+
+def new_figure(height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
+    """A figure with one pair of axes; sizes in inches."""
+    figure = blank_figure(height, width)
     return figure, figure.add_subplot()
 
 
 def to_chart(figure: Figure, name: str, alt: str) -> Chart:
-    """The figure as inline SVG: no XML head, ids of its own, colours as CSS variables."""
+    """The figure as inline SVG: no XML head, ids of its own, colors as CSS variables."""
     out = io.StringIO()
     figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = out.getvalue()
@@ -118,7 +123,7 @@ def to_chart(figure: Figure, name: str, alt: str) -> Chart:
 
 
 def look(precision: str) -> tuple[str, str]:
-    """Colour and marker of a precision."""
+    """Color and marker of a precision."""
     return _PRECISION.get(precision, _OTHER)
 
 
@@ -131,10 +136,25 @@ def plain_log(axes: Axes, which: str) -> None:
 
 
 def powers(axes: Axes) -> None:
-    """Powers of ten, as words.py writes them, along x."""
+    """Powers of ten along x, in the format of ``text/summary.py``."""
     axes.xaxis.set_major_locator(LogLocator(numticks=8))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: power(value, digits=0)))
     axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def best_steps(points: Points, sign: int = 1) -> list[tuple[float, float]]:
+    """The points, from left to right, at which ``sign`` * y is larger than at all before."""
+    steps: list[tuple[float, float]] = []
+    for x, y in sorted(points, key=lambda point: (point[0], -sign * point[1])):
+        if not steps or sign * y > sign * steps[-1][1]:
+            steps.append((x, y))
+    return steps
+
+
+def staircase(axes: Axes, steps: Points) -> None:
+    """Join :func:`best_steps`, from the bottom of the axes to their right edge."""
+    line = [(steps[0][0], axes.get_ylim()[0]), *steps, (axes.get_xlim()[1], steps[-1][1])]
+    axes.step(*zip(*line, strict=True), where="post", color=INK, lw=1.1, alpha=0.5, zorder=2)
 
 
 def short(text: str, width: int) -> str:
@@ -144,18 +164,18 @@ def short(text: str, width: int) -> str:
 
 
 def short_path(name: str, width: int) -> str:
-    """The end of a node's or tensor's name, which tells more than its beginning."""
+    """The end of a node's or tensor's name, which is more specific than its beginning."""
     return name if len(name) <= width else "…" + name[1 - width :]
 
 
-# --- names beside points --------------------------------------------------------------------
+# --- names next to points -------------------------------------------------------------------
 
 _CHARACTER = 6.0  # points that a character of 11-point text is wide, about
 _LINE = 13.0  # points that a line of it is high
 _NEAR = 15.0  # offset in points of a name right above or below its point; farther ones are tied
-# Where a name may stand: offset in points of its near end (or middle) from its point, the nearest
-# and most usual places first.
-_PLACES = [
+# Offsets in points of a name's near end (or middle) from its point, the nearest and most usual
+# ones first.
+_OFFSETS = [
     (side * (9 if lift else 11), lift)
     for lift in (0, 11, -11, _NEAR, -_NEAR, 24, -24, 36, -36, 48, -48)
     for side in ((1, -1) if abs(lift) != _NEAR else (0,))
@@ -165,10 +185,10 @@ _ALIGNMENTS = {1: "left", 0: "center", -1: "right"}
 
 
 def name_points(axes: Axes, named: Sequence[tuple[float, float, str]], others: Points = ()) -> None:
-    """Write names beside points (x, y, name) so that they cover neither each other nor the points,
+    """Write names next to points (x, y, name) so that they cover neither each other nor the points,
     ``others`` (x, y) among them. A name that had to move away is tied to its point by a line.
 
-    The axes must have their final limits, since places are tried out in the finished figure.
+    The axes must have their final limits, since offsets are tried out in the finished figure.
     """
     figure = axes.figure
     figure.draw_without_rendering()  # type: ignore[union-attr]  # a figure, no subfigure
@@ -179,8 +199,10 @@ def name_points(axes: Axes, named: Sequence[tuple[float, float, str]], others: P
     spots = [(float(x) * scale, float(y) * scale) for x, y in axes.transData.transform(points)]
     taken = [(x - 8, y - 8, x + 8, y + 8) for x, y in spots]
     for number, ((x, y, name), spot) in enumerate(zip(named, spots, strict=False)):
-        boxes = {place: _box(name, spot, place) for place in _PLACES}
-        costs = {place: _cost(box, taken, limits) + abs(place[1]) for place, box in boxes.items()}
+        boxes = {offset: _box(name, spot, offset) for offset in _OFFSETS}
+        costs = {
+            offset: _cost(box, taken, limits) + abs(offset[1]) for offset, box in boxes.items()
+        }
         best = min(costs, key=costs.__getitem__)
         taken.append(boxes[best])
         far = abs(best[1]) > _NEAR
@@ -197,7 +219,7 @@ def name_points(axes: Axes, named: Sequence[tuple[float, float, str]], others: P
 
 
 def _box(name: str, spot: tuple[float, float], offset: tuple[float, float]) -> Box:
-    """What a name covers that stands so far from its point."""
+    """The box of a name at an offset from its point."""
     width = _CHARACTER * len(name)
     left = spot[0] + offset[0] - width * _SHARES[np.sign(offset[0])]
     middle = spot[1] + offset[1]

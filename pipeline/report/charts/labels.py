@@ -92,13 +92,13 @@ def per_label(report: Report) -> Chart | None:
     figure, axes = new_figure(1.1 + 0.27 * len(rows))
     y = range(len(rows))
     color, marker = look(variant.precision)
-    # with scores the majority stands beside accuracy at the thresholds chosen for accuracy
+    # with scores the majority is next to accuracy at the thresholds chosen for accuracy
     base = [(i, None if report.scores else row.majority_percent) for i, row in enumerate(rows)]
-    known = [(percent, i) for i, percent in base if percent is not None]
-    if known:
-        for percent, i in known:
+    majority = [(percent, i) for i, percent in base if percent is not None]
+    if majority:
+        for percent, i in majority:
             axes.plot([percent, rows[i].variant_percent], [i, i], color=GRID, lw=3, zorder=1)
-        axes.plot(*zip(*known, strict=True), "|", ms=11, mew=2, color=GRAY, label="majority")
+        axes.plot(*zip(*majority, strict=True), "|", ms=11, mew=2, color=GRAY, label="majority")
     axes.plot(
         [row.reference_percent for row in rows],
         y,

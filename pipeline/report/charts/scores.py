@@ -1,4 +1,4 @@
-"""Each attribute's accuracy with its interval, beside the majority answer and a baseline."""
+"""Each attribute's accuracy with its interval, next to the majority answer and a baseline."""
 
 from __future__ import annotations
 
@@ -69,8 +69,10 @@ def _baseline(report: Report, rows: Sequence[LabelScore]) -> list[tuple[float, i
     other = report.scores.baseline if report.scores else None
     if other is None or other.score is None:
         return []
-    found = {row.label: row.own.accuracy for row in other.score.labels}
-    return [(accuracy.value, y) for y, row in enumerate(rows) if (accuracy := found.get(row.label))]
+    accuracies = {row.label: row.own.accuracy for row in other.score.labels}
+    return [
+        (accuracy.value, y) for y, row in enumerate(rows) if (accuracy := accuracies.get(row.label))
+    ]
 
 
 def _alt(rows: Sequence[LabelScore]) -> str:

@@ -1,15 +1,12 @@
-"""Figures of the search of INT8 variants: what was tried, and where the chosen form hurts. Takes
-the values of ``data.py``; judges nothing."""
+"""Figures of the search: all candidates, and the layers in which the chosen one loses accuracy."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -25,14 +22,16 @@ from pipeline.report.charts.drawing import (
     ORANGE,
     PAPER,
     RED,
-    WIDTH,
     Chart,
+    best_steps,
+    blank_figure,
     look,
     name_points,
     new_figure,
     plain_log,
     short,
     short_path,
+    staircase,
     styled,
     to_chart,
 )
@@ -59,7 +58,10 @@ def tried(report: Report) -> Chart | None:
     figure, axes = new_figure(3.9)
     front = [row for row in rows if row.id in search.front]
     edge = _limits(axes, rows, _margin(report))
-    _staircase(axes, front)
+    # as in the search, more right answers than FP32's are luck and count as none lost
+    steps = best_steps([(_latency(row), max(_lost(row), 0.0)) for row in front], sign=-1)
+    if steps:
+        staircase(axes, steps)
     largest = max(row.size_bytes for row in rows)
     for row in sorted(rows, key=lambda row: row.id in search.front):
         _mark(axes, row, edge, on_front=row.id in search.front, largest=largest)
@@ -71,25 +73,26 @@ def tried(report: Report) -> Chart | None:
         [(_latency(row), _lost(row), row.id) for row in named],
         [(_latency(row), min(_lost(row), edge)) for row in rows if row not in named],
     )
-    told = (
+    losses = (
         f"{row.id} loses {points(_lost(row))} points at {_latency(row):.2f} of FP32's latency"
         for row in front
     )
-    return to_chart(figure, "tried", f"{len(rows)} forms; on the front: " + ", ".join(told) + ".")
+    alt = f"{len(rows)} candidates; on the front: {', '.join(losses)}."
+    return to_chart(figure, "tried", alt)
 
 
 def _mark(axes: Axes, row: Trial, edge: float, *, on_front: bool, largest: int) -> None:
     color, marker = look(row.precision)
-    place = ([_latency(row)], [min(_lost(row), edge)])
+    point = ([_latency(row)], [min(_lost(row), edge)])
     size = max(_AREA * row.size_bytes / largest, _SMALLEST)
     if _lost(row) > edge:
-        axes.scatter(*place, s=40, color=RED, marker="v", zorder=3)
+        axes.scatter(*point, s=40, color=RED, marker="v", zorder=3)
     elif not row.passed:
-        axes.scatter(*place, s=45, color=RED, marker="x", zorder=3)
+        axes.scatter(*point, s=45, color=RED, marker="x", zorder=3)
     elif on_front:
-        axes.scatter(*place, s=size, color=color, marker=marker, ec=PAPER, lw=0.8, zorder=4)
+        axes.scatter(*point, s=size, color=color, marker=marker, ec=PAPER, lw=0.8, zorder=4)
     else:
-        axes.scatter(*place, s=size, color=PAPER, marker=marker, ec=color, lw=1.2, zorder=3)
+        axes.scatter(*point, s=size, color=PAPER, marker=marker, ec=color, lw=1.2, zorder=3)
 
 
 def _timed(search: SearchResult | None) -> list[Trial]:
@@ -97,7 +100,7 @@ def _timed(search: SearchResult | None) -> list[Trial]:
 
 
 def _latency(row: Trial) -> float:
-    """Relative to FP32 in the same rounds, which the front is decided by; milliseconds of
+    """Latency relative to FP32 in the same rounds, which decides the front; milliseconds of
     different rounds would be noisier."""
     assert row.speed is not None
     return 1 / row.speed.speedup
@@ -115,8 +118,8 @@ def _margin(report: Report) -> float | None:
 
 
 def _limits(axes: Axes, rows: Sequence[Trial], margin: float | None) -> float:
-    """Up and to the left is better. Returns the most points that are drawn where they are: what
-    lost far more than the margin would squeeze all others, and becomes an arrow at the edge."""
+    """Up and to the left is better. Returns the most lost points that are drawn to scale: a
+    candidate that lost far more would squeeze all others, and becomes an arrow at the edge."""
     passed = [_lost(row) for row in rows if row.passed]
     lowest = min(*passed, 0.0) if passed else 0.0
     edge = max(1.3 * max([*passed, 0.0]), 1.5 * (margin or 0.0), 0.1)
@@ -149,32 +152,18 @@ def _limits(axes: Axes, rows: Sequence[Trial], margin: float | None) -> float:
     return edge
 
 
-def _staircase(axes: Axes, front: Iterable[Trial]) -> None:
-    """The least that is lost at each latency; what lies below and right of it is beaten. As the
-    search has it, more right answers than FP32's are luck and count as none lost."""
-    steps: list[tuple[float, float]] = []
-    for x, y in sorted((_latency(row), max(_lost(row), 0.0)) for row in front):
-        if not steps or y < steps[-1][1]:
-            steps.append((x, y))
-    if steps:
-        bottom, right = axes.get_ylim()[0], axes.get_xlim()[1]
-        line = [(steps[0][0], bottom), *steps, (right, steps[-1][1])]
-        axes.step(*zip(*line, strict=True), where="post", color=INK, lw=1.1, alpha=0.5, zorder=2)
-
-
-# --- where it hurts -------------------------------------------------------------------------
+# --- losses by layer ------------------------------------------------------------------------
 
 
 @styled
 def layers(report: Report) -> Chart | None:
-    """Signal to noise of layers, and what comes back when one alone stays float."""
-    found = _explanation(report)
-    if found is None or not found.damage:
+    """Signal to noise of layers, and the decibels regained when one alone stays float."""
+    explanation = _explanation(report)
+    if explanation is None or not explanation.damage:
         return None
-    rows = found.damage[:LAYERS_SHOWN]
-    noise = {row.node: row for row in found.noise}
-    figure = Figure(figsize=(WIDTH, 1.35 + 0.29 * len(rows)), layout="constrained")
-    FigureCanvasSVG(figure)
+    rows = explanation.damage[:LAYERS_SHOWN]
+    noise = {row.node: row for row in explanation.noise}
+    figure = blank_figure(1.35 + 0.29 * len(rows))
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1.15, 1))
     y = np.arange(len(rows))
     weights = [noise[row.node].weight_sqnr_db if row.node in noise else np.nan for row in rows]
@@ -194,39 +183,38 @@ def layers(report: Report) -> Chart | None:
     figure.legend(loc="outside upper left", ncols=2, handletextpad=0.3, columnspacing=1.4)
     worst = rows[0]
     alt = (
-        f"{len(rows)} layers by what comes back when each alone stays float; "
+        f"{len(rows)} layers by the signal to noise regained when each alone stays float; "
         f"{worst.node} gives back {worst.sqnr_gained_db:.1f} dB."
     )
     return to_chart(figure, "layers", alt)
 
 
 def _finite(values: Sequence[float]) -> NDArray[np.float64]:
-    """Decibels without those of layers in float, 200, where there is no noise to draw."""
-    found = np.asarray(values, np.float64)
-    return np.where(found < 199, found, np.nan)
+    """Decibels, with NaN for the 200 of layers in float, which have no noise to draw."""
+    decibels = np.asarray(values, np.float64)
+    return np.where(decibels < 199, decibels, np.nan)
 
 
 @styled
 def activations(report: Report) -> Chart | None:
     """Histograms of the activations that use their 8 bits worst, and the range of these."""
-    found = _explanation(report)
-    rows = _distinct(found.clippings)[:ACTIVATIONS_SHOWN] if found else []
+    explanation = _explanation(report)
+    rows = _distinct(explanation.clippings)[:ACTIVATIONS_SHOWN] if explanation else []
     if not rows:
         return None
     height = (len(rows) + 1) // 2
-    figure = Figure(figsize=(WIDTH, 0.2 + 1.9 * height), layout="constrained")
-    FigureCanvasSVG(figure)
+    figure = blank_figure(0.2 + 1.9 * height)
     grid = figure.subplots(height, 2, squeeze=False)
     for axes, row in zip(grid.flat, rows, strict=False):
         _histogram(axes, row)
     for axes in grid.flat[len(rows) :]:
         axes.set_visible(False)
-    told = (f"{row.tensor} clips {share(row.clipped)} of its values" for row in rows)
-    return to_chart(figure, "activations", "Histograms of activations: " + ", ".join(told) + ".")
+    clips = (f"{row.tensor} clips {share(row.clipped)} of its values" for row in rows)
+    return to_chart(figure, "activations", "Histograms of activations: " + ", ".join(clips) + ".")
 
 
 def _distinct(rows: Sequence[Clipping]) -> list[Clipping]:
-    """Without tensors that are another one in another shape."""
+    """Drop tensors that are a reshaped copy of another one."""
     kept: dict[Clipping, Clipping] = {}
     for row in rows:
         kept.setdefault(replace(row, tensor=""), row)
@@ -284,13 +272,13 @@ def label_changes(report: Report) -> Chart | None:
     lost, won = (np.array([row[column] for row in rows]) for column in (1, 2))
     axes.barh(y, -lost, 0.55, color=RED, alpha=0.85)
     axes.barh(y, won, 0.55, color=BLUE, alpha=0.85)
-    reach = max(lost.max(), won.max(), 5)  # one answer is no long bar
+    reach = max(lost.max(), won.max(), 5)  # a single answer has a short bar
     for values, side in ((lost, -1), (won, 1)):
-        for place, value in zip(y.tolist(), values.tolist(), strict=True):
+        for height, value in zip(y.tolist(), values.tolist(), strict=True):
             if value:
                 axes.text(
                     side * (value + 0.025 * reach),
-                    place,
+                    height,
                     count(value),
                     ha="left" if side > 0 else "right",
                     va="center",
@@ -306,8 +294,9 @@ def label_changes(report: Report) -> Chart | None:
     axes.grid(visible=False)
     axes.spines["bottom"].set_visible(False)
     axes.spines["left"].set_visible(False)
-    told = (f"{name} {was} lost and {now} won" for name, was, now in rows[:3])
-    return to_chart(figure, "changes", f"Changed answers of {variant.id}: " + ", ".join(told) + ".")
+    changes = (f"{name} {was} lost and {now} won" for name, was, now in rows[:3])
+    alt = f"Changed answers of {variant.id}: {', '.join(changes)}."
+    return to_chart(figure, "changes", alt)
 
 
 def _explanation(report: Report) -> Explanation | None:

@@ -28,10 +28,10 @@ def losses(report: Report) -> Chart | None:
     x = [epoch.epoch for epoch in epochs]
     axes.plot(x, [e.train_loss for e in epochs], color=BLUE, marker="o", ms=4, label="train")
     alt = f"Training loss falls from {epochs[0].train_loss:.3g} to {epochs[-1].train_loss:.3g}"
-    known = [(e.epoch, e.val_loss) for e in epochs if e.val_loss is not None]
-    if known:
-        axes.plot(*zip(*known, strict=True), color=ORANGE, marker="D", ms=4, label="validation")
-        alt += f", validation loss from {known[0][1]:.3g} to {known[-1][1]:.3g}"
+    measured = [(e.epoch, e.val_loss) for e in epochs if e.val_loss is not None]
+    if measured:
+        axes.plot(*zip(*measured, strict=True), color=ORANGE, marker="D", ms=4, label="validation")
+        alt += f", validation loss from {measured[0][1]:.3g} to {measured[-1][1]:.3g}"
     _epoch_axis(axes)
     if min(e.train_loss for e in epochs) > 0:
         axes.set_yscale("log")
@@ -44,21 +44,21 @@ def losses(report: Report) -> Chart | None:
 @styled
 def validation_accuracy(report: Report) -> Chart | None:
     """Validation accuracy by epoch, the chosen epoch marked."""
-    known = [
+    measured = [
         (e.epoch, e.val_accuracy_percent)
         for e in report.training.epochs
         if e.val_accuracy_percent is not None
     ]
-    if not known:
+    if not measured:
         return None
     figure, axes = new_figure(3.4)
-    axes.plot(*zip(*known, strict=True), color=ORANGE, marker="D", ms=4)
-    best = dict(known).get(report.training.best_epoch or -1)
-    alt = f"Validation accuracy by epoch, {known[-1][1]:.2f} % after the last"
+    axes.plot(*zip(*measured, strict=True), color=ORANGE, marker="D", ms=4)
+    best = dict(measured).get(report.training.best_epoch or -1)
+    alt = f"Validation accuracy by epoch, {measured[-1][1]:.2f} % after the last"
     if best is not None:
         epoch = report.training.best_epoch or 0
         axes.plot([epoch], [best], "o", ms=13, mfc="none", mec=INK, mew=1.4)
-        late = epoch > known[len(known) // 2][0]
+        late = epoch > measured[len(measured) // 2][0]
         axes.annotate(
             f"best {best:.2f} %",
             (epoch, best),

@@ -1,4 +1,4 @@
-"""Figures of the variants: difference to PyTorch, latency, size, and what accuracy costs."""
+"""Figures of the variants: difference to PyTorch, latency, size, accuracy against latency."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pipeline.report.text.summary import milliseconds, power, size
 from pipeline.reports import Difference
 from pipeline.timing.values import Speed
 
-_FLOOR = 1e-9  # differences below it, zero among them, are drawn there
+_FLOOR = 1e-9  # smaller differences, such as zero, are drawn here
 
 
 @styled
@@ -34,9 +34,11 @@ def parity(report: Report) -> Chart | None:
     marks = {"p50": "|", "p90": "|", "p99": "d", "max": "o"}
     for y, variant in enumerate(rows):
         color = look(variant.precision)[0]
-        found = _quantiles(variant.difference)
-        axes.plot([min(found.values()), max(found.values())], [y, y], color=color, lw=2, alpha=0.5)
-        for name, value in found.items():
+        quantiles = _quantiles(variant.difference)
+        axes.plot(
+            [min(quantiles.values()), max(quantiles.values())], [y, y], color=color, lw=2, alpha=0.5
+        )
+        for name, value in quantiles.items():
             axes.plot([value], [y], marks[name], color=color, ms=8, mew=2 if name[1] in "59" else 1)
     axes.set_xscale("log")
     low = min(min(_quantiles(variant.difference).values()) for variant in rows)

@@ -1,5 +1,4 @@
-"""What the scores say in words: rows of the summary, intervals, and how they were measured. For
-the page, the terminal and the model card alike."""
+"""Rows, intervals and notes on the scores, for the page, the terminal and the model card."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ _OF = {"balanced": "balanced accuracy", "accuracy": "accuracy"}
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the summary: a form, what it is compared with, or the difference."""
+    """One line of the summary: a model, the one that it is compared with, or the difference."""
 
     name: str
     metrics: Metrics
@@ -30,20 +29,20 @@ def rows(report: Report) -> list[Row]:
     if scores is None or own is None:
         return []
     network = scores.forms[0]
-    found = [Row(own.id, own.own)]
+    result = [Row(own.id, own.own)]
     if network is not own:
-        found.append(Row(network.id, network.own))
+        result.append(Row(network.id, network.own))
     baseline = scores.baseline
     if baseline is not None and baseline.score is not None and own.over_baseline is not None:
-        found.append(Row(baseline.recipe, baseline.score.own))
-        found.append(Row(f"gained over it{_common(report)}", own.over_baseline, gain=True))
-    found.append(Row("majority answer", Metrics(scores.majority, None, None)))
-    found.append(Row("gained over it", Metrics(own.over_majority, None, None), gain=True))
-    return found
+        result.append(Row(baseline.recipe, baseline.score.own))
+        result.append(Row(f"gained over it{_common(report)}", own.over_baseline, gain=True))
+    result.append(Row("majority answer", Metrics(scores.majority, None, None)))
+    result.append(Row("gained over it", Metrics(own.over_majority, None, None), gain=True))
+    return result
 
 
 def _common(report: Report) -> str:
-    """That only some labels are compared."""
+    """The number of labels that are compared; "" for all."""
     baseline = report.scores.baseline if report.scores else None
     common = baseline.common_labels if baseline else None
     if common is None or common == len(report.model.labels):
@@ -52,12 +51,12 @@ def _common(report: Report) -> str:
 
 
 def columns(report: Report) -> list[str]:
-    """Names of the figures that there are: fields of ``Metrics``."""
+    """Names of the figures of the task: fields of ``Metrics``."""
     return list(label_task(report.model.task).metrics)
 
 
 def interval(estimate: Estimate | None, digits: int = 2) -> str:
-    """ "[90.80, 91.20]"; nothing where there is none."""
+    """ "[90.80, 91.20]"; "" without an interval."""
     if estimate is None or estimate.low is None or estimate.high is None:
         return ""
     low, high = (f"{end:.{digits}f}" for end in (estimate.low, estimate.high))
@@ -65,22 +64,22 @@ def interval(estimate: Estimate | None, digits: int = 2) -> str:
 
 
 def figure(estimate: Estimate | None, gain: bool = False) -> str:
-    """ "91.02", of a difference "+1.09"; nothing where it is undefined."""
+    """ "91.02", of a difference "+1.09"; "" where it is undefined."""
     if estimate is None:
         return ""
     return words.points(estimate.value) if gain else f"{estimate.value:.2f}"
 
 
 def verdict(gain: Estimate | None) -> str:
-    """ "won" or "lost" where the interval of a difference leaves zero out; else nothing."""
+    """ "won" or "lost" where the interval of a difference excludes zero; else ""."""
     if gain is None or gain.low is None or gain.high is None:
         return ""
     return "won" if gain.low > 0 else "lost" if gain.high < 0 else ""
 
 
 def labels(report: Report) -> list[LabelScore]:
-    """Of the default variant, the largest gain over the majority answer first; classes, which have
-    no such gain, by falling recall."""
+    """Labels of the default variant by their gain over the majority answer, the largest first;
+    classes, which have no such gain, by recall."""
     shown = report.shown_score
 
     def rank(row: LabelScore) -> float:
@@ -91,7 +90,7 @@ def labels(report: Report) -> list[LabelScore]:
 
 
 def missing(report: Report) -> str:
-    """That a baseline was named, but there is nothing to compare with; else nothing."""
+    """The reason why the baseline that the recipe names is missing; else ""."""
     baseline = report.scores.baseline if report.scores else None
     if baseline is None or baseline.missing is None:
         return ""
@@ -105,7 +104,7 @@ def brief(report: Report) -> str:
 
 
 def method(report: Report) -> str:
-    """How the figures came about, in a few sentences."""
+    """The method behind the figures, in a few sentences."""
     scores = report.scores
     if scores is None:
         return ""
@@ -125,13 +124,13 @@ def _task(report: Report) -> LabelledTask:
 
 
 def _objective(report: Report) -> str:
-    """What the thresholds that ship were chosen for."""
+    """The metric that the thresholds that ship maximize."""
     return str(report.recipe.get("gate", {}).get("thresholds", "balanced"))
 
 
 def shipped(report: Report, metric: str) -> str:
-    """The text under a figure with the thresholds that ship: its interval, or where these were
-    chosen for another metric, what the best for this one give."""
+    """The text under a figure with the thresholds that ship: its interval, or the figure with the
+    thresholds for this metric where those that ship were chosen for another one."""
     own = None if report.shown_score is None else getattr(report.shown_score.own, metric)
     if own is None:
         return ""
@@ -141,7 +140,7 @@ def shipped(report: Report, metric: str) -> str:
 
 
 def accuracy_note(report: Report) -> str:
-    """What accuracy means in the tables of variants, where the thresholds that ship are used."""
+    """The thresholds that accuracy has in the tables of variants; "" without thresholds."""
     if report.scores is None or not label_task(report.model.task).has_thresholds:
         return ""
     return f"With the thresholds that ship, chosen for {_OF[_objective(report)]}."

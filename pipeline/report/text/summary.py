@@ -1,5 +1,5 @@
-"""Numbers and findings in words, for the report's page and its charts. Standard library only.
-None is always said as "not measured"; a thin no-break space stands before units."""
+"""Formatted numbers and the main sentences of a report, for its page and its charts. Standard
+library only. None is always written as "not measured"; a thin no-break space precedes units."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def percent(value: float | None, digits: int = 2) -> str:
 
 
 def share(value: float) -> str:
-    """A share of one as a percentage with one or two digits that count: "32 %", "0.018 %"."""
+    """A share of one as a percentage with two or three significant digits: "32 %", "0.018 %"."""
     if value <= 0:
         return f"0{SPACE}%"
     if 100 * value < 0.001:
@@ -90,8 +90,8 @@ def seconds(value: float | None) -> str:
     if value < 10:
         return f"{value:.1f}{SPACE}s"
     minutes, rest = divmod(round(value), 60)
-    told = (f"{minutes}{SPACE}min" if minutes else "", f"{rest}{SPACE}s" if rest else "")
-    return " ".join(filter(None, told))
+    parts = (f"{minutes}{SPACE}min" if minutes else "", f"{rest}{SPACE}s" if rest else "")
+    return " ".join(filter(None, parts))
 
 
 def power(value: float | None, digits: int = 1) -> str:
@@ -113,13 +113,13 @@ def lost(value: float) -> str:
 
 
 def signed_power(value: float) -> str:
-    """A change as :func:`power` says it, with its sign: "+3.7×10⁻⁴", "−0.012"."""
+    """A change as :func:`power` formats it, with its sign: "+3.7×10⁻⁴", "−0.012"."""
     sign = "\N{MINUS SIGN}" if value < 0 else "+" if value > 0 else ""
     return sign + power(abs(value))
 
 
 def span(ends: tuple[float, float]) -> str:
-    """Two ends of a range with three digits that count: "−1.25 to 4.96"."""
+    """Two ends of a range with three significant digits: "−1.25 to 4.96"."""
     return " to ".join(significant(end) for end in ends).replace("-", "\N{MINUS SIGN}")
 
 
@@ -128,39 +128,38 @@ def span(ends: tuple[float, float]) -> str:
 
 @dataclass(frozen=True)
 class Doubt:
-    """Why a model may not be worth shipping although a variant passed the gate, which only compares
+    """A reason against shipping a model although a variant passed the gate, which only compares
     variants with the trained network."""
 
     name: str  # in capitals, for terminals
-    but: str  # how the headline goes on
+    but: str  # the end of the headline
     text: str  # with the numbers
 
 
 def doubts(report: Report) -> tuple[Doubt, ...]:
-    """All that there are, the worst first; on the page, in the model card, the bundle, the
-    terminal."""
-    found = []
+    """All doubts, the worst first, for the page, the model card, the bundle and the terminal."""
+    result = []
     if report.scores is not None and report.shown_score is not None:
-        # what ships, and the network that it was made from
-        forms = (report.shown_score, report.scores.forms[0])
-        why = next(filter(None, (doubt(report.scores.images, form) for form in forms)), None)
+        # the variant that ships, and the network that it was made from
+        rows = (report.shown_score, report.scores.forms[0])
+        why = next(filter(None, (doubt(report.scores.images, row) for row in rows)), None)
         if why is not None:
             text = f"{why}. Train longer, or give more images."
             but = "the network is not shown to be better than the majority answer"
-            found.append(Doubt("NOT BETTER THAN CHANCE", but, text))
+            result.append(Doubt("NOT BETTER THAN CHANCE", but, text))
     if report.training.incomplete:
         marked = (note for note in report.training.notes if note.startswith(INCOMPLETE))
         text = next(marked, "").removeprefix(INCOMPLETE) or "training was stopped by its time limit"
         text = f"{text}. A longer training may do better."
-        found.append(Doubt("INCOMPLETE TRAINING", "its training is incomplete", text))
-    return tuple(found)
+        result.append(Doubt("INCOMPLETE TRAINING", "its training is incomplete", text))
+    return tuple(result)
 
 
 def verdict(report: Report) -> str:
-    """The headline: what ships, or that nothing does."""
+    """The headline: the variant that ships, or that none does."""
     default = report.default
-    if default is not None and (found := doubts(report)):
-        return f"{default.id} passed the gate, but {found[0].but}"
+    if default is not None and (reasons := doubts(report)):
+        return f"{default.id} passed the gate, but {reasons[0].but}"
     if default is not None and report.data.synthetic:
         return f"{default.id} passed the gate, on synthetic data"
     if default is not None:
@@ -176,19 +175,19 @@ def summary(report: Report) -> str:
     if default is None:
         return (
             f"PyTorch reaches {percent(report.reference.accuracy_percent)} on "
-            f"{count(images)} test images; why each variant was refused stands below."
+            f"{count(images)} test images; the reason for refusing each variant is below."
         )
     task = training_task(report.model.task)
     if report.scores and not task.exclusive:
         text = (
             f"Of its attribute answers on {count(images)} test images "
-            f"{percent(default.accuracy_percent)} are right with the thresholds that ship; of "
-            f"always giving the commoner answer, {percent(report.scores.majority.value)}. "
+            f"{percent(default.accuracy_percent)} are right with the thresholds that ship. Always "
+            f"giving the commoner answer reaches {percent(report.scores.majority.value)}. "
         )
     else:
         text = (
             f"{percent(default.accuracy_percent)} of its {task.answer_nouns} on {count(images)} "
-            f"test images are right; PyTorch's {percent(report.reference.accuracy_percent)}. "
+            f"test images are right; PyTorch reaches {percent(report.reference.accuracy_percent)}. "
         )
     text += f"It takes {size(default.size_bytes)}"
     if default.speed is None:
@@ -199,39 +198,38 @@ def summary(report: Report) -> str:
 
 
 def standing(variant: VariantReport) -> str:
-    """How a variant stands before the gate; only what keeps its accuracy is timed, and then held
-    against the recipe's bounds of latency, size and memory."""
+    """The gate's verdict on a variant. Only a variant that keeps its accuracy is timed and then
+    checked against the recipe's bounds of latency, size and memory."""
     if variant.passed:
         return "passed the gate"
     return "breaks a bound of the recipe" if variant.speed else "was refused by the gate"
 
 
 def smaller(report: Report, variant: VariantReport) -> float | None:
-    """How many times as large FP32 is."""
+    """Size of FP32 over the size of the variant."""
     fp32 = report.fp32
     return fp32.size_bytes / variant.size_bytes if fp32 and variant.size_bytes else None
 
 
 def payoff(report: Report, variant: VariantReport) -> str | None:
-    """What a compressed variant gains over FP32, in plain words; None for FP32 itself."""
+    """The gain of a compressed variant over FP32, as a sentence; None for FP32 itself."""
     if variant.precision == "fp32" or report.fp32 is None:
         return None
     less = smaller(report, variant)
     smaller_by = f"{less:.1f} times smaller" if less and less >= 1.05 else None
+    file = f"its file is {smaller_by or 'not smaller'}"
     if not variant.passed:
         speed = variant.speedup
-        told = f"{times(speed.value)} the speed of FP32" if speed else "its speed was not measured"
-        return f"{variant.id} {standing(variant)}; {told}."
+        text = f"{times(speed.value)} the speed of FP32" if speed else "its speed was not measured"
+        return f"{variant.id} {standing(variant)}; {text}."
     if variant.speedup is None:
-        file = f"its file is {smaller_by or 'no smaller'}"
         return f"{variant.id}: {file}; its speed was not measured here."
     gain, interval = variant.speedup, ""
     if gain.low is not None and gain.high is not None:
         interval = f" (95{SPACE}% interval {gain.low:.2f} to {gain.high:.2f})"
     if gain.value >= WORTH:
-        file = f"its file is {smaller_by or 'no smaller'}"
         return f"{variant.id}: {times(gain.value)} the speed of FP32{interval}, and {file}."
-    offered = f"offered for its size, {smaller_by}" if smaller_by else "no smaller either"
+    offered = f"offered for its size, {smaller_by}" if smaller_by else "not smaller either"
     return (
         f"{variant.precision.upper()} does not pay on this CPU: {times(gain.value)} the speed of "
         f"FP32{interval}. {variant.id} is {offered}."

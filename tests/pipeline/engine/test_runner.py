@@ -190,7 +190,7 @@ def test_results_of_another_recipe_are_read_where_they_are(recipe: Recipe, tmp_p
         return runner("textbook").plan("one")[0].reasons
 
     _run(runner("textbook"), "one")
-    assert _run(runner("textbook"), "one") == [("one", True)]  # its absence is no reason to repeat
+    assert _run(runner("textbook"), "one") == [("one", True)]  # its absence does not repeat a stage
     _run(other("first"), "one")
     assert reasons() == ("input: other changed",)
     _run(runner("textbook"), "one")
@@ -287,7 +287,7 @@ def test_only_a_resumable_stage_with_the_same_fingerprint_goes_on(
     with pytest.raises(StageError):
         _run(_runner(recipe, tmp_path, stages))
     changed = recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": 9})})
-    with pytest.raises(StageError):  # another fingerprint starts anew
+    with pytest.raises(StageError):  # another fingerprint starts over
         _run(_runner(changed, tmp_path, stages))
     runner = _runner(changed, tmp_path, stages)
     _run(runner)
@@ -315,7 +315,7 @@ def test_what_decides_only_how_fast_throws_no_work_away(recipe: Recipe, tmp_path
         return _runner(recipe.model_copy(update={"train": train}), tmp_path, (stage,))
 
     assert _note_of(runner()) == []
-    longer = runner(threads=3, epochs=9)  # what decides the result is told, and no more than that
+    longer = runner(threads=3, epochs=9)  # only what decides the result is reported
     (note,) = _note_of(longer)
     assert note.startswith("tiny one ")
     assert note.endswith(": recipe: train.epochs changed: 2 -> 9")
@@ -326,7 +326,9 @@ def test_what_decides_only_how_fast_throws_no_work_away(recipe: Recipe, tmp_path
     assert not longer.plan("one")[0].fresh  # what is finished depends on all of its sections
 
 
-def test_an_interrupted_run_that_left_nothing_is_not_told(recipe: Recipe, tmp_path: Path) -> None:
+def test_an_interrupted_run_that_left_nothing_is_not_reported(
+    recipe: Recipe, tmp_path: Path
+) -> None:
     stages = (_stage("one", _interrupt, sections=("train",), resumable=True),)
     with pytest.raises(Interrupted):
         _run(_runner(recipe, tmp_path, stages))
@@ -389,7 +391,7 @@ def test_a_kill_between_two_renames_loses_nothing(
     assert (runner.store.folder("one") / "out.txt").read_text() == "new"
 
 
-def test_differences_are_told_in_words() -> None:
+def test_differences_are_described() -> None:
     before = {"library: torch": "2.13", "source: a.py": "1", "source: b.py": "1", "recipe: x": "1"}
     now = {"library: torch": "2.14", "source: a.py": "2", "source: c.py": "1", "recipe: x": "1"}
     assert differences(before, now) == (

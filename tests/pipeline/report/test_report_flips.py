@@ -19,7 +19,7 @@ def answers(
     *,
     redistributable: bool = True,
 ) -> Answers:
-    """A test split of small grey images."""
+    """A test split of small gray images."""
     count, task = len(labels), "multi-label" if thresholds["reference"] else "multi-class"
     names = tuple("abc"[: len(reference[0])])
     spec = ModelSpec("small", task, 4, 4, 1, names)

@@ -34,9 +34,9 @@ def test_json_round_trip(name: str, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "no report.json"),
-        ("[]", "no report.json"),
-        ("{}", "no report.json"),
+        ("", "not a report.json"),
+        ("[]", "not a report.json"),
+        ("{}", "not a report.json"),
         ('{"schema_version": 2, "hardware": {}}', "schema_version 2; expected 1"),
         ('{"schema_version": 1, "hardware": {}}', "does not follow schema 1"),
         (digits().to_json().replace('"p50_ms": 0.0842', '"p50_ms": "fast"'), r"speed\.p50_ms"),

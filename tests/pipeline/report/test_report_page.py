@@ -169,8 +169,8 @@ def test_a_doubtful_model_is_not_ready_to_ship(
         assert "time for 0.4 of 100 epochs" in card
 
 
-def test_a_form_that_lost_what_the_network_gained_is_doubtful() -> None:
-    """A wide margin lets a form pass that answers at random."""
+def test_a_variant_that_lost_what_the_network_gained_is_doubtful() -> None:
+    """A wide margin lets a variant pass that answers at random."""
     own, lost = scores("multi-class", tuple("0123456789"), "mnist-textbook"), guesses()
     fp32 = replace(lost.forms[1], id="fp32")
     mixed = replace(own, forms=(own.forms[0], fp32, *own.forms[2:]))

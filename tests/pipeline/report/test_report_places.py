@@ -1,4 +1,4 @@
-"""Reports say what folders are called, not where they are, nor who their user is."""
+"""Reports have the names of folders, without their paths and without the user's name."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def recipe() -> Recipe:
         ("a\x1b[2J\nb\u202e", r"a\x1b[2J\nb\u202e"),
     ],
 )
-def test_of_a_path_its_last_part_is_told(text: str, expected: str, recipe: Recipe) -> None:
+def test_paths_are_shortened_to_their_last_part(text: str, expected: str, recipe: Recipe) -> None:
     assert without_places(text, recipe) == expected
 
 
@@ -63,8 +63,8 @@ def test_paths_of_a_recipe_are_shortened_wherever_they_point() -> None:
     recipe = load(
         "mnist", ["data.kind=idx", "data.root=../ana/pets", "distill.teacher=nets/t.toml"]
     )
-    told = without_places(recipe.model_dump(mode="json"), recipe)
-    assert (told["data"]["root"], told["distill"]["teacher"]) == ("pets", "t.toml")
-    assert {**told, "data": 0, "distill": 0} == {
+    cleaned = without_places(recipe.model_dump(mode="json"), recipe)
+    assert (cleaned["data"]["root"], cleaned["distill"]["teacher"]) == ("pets", "t.toml")
+    assert {**cleaned, "data": 0, "distill": 0} == {
         **recipe.model_dump(mode="json"), "data": 0, "distill": 0
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The findings of a report in words: on the page, in the model card, in the terminal."""
+"""The findings of a report as sentences: on the page, in the model card, in the terminal."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from pipeline.report.text import summary as words
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("text", "expected"),
     [
         (words.milliseconds(0.08424), "0.0842 ms"),
         (words.milliseconds(1234.5), "1,234 ms"),
@@ -55,26 +55,27 @@ from pipeline.report.text import summary as words
         (words.times(1.949), "1.95×"),
     ],
 )
-def test_numbers_in_words(said: str, expected: str) -> None:
-    assert said.replace("\N{NARROW NO-BREAK SPACE}", " ") == expected
+def test_formatted_numbers(text: str, expected: str) -> None:
+    assert text.replace("\N{NARROW NO-BREAK SPACE}", " ") == expected
 
 
-def test_says_whether_int8_pays() -> None:
+def test_gain_of_int8() -> None:
     report = digits()
     assert words.payoff(report, report.variants[0]) is None
     slower = words.payoff(report, report.variants[2]) or ""
-    assert slower.startswith("INT8 does not pay on this CPU: 0.96× the speed of FP32")
-    assert slower.endswith("int8-u8s8-rr is offered for its size, 3.1 times smaller.")
+    assert [
+        fact for fact in ("INT8 does not pay", "0.96×", "3.1 times") if fact not in slower
+    ] == []
     faster = words.payoff(faces(), faces().variants[2]) or ""
-    assert faster.startswith("int8-u8s8-rr: 1.87× the speed of FP32")
+    assert faster.startswith("int8-u8s8-rr") and "1.87×" in faster
     refused = words.payoff(faces(), faces().variants[1])
-    assert refused == "fp16 was refused by the gate; its speed was not measured."
+    assert refused is not None and "fp16" in refused and "refused" in refused
     untimed = words.payoff(report, replace(report.variants[1], speedup=None)) or ""
-    assert untimed == "fp16: its file is 1.9 times smaller; its speed was not measured here."
+    assert "fp16" in untimed and "1.9 times" in untimed and "not measured" in untimed
 
 
-def test_numbers_of_the_search_in_words() -> None:
-    said = [
+def test_formatted_numbers_of_the_search() -> None:
+    texts = [
         words.share(0.318),
         words.share(0.000182),
         words.share(4e-7),
@@ -89,7 +90,7 @@ def test_numbers_of_the_search_in_words() -> None:
         words.span((-1.25, 4.9591)),
         words.seconds(180.2),
     ]
-    assert [text.replace("\N{NARROW NO-BREAK SPACE}", " ") for text in said] == [
+    assert [text.replace("\N{NARROW NO-BREAK SPACE}", " ") for text in texts] == [
         *("32 %", "0.018 %", "under 0.001 %", "100 %", "0 %"),
         *("49.4 dB", "equal", "−1.2 dB", "0.02", "−0.17", "−6.3×10⁻⁵", "−1.25 to 4.96", "3 min"),
     ]
@@ -98,30 +99,34 @@ def test_numbers_of_the_search_in_words() -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("fp32", "went on to the test split"),
-        ("int8-u8s8-rr", "went on to the test split"),
-        ("int8-u8s8", "not portable"),
-        ("int8-u8u8", "slower than int8-u8s8-rr"),
-        ("int8-s8s8", "it loses 62.400 points; the margin is 0.15"),
-        ("int8-dynamic", "no fully connected layer"),
-        ("int8-u8s8-rr-tensor", "4.2 dB noisier than int8-u8s8-rr"),
-        ("int8-s8s8-bc", "not portable; slower and 1.4 dB noisier than int8-u8s8-rr"),
+        ("fp32", ["test split"]),
+        ("int8-u8s8-rr", ["test split"]),
+        ("int8-u8s8", ["not portable"]),
+        ("int8-u8u8", ["slower", "int8-u8s8-rr"]),
+        ("int8-s8s8", ["62.400 points", "0.15"]),
+        ("int8-dynamic", ["no fully connected layer"]),
+        ("int8-u8s8-rr-tensor", ["4.2 dB", "int8-u8s8-rr"]),
+        ("int8-s8s8-bc", ["not portable", "slower", "1.4 dB", "int8-u8s8-rr"]),
     ],
 )
-def test_says_what_became_of_a_trial(name: str, expected: str) -> None:
+def test_outcome_of_a_trial(name: str, expected: list[str]) -> None:
     search = digits_search()
     more = (
         trial("int8-u8s8-rr-tensor", 0.02, 0.96, 45.2, portable=True),
         trial("int8-s8s8-bc", 0.0, 0.7, 48.0),
     )
     search = replace(search, trials=(*search.trials, *more))
-    assert search_words.fate(search, search.by_id[name]) == expected
+    outcome = search_words.outcome(search, search.by_id[name])
+    facts = ("test split", "not portable", "slower", "dB", "62.400 points")
+    assert [fact for fact in expected if fact not in outcome] == []
+    extra = [fact for fact in facts if fact in outcome and fact not in " ".join(expected)]
+    assert extra == []
 
 
 def test_says_which_layers_saturate() -> None:
     by_id = digits_search().by_id
-    said = search_words.saturation(by_id["int8-u8s8"])
-    assert said.replace("\N{NARROW NO-BREAK SPACE}", " ") == (
+    text = search_words.saturation(by_id["int8-u8s8"])
+    assert text.replace("\N{NARROW NO-BREAK SPACE}", " ") == (
         "saturates: Conv_0 32 %, Conv_1 0.018 %"
     )
     assert search_words.saturation(by_id["int8-u8s8-rr"]) == ""
@@ -129,13 +134,13 @@ def test_says_which_layers_saturate() -> None:
     assert search_words.saturation(kind) == "sums could saturate; none did"
 
 
-def test_incomplete_search_is_said_with_what_was_left_out() -> None:
+def test_an_incomplete_search_lists_the_steps_that_it_left_out() -> None:
     assert search_words.left_out(digits()) is None
     report = replace(digits(), search=faces_search())
     over = search_words.left_out(report) or ""
-    assert "its limit is 3 minutes" in over and "mixed precision, fine-tuning" in over
+    assert "3 minutes" in over and "mixed precision, fine-tuning" in over
     stopped = replace(report, search=replace(faces_search(), seconds=60.0))
-    assert "it was stopped" in (search_words.left_out(stopped) or "")
+    assert "3 minutes" not in (search_words.left_out(stopped) or "3 minutes")
     page = Page(render.render_html(report)).text
     assert page.count("mixed precision, fine-tuning") == 2  # at the top, and where it belongs
 
@@ -146,12 +151,13 @@ def test_a_drop_is_claimed_only_where_there_is_one() -> None:
     slow = replace(report.variants[2], passed=False)  # timed, so its answers were good enough
     bound = replace(report, variants=(*report.variants[:2], slow))
     assert search_words.title(bound) == "Where INT8 hurts"
-    assert "breaks a bound of the recipe" in (search_words.loss(bound) or "")
-    assert "breaks a bound of the recipe; 0.96×" in (words.payoff(bound, slow) or "")
+    assert words.standing(slow) != words.standing(replace(slow, speed=None))
+    assert words.standing(slow) in (search_words.loss(bound) or "")
+    assert "0.96×" in (words.payoff(bound, slow) or "")
     int8 = replace(slow, speed=None, speedup=None)
     refused = replace(report, variants=(*report.variants[:2], int8))
     assert search_words.title(refused) == "Why did accuracy drop?"
-    assert "was refused by the gate" in (search_words.loss(refused) or "")
+    assert words.standing(int8) in (search_words.loss(refused) or "")
     # refused on validation data already, so that no INT8 came to the test split
     search = digits_search()
     explanation = replace(search.explanation, variant="int8-s8s8")
@@ -162,20 +168,21 @@ def test_a_drop_is_claimed_only_where_there_is_one() -> None:
         search=replace(search, explanation=explanation),
     )
     assert search_words.title(early) == "Why did accuracy drop?"
-    assert "int8-s8s8 (refused on validation data)" in (search_words.layer_finding(early) or "")
+    assert "int8-s8s8 (refused" in (search_words.layer_finding(early) or "")
 
 
 def test_names_the_layer_that_costs_most() -> None:
-    found = search_words.layer_finding(faces()) or ""
-    assert found.startswith("/features/0/block/conv/Conv_quantized_0 costs most in int8-u8s8-rr")
-    assert "4.4 dB" in found
-    assert "No single layer stands out" in (search_words.layer_finding(digits()) or "")
+    finding = search_words.layer_finding(faces()) or ""
+    facts = ("/features/0/block/conv/Conv_quantized_0", "int8-u8s8-rr", "4.4 dB")
+    assert [fact for fact in facts if fact not in finding] == []
+    none = search_words.layer_finding(digits()) or ""
+    assert "1 dB" in none and "int8-u8s8-rr" in none and "Conv" not in none
 
 
 def test_model_card_says_what_int8_gains() -> None:
     slower, faster = model_card(digits()), model_card(faces())
-    assert "## What INT8 gains\n\n- INT8 does not pay on this CPU: 0.96×" in slower
-    assert "- int8-u8s8-rr: 1.87× the speed of FP32" in faster
+    for card, report in ((slower, digits()), (faster, faces())):
+        assert f"## What INT8 gains\n\n- {words.payoff(report, report.variants[2])}" in card
     assert "What INT8 gains" not in model_card(bare())
 
 
@@ -191,7 +198,7 @@ def test_show_has_every_trial_in_80_columns() -> None:
     assert max(len(line.rstrip()) for line in text.splitlines() if "int8-" in line) <= 80
 
 
-def test_show_has_majority_and_baseline_beside_accuracy() -> None:
+def test_show_has_majority_and_baseline_next_to_accuracy() -> None:
     report = faces()
     text = shown(report, 100)
     own = report.shown_score
@@ -213,7 +220,7 @@ def test_show_has_majority_and_baseline_beside_accuracy() -> None:
     assert "same images" not in shown(bare())
 
 
-def test_a_baseline_that_is_not_there_says_the_command() -> None:
+def test_a_missing_baseline_is_reported_with_the_command() -> None:
     why = "not trained here: pipeline run validate --recipe celeba-textbook"
     full = faces()
     assert full.scores is not None
@@ -239,7 +246,7 @@ def test_attributes_are_sorted_by_what_they_gain() -> None:
     assert len(gains) == len(ATTRIBUTES) and gains == sorted(gains, reverse=True)
 
 
-def test_what_is_not_defined_is_said_so() -> None:
+def test_undefined_figures_are_called_undefined() -> None:
     full = faces()
     assert full.scores is not None
     without = {
@@ -275,7 +282,7 @@ def test_a_gain_is_claimed_only_beyond_chance(estimate: Estimate | None, expecte
     assert score_words.verdict(estimate) == expected
 
 
-def test_model_card_tells_accuracy_with_its_interval() -> None:
+def test_model_card_has_accuracy_with_its_interval() -> None:
     report = digits()
     own = report.shown_score
     assert own is not None and own.own.accuracy is not None
@@ -287,18 +294,18 @@ def test_model_card_tells_accuracy_with_its_interval() -> None:
 
 
 @pytest.mark.parametrize(
-    ("visible", "told"),
+    ("visible", "fact"),
     [
-        (False, "this CPU (x86_64-vnni) adds up exactly"),
-        (True, "portable files differ by 0 at most"),
+        (False, "(x86_64-vnni)"),
+        (True, " 0.0004 "),
     ],
 )
-def test_what_this_cpu_could_show_is_told(visible: bool, told: str) -> None:
+def test_visibility_of_saturation_on_this_cpu(visible: bool, fact: str) -> None:
     target = "x86_64-avx2" if visible else "x86_64-vnni"
     report = digits()
     assert report.search is not None
-    row = Confirmation(target, visible, 0.0, 1e-4)
+    row = Confirmation(target, visible, 4e-4, 1e-4)
     trials = tuple(replace(trial, confirmation=row) for trial in report.search.trials)
     assert search_words.confirmed(report) == ""
     seen = replace(report, search=replace(report.search, trials=trials))
-    assert told in search_words.confirmed(seen)
+    assert fact in search_words.confirmed(seen)

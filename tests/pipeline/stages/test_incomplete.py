@@ -26,7 +26,7 @@ def run(
     return artifacts / "tiny", done.output
 
 
-def test_every_reader_is_told(run: tuple[Path, str]) -> None:
+def test_every_reader_is_warned(run: tuple[Path, str]) -> None:
     folder, printed = run
     note = "train.max_minutes = 1e-09 left time for 0.1 of 4 epochs"
     (package,) = [line for line in printed.splitlines() if line.startswith("✓ package")]
@@ -40,8 +40,8 @@ def test_every_reader_is_told(run: tuple[Path, str]) -> None:
         provenance = json.loads(bundle.read("manifest.json"))["provenance"]
         card = bundle.read("MODEL_CARD.md").decode()
     assert measurements["training"]["complete"] is False
-    for told in (measurements["warnings"], provenance["warnings"]):
-        assert any(text.startswith("INCOMPLETE TRAINING: ") and note in text for text in told)
+    for warnings in (measurements["warnings"], provenance["warnings"]):
+        assert any(text.startswith("INCOMPLETE TRAINING: ") and note in text for text in warnings)
     assert f"**INCOMPLETE TRAINING: {note}" in card
     for words in (
         ["show", "tiny", "--artifacts", str(folder.parent)],

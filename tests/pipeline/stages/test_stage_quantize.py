@@ -49,15 +49,17 @@ def searched(
 
 
 def test_what_was_chosen_is_what_lies_there(searched: Folder) -> None:
-    told = searched.stage("4_quantize")
-    chosen = told["search"]["chosen"]
+    record = searched.stage("4_quantize")
+    chosen = record["search"]["chosen"]
     assert chosen[0] == "fp32" and len(chosen) >= 2
     files = {path.stem for path in (searched.results / "4_quantize").rglob("*.onnx")}
     assert files == set(chosen)  # the models of other trials are gone, their figures are not
     lines = (searched.results / "4_quantize" / "search" / "trials.jsonl").read_text().splitlines()
-    assert [json.loads(line)["id"] for line in lines] == [t["id"] for t in told["search"]["trials"]]
+    assert [json.loads(line)["id"] for line in lines] == [
+        t["id"] for t in record["search"]["trials"]
+    ]
     assert len(lines) > len(chosen)
-    assert not told["search"]["incomplete"]
+    assert not record["search"]["incomplete"]
 
 
 def test_every_trial_was_judged_on_validation_images(searched: Folder) -> None:

@@ -27,7 +27,7 @@ from pipeline.sweep import page
 from pipeline.sweep.executor import Finished, LocalProcesses, TrialProcess, _shares
 from pipeline.sweep.grid import parse, trials
 from pipeline.sweep.result import Form, SweepResult, TrialResult, mark_front
-from pipeline.sweep.run import SweepOptions, sweep
+from pipeline.sweep.run import Progress, SweepOptions, sweep
 from pipeline.sweep.schedule import Step, steps
 
 NAMES = tuple(stage.name for stage in STAGES)
@@ -66,7 +66,7 @@ def test_grids_are_understood(grids: list[str], axes: dict[str, tuple[str, ...]]
         (["epochs="], "a value is empty"),
         (["epochs=1,,2"], "a value is empty in '1,,2'"),
         (["epochs=1,2,"], "a value is empty"),
-        (["epochs=1,2,1"], "1 is there twice"),
+        (["epochs=1,2,1"], "--grid epochs: 1 "),
         (["epochs=1", "train.epochs=2"], "epochs and train.epochs both set train.epochs"),
         (["input=28,preprocess.width=32"], "input and preprocess.width both set preprocess.width"),
     ],
@@ -135,11 +135,11 @@ def test_a_grid_may_replace_the_network_by_the_edge_family() -> None:
 # --- what trials share ----------------------------------------------------------------------
 
 
-def _told(found: tuple[Step, ...], indent: str = "") -> list[str]:
+def _outline(found: tuple[Step, ...], indent: str = "") -> list[str]:
     lines = []
     for step in found:
         lines.append(f"{indent}{step.trial.name} {step.goal}{'' if step.final else '...'}")
-        lines += _told(step.followers, indent + "  ")
+        lines += _outline(step.followers, indent + "  ")
     return lines
 
 
@@ -169,7 +169,7 @@ def _told(found: tuple[Step, ...], indent: str = "") -> list[str]:
 )
 def test_what_is_common_is_one_step(grid: list[str], tree: list[str]) -> None:
     found = steps(trials("mnist", parse(grid)), STAGES[:4])
-    lines = _told(found)
+    lines = _outline(found)
     assert len(lines) == len(tree)
     for line, wanted in zip(lines, tree, strict=True):
         assert line.endswith(wanted.strip()) and line.count("  ") == wanted.count("  ")
@@ -292,14 +292,14 @@ def test_another_executor_needs_two_methods_only(recipe: Path, tmp_path: Path) -
     assert found.front and all(form.latency_ms for form in found.forms)
 
 
-def test_a_failure_is_told_and_the_others_go_on(recipe: Path, tmp_path: Path) -> None:
+def test_a_failure_is_reported_and_the_others_continue(recipe: Path, tmp_path: Path) -> None:
     request = _request(recipe, "epochs=1,2", tmp_path)
-    told = []
-    found = sweep(request, _Recorded("epochs=1 quantize"), told.append)
+    progress: list[Progress] = []
+    found = sweep(request, _Recorded("epochs=1 quantize"), progress.append)
     bad, good = found.trials
     assert (bad.status, good.status) == ("failed", "finished")
     assert bad.error == "stage 'train': it broke"
-    assert [progress.done for progress in told] == [1, 2]
+    assert [step.done for step in progress] == [1, 2]
     executor = _Recorded()
     again = sweep(request, executor)
     assert executor.seen == ["epochs=1 quantize"]  # the finished one is left alone
@@ -397,8 +397,8 @@ def _result(*forms: Form) -> SweepResult:
         for form in forms
     )
     values = tuple(form.trial for form in forms)
-    told = ("r", "digits", {"width": values}, (), "quantize", "a CPU", "2026-11-25", rows)
-    return SweepResult(*told, task="multi-class", validation_images=10_000)
+    head = ("r", "digits", {"width": values}, (), "quantize", "a CPU", "2026-11-25", rows)
+    return SweepResult(*head, task="multi-class", validation_images=10_000)
 
 
 def test_the_front_is_of_all_trials_together() -> None:
@@ -430,9 +430,9 @@ def test_the_page_says_what_a_reader_must_know() -> None:
 def test_long_values_are_numbered() -> None:
     value = '[{op="conv",out=8},{op="linear"}]'
     trial = TrialResult("t", {"network.layers": value}, "finished")
-    told = ("r", "", {"network.layers": ("[]", value)}, (), "train", "", "", (trial,))
-    found = SweepResult(*told)
-    assert found.labels == {"t": "layers #2"}
+    grid = {"network.layers": ("[]", value)}
+    result = SweepResult("r", "", grid, (), "train", "", "", (trial,))
+    assert result.labels == {"t": "layers #2"}
 
 
 # --- from words to page ---------------------------------------------------------------------
@@ -461,7 +461,7 @@ def test_a_whole_sweep(recipe: Path, tmp_path: Path) -> None:
     assert not list(folder.glob("*/tiny/*.partial"))
 
 
-def test_a_trial_that_fails_is_told_and_the_exit_code_says_so(recipe: Path, tmp_path: Path) -> None:
+def test_a_failed_trial_is_reported_and_sets_the_exit_code(recipe: Path, tmp_path: Path) -> None:
     grid = (
         'network.layers=[{op="linear"}],[{op="conv",out=4,kernel=9,stride=9,padding=0},'
         '{op="pool",size=9},{op="linear"}]'
@@ -494,7 +494,7 @@ def test_mistakes_cost_nothing(
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="not run: signals as POSIX has them")
-def test_a_killed_sweep_leaves_no_process_and_goes_on(recipe: Path, tmp_path: Path) -> None:
+def test_a_killed_sweep_leaves_no_process_and_continues(recipe: Path, tmp_path: Path) -> None:
     words = ["--grid", "epochs=400,1", "--until", "train", "--artifacts", str(tmp_path)]
     command = [sys.executable, "-m", "pipeline", "sweep", str(recipe), *words]
     process = children.start(*command, stdout=subprocess.PIPE, text=True)
