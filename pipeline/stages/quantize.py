@@ -56,7 +56,7 @@ def _outside(_: Recipe) -> dict[str, str]:
 
 STAGE = Stage(
     "quantize",
-    "search the FP16 and INT8 variants that pay, and check that they are as requested",
+    "search the FP16 and INT8 variants that pay, and check that they are what was asked for",
     QuantizeReport,
     run,
     inputs=("data", "train", "export"),

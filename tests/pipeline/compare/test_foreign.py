@@ -146,8 +146,8 @@ def test_probabilities_of_a_foreign_file_are_what_onnxruntime_puts_out(world: Wo
 
 def test_weights_next_to_a_foreign_file_are_read(world: World, tmp_path: Path) -> None:
     a = foreign(world, "mine.onnx")
-    beside = tmp_path / "beside.onnx"
-    onnx.save(onnx.load(a), beside, save_as_external_data=True, size_threshold=0, location="w.data")
+    copy = tmp_path / "copy.onnx"
+    onnx.save(onnx.load(a), copy, save_as_external_data=True, size_threshold=0, location="w.data")
     data = their_inputs(world)
     assert compare(a, str(copy), data).difference.max_abs == 0
     (tmp_path / "w.data").unlink()

@@ -40,7 +40,7 @@ def place(
         (
             "quantize",
             ["quantize.calibration_images=301"],
-            "301 calibration .* 300 are there",
+            "301 calibration .* 300 ",
         ),
         (
             "validate",
