@@ -3,6 +3,7 @@ Linux is read in full; elsewhere unknown values are None. Standard library only.
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import re
@@ -13,6 +14,8 @@ from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from runtime.cpu import quota_cores
 
 # Flags of /proc/cpuinfo and their usual names; only those that decide how fast and how exactly
 # convolutions run: vector width, 8-bit dot products, half precision.
@@ -95,12 +98,13 @@ def detect(root: Path = Path("/")) -> Hardware:
     ``root`` is the folder of ``proc`` and ``sys``; a test may pass its own.
     """
     info = _cpu_info(root)
+    quota = quota_cores(f"{root}/".replace("//", "/"))
     return Hardware(
         cpu=_cpu_name(info, root),
         architecture=platform.machine() or "unknown",
         features=_features(info),
         cores=_usable_cores(),
-        quota_cores=_quota_cores(root),
+        quota_cores=None if math.isinf(quota) else quota,
         memory_mb=_memory_mb(root),
         os=f"{platform.system()} {platform.release()}".strip(),
         python=platform.python_version(),
@@ -145,19 +149,6 @@ def _usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _quota_cores(root: Path) -> float | None:
-    """CPU quota in cores: the tightest of this cgroup and its parents; None without one."""
-    quotas = []
-    for folder in _cgroup_folders(root, "cpu"):
-        if (folder / "cpu.max").is_file():  # cgroup v2: "max 100000" or "50000 100000"
-            quota, _, period = _read(folder / "cpu.max").partition(" ")
-        else:
-            quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
-        if quota.isdigit() and period.isdigit() and int(period):  # no limit: "max" or "-1"
-            quotas.append(int(quota) / int(period))
-    return min(quotas, default=None)
 
 
 def _memory_mb(root: Path) -> int | None:

@@ -8,8 +8,6 @@ import os
 import platform
 import sys
 
-import numpy as np
-
 from .origin import let_through
 
 # Fields that name a CPU in /proc/cpuinfo: a name on x86, numbers on ARM.
@@ -111,6 +109,8 @@ def _features(root: str) -> set[str]:
     for line in _read(f"{root}proc/cpuinfo").splitlines():
         if line.startswith(("flags", "Features")):  # of x86; of ARM
             return set(line.partition(":")[2].split())
+    import numpy as np  # here: the machine is described without numpy, too
+
     core = getattr(np, "_core", None) or np.core  # numpy 1 has no _core
     detected: dict[str, bool] = getattr(core._multiarray_umath, "__cpu_features__", {})
     return {name.lower() for name, is_present in detected.items() if is_present}
@@ -138,7 +138,7 @@ def _folder_cores(folder: str) -> float:
         *_read(f"{folder}/cpu.cfs_quota_us").split(),
         *_read(f"{folder}/cpu.cfs_period_us").split(),
     ]
-    if len(limit) != 2 or limit[0] in ("max", "-1"):
+    if len(limit) != 2 or not all(map(str.isdigit, limit)) or not int(limit[1]):  # "max", "-1"
         return math.inf
     return int(limit[0]) / int(limit[1])
 
