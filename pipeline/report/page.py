@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline.report.charts.drawing import Chart
 from pipeline.report.text import summary as words
+
+if TYPE_CHECKING:
+    from pipeline.report.charts.drawing import (
+        Chart,  # it loads matplotlib, which not all pages need
+    )
 
 _FILTERS = (
     *("count", "decibels", "lost", "megabytes", "milliseconds", "percent", "points", "power"),

@@ -6,14 +6,13 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-import pipeline.report
 from exporters.files import write_text
 from pipeline.errors import StoreError
+from pipeline.report.page import environment
 from pipeline.verify.result import TargetCheck, VariantCheck, Verification
 
 JSON_NAME, PAGE_NAME = "verify.json", "verify.html"
@@ -92,7 +91,9 @@ def _table(rows: tuple[TargetCheck, ...]) -> Table:
 def write(verification: Verification, folder: Path) -> str:
     """Write verify.json and verify.html into ``folder``; returns the JSON. Raises StoreError."""
     text = json.dumps(verification.to_dict(), indent=1) + "\n"
-    page = _environment().get_template("verify.html.j2").render(verification=verification)
+    templates = environment(Path(__file__).parent)
+    templates.filters |= {"bits": bits, "difference": difference, "same": same}
+    page = templates.get_template("verify.html.j2").render(verification=verification)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / JSON_NAME, text)
@@ -102,16 +103,3 @@ def write(verification: Verification, folder: Path) -> str:
             f"{folder} cannot be written: {exc}. Give another one with --out."
         ) from exc
     return text
-
-
-def _environment() -> Environment:
-    folders = [Path(__file__).parent, Path(pipeline.report.__file__).with_name("templates")]
-    environment = Environment(
-        loader=FileSystemLoader(folders),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"bits": bits, "difference": difference, "same": same}
-    return environment
