@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
 
 from exporters.evaluate.parity_values import Check, Parity, Verdict
 from exporters.evaluate.score_values import Scores
 from exporters.export.guard_values import ExportGuard
 from exporters.graph.file_summary import Summary
+from exporters.options import Strict
 from exporters.search.result import SearchResult
 from exporters.search.trial import Trial
 from pipeline.datasets.info import DatasetInfo
@@ -60,10 +60,9 @@ class QuantizeReport(StageReport):
 
 
 @dataclass(frozen=True)
-class Difference:
+class Difference(Strict):
     """|candidate - reference| over all probabilities of the test split."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
     max: float
     mean: float
     p99: float

@@ -10,11 +10,12 @@ import json
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from exporters.evaluate.score_values import FormScore, Scores
+from exporters.options import Strict
 from exporters.search.result import SearchResult
 from pipeline.errors import StoreError
 from pipeline.hardware import Hardware
@@ -24,15 +25,13 @@ from pipeline.timing.values import Speed, Speedup
 from runtime.manifest import Default
 
 SCHEMA_VERSION = 1
-_STRICT: dict[str, Any] = {"extra": "forbid", "allow_inf_nan": False}
 _REMOVED_KEYS = ("notes", "private")  # of older files, where they were always empty
 
 
 @dataclass(frozen=True)
-class ModelReport:
+class ModelReport(Strict):
     """The network that was trained."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     name: str
     version: str
     task: str  # as in ModelSpec
@@ -44,10 +43,9 @@ class ModelReport:
 
 
 @dataclass(frozen=True)
-class DataSummary:
+class DataSummary(Strict):
     """The images; the fields of ``DatasetInfo`` that a reader needs."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     name: str
     counts: dict[str, int]  # images in each split
     sha256: str
@@ -61,10 +59,9 @@ class DataSummary:
 
 
 @dataclass(frozen=True)
-class TrainingReport:
+class TrainingReport(Strict):
     """The training of the checkpoint."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     epochs: tuple[EpochMetrics, ...] = ()
     best_epoch: int | None = None  # chosen by validation
     cpu_seconds: float | None = None
@@ -75,20 +72,18 @@ class TrainingReport:
 
 
 @dataclass(frozen=True)
-class ReferenceReport:
+class ReferenceReport(Strict):
     """The trained network in eager PyTorch, which every variant is compared with."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     accuracy_percent: float  # on the test split; of attributes the mean
     balanced_accuracy_percent: float | None = None
     speed: Speed | None = None
 
 
 @dataclass(frozen=True)
-class LabelRow:
+class LabelRow(Strict):
     """One class (accuracy over its own images) or one attribute (over all images)."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     label: str
     reference_percent: float
     variant_percent: float
@@ -104,10 +99,9 @@ class LabelRow:
 
 
 @dataclass(frozen=True)
-class VariantReport:
+class VariantReport(Strict):
     """One variant of the model on the whole test split."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     id: str
     precision: str  # "fp32", "fp16", "int8"
     size_bytes: int
@@ -125,10 +119,9 @@ class VariantReport:
 
 
 @dataclass(frozen=True)
-class WorstImage:
+class WorstImage(Strict):
     """A test image on which a variant and the reference differ most."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     id: str
     truth: str
     variant: str
@@ -141,10 +134,9 @@ class WorstImage:
 
 
 @dataclass(frozen=True)
-class Flips:
+class Flips(Strict):
     """Answers on the test split that one variant changes."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     variant: str
     lost: int  # right before, wrong now
     won: int  # wrong before, right now
@@ -159,30 +151,27 @@ class Flips:
 
 
 @dataclass(frozen=True)
-class StageRow:
+class StageRow(Strict):
     """One stage of the run."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     name: str
     seconds: float
     finished: str  # ISO 8601
 
 
 @dataclass(frozen=True)
-class BundleReport:
+class BundleReport(Strict):
     """The file that goes to the device."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     id: str  # sha256 of its manifest
     size_bytes: int
     file: str = "bundle.zip"
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(Strict):
     """All results of a run; raises ValueError for pictures that may not be passed on."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     recipe: dict[str, Any]  # the resolved recipe, JSON values
     model: ModelReport
     data: DataSummary

@@ -1,11 +1,10 @@
-"""Speeds and memory, as values. Standard library only."""
+"""Speeds and memory, as values. Loads no numpy."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
-_STRICT: dict[str, Any] = {"extra": "forbid", "allow_inf_nan": False}
+from exporters.options import Strict
 
 
 @dataclass(frozen=True)
@@ -59,10 +58,9 @@ class Ratio:
 
 
 @dataclass(frozen=True)
-class Speed:
+class Speed(Strict):
     """The summary of a :class:`Timing` that reports carry. Latency is at batch 1."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     p50_ms: float
     p90_ms: float | None  # None: fewer than 100 calls
     p99_ms: float | None  # None: fewer than 1000 calls
@@ -99,10 +97,9 @@ class Speed:
 
 
 @dataclass(frozen=True)
-class Speedup:
+class Speedup(Strict):
     """Speed over that of FP32 in the same rounds; the interval is at 95 %."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     value: float
     low: float | None = None
     high: float | None = None
